@@ -1,0 +1,77 @@
+"""Removes a throw-away cluster when the process that made it is gone, kill -9 included.
+
+Run as a script, with the cluster's directory as argument and a pipe as standard input: the pipe's other end
+is held by the owner, so end of file means that the owner let go or died. Standard library only, and nothing
+of this package: it must run from any directory.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+_QUIT_S = 5.0
+_ATTEMPTS = 50
+
+
+def cluster_processes(root: Path) -> Iterator[int]:
+    """The postmaster's pid, then its children's; none where it does not run."""
+    try:
+        pid = int((root / "data" / "postmaster.pid").read_text().split()[0])
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (OSError, ValueError, IndexError):
+        return
+    if os.fsencode(root) in command:  # else the pid is somebody else's by now
+        yield pid
+        yield from map(int, children)
+
+
+def end_cluster(root: Path) -> None:
+    """Immediate shutdown, then SIGKILL for what is left; processes that are stopped are ended too."""
+    handles = []
+    for pid in cluster_processes(root):
+        with suppress(ProcessLookupError):
+            handles.append(os.pidfd_open(pid))
+    for handle in handles:
+        _send(handle, signal.SIGCONT)
+    for handle in handles[:1]:
+        _send(handle, signal.SIGQUIT)
+        select.select([handle], [], [], _QUIT_S)
+    for handle in handles:
+        _send(handle, signal.SIGKILL)
+        select.select([handle], [], [], _QUIT_S)
+        os.close(handle)
+
+
+def remove(root: Path) -> None:
+    """A backend that is just ending may still write: try again until the directory is gone."""
+    for _ in range(_ATTEMPTS):
+        shutil.rmtree(root, ignore_errors=True)
+        if not root.exists():
+            return
+        select.select([], [], [], 0.1)
+
+
+def _send(handle: int, signum: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(handle, signum)
+
+
+def main() -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
+    root = Path(sys.argv[1])
+    sys.stdin.buffer.read()
+    end_cluster(root)
+    remove(root)
+
+
+if __name__ == "__main__":
+    main()

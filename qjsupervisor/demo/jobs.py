@@ -1,0 +1,105 @@
+"""Puts jobs into a database as Odoo does, and reads what became of them."""
+
+from __future__ import annotations
+
+import json
+import uuid as uuid_module
+from collections.abc import Mapping, Sequence
+
+from psycopg2.extensions import connection as Connection
+
+#: Rows: (uuid); one for each number of the series.
+_INSERT = """
+INSERT INTO queue_job (uuid, channel, state, priority, retry, max_retries, eta, kwargs, args, records,
+                       user_id, company_id, name, model_name, method_name, func_string, date_created)
+SELECT gen_random_uuid(), %(channel)s, %(state)s, %(priority)s, %(retry)s, %(max_retries)s,
+       now() AT TIME ZONE 'UTC' + make_interval(secs => %(eta_s)s), %(kwargs)s, '[]',
+       '{"_type": "odoo_recordset", "model": "res.partner", "ids": [], "uid": 1, "su": false}',
+       1, 1, 'Stand-in job', 'res.partner', 'stand_in', 'res.partner().stand_in()',
+       clock_timestamp() AT TIME ZONE 'UTC'
+  FROM generate_series(1, %(count)s)
+RETURNING uuid
+"""
+
+#: Both ends of a dependency know each other, as queue_job writes them.
+_DEPEND = """
+UPDATE queue_job AS job
+   SET dependencies = jsonb_set(
+           coalesce(job.dependencies::jsonb, '{"depends_on": [], "reverse_depends_on": []}'),
+           ARRAY[%(side)s], coalesce(job.dependencies::jsonb -> %(side)s, '[]') || %(others)s::jsonb)::text
+ WHERE uuid = ANY(%(uuids)s)
+"""
+
+
+def insert_jobs(
+    connection: Connection,
+    count: int,
+    *,
+    channel: str | None = "root",
+    priority: int = 10,
+    eta_s: float | None = None,
+    kwargs: Mapping[str, object] | None = None,
+    state: str = "pending",
+    retry: int = 0,
+    max_retries: int = 5,
+) -> list[str]:
+    """Insert `count` like jobs with one statement; their uuids, in order of id.
+
+    `eta_s`: due so many seconds from now. `kwargs`: what the stand-in does for the job (see odoo_jobs).
+    """
+    params = {
+        "count": count,
+        "channel": channel,
+        "priority": priority,
+        "eta_s": eta_s,
+        "kwargs": json.dumps(kwargs or {}),
+        "state": state,
+        "retry": retry,
+        "max_retries": max_retries,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_INSERT, params)
+        return [row[0] for row in cursor.fetchall()]
+
+
+def insert_dependent_jobs(
+    connection: Connection,
+    count: int,
+    parents: Sequence[str],
+    *,
+    channel: str | None = "root",
+    kwargs: Mapping[str, object] | None = None,
+) -> list[str]:
+    """Insert jobs in `wait_dependencies`, each of which waits for all `parents`; their uuids."""
+    children = insert_jobs(connection, count, channel=channel, kwargs=kwargs, state="wait_dependencies")
+    links = (("depends_on", parents, children), ("reverse_depends_on", children, parents))
+    with connection.cursor() as cursor:
+        for side, others, uuids in links:
+            params = {"side": side, "others": json.dumps(list(others)), "uuids": list(uuids)}
+            cursor.execute(_DEPEND, params)
+    return children
+
+
+def insert_row(connection: Connection, **columns: object) -> str:
+    """Insert one job of which only the named columns are set (and uuid and state, which it needs)."""
+    row = {"uuid": str(uuid_module.uuid4()), "state": "pending", **columns}
+    names = ", ".join(f'"{name}"' for name in row)
+    values = ", ".join(["%s"] * len(row))
+    with connection.cursor() as cursor:
+        cursor.execute(f"INSERT INTO queue_job ({names}) VALUES ({values})", list(row.values()))
+    return str(row["uuid"])
+
+
+def states(connection: Connection) -> dict[str, int]:
+    """Number of jobs in each state that occurs."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT state, count(*) FROM queue_job GROUP BY state")
+        return dict(cursor.fetchall())
+
+
+def state(connection: Connection, uuid: str) -> str | None:
+    """The state of one job; None if there is no such row."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT state FROM queue_job WHERE uuid = %s", (uuid,))
+        row = cursor.fetchone()
+        return None if row is None else str(row[0])
