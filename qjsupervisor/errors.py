@@ -1,0 +1,72 @@
+"""Every error that this package raises on purpose.
+
+    QJSupervisorError
+    ├─ ConfigError            a setting is wrong: exit 78, nothing is respawned
+    ├─ AlreadyRunning         another supervisor owns the pidfile or the control socket: exit 73
+    ├─ ProtocolError          a peer of the control pipe or socket sent nonsense
+    ├─ SemaphoreError         the shared table is full, or is not what it should be
+    └─ DatabaseError          raised "from" psycopg2.Error
+       ├─ DatabaseUnavailable try again after a pause
+       ├─ DatabaseGone        it does not exist any more, or queue_job is not installed in it
+       └─ DatabaseUnfit       it cannot be served as it is (privilege, trigger, 'to upgrade')
+
+A message is for an operator: what is wrong, where, what to do.
+"""
+
+from __future__ import annotations
+
+from .states import EX_CANTCREAT, EX_CONFIG, EX_SOFTWARE
+
+
+class QJSupervisorError(Exception):
+    """Base of all; `exit_status` is what the command exits with when nobody handles it."""
+
+    exit_status = EX_SOFTWARE
+
+
+class ConfigError(QJSupervisorError):
+    """A setting is missing, unknown or out of range; `option` names it."""
+
+    exit_status = EX_CONFIG
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(message)
+        self.option = option
+
+
+class AlreadyRunning(QJSupervisorError):
+    """Another supervisor runs; `pid` is its process id, or None where it cannot be told."""
+
+    exit_status = EX_CANTCREAT
+
+    def __init__(self, message: str, pid: int | None) -> None:
+        super().__init__(message)
+        self.pid = pid
+
+
+class ProtocolError(QJSupervisorError):
+    """A frame is no JSON object, too long, or names no known order."""
+
+
+class SemaphoreError(QJSupervisorError):
+    """The shared table has no room left, or the lock reports what cannot be."""
+
+
+class DatabaseError(QJSupervisorError):
+    """Something about one database; `database` is its name."""
+
+    def __init__(self, database: str, message: str) -> None:
+        super().__init__(message)
+        self.database = database
+
+
+class DatabaseUnavailable(DatabaseError):
+    """Not reachable now (down, restarting, too many connections, silent): try again after a pause."""
+
+
+class DatabaseGone(DatabaseError):
+    """It does not exist any more, or queue_job is not installed in it: its worker ends."""
+
+
+class DatabaseUnfit(DatabaseError):
+    """Reachable, but its jobs may not run as it is; look again later."""

@@ -1,0 +1,70 @@
+"""The fixed vocabularies that several modules share: states, modes, exit statuses.
+
+Imports nothing of this package, decides nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+
+#: sysexits.h: what `qjsupervisor` itself exits with.
+EX_OK = 0
+EX_SOFTWARE = 70
+EX_CANTCREAT = 73
+EX_CONFIG = 78
+
+#: What a worker exits with, read by the master's restart policy.
+EXIT_STOPPED = 0
+#: A fault inside the worker (a bug): restart with backoff.
+EXIT_FAULT = 70
+#: The database is gone, or queue_job was removed from it: not restarted, the next scan decides.
+EXIT_GONE = 69
+
+
+class Mode(enum.Enum):
+    """Whose channel tree is it: one for all databases, or one in each database (queue_job 18.0.4)."""
+
+    SERVER_WIDE = "server-wide"
+    PER_DATABASE = "per-database"
+
+
+class Fairness(enum.Enum):
+    """Who is next when several databases wait for one permit."""
+
+    ROUND_ROBIN = "round-robin"
+    PRIORITY = "priority"
+
+
+class WorkerState(enum.Enum):
+    """What the master knows of one worker; process.TRANSITIONS says which moves are allowed."""
+
+    STARTING = "starting"
+    STANDBY = "standby"
+    READY = "ready"
+    #: Alive and connected, but nothing may run: the reason is in `last_error`.
+    BLOCKED = "blocked"
+    BACKING_OFF = "backing off"
+    STOPPING = "stopping"
+    #: No process: the database cannot be served as it is; the next scan looks again.
+    FAILED = "failed"
+
+
+class JobState(str, enum.Enum):
+    """`queue_job.state` as queue_job writes it."""
+
+    WAIT_DEPENDENCIES = "wait_dependencies"
+    PENDING = "pending"
+    ENQUEUED = "enqueued"
+    STARTED = "started"
+    DONE = "done"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class TargetState(enum.IntEnum):
+    """Health of an Odoo target as one worker sees it; stored as a word in the shared table."""
+
+    UP = 0
+    DOWN = 1
+    #: Nothing was asked of it yet.
+    UNKNOWN = 2

@@ -1,0 +1,219 @@
+"""Single values of the configuration: text in, value out.
+
+Pure. A parser raises ValueError whose message is one line: what is wrong, then what is allowed. It never
+knows where the text came from (`config` puts that in front) and is never given a password.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+Parser = Callable[[str], T]
+#: (glob over database names, number); the first match wins.
+Rules = tuple[tuple[str, int], ...]
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_DURATION = re.compile(r"([+-]?[0-9]{1,12}(?:\.[0-9]{1,9})?)\s*([smhd]?)")
+_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})")
+_IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[A-Za-z0-9_.-]+)?")
+#: What `sun_path` of a Unix socket's address holds, without its final NUL.
+_SOCKET_PATH_BYTES = 107
+
+
+def unset(text: str | None) -> bool:
+    """Whether a text means that nothing was said; Odoo writes False, others None or nothing at all."""
+    return text is None or text.strip() in ("", "False", "false", "None")
+
+
+def shown(text: str, limit: int = 80) -> str:
+    """A text as part of an error line: quoted, control characters escaped, not endless."""
+    return repr(text if len(text) <= limit else text[:limit] + "...")
+
+
+def integer(text: str) -> int:
+    """A decimal number without Python's liberties (underscores, other scripts' digits)."""
+    if not _INTEGER.fullmatch(text.strip()):
+        raise ValueError(f"{shown(text)} is not a whole number{comment_hint(text)}")
+    return int(text)
+
+
+def comment_hint(text: str) -> str:
+    """Odoo's file has no comments behind a value; say so where somebody wrote one."""
+    if not re.search(r"\s[;#]", text):
+        return ""
+    return " (a comment has to stand on a line of its own, not behind a value)"
+
+
+def integer_in(low: int, high: int) -> Parser[int]:
+    """A parser of whole numbers from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        number = integer(text)
+        if not low <= number <= high:
+            raise ValueError(f"{number} is out of range; allowed: {low} to {high}")
+        return number
+
+    return parse
+
+
+def duration_in(low_s: float, high_s: float) -> Parser[float]:
+    """A parser of seconds: '60', '0.5', or with a unit: '90s', '5m', '2h', '1d'."""
+
+    def parse(text: str) -> float:
+        match = _DURATION.fullmatch(text.strip())
+        if match is None:
+            raise ValueError(
+                f"{shown(text)} is not a duration; allowed: seconds, or a number with s, m, h or d"
+                f"{comment_hint(text)}"
+            )
+        seconds = float(match[1]) * _UNITS_S[match[2]]
+        if not low_s <= seconds <= high_s:
+            raise ValueError(f"{seconds:g} s is out of range; allowed: {low_s:g} to {high_s:g} seconds")
+        return seconds
+
+    return parse
+
+
+def optional_duration_in(low_s: float, high_s: float) -> Parser[float | None]:
+    """As `duration_in`; 0 means that there is no limit (None)."""
+    bounded = duration_in(0.0, high_s)
+
+    def parse(text: str) -> float | None:
+        seconds = bounded(text)
+        if 0 < seconds < low_s:
+            raise ValueError(
+                f"{seconds:g} s is out of range; allowed: 0 (no limit), {low_s:g} to {high_s:g} s"
+            )
+        return seconds or None
+
+    return parse
+
+
+def choice(*allowed: str) -> Parser[str]:
+    """A parser of one of several words, in any case."""
+
+    def parse(text: str) -> str:
+        word = text.strip().lower()
+        if word not in allowed:
+            raise ValueError(f"{shown(text)} is unknown; allowed: {', '.join(allowed)}{comment_hint(text)}")
+        return word
+
+    return parse
+
+
+def plain(text: str) -> str:
+    """Any text, spaces at both ends taken off; no control characters (a NUL ends a C string early)."""
+    text = text.strip()
+    if any(ord(character) < 32 for character in text):
+        raise ValueError(f"{shown(text)} holds a control character; allowed: one line of text")
+    return text
+
+
+def verbatim(text: str) -> str:
+    """For secrets: nothing is checked, so that nothing of them can be quoted."""
+    return text
+
+
+def user_name(text: str) -> str:
+    """The user of HTTP's basic authentication, where a colon would end it."""
+    text = plain(text)
+    if ":" in text:
+        raise ValueError("holds a colon, which a user name must not; the password has an option of its own")
+    return text
+
+
+def entries(text: str) -> list[str]:
+    """The parts between commas and line ends; empty ones are dropped."""
+    return [part for part in (raw.strip() for raw in re.split(r"[,\n]", text)) if part]
+
+
+def globs(text: str) -> tuple[str, ...]:
+    """Shell patterns over database names."""
+    return tuple(entries(text))
+
+
+def rules_in(low: int, high: int) -> Parser[Rules]:
+    """A parser of `glob:number` entries; a number alone is `*:number`."""
+
+    def parse(text: str) -> Rules:
+        rules = []
+        for entry in entries(text):
+            pattern, colon, number = entry.rpartition(":")
+            pattern = pattern.strip() if colon else "*"
+            if not pattern:
+                raise ValueError(f"entry {shown(entry)} has no pattern; allowed: PATTERN:NUMBER, or NUMBER")
+            try:
+                rules.append((pattern, integer_in(low, high)(number)))
+            except ValueError as error:
+                raise ValueError(f"entry {shown(entry)}: {error}") from None
+        return tuple(rules)
+
+    return parse
+
+
+def first_match(rules: tuple[tuple[str, T], ...], database: str) -> T | None:
+    """What the first rule says whose glob fits the database's name; None where none does."""
+    return next((value for glob, value in rules if fnmatch.fnmatchcase(database, glob)), None)
+
+
+def host(text: str) -> str:
+    """A host name or address as it stands in a URL: IPv6 in brackets, nothing else allowed in it."""
+    bare = text.strip()
+    if bare.startswith("[") and bare.endswith("]"):
+        bare = bare[1:-1]
+    if _IPV6.fullmatch(bare):
+        return f"[{bare}]"
+    if not _HOST_NAME.fullmatch(bare):
+        raise ValueError(f"{shown(text)} is not a host; allowed: a host name or an IP address, nothing else")
+    return bare
+
+
+def split_port(text: str) -> tuple[str, int | None]:
+    """'host', 'host:8069', '::1', '[::1]:8069' -> host as in a URL, port if there is one."""
+    text = text.strip()
+    name, colon, port = text.rpartition(":")
+    if not colon or (":" in name and not name.endswith("]")):
+        return host(text), None
+    return host(name), integer_in(1, 65535)(port)
+
+
+def address(text: str) -> tuple[str, int]:
+    """'host:port' to listen on: the host without brackets."""
+    try:
+        name, port = split_port(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; write HOST:PORT, as in 127.0.0.1:9100") from None
+    if port is None:
+        raise ValueError(f"{shown(text)} has no port; write HOST:PORT, as in 127.0.0.1:9100")
+    return name.strip("[]"), port
+
+
+def path(text: str) -> str:
+    """A file's absolute path; '~' is the home directory."""
+    return os.path.abspath(os.path.expanduser(plain(text)))
+
+
+def socket_path(text: str) -> str:
+    """As `path`, short enough for a Unix socket's address."""
+    result = path(text)
+    if len(os.fsencode(result)) > _SOCKET_PATH_BYTES:
+        raise ValueError(f"{shown(result)} is too long for a socket; allowed: {_SOCKET_PATH_BYTES} bytes")
+    return result
+
+
+def readable_file(text: str) -> str:
+    """As `path`, of a file that can be read now."""
+    result = path(text)
+    try:
+        with open(result, "rb"):
+            return result
+    except OSError as error:
+        raise ValueError(
+            f"{shown(result)} cannot be read ({error.strerror}); allowed: a readable file"
+        ) from None
