@@ -1,4 +1,7 @@
-"""`db_name`: names, and PostgreSQL URIs in the place of names. Pure; no error quotes an entry: a URI holds a password."""
+"""`db_name`: names, and PostgreSQL URIs in the place of names.
+
+Pure. No error quotes an entry: a URI may hold a password.
+"""
 
 from __future__ import annotations
 

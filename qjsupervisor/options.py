@@ -117,7 +117,7 @@ TARGETS: Option[TargetRules] = _own(
     (),
     "",
     parse_targets,
-    "Odoo for each database (prod_*:https://a,*:http://b:8069); default: scheme, host and port of [queue_job]",
+    "Odoo for each database (prod_*:https://a,*:http://b:8069); default: host and port of [queue_job]",
 )
 CA_FILE: Option[str | None] = _own(
     "ca_file", None, "", readable_file, "file with the certificates to verify https targets with"

@@ -1,0 +1,199 @@
+"""Where log lines go: a file or standard output. Never blocks, never raises: a line that cannot be written is
+counted, and the count is reported in front of the first line that can.
+
+A blocking write to a pipe whose reader stands still (a stopped supervisord, a paged terminal) would stop the
+master; so pipes and terminals are opened anew, without blocking, apart from the open file that is shared
+with whoever started us. After a fork each process has its own sink on the same open file.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import socket
+import stat
+import sys
+import threading
+from collections.abc import Callable
+
+#: What is no fault of the configuration and may pass: a full disk, no descriptors.
+_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO, errno.EINTR})
+_STDOUT = 1
+#: What Linux allows everybody.
+_PIPE_BYTES = 1 << 20
+
+Write = Callable[[bytes], int]
+#: (lines lost, reason) -> the line that says so.
+Report = Callable[[int, str], bytes]
+
+
+class LogSink:
+    """Appends lines to `path`, or to standard output where it is None.
+
+    A file that was moved or removed (logrotate) is noticed at the next line, in every process by itself.
+    Raises OSError from the constructor where the file can never be written.
+    """
+
+    def __init__(self, path: str | None, report: Report) -> None:
+        self.path = path
+        #: Lines lost since the start.
+        self.lost_in_all = 0
+        self._report = report
+        self._lock = threading.Lock()
+        self._lost = 0
+        self._reason = ""
+        #: The end of a line of which the beginning is written already.
+        self._rest = b""
+        self._fd: int | None = None
+        self._identity: tuple[int, int] | None = None
+        self._write: Write = _write_nowhere
+        if path is None:
+            self._write, self._fd = _standard_output()
+        else:
+            try:
+                self._open(path)
+            except OSError as error:
+                if error.errno not in _PASSING:
+                    raise
+
+    def write(self, line: bytes) -> None:
+        """Write one line, its line end included; or count it as lost."""
+        with self._lock:
+            if self.path is not None:
+                self._follow(self.path)
+            report = self._report(self._lost, self._reason) if self._lost else b""
+            if self._put(report + line):
+                self._lost = 0
+            else:
+                self._lost += 1
+                self.lost_in_all += 1
+
+    def reopen(self) -> None:
+        """Open the file again, as after a rotation; where that fails, go on with the old one."""
+        with self._lock:
+            if self.path is not None:
+                self._try_open(self.path)
+
+    def close(self) -> None:
+        """Let go of the file; for a sink that another one replaces."""
+        with self._lock:
+            self._write = _write_nowhere
+            if self._fd is not None:
+                os.close(self._fd)
+            self._fd = self._identity = None
+
+    def forget(self) -> None:
+        """In a forked child: what is half written or lost is the parent's to finish and to report."""
+        self._lock = threading.Lock()
+        self._rest, self._lost, self.lost_in_all = b"", 0, 0
+
+    def _put(self, data: bytes) -> bool:
+        """Whether the data is written, or at least begun; then `_rest` holds what is to come."""
+        try:
+            if self._rest:
+                self._rest = self._rest[self._write(self._rest) :]
+            if self._rest:
+                return False
+            self._rest = data[self._write(data) :]
+        except OSError as error:
+            self._reason = error.strerror or type(error).__name__
+            return False
+        return True
+
+    def _follow(self, path: str) -> None:
+        """Open the file anew where its name means another one by now, or none."""
+        try:
+            there = os.stat(path)
+        except FileNotFoundError:
+            self._try_open(path)
+        except OSError as error:
+            # Not to be seen now: the open file is still the best place.
+            self._reason = error.strerror or type(error).__name__
+        else:
+            if self._identity != (there.st_dev, there.st_ino):
+                self._try_open(path)
+
+    def _try_open(self, path: str) -> None:
+        try:
+            self._open(path)
+        except OSError as error:
+            self._reason = error.strerror or type(error).__name__
+
+    def _open(self, path: str) -> None:
+        # Without blocking: it may be a named pipe.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        fd = os.open(path, flags, 0o640)
+        status = os.fstat(fd)
+        old, self._fd, self._identity = self._fd, fd, (status.st_dev, status.st_ino)
+        self._write = _writer(fd)
+        if old is not None:
+            os.close(old)
+
+
+def _writer(fd: int) -> Write:
+    def write(data: bytes) -> int:
+        return os.write(fd, data)
+
+    return write
+
+
+def _write_nowhere(_data: bytes) -> int:
+    raise OSError(errno.EBADF, "nowhere to write to")
+
+
+def _standard_output() -> tuple[Write, int | None]:
+    """A way to write to standard output that does not block, and the descriptor that it needs, if any."""
+    try:
+        kind = os.fstat(_STDOUT).st_mode
+    except OSError:
+        return _write_nowhere, None
+    if stat.S_ISREG(kind):
+        return _writer(_STDOUT), None
+    if stat.S_ISSOCK(kind):
+        return _socket_writer(_STDOUT), None
+    try:
+        fd = os.open(f"/proc/self/fd/{_STDOUT}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        # Another user's pipe may be written to, but not opened: ask first.
+        return _guarded_writer(_STDOUT), None
+    if stat.S_ISFIFO(kind):
+        _enlarge(fd)
+    return _writer(fd), fd
+
+
+def _enlarge(fd: int) -> None:
+    """Room for a burst that is written before the reader's next turn; the default is 64 KiB."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    except OSError:
+        pass  # a limit of the system or of the user: then it stays as it is
+
+
+def _socket_writer(fd: int) -> Write:
+    """systemd's journal is a socket: it knows a write without blocking."""
+    peer = socket.socket(fileno=os.dup(fd))
+
+    def write(data: bytes) -> int:
+        return peer.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+    return write
+
+
+def _guarded_writer(fd: int) -> Write:
+    """Write only what certainly fits at once: a pipe that is writable takes PIPE_BUF bytes."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+
+    def write(data: bytes) -> int:
+        if not poll.poll(0):
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return os.write(fd, data[: select.PIPE_BUF])
+
+    return write
+
+
+def is_terminal(path: str | None) -> bool:
+    """Whether lines go to a terminal; `path` as for LogSink."""
+    return path is None and sys.stdout is not None and os.isatty(_STDOUT)
