@@ -1,0 +1,53 @@
+"""What people type as arguments of the commands: durations and scopes. Raises ValueError, for argparse."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from ..channelspec import ROOT, complete_name
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+|\d+(?:\.\d+)?", re.ASCII)
+_PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)", re.ASCII)
+#: Longer than anybody means, and far below what a time stamp can hold.
+_LONGEST_S = 10 * 365 * 86400.0
+
+
+class Scope(NamedTuple):
+    """What `pause` and `resume` are about; `database` None means every database."""
+
+    database: str | None
+    #: Complete name; the root stands for everything.
+    channel: str
+
+    def __str__(self) -> str:
+        what = "all jobs" if self.channel == ROOT else f"channel {self.channel}"
+        return f"{what} of {self.database or 'every database'}"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of '90', '90s', '30m', '1h30m', '2d'; more than zero."""
+    text = text.strip().lower()
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"{text!r} is not a duration: write 90s, 30m, 2h, 1d or 1h30m")
+    seconds = sum(float(number) * _UNITS_S[unit or "s"] for number, unit in _PART.findall(text))
+    if not 0 < seconds <= _LONGEST_S:
+        raise ValueError(f"a duration is more than 0 and at most ten years, not {text!r}")
+    return seconds
+
+
+def parse_scope(text: str) -> Scope:
+    """'db', 'db:channel', ':channel', '' (everything). A database name may hold colons before the last."""
+    database, colon, channel = text.rpartition(":")
+    if not colon:
+        database, channel = channel, ""
+    return Scope(database or None, parse_channel(channel))
+
+
+def parse_channel(text: str) -> str:
+    """The complete name of a channel; 'root.' may be left out, '' is the root."""
+    name = complete_name(text.strip())
+    if not all(name.split(".")):
+        raise ValueError(f"{text!r} is not a channel: write root.sub or root.sub.subsub")
+    return name

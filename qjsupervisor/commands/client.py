@@ -1,0 +1,55 @@
+"""Asking the running supervisor at its control socket."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..config import Config
+from ..control import NotRunning, ask
+from ..errors import ProtocolError, QJSupervisorError
+
+#: sysexits.h EX_UNAVAILABLE: no supervisor answers.
+EX_UNAVAILABLE = 69
+#: The supervisor answered, and will not do it.
+EX_REFUSED = 1
+TIMEOUT_S = 5.0
+
+
+class Unavailable(QJSupervisorError):
+    """No supervisor answers."""
+
+    exit_status = EX_UNAVAILABLE
+
+
+class Refused(QJSupervisorError):
+    """The supervisor will not do what it was asked; the message is its own."""
+
+    exit_status = EX_REFUSED
+
+
+def order(config: Config, do: str, **details: object) -> dict[str, Any]:
+    """Send one order and return the answer; raises Unavailable or Refused."""
+    path = config.control_socket
+    try:
+        answer = ask(path, {"do": do, **details}, timeout_s=TIMEOUT_S)
+    except (NotRunning, ProtocolError, OSError) as error:
+        raise Unavailable(str(error)) from error
+    if not answer.get("ok", True) or "error" in answer:
+        raise Refused(str(answer.get("error") or f"the supervisor refused to {do}"))
+    return answer
+
+
+def status(config: Config) -> dict[str, Any]:
+    """What `status --json` prints; raises Unavailable."""
+    answer = order(config, "status")
+    inner = answer.get("status", answer)
+    return {key: value for key, value in inner.items() if key != "ok"} if isinstance(inner, dict) else {}
+
+
+def status_or_none(config: Config) -> Mapping[str, Any] | None:
+    """The status, or None where no supervisor answers."""
+    try:
+        return status(config)
+    except Unavailable:
+        return None

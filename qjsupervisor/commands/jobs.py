@@ -1,0 +1,129 @@
+"""`jobs`: the jobs of one database, and for each that waits, why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from psycopg2.extensions import connection as Connection
+
+from ..config import Config
+from ..errors import DatabaseUnfit
+from ..explain import Job, Reason, Tree, explain
+from . import client, statements
+from .jobrows import Row, Wanted, fetch, read_rows, to_jobs
+from .output import console, print_json, print_line, table
+from .session import session
+from .trees import NoTree, tree_of
+
+__all__ = ["Wanted", "run"]
+
+_EXIT_NOT_FOUND = 1
+_SHOWN_MESSAGE = 200
+
+
+class Listed(NamedTuple):
+    """One job and why it waits."""
+
+    row: Row
+    job: Job
+    reasons: list[Reason]
+
+
+def run(config: Config, database: str, wanted: Wanted, *, as_json: bool) -> int:
+    """Print the jobs; exit status 1 if uuids were asked for and one of them is not there."""
+    status = client.status_or_none(config)
+    with session(config, database, "jobs") as connection:
+        rows = read_rows(connection, wanted)
+        counts = dict(fetch(connection, statements.COUNT_STATES))
+        tree = _read_tree(connection, config, database)
+        listed = [
+            Listed(row, job, explain(job, status, tree))
+            for row, job in zip(rows, to_jobs(connection, rows), strict=True)
+        ]
+    absent = [uuid for uuid in wanted.uuids if uuid not in {row.uuid for row in rows}]
+    if as_json:
+        print_json(_document(database, status, counts, listed, absent))
+    else:
+        _print(database, counts, listed, absent)
+    return _EXIT_NOT_FOUND if absent else 0
+
+
+def _read_tree(connection: Connection, config: Config, database: str) -> Tree:
+    try:
+        specs = tree_of(connection, config, database)
+    except NoTree as error:
+        raise DatabaseUnfit(database, f"{database}: {error}; its jobs do not run") from error
+    return Tree(
+        database=database,
+        specs=specs,
+        running=dict(fetch(connection, statements.COUNT_RUNNING)),
+        failed=dict(fetch(connection, statements.LIST_FAILED)),
+    )
+
+
+def _document(
+    database: str,
+    status: Mapping[str, Any] | None,
+    counts: Mapping[str, int],
+    listed: Sequence[Listed],
+    absent: Sequence[str],
+) -> dict[str, Any]:
+    return {
+        "database": database,
+        "supervisor": status is not None,
+        "counts": counts,
+        "jobs": [_entry(*each) for each in listed],
+        "not_found": list(absent),
+    }
+
+
+def _entry(row: Row, job: Job, reasons: Sequence[Reason]) -> dict[str, Any]:
+    return {
+        "uuid": row.uuid,
+        "state": row.state,
+        "channel": row.channel,
+        "priority": row.priority,
+        "name": row.name,
+        "retry": row.retry,
+        "max_retries": row.max_retries,
+        "date_created": row.created,
+        "eta": row.eta,
+        "since_s": job.since_s,
+        "exc_name": row.exc_name,
+        "exc_message": row.exc_message,
+        "why": _why(row, reasons),
+        "reasons": [
+            {"code": reason.code, "text": reason.text, **_finite(reason.details)} for reason in reasons
+        ],
+    }
+
+
+def _finite(details: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in details.items()
+    }
+
+
+def _why(row: Row, reasons: Sequence[Reason]) -> str:
+    if row.state == "failed":
+        message = (row.exc_message or "").strip()[:_SHOWN_MESSAGE]
+        return ": ".join(part for part in (row.exc_name, message) if part)
+    return "; ".join(reason.text for reason in reasons)
+
+
+def _print(database: str, counts: Mapping[str, int], listed: Sequence[Listed], absent: Sequence[str]) -> None:
+    rows = (
+        (row.uuid, row.state, row.channel, row.priority, (row.created or "")[:19], _why(row, reasons))
+        for row, _, reasons in listed
+    )
+    columns = ("*uuid", "state", "*channel", ">priority", "created (UTC)", "*why")
+    if listed:
+        console().print(table(f"Jobs of {database}", columns, rows))
+    total = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no jobs"
+    print_line(f"{database}: {total}" + (f"; {len(listed)} shown" if listed else ""))
+    for uuid in absent:
+        print_line(f"{uuid}: not in {database}, or not as it was asked for")

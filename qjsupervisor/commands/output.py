@@ -1,0 +1,88 @@
+"""How the commands print. Nothing that comes from a database reaches a terminal unescaped.
+
+`rich` is imported by the functions that need it: never by `start`, and not for JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..explain import seconds
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+#: Colour of a cell by the word in it; what is not here stays plain.
+_STYLES = {
+    "ready": "green", "up": "green", "ok": "green", "would run": "green", "runs": "green", "done": "green",
+    "standby": "cyan", "starting": "cyan", "unknown": "dim", "absent": "dim", "pending": "cyan",
+    "enqueued": "cyan", "started": "cyan", "wait_dependencies": "dim", "cancelled": "dim",
+    "backing off": "yellow", "stopping": "yellow", "paused": "yellow", "warning": "yellow",
+    "blocked": "red", "failed": "red", "down": "red", "problem": "red", "unreachable": "red",
+}  # fmt: skip
+
+
+def printable(value: object) -> str:
+    """One line in which only printable characters are left; the others are shown as escapes.
+
+    This takes terminal control sequences, line ends, bidirectional overrides and lone surrogates.
+    """
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
+def print_line(value: object = "") -> None:
+    """Print one line of text, escaped."""
+    sys.stdout.write(printable(value) + "\n")
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print one JSON document, escaped to ASCII."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def duration(value: float | None) -> str:
+    """A time span for people; '-' for None."""
+    return "-" if value is None else seconds(value)
+
+
+def console() -> Console:
+    """A console on standard output that reads no markup and guesses no highlights in what it prints."""
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False, emoji=False, soft_wrap=False)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """A table; a column whose name starts with '>' is for numbers, one with '*' may wrap."""
+    from rich import box
+    from rich.table import Table
+
+    result = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        wraps = column.startswith("*")
+        result.add_column(
+            column.lstrip(">*"),
+            justify="right" if column.startswith(">") else "left",
+            no_wrap=not wraps,
+            overflow="fold" if wraps else "ellipsis",
+        )
+    for row in rows:
+        result.add_row(*(cell(value) for value in row))
+    return result
+
+
+def cell(value: object) -> Any:
+    """One escaped cell: None is '-', a word of ours has its colour."""
+    from rich.text import Text
+
+    text = "-" if value is None else printable(value)
+    return Text(text, style=_STYLES.get(text, ""))

@@ -1,0 +1,162 @@
+"""The SQL of `jobs` and `requeue`.
+
+Times go out as seconds or text: a row may hold 'infinity' or the year 20000, which Python cannot.
+"""
+
+from __future__ import annotations
+
+#: Columns that a table has. Params: table (text). Rows: (column,).
+COLUMNS = """
+SELECT attname
+  FROM pg_attribute
+ WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped
+"""
+
+#: A job's channel by its complete name; of the row called `job`.
+_CHANNEL = """
+CASE WHEN coalesce(job.channel, '') IN ('', 'root') THEN 'root'
+     WHEN job.channel LIKE 'root.%%' THEN job.channel
+     ELSE 'root.' || job.channel
+ END
+"""
+
+_NOW = "now() AT TIME ZONE 'UTC'"
+
+
+def _seconds(time: str) -> str:
+    return f"extract(epoch FROM {time})::float8"
+
+
+#: Jobs, those that run first, then those that wait, in the order of their channel's queue.
+#: Params: uuids (text[] or NULL), states (text[] or NULL), channel (complete name or NULL: any), limit.
+#: `{dependencies}` is the column, or NULL where the branch has none.
+#: Rows: see jobrows.Row.
+LIST_JOBS = f"""
+WITH job AS MATERIALIZED (
+    SELECT job.id, job.uuid, job.state, {_CHANNEL} AS channel, job.priority, job.name, job.retry,
+           job.max_retries, job.exc_name, job.exc_message, {{dependencies}} AS dependencies,
+           job.date_created, job.date_enqueued, job.date_started, job.eta,
+           coalesce(job.eta > {_NOW}, false) AS not_due
+      FROM queue_job AS job
+     WHERE job.state NOT IN ('done', 'cancelled')
+        OR job.uuid = ANY(%(uuids)s)
+        OR job.state = ANY(%(states)s)
+), due AS (
+    SELECT id, row_number() OVER (PARTITION BY channel ORDER BY priority, date_created, id) - 1 AS ahead
+      FROM job
+     WHERE state = 'pending' AND NOT not_due
+), late AS (
+    SELECT DISTINCT ON (channel) channel, uuid, priority, date_created, id
+      FROM job
+     WHERE state = 'pending' AND not_due
+     ORDER BY channel, priority, date_created, id
+)
+SELECT job.uuid, job.state, job.channel, job.priority, job.name, job.retry, job.max_retries,
+       job.exc_name, left(job.exc_message, 500), job.dependencies,
+       job.date_created::text, job.eta::text,
+       {_seconds("job.eta")} - {_seconds(_NOW)},
+       {_seconds(_NOW)} - CASE job.state WHEN 'started' THEN {_seconds("job.date_started")}
+                                         ELSE {_seconds("job.date_enqueued")} END,
+       coalesce(due.ahead, 0), late.uuid
+  FROM job
+  LEFT JOIN due ON due.id = job.id
+  LEFT JOIN late ON late.channel = job.channel
+        AND (late.priority, late.date_created, late.id) < (job.priority, job.date_created, job.id)
+ WHERE (%(uuids)s::text[] IS NULL OR job.uuid = ANY(%(uuids)s))
+   AND (%(states)s::text[] IS NULL OR job.state = ANY(%(states)s))
+   AND (%(channel)s::text IS NULL
+        OR job.channel = %(channel)s OR starts_with(job.channel, %(channel)s || '.'))
+ ORDER BY array_position(
+              ARRAY['started', 'enqueued', 'pending', 'wait_dependencies', 'failed'], job.state::text),
+          job.priority, job.date_created, job.id
+ LIMIT %(limit)s
+"""
+
+#: Rows: (state, count) of all jobs.
+COUNT_STATES = "SELECT state, count(*) FROM queue_job GROUP BY state ORDER BY state"
+
+#: Rows: (channel, jobs enqueued or started).
+COUNT_RUNNING = f"""
+SELECT {_CHANNEL}, count(*) FROM queue_job AS job WHERE state IN ('enqueued', 'started') GROUP BY 1
+"""
+
+#: Rows: (channel, uuids of its first failed jobs).
+LIST_FAILED = f"""
+SELECT {_CHANNEL}, (array_agg(job.uuid::text ORDER BY job.id))[1:6]
+  FROM queue_job AS job WHERE state = 'failed' GROUP BY 1
+"""
+
+#: Params: uuids (text[]). Rows: (uuid, state), several of a uuid that is not unique.
+LIST_STATES = "SELECT uuid, state FROM queue_job WHERE uuid = ANY(%(uuids)s)"
+
+#: The tree of a database with queue_job 18.0.4. Rows: see trees.
+LIST_CHANNELS = """
+SELECT complete_name, capacity, sequential, throttle, paused, capacity_default, sequential_default
+  FROM queue_job_channel
+ WHERE complete_name IS NOT NULL
+ ORDER BY complete_name
+"""
+
+_SINCE = """
+CASE job.state WHEN 'enqueued' THEN coalesce(job.date_enqueued, job.date_created)
+               WHEN 'started' THEN coalesce(job.date_started, job.date_enqueued, job.date_created)
+               ELSE coalesce(job.date_done, job.date_started, job.date_enqueued, job.date_created)
+ END
+"""
+
+#: Put jobs back to pending: those in a state that may be, that nobody holds, each only once.
+#: Params: uuids (text[] or NULL), states (text[]), older_than_s (float or NULL).
+#: `{idle}` is IDLE or NO_LOCKS.
+#: Rows: (uuid, state it was in, moved). What is not moved is being worked on, or is in another state.
+#: A failed job begins again with its first attempt, as with Odoo's own button; else `retry` is left alone.
+REQUEUE = f"""
+WITH wanted AS MATERIALIZED (
+    SELECT job.id, job.uuid, job.state,
+           job.state = ANY(%(states)s) AND (%(older_than_s)s::float8 IS NULL
+               OR {_seconds(_NOW)} - {_seconds(_SINCE)} > %(older_than_s)s::float8) AS fits
+      FROM queue_job AS job
+     WHERE CASE WHEN %(uuids)s::text[] IS NULL THEN job.state = ANY(%(states)s)
+                ELSE job.uuid = ANY(%(uuids)s) END
+), idle AS MATERIALIZED ({{idle}}), free AS MATERIALIZED (
+    SELECT job.id
+      FROM queue_job AS job
+      JOIN wanted ON wanted.id = job.id AND wanted.state = job.state AND wanted.fits
+     WHERE job.id IN (SELECT id FROM idle)
+       FOR NO KEY UPDATE OF job SKIP LOCKED
+), moved AS (
+    UPDATE queue_job AS job
+       SET state = 'pending', date_enqueued = NULL, date_started = NULL, date_done = NULL, worker_pid = NULL,
+           retry = CASE WHEN job.state = 'failed' THEN 0 ELSE job.retry END
+      FROM free
+     WHERE job.id = free.id
+    RETURNING job.id
+)
+SELECT wanted.uuid, wanted.state, moved.id IS NOT NULL
+  FROM wanted
+  LEFT JOIN moved ON moved.id = wanted.id
+ WHERE wanted.fits OR %(uuids)s::text[] IS NOT NULL
+ ORDER BY wanted.id
+"""
+
+#: A started job whose lock row is locked is being executed; one asked for 10 s ago or less is not judged,
+#: since Odoo locks that row a moment after it says `started`.
+IDLE = f"""
+    SELECT wanted.id
+      FROM wanted
+      JOIN queue_job AS job ON job.id = wanted.id
+     WHERE wanted.state <> 'started'
+        OR (coalesce({_seconds(_NOW)} - {_seconds("job.date_enqueued")}, 11) > 10
+            AND NOT EXISTS (SELECT FROM queue_job_lock AS lock WHERE lock.queue_job_id = wanted.id))
+    UNION
+    SELECT * FROM (
+        SELECT lock.queue_job_id
+          FROM queue_job_lock AS lock
+          JOIN wanted ON wanted.id = lock.queue_job_id AND wanted.state = 'started'
+          JOIN queue_job AS job ON job.id = wanted.id
+         WHERE coalesce({_seconds(_NOW)} - {_seconds("job.date_enqueued")}, 11) > 10
+           FOR UPDATE OF lock SKIP LOCKED
+    ) AS unlocked
+"""
+
+#: Where there is no queue_job_lock, the operator's word is all there is.
+NO_LOCKS = "SELECT id FROM wanted"
