@@ -9,19 +9,21 @@ import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
-from psycopg2.extensions import connection as Connection
+from psycopg2 import extensions
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from qjsupervisor.demo import schema as schema_module
 from qjsupervisor.demo.postgres import ThrowawayPostgres
 from qjsupervisor.demo.schema import Schema
-
-from .helpers import Database, FakeClock, Supervisor
+from qjsupervisor.demo.standin import StandIn
+from tests.helpers import Database, FakeClock, Supervisor
 
 DatabaseFactory = Callable[..., Database]
+StandInFactory = Callable[..., StandIn]
 SupervisorFactory = Callable[..., Supervisor]
 
 #: A time zone that nobody mistakes for UTC: queue_job's timestamps are UTC whatever the session's is.
@@ -50,9 +52,9 @@ def template(postgres: ThrowawayPostgres) -> str:
 
 @pytest.fixture
 def database(postgres: ThrowawayPostgres, template: str) -> Iterator[DatabaseFactory]:
-    """Makes databases: database(), database("prod_a"), database(schema=Schema(...)), or schema=None: no queue_job.
+    """Makes databases: database(), database("prod_a"), database(schema=Schema(...)).
 
-    They are dropped at the end.
+    schema=None: Odoo without queue_job. They are dropped at the end.
     """
     made: list[Database] = []
 
@@ -73,19 +75,41 @@ def database(postgres: ThrowawayPostgres, template: str) -> Iterator[DatabaseFac
 
 
 @pytest.fixture
-def connection(database: DatabaseFactory) -> Connection:
+def connection(database: DatabaseFactory) -> extensions.connection:
     """A session of the role `odoo` in a database with queue_job, in autocommit."""
     return database().connection
 
 
 @pytest.fixture
+def stand_in(postgres: ThrowawayPostgres) -> Iterator[StandInFactory]:
+    """Starts stand-in Odoos: stand_in(workers=2, auth="user:password", ...); all end with the test."""
+    started: list[StandIn] = []
+
+    def start(cluster: ThrowawayPostgres = postgres, **options: Any) -> StandIn:
+        new = StandIn(cluster, **options)
+        started.append(new)
+        return new.start()
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+@pytest.fixture
+def odoo(stand_in: StandInFactory) -> StandIn:
+    """A stand-in Odoo with eight workers."""
+    return stand_in()
+
+
+@pytest.fixture
 def supervisor(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SupervisorFactory]:
-    """Starts supervisors: supervisor(conf_text_or_path, env={...}, arguments=[...]); all end with the test."""
+    """Starts supervisors: supervisor(conf_text_or_path, env={...}, arguments=[...]).
+
+    All of them end with the test.
+    """
     started = request.node.stash.setdefault(_supervisors, [])
 
-    def start(
-        conf: str | Path, env: Mapping[str, str] | None = None, arguments: Sequence[str] = ()
-    ) -> Supervisor:
+    def start(conf: str | Path, env: Mapping[str, str] | None = None, arguments: Sequence[str] = ()) -> Supervisor:
         new = Supervisor(conf, tmp_path, env, arguments)
         started.append(new)
         return new.start()

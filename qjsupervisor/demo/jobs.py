@@ -6,7 +6,7 @@ import json
 import uuid as uuid_module
 from collections.abc import Mapping, Sequence
 
-from psycopg2.extensions import connection as Connection
+from psycopg2 import extensions
 
 #: Rows: (uuid); one for each number of the series.
 _INSERT = """
@@ -32,7 +32,7 @@ UPDATE queue_job AS job
 
 
 def insert_jobs(
-    connection: Connection,
+    connection: extensions.connection,
     count: int,
     *,
     channel: str | None = "root",
@@ -63,7 +63,7 @@ def insert_jobs(
 
 
 def insert_dependent_jobs(
-    connection: Connection,
+    connection: extensions.connection,
     count: int,
     parents: Sequence[str],
     *,
@@ -80,7 +80,7 @@ def insert_dependent_jobs(
     return children
 
 
-def insert_row(connection: Connection, **columns: object) -> str:
+def insert_row(connection: extensions.connection, **columns: object) -> str:
     """Insert one job of which only the named columns are set (and uuid and state, which it needs)."""
     row = {"uuid": str(uuid_module.uuid4()), "state": "pending", **columns}
     names = ", ".join(f'"{name}"' for name in row)
@@ -90,14 +90,14 @@ def insert_row(connection: Connection, **columns: object) -> str:
     return str(row["uuid"])
 
 
-def states(connection: Connection) -> dict[str, int]:
+def states(connection: extensions.connection) -> dict[str, int]:
     """Number of jobs in each state that occurs."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT state, count(*) FROM queue_job GROUP BY state")
         return dict(cursor.fetchall())
 
 
-def state(connection: Connection, uuid: str) -> str | None:
+def state(connection: extensions.connection, uuid: str) -> str | None:
     """The state of one job; None if there is no such row."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT state FROM queue_job WHERE uuid = %s", (uuid,))

@@ -24,8 +24,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg2
-from psycopg2 import sql
-from psycopg2.extensions import connection as Connection
+from psycopg2 import extensions, sql
 
 from . import caretaker
 from .binaries import checked, find_bindir, usable_bindir
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 _START_S = 60.0
 _PORT_ATTEMPTS = 5
 _STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+#: Without fsync, but with synchronous commits: what was committed survives a kill of the server, as tests need.
 _SETTINGS: Mapping[str, str | int] = {
     "listen_addresses": "127.0.0.1",
     "max_connections": 300,
@@ -44,7 +44,6 @@ _SETTINGS: Mapping[str, str | int] = {
     "max_wal_size": "1GB",
     "fsync": "off",
     "full_page_writes": "off",
-    "synchronous_commit": "off",
     "autovacuum_naptime": "10s",
 }
 #: sun_path holds 107 bytes; the socket's own name takes up to 18 of them.
@@ -125,6 +124,7 @@ class ThrowawayPostgres:
                 command,
                 death_signal=signal.SIGKILL,
                 output=log,
+                errors=log,
                 account=self.account,
                 cwd=self.root,
                 env=_environment(),
@@ -174,6 +174,7 @@ class ThrowawayPostgres:
                 command,
                 death_signal=signal.SIGQUIT,
                 output=log,
+                errors=log,
                 account=self.account,
                 cwd=self.root,
                 env=_environment(),
@@ -248,9 +249,9 @@ class ThrowawayPostgres:
 
     # -- use -------------------------------------------------------------------------------------------
 
-    def connect(self, database: str, *, superuser: bool = False) -> Connection:
+    def connect(self, database: str, *, superuser: bool = False) -> extensions.connection:
         """A new session in autocommit, which the caller closes."""
-        connection: Connection = psycopg2.connect(**self.dsn(database, superuser=superuser))
+        connection: extensions.connection = psycopg2.connect(**self.dsn(database, superuser=superuser))
         connection.autocommit = True
         return connection
 

@@ -65,6 +65,7 @@ def spawn(
     *,
     death_signal: int,
     output: IO[bytes] | int,
+    errors: IO[bytes] | int | None = None,
     account: Account | None = None,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
@@ -72,7 +73,8 @@ def spawn(
     """Start a child in a session of its own, so that a Ctrl-C is ours alone to handle.
 
     It gets `death_signal` when the calling thread ends: call from one that lives as long as the child should.
-    `output`: where its standard output and error go. As root it becomes `account`.
+    `output`, `errors`: where its standard output and error go (None: where ours go).
+    As root the child becomes `account`.
     """
     uid, gid = (account.uid, account.gid) if account and os.getuid() == 0 else (-1, -1)
     numbers = (int(death_signal), os.getpid(), uid, gid)
@@ -80,7 +82,7 @@ def spawn(
         [sys.executable, "-I", launch.__file__, *map(str, numbers), *command],
         stdin=subprocess.DEVNULL,
         stdout=output,
-        stderr=None if output == subprocess.PIPE else output,
+        stderr=errors,
         cwd=cwd,
         env=env,
         start_new_session=True,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from psycopg2.extensions import connection as Connection
+from psycopg2 import extensions
 
 MODULE = "queue_job"
 CHANGED_PAYLOAD = "reload"
@@ -167,13 +167,13 @@ def statements(schema: Schema) -> str:
     return "".join(parts)
 
 
-def install_base(connection: Connection) -> None:
+def install_base(connection: extensions.connection) -> None:
     """An Odoo database without queue_job; harmless where it is one already."""
     with connection.cursor() as cursor:
         cursor.execute(_BASE)
 
 
-def install(connection: Connection, schema: Schema | None = None) -> None:
+def install(connection: extensions.connection, schema: Schema | None = None) -> None:
     """Install queue_job as a module installation does: all of it in one transaction."""
     schema = schema or Schema()
     with connection.cursor() as cursor:
@@ -183,7 +183,7 @@ def install(connection: Connection, schema: Schema | None = None) -> None:
         cursor.execute("COMMIT")
 
 
-def uninstall(connection: Connection) -> None:
+def uninstall(connection: extensions.connection) -> None:
     """Remove queue_job, tables and all."""
     with connection.cursor() as cursor:
         cursor.execute("BEGIN")
@@ -192,14 +192,14 @@ def uninstall(connection: Connection) -> None:
         cursor.execute("COMMIT")
 
 
-def set_module_state(connection: Connection, state: str) -> None:
+def set_module_state(connection: extensions.connection, state: str) -> None:
     """'installed', 'to upgrade', 'to remove', ..."""
     with connection.cursor() as cursor:
         cursor.execute("UPDATE ir_module_module SET state = %s WHERE name = 'queue_job'", (state,))
 
 
 def set_channel(
-    connection: Connection,
+    connection: extensions.connection,
     complete_name: str,
     *,
     capacity: int = 0,
