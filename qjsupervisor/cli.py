@@ -35,7 +35,7 @@ Command = Callable[[argparse.Namespace], int]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status; wrong usage ends in SystemExit(2), as argparse does it."""
-    arguments = build_parser().parse_args(argv)
+    arguments = _parse(argv)
     command: Command = arguments.command
     try:
         _escape_what_the_terminal_cannot_show()
@@ -51,6 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output went away; the interpreter must not try to flush the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_SIGPIPE
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse; argparse itself takes no UUIDs behind an option once it has taken the database before it."""
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if any(text.startswith("-") for text in rest) or (rest and not hasattr(arguments, "uuids")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.uuids = [*arguments.uuids, *rest]
+    return arguments
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -167,9 +178,7 @@ def _add_jobs(commands: _Commands[argparse.ArgumentParser]) -> None:
     jobs.add_argument("database", metavar="DATABASE")
     jobs.add_argument("uuids", nargs="*", metavar="UUID", help="only these jobs")
     jobs.add_argument("--state", choices=[state.value for state in JobState], help="only jobs in this state")
-    jobs.add_argument(
-        "--channel", type=_argument(parse_channel), help="only jobs of this channel and those below it"
-    )
+    jobs.add_argument("--channel", type=_argument(parse_channel), help="only jobs of this channel and those below it")
     jobs.add_argument("--limit", type=_argument(_positive), default=100, metavar="N", help="at most N (100)")
     jobs.add_argument("--json", action="store_true", help="one JSON document")
     requeue = _add(commands, "requeue", _requeue, "put jobs back to pending; needs --state or UUIDs")
@@ -286,9 +295,7 @@ def _jobs(arguments: argparse.Namespace) -> int:
 def _requeue(arguments: argparse.Namespace) -> int:
     from .commands import requeue
 
-    wanted = requeue.Wanted(
-        uuids=tuple(arguments.uuids), state=arguments.state, older_than_s=arguments.older_than_s
-    )
+    wanted = requeue.Wanted(uuids=tuple(arguments.uuids), state=arguments.state, older_than_s=arguments.older_than_s)
     return requeue.run(_config(arguments), arguments.database, wanted)
 
 

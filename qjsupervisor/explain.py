@@ -206,9 +206,7 @@ def _sequential(job: Job, spec: ChannelSpec, shared: Mapping[str, Any], tree: Tr
         yield Reason("sequential", text, {"channel": spec.name, "not_due": job.not_due})
 
 
-def _full(
-    spec: ChannelSpec, shared: Mapping[str, Any], status: Mapping[str, Any], tree: Tree
-) -> Iterator[Reason]:
+def _full(spec: ChannelSpec, shared: Mapping[str, Any], status: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
     """The channel has no room: over all databases where it is shared, and in this one where it is its own."""
     capacity = shared.get("capacity")
     if capacity is not None and shared.get("running", 0) >= capacity:
@@ -223,9 +221,7 @@ def _full(
         yield _without_room(spec.name, " in this database", spec.capacity, running, holders)
 
 
-def _without_room(
-    name: str, whose: str, capacity: int, running: int, holders: Sequence[Mapping[str, Any]]
-) -> Reason:
+def _without_room(name: str, whose: str, capacity: int, running: int, holders: Sequence[Mapping[str, Any]]) -> Reason:
     by = sorted(
         ((str(holder["database"]), int(holder["running"])) for holder in holders if holder.get("running")),
         key=lambda holder: (-holder[1], holder[0]),

@@ -35,9 +35,7 @@ DATABASE = (
     Measure("database_dispatched", "dispatched", "Jobs that Odoo was asked for.", counter=True),
     Measure("database_restarts", "restarts", "Restarts of the database's worker.", counter=True),
     Measure("database_heartbeat_age_seconds", "heartbeat_age_s", "Time since the worker's last turn."),
-    Measure(
-        "database_wait_seconds", "waiting_s", "How long the database's best job has waited for a permit."
-    ),
+    Measure("database_wait_seconds", "wait_s", "How long the database's best job has waited for a permit."),
 )
 CHANNEL = (
     Measure("channel_capacity", "capacity", "Jobs that may run at once; +Inf: no limit of its own."),

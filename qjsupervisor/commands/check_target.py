@@ -28,9 +28,7 @@ PATH = "/queue_job/runjob"
 _READ_TIMEOUT_S = 5.0
 
 _MEANS = {
-    200: warning(
-        "answers 200 to a request without a job: is it Odoo? (a proxy's own page, or another program)"
-    ),
+    200: warning("answers 200 to a request without a job: is it Odoo? (a proxy's own page, or another program)"),
     401: problem("refuses user and password (401): set http_auth_user and http_auth_password for the proxy"),
     403: problem("forbids it (403): a proxy in front, or its rules, keep this machine out"),
     404: problem(
@@ -85,6 +83,8 @@ def explain_failure(error: Exception) -> Finding:
     """What a request that got no answer says about the target."""
     if isinstance(error, NameResolutionError):
         return problem("has a name that cannot be resolved: check host")
+    if isinstance(error, NewConnectionError):  # in urllib3 it is a kind of ConnectTimeoutError
+        return problem("refuses the connection: is Odoo started, are host and port right?")
     if isinstance(error, ConnectTimeoutError):
         return problem("does not take the connection in time: a firewall, or the machine is down")
     if isinstance(error, ReadTimeoutError):
@@ -94,8 +94,6 @@ def explain_failure(error: Exception) -> Finding:
         )
     if isinstance(error, SSLError):
         return problem(f"cannot be trusted (TLS): {error}; set ca_file to its certificate authority")
-    if isinstance(error, NewConnectionError):
-        return problem("refuses the connection: is Odoo started, are host and port right?")
     if isinstance(error, LocationValueError):
         return problem(f"is no address: {error}")
     return problem(f"broke off: {error}; is it http behind an https address, or the reverse?")

@@ -49,9 +49,7 @@ class Row(NamedTuple):
 def read_rows(connection: Connection, wanted: Wanted) -> list[Row]:
     """The wanted jobs; without a state and without uuids those that are not done or cancelled."""
     has_dependencies = "dependencies" in columns(connection, "queue_job")
-    statement = statements.LIST_JOBS.format(
-        dependencies="job.dependencies::text" if has_dependencies else "NULL::text"
-    )
+    statement = statements.LIST_JOBS.format(dependencies="job.dependencies::text" if has_dependencies else "NULL::text")
     params = {
         "uuids": list(wanted.uuids) or None,
         "states": None if wanted.state is None else [wanted.state],

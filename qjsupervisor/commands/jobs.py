@@ -94,17 +94,14 @@ def _entry(row: Row, job: Job, reasons: Sequence[Reason]) -> dict[str, Any]:
         "exc_name": row.exc_name,
         "exc_message": row.exc_message,
         "why": _why(row, reasons),
-        "reasons": [
-            {"code": reason.code, "text": reason.text, **_finite(reason.details)} for reason in reasons
-        ],
+        "reasons": [{"code": reason.code, "text": reason.text, **_finite(reason.details)} for reason in reasons],
     }
 
 
 def _finite(details: Mapping[str, Any]) -> dict[str, Any]:
     """JSON has no infinity."""
     return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in details.items()
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in details.items()
     }
 
 

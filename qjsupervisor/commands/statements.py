@@ -108,6 +108,7 @@ CASE job.state WHEN 'enqueued' THEN coalesce(job.date_enqueued, job.date_created
 #: Params: uuids (text[] or NULL), states (text[]), older_than_s (float or NULL).
 #: `{idle}` is IDLE or NO_LOCKS.
 #: Rows: (uuid, state it was in, moved). What is not moved is being worked on, or is in another state.
+#: Writes no column that the worker does not write too: the same privileges do.
 #: A failed job begins again with its first attempt, as with Odoo's own button; else `retry` is left alone.
 REQUEUE = f"""
 WITH wanted AS MATERIALIZED (
@@ -125,7 +126,7 @@ WITH wanted AS MATERIALIZED (
        FOR NO KEY UPDATE OF job SKIP LOCKED
 ), moved AS (
     UPDATE queue_job AS job
-       SET state = 'pending', date_enqueued = NULL, date_started = NULL, date_done = NULL, worker_pid = NULL,
+       SET state = 'pending', date_enqueued = NULL, date_started = NULL,
            retry = CASE WHEN job.state = 'failed' THEN 0 ELSE job.retry END
       FROM free
      WHERE job.id = free.id
@@ -160,3 +161,15 @@ IDLE = f"""
 
 #: Where there is no queue_job_lock, the operator's word is all there is.
 NO_LOCKS = "SELECT id FROM wanted"
+
+#: How many connections the server has, and who uses them. Rows: one, (max_connections, reserved, most that our
+#: role may have or -1, in use by others).
+CONNECTIONS = """
+SELECT current_setting('max_connections')::int,
+       current_setting('superuser_reserved_connections')::int,
+       (SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user),
+       (SELECT count(*)
+          FROM pg_stat_activity
+         WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+           AND coalesce(application_name, '') NOT LIKE 'qjsupervisor%%')
+"""

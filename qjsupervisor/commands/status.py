@@ -105,9 +105,7 @@ def _databases(status: Mapping[str, Any]) -> RenderableType:
 
 def _reasons(status: Mapping[str, Any]) -> RenderableType:
     rows = (
-        (view.get("name"), view.get("last_error"))
-        for view in status.get("databases", ())
-        if view.get("last_error")
+        (view.get("name"), view.get("last_error")) for view in status.get("databases", ()) if view.get("last_error")
     )
     return table("Last errors", ("database", "*reason"), rows)
 

@@ -35,9 +35,7 @@ def tree_of(connection: Connection, config: Config, database: str) -> Mapping[st
     for row in fetch(connection, statements.LIST_CHANNELS):
         spec = _spec(*row)
         specs[spec.name] = spec
-    specs[ROOT] = _capped(
-        specs.get(ROOT, ChannelSpec(name=ROOT, capacity=None)), config.db_capacity(database)
-    )
+    specs[ROOT] = _capped(specs.get(ROOT, ChannelSpec(name=ROOT, capacity=None)), config.db_capacity(database))
     return {spec.name: spec for spec in complete_tree(specs)}
 
 

@@ -115,12 +115,8 @@ def test_whole_database(view: dict[str, Any] | None, code: str, text: str) -> No
     ("job", "view", "branch", "expected"),
     [
         pytest.param(pending(), status(), tree(), [("next", "next in turn")], id="next"),
-        pytest.param(
-            pending(ahead=1), status(), tree(), [("behind", "1 better job of its channel first")], id="1"
-        ),
-        pytest.param(
-            pending(ahead=7), status(), tree(), [("behind", "7 better jobs of its channel first")], id="7"
-        ),
+        pytest.param(pending(ahead=1), status(), tree(), [("behind", "1 better job of its channel first")], id="1"),
+        pytest.param(pending(ahead=7), status(), tree(), [("behind", "7 better jobs of its channel first")], id="7"),
         pytest.param(
             pending(eta_in_s=300.0, eta="2030-01-01 00:00:00"),
             status(),
@@ -278,9 +274,7 @@ def test_whole_database(view: dict[str, Any] | None, code: str, text: str) -> No
             pending(),
             status(
                 mode="per-database",
-                channels=[
-                    channel("root", capacity=3, running=3, holders=[{"database": "db2", "running": 3}])
-                ],
+                channels=[channel("root", capacity=3, running=3, holders=[{"database": "db2", "running": 3}])],
             ),
             tree(),
             [("full", "channel root is full over all databases (max_capacity), 3 of 3: db2 3")],

@@ -1,0 +1,173 @@
+"""`check`: what would run and what not, and why. Changes nothing, needs no running supervisor.
+
+It asks each Odoo once for a job without saying which: that runs nothing, and leaves a line in Odoo's log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..channelspec import ChannelSpec
+from ..config import Config
+from ..errors import DatabaseError
+from ..settings import TargetSettings
+from . import client
+from .check_databases import DatabaseReport, check_databases, that_run
+from .check_server import check_server
+from .check_target import TargetReport, check_target
+from .findings import Finding, Level, note, problem, warning
+from .output import console, print_json, print_line, table
+
+_EXIT_SOMETHING_WOULD_NOT_RUN = 1
+_PARALLEL = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything that was found."""
+
+    config: Config
+    databases: Sequence[DatabaseReport] = ()
+    targets: Sequence[TargetReport] = ()
+    findings: Sequence[Finding] = field(default_factory=list)
+
+    @property
+    def is_fine(self) -> bool:
+        """Everything that should run would run."""
+        levels = [*(each.level for each in self.findings), *(each.finding.level for each in self.targets)]
+        return Level.PROBLEM not in levels and not any(each.is_problem for each in self.databases)
+
+
+def run(config: Config, *, as_json: bool) -> int:
+    """Look at everything, print it; exit status 1 if something would not run."""
+    report = gather(config)
+    if as_json:
+        print_json(document(report))
+    else:
+        _print(report)
+    return 0 if report.is_fine else _EXIT_SOMETHING_WOULD_NOT_RUN
+
+
+def gather(config: Config) -> Report:
+    """Ask PostgreSQL and Odoo; blocks, each question with a deadline."""
+    findings = [warning(text) for text in config.warnings]
+    databases: list[DatabaseReport] = []
+    try:
+        databases = check_databases(config)
+    except DatabaseError as error:
+        findings.append(problem(f"the databases cannot be listed: {error}"))
+    else:
+        findings += _about_databases(config, databases)
+    if config.channels[0].capacity == 0:
+        findings.append(problem("root has capacity 0: nothing would run"))
+    targets = _targets(config, [each.name for each in that_run(databases)])
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        answers = list(pool.map(lambda target: check_target(target, config.connect_timeout_s), targets))
+    findings.append(_about_supervisor(config))
+    return Report(config=config, databases=databases, targets=answers, findings=findings)
+
+
+def _about_databases(config: Config, databases: Sequence[DatabaseReport]) -> Iterator[Finding]:
+    running = [each.name for each in that_run(databases)]
+    if not running:
+        where = "named by db_name" if config.db_names else "that the connecting role owns"
+        yield problem(f"no database would be served, of {len(databases)} {where}")
+    yield from check_server(config, running)
+
+
+def _about_supervisor(config: Config) -> Finding:
+    status = client.status_or_none(config)
+    if status is None:
+        return note(f"no supervisor runs here (control socket {config.control_socket})")
+    return note(f"a supervisor runs, process {status.get('pid')}")
+
+
+def _targets(config: Config, databases: Sequence[str]) -> list[TargetSettings]:
+    """Those that would be asked, each once; all of them where no database is known."""
+    if not databases:
+        return list(dict.fromkeys(target for _, targets in config.targets for target in targets))
+    return list(dict.fromkeys(target for name in databases for target in config.targets_for(name)))
+
+
+def document(report: Report) -> dict[str, Any]:
+    """The JSON; its keys are an interface: add, do not rename. No password is in it."""
+    return {
+        "ok": report.is_fine,
+        "configuration": _configuration(report.config),
+        "databases": [
+            {
+                "name": each.name,
+                "outcome": each.outcome.value,
+                "reason": each.reason,
+                "problem": each.is_problem,
+                "warnings": list(each.warnings),
+                "channels": [asdict(spec) for spec in each.channels],
+                "targets": [target.url for target in report.config.targets_for(each.name)],
+            }
+            for each in report.databases
+        ],
+        "targets": [{"url": each.url, "state": each.state, "text": each.finding.text} for each in report.targets],
+        "findings": [{"level": each.level.value, "text": each.text} for each in report.findings],
+    }
+
+
+def _configuration(config: Config) -> Mapping[str, Any]:
+    monitor = config.monitor
+    return {
+        "file": config.config_file,
+        "mode": config.mode.value,
+        "fairness": config.fairness.value,
+        "channels": [asdict(spec) for spec in config.channels],
+        "max_capacity": config.max_capacity,
+        "db_names": [entry.name for entry in config.db_names],
+        "database_host": config.connection.host,
+        "database_port": config.connection.port,
+        "database_user": config.connection.user,
+        "control_socket": config.control_socket,
+        "monitor": None if monitor is None else f"{monitor[0]}:{monitor[1]}",
+    }
+
+
+def _print(report: Report) -> None:
+    _print_configuration(report.config)
+    rows = [
+        (each.name, each.outcome.value, "; ".join([*filter(None, [each.reason]), *each.warnings]))
+        for each in report.databases
+    ]
+    if rows:
+        console().print(table("Databases", ("database", "outcome", "*why"), rows))
+    for each in report.databases:
+        if each.channels:
+            console().print(table(f"Channels of {each.name}", _CHANNEL_COLUMNS, map(_channel, each.channels)))
+    answers = [(each.url, each.state, each.finding.text) for each in report.targets]
+    console().print(table("Odoo", ("address", "state", "*what its answer means"), answers))
+    findings = [(each.level.value, each.text) for each in report.findings]
+    console().print(table("Findings", ("level", "*what"), findings))
+    print_line("all that should run would run" if report.is_fine else "something would not run: see above")
+
+
+_CHANNEL_COLUMNS = ("channel", ">capacity", "*settings")
+
+
+def _print_configuration(config: Config) -> None:
+    print_line(f"configuration: {config.config_file or 'no file, defaults and environment only'}")
+    connection = config.connection
+    where = f"{connection.host or '(socket)'}:{connection.port or 5432}"
+    print_line(f"PostgreSQL: {where}, role {connection.user or '(as the system user)'}")
+    print_line(f"mode: {config.mode.value}, fairness: {config.fairness.value}")
+    console().print(table("Channels", _CHANNEL_COLUMNS, map(_channel, config.channels)))
+
+
+def _channel(spec: ChannelSpec) -> tuple[str, object, str]:
+    words = (
+        "paused" if spec.paused else "",
+        "sequential" if spec.sequential else "",
+        f"throttle {spec.throttle_s} s" if spec.throttle_s else "",
+        f"subchannels {spec.capacity_default}" if spec.capacity_default else "",
+        "subchannels sequential" if spec.sequential_default else "",
+    )
+    capacity: object = "no limit" if spec.capacity is None else spec.capacity
+    return spec.name, capacity, ", ".join(word for word in words if word)

@@ -1,0 +1,306 @@
+"""`jobs` and `requeue` against a real PostgreSQL; no supervisor runs, or a made-up one answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qjsupervisor import cli
+from qjsupervisor.commands import client
+from qjsupervisor.demo import jobs as demo_jobs
+from qjsupervisor.demo import schema as demo_schema
+from qjsupervisor.demo.postgres import ThrowawayPostgres
+from qjsupervisor.demo.schema import Schema
+
+from ..conftest import DatabaseFactory
+from ..helpers import Database, odoo_conf
+
+OLD = Schema(lock_table=False, dependencies=False, channel_settings=False, jsonb=False)
+CHANNELS = "root:4,root.slow:1,root.line:1:sequential,root.shut:1:paused"
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(
+    postgres: ThrowawayPostgres,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Run:
+    """run("jobs", "db", channels=...) -> (exit status, stdout, stderr)."""
+    monkeypatch.setenv("COLUMNS", "250")
+
+    def command(*arguments: str, sections: Mapping[str, Any] | None = None, **conf: Any) -> tuple[int, str, str]:
+        own = {"qjsupervisor": {"control_socket": str(tmp_path / "control.sock")}, **(sections or {})}
+        path = tmp_path / "odoo.conf"
+        path.write_text(odoo_conf(postgres, 1, **{"channels": CHANNELS, **conf}, sections=own))
+        name, *rest = arguments
+        status = cli.main([name, "--config", str(path), *rest])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return command
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Callable[[Database], None]:
+    """Let a supervisor seem to run that serves the database, idle."""
+
+    def serve(database: Database) -> None:
+        status = {
+            "mode": "server-wide",
+            "databases": [{"name": database.name, "state": "ready", "last_error": None}],
+            "channels": [
+                {"name": "root", "capacity": 4, "running": 0, "pending": 0, "failed": 0, "paused": False},
+            ],
+            "target": {"url": "http://127.0.0.1:1", "state": "up", "failures": 0, "retry_in_s": None},
+        }
+        monkeypatch.setattr(client, "status_or_none", lambda _config: status)
+
+    return serve
+
+
+def reasons(out: str) -> dict[str, list[str]]:
+    return {job["uuid"]: [reason["code"] for reason in job["reasons"]] for job in json.loads(out)["jobs"]}
+
+
+def texts(out: str) -> dict[str, str]:
+    return {job["uuid"]: job["why"] for job in json.loads(out)["jobs"]}
+
+
+def test_without_a_supervisor(run: Run, database: DatabaseFactory) -> None:
+    one = database()
+    (uuid,) = one.insert_jobs(1)
+    status, out, _ = run("jobs", one.name, "--json")
+    assert status == 0
+    assert texts(out) == {uuid: "no supervisor answers: nothing is dispatched"}
+    assert json.loads(out)["supervisor"] is False
+
+
+def test_reasons_from_rows(run: Run, database: DatabaseFactory, served: Callable[[Database], None]) -> None:
+    one = database()
+    served(one)
+    (first,) = one.insert_jobs(1, channel="root.slow", priority=1)
+    (second,) = one.insert_jobs(1, channel="slow", priority=2)
+    (later,) = one.insert_jobs(1, channel="", eta_s=3600)
+    (parent,) = one.insert_jobs(1, channel=None, priority=0)
+    (child,) = demo_jobs.insert_dependent_jobs(one.connection, 1, [parent])
+    (shut,) = one.insert_jobs(1, channel="root.shut.below")
+    (running,) = one.insert_jobs(1, state="started")
+    (failed,) = one.insert_jobs(1, channel="root.line", state="failed")
+    (behind,) = one.insert_jobs(1, channel="root.line.sub")
+    one.insert_jobs(3, state="done")
+    status, out, _ = run("jobs", one.name, "--json")
+    assert status == 0
+    assert reasons(out) == {
+        first: ["next"],
+        second: ["behind"],
+        later: ["eta"],
+        parent: ["next"],
+        child: ["dependencies"],
+        shut: ["paused"],
+        running: ["running"],
+        failed: [],
+        behind: ["sequential"],
+    }
+    assert failed in texts(out)[behind]
+    assert texts(out)[child] == f"depends on {parent} (pending)"
+    assert json.loads(out)["counts"] == {
+        "done": 3,
+        "failed": 1,
+        "pending": 6,
+        "started": 1,
+        "wait_dependencies": 1,
+    }
+
+
+def test_sequential_waits_for_what_is_not_due(
+    run: Run, database: DatabaseFactory, served: Callable[[Database], None]
+) -> None:
+    one = database()
+    served(one)
+    (better,) = one.insert_jobs(1, channel="root.line", priority=9)
+    (late,) = one.insert_jobs(1, channel="root.line", eta_s=600)
+    (waiting,) = one.insert_jobs(1, channel="root.line")
+    _, out, _ = run("jobs", one.name, "--json")
+    found = texts(out)
+    assert found[better] == "next in turn"
+    assert found[waiting] == f"sequential channel root.line waits for job {late}, which is not due"
+
+
+def test_filters(run: Run, database: DatabaseFactory) -> None:
+    one = database()
+    (slow,) = one.insert_jobs(1, channel="root.slow.sub")
+    (root,) = one.insert_jobs(1)
+    (done,) = one.insert_jobs(1, state="done")
+    one.insert_jobs(1, channel="root.slower")
+
+    def listed(*arguments: str) -> set[str]:
+        return set(reasons(run("jobs", one.name, "--json", *arguments)[1]))
+
+    assert listed("--channel", "slow") == {slow}
+    assert listed("--state", "done") == {done}
+    assert listed(done, root) == {done, root}
+    assert len(listed("--limit", "2")) == 2
+    status, out, _ = run("jobs", one.name, "no-such-uuid")
+    assert status == 1
+    assert "no-such-uuid: not in" in out
+
+
+def test_odd_rows_harm_nobody(run: Run, database: DatabaseFactory) -> None:
+    """Control characters, infinities, years beyond Python's, NULLs, JSON that is none."""
+    one = database()
+    evil = "\x1b[2J\u202e\r\n<b>"
+    demo_jobs.insert_row(one.connection, uuid=evil, channel=evil, name=evil, priority=None)
+    for eta in ("infinity", "-infinity", "200000-01-01"):
+        demo_jobs.insert_row(one.connection, uuid=eta, eta=eta, date_created=eta)
+    demo_jobs.insert_row(one.connection, uuid="x", state="wait_dependencies", dependencies="[[")
+    demo_jobs.insert_row(one.connection, uuid="y", state=evil)
+    demo_jobs.insert_row(one.connection, uuid="z", state="enqueued", date_enqueued="-infinity")
+    status, out, err = run("jobs", one.name)
+    assert (status, err) == (0, "")
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+    assert "\\x1b" in out
+    _, out, _ = run("jobs", one.name, "--json")
+    assert "Infinity" not in out
+    assert evil in reasons(out)
+
+
+def test_oldest_branch(run: Run, database: DatabaseFactory) -> None:
+    one = database(schema=OLD)
+    (uuid,) = one.insert_jobs(1)
+    status, out, _ = run("jobs", one.name)
+    assert status == 0
+    assert uuid[:8] in out
+
+
+def test_per_database_tree(run: Run, database: DatabaseFactory) -> None:
+    one = database()
+    demo_schema.set_channel(one.connection, "root.slow", capacity=1, paused=True)
+    one.insert_jobs(1, channel="root.slow")
+    options = {"channels": None, "sections": {"queue_job": {"max_capacity": 4, "channels": None}}}
+    status, _, _ = run("jobs", one.name, "--json", **options)
+    assert status == 0
+    demo_schema.set_channel(one.connection, "root.slow", capacity=2, sequential=True)
+    status, _, err = run("jobs", one.name, "--json", **options)
+    assert status == 70
+    assert "root.slow" in err
+    assert "sequential" in err
+    older = database(schema=OLD)
+    status, _, err = run("jobs", older.name, **options)
+    assert status == 70
+    assert "18.0.4" in err
+
+
+@pytest.mark.parametrize("command", ["jobs", "requeue"])
+def test_wrong_database(run: Run, database: DatabaseFactory, command: str) -> None:
+    """One line, and which database."""
+    without = database(schema=None)
+    arguments = ("--state", "failed") if command == "requeue" else ()
+    for name, said in ((without.name, "queue_job is not installed"), ("no_such", "does not exist")):
+        status, out, err = run(command, name, *arguments)
+        assert status == 70
+        assert out == ""
+        assert said in err
+        assert err.count("\n") == 1
+
+
+def test_requeue_needs_a_choice(run: Run, database: DatabaseFactory) -> None:
+    status, _, err = run("requeue", database().name)
+    assert status == 64
+    assert "--state" in err
+
+
+@pytest.mark.parametrize("schema", [Schema(), OLD])
+def test_requeue_states(run: Run, database: DatabaseFactory, schema: Schema) -> None:
+    one = database(schema=schema)
+    for state in ("enqueued", "started", "failed", "done", "cancelled", "pending"):
+        one.insert_jobs(2, state=state, retry=3)
+    status, out, _ = run("requeue", one.name, "--state", "failed")
+    assert status == 0
+    assert "2 jobs put back to pending" in out
+    assert one.states() == {"enqueued": 2, "started": 2, "done": 2, "cancelled": 2, "pending": 4}
+    assert one.execute("SELECT retry FROM queue_job WHERE state = 'pending' ORDER BY id") == [
+        (0,),
+        (0,),
+        (3,),
+        (3,),
+    ]
+    assert run("requeue", one.name, "--state", "enqueued")[0] == 0
+    status, out, _ = run("requeue", one.name, "--state", "started")
+    assert status == 0
+    assert ("nobody can tell" in out) is (not schema.lock_table)
+    assert one.states() == {"done": 2, "cancelled": 2, "pending": 8}
+    assert one.execute("SELECT count(*) FROM queue_job WHERE retry = 0") == [(2,)]
+
+
+def test_requeue_leaves_running_jobs_alone(run: Run, database: DatabaseFactory, postgres: ThrowawayPostgres) -> None:
+    one = database()
+    running, dead, without_row, young = one.insert_jobs(4, state="started")
+    one.execute("UPDATE queue_job SET date_enqueued = now() AT TIME ZONE 'UTC' - interval '11 s'")
+    one.execute("UPDATE queue_job SET date_enqueued = now() AT TIME ZONE 'UTC' WHERE uuid = %s", (young,))
+    one.execute("INSERT INTO queue_job_lock (queue_job_id) SELECT id FROM queue_job WHERE uuid <> %s", (without_row,))
+    with closing(postgres.connect(one.name)) as odoo:
+        with odoo.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute(
+                "SELECT FROM queue_job_lock JOIN queue_job AS job ON job.id = queue_job_id"
+                " WHERE uuid = %s FOR NO KEY UPDATE OF queue_job_lock",
+                (running,),
+            )
+        status, out, _ = run("requeue", one.name, "--state", "started")
+    assert status == 1
+    assert {one.state(uuid) for uuid in (dead, without_row)} == {"pending"}
+    assert {one.state(uuid) for uuid in (running, young)} == {"started"}
+    put_back, left = out.split("left alone")
+    assert dead in put_back
+    assert running in left
+    assert young in left
+
+
+def test_requeue_by_uuid(run: Run, database: DatabaseFactory) -> None:
+    one = database()
+    (failed, other) = one.insert_jobs(2, state="failed")
+    (done,) = one.insert_jobs(1, state="done")
+    status, out, _ = run("requeue", one.name, failed, done, "no-such")
+    assert status == 1
+    assert one.state(failed) == "pending"
+    assert (one.state(other), one.state(done)) == ("failed", "done")
+    assert f"{done}: is done" in out
+    assert "no-such: there is no such job" in out
+
+
+def test_requeue_older_than(run: Run, database: DatabaseFactory) -> None:
+    one = database()
+    (old, new) = one.insert_jobs(2, state="enqueued")
+    one.execute(
+        "UPDATE queue_job SET date_enqueued = now() AT TIME ZONE 'UTC'"
+        " - CASE uuid WHEN %s THEN interval '2 h' ELSE interval '1 min' END",
+        (old,),
+    )
+    status, out, _ = run("requeue", one.name, "--state", "enqueued", "--older-than", "1h")
+    assert status == 0
+    assert new not in out
+    assert (one.state(old), one.state(new)) == ("pending", "enqueued")
+
+
+def test_requeue_does_not_wait_for_a_row_that_is_being_changed(
+    run: Run, database: DatabaseFactory, postgres: ThrowawayPostgres
+) -> None:
+    one = database()
+    (uuid,) = one.insert_jobs(1, state="enqueued")
+    with closing(postgres.connect(one.name)) as odoo:
+        with odoo.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute("UPDATE queue_job SET state = 'started' WHERE uuid = %s", (uuid,))
+        status, out, _ = run("requeue", one.name, "--state", "enqueued")
+    assert status == 1
+    assert "left alone" in out
+    assert one.state(uuid) == "enqueued"
