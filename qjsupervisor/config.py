@@ -200,8 +200,10 @@ def _default_socket(environ: Mapping[str, str]) -> str:
         directory = "/run/qjsupervisor"
     if not directory and environ.get("XDG_RUNTIME_DIR"):
         directory = os.path.join(environ["XDG_RUNTIME_DIR"], "qjsupervisor")
+    # Whoever opens it makes sure that the directory is the user's own.
+    directory = directory or f"/tmp/qjsupervisor-{os.geteuid()}"  # nosec B108
     try:
-        return socket_path(os.path.join(directory or f"/tmp/qjsupervisor-{os.geteuid()}", "control.sock"))
+        return socket_path(os.path.join(directory, "control.sock"))
     except ValueError as error:
         raise ConfigError(
             "control_socket", f"the default of control_socket cannot be used: {error}; set control_socket"

@@ -71,10 +71,17 @@ class LogSink:
                 self.lost_in_all += 1
 
     def reopen(self) -> None:
-        """Open the file again, as after a rotation; where that fails, go on with the old one."""
-        with self._lock:
-            if self.path is not None:
-                self._try_open(self.path)
+        """Open the file again, as after a rotation; where that fails, go on with the old one.
+
+        May be called by a signal handler, which can interrupt `write` in its own thread: then the lock is
+        taken, and `write` itself looks for the file at the next line.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                if self.path is not None:
+                    self._try_open(self.path)
+            finally:
+                self._lock.release()
 
     def close(self) -> None:
         """Let go of the file; for a sink that another one replaces."""
