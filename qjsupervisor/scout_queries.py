@@ -1,0 +1,81 @@
+"""The scout's statements: what is in a database, and what our role may do there. All read only.
+
+They take no lock that an upgrade of Odoo could hold for long, but for MODULE_STATE, which reads a table.
+"""
+
+from __future__ import annotations
+
+#: Databases as Odoo lists them. Params: not_served (list of text). Rows: (name as bytes), sorted.
+#: Bytes, because the name of any database may be in any encoding.
+LIST_DATABASES = """
+SELECT convert_to(datname::text, 'SQL_ASCII')
+  FROM pg_database
+ WHERE datallowconn
+   AND NOT datistemplate
+   AND pg_get_userbyid(datdba) = current_user
+   AND datname <> ALL (%(not_served)s)
+ ORDER BY datname
+"""
+
+#: One transaction that writes nothing and is ended by the server too. Params: timeout_ms (int).
+BEGIN = "BEGIN READ ONLY; SET LOCAL statement_timeout = %(timeout_ms)s"
+
+COMMIT = "COMMIT"
+
+#: Facts of the server and of the database. No params. One row, see scout.Facts.
+#: The search path decides which table a name means, as it does for the worker; `elsewhere` is the schema of a
+#: queue_job that it does not lead to, or that the role may not use.
+FACTS = """
+SELECT current_user::text,
+       current_setting('server_version'),
+       pg_is_in_recovery(),
+       current_setting('server_encoding'),
+       to_regclass('ir_module_module') IS NOT NULL,
+       to_regclass('queue_job') IS NOT NULL,
+       to_regclass('queue_job_lock') IS NOT NULL,
+       to_regclass('queue_job_channel') IS NOT NULL,
+       (SELECT min(n.nspname)::text
+          FROM pg_class c
+          JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relname = 'queue_job' AND c.relkind IN ('r', 'p'))
+"""
+
+#: Columns and privileges of the tables that the worker uses. No params.
+#: Rows: (table, column, may_select, may_update); a privilege on the table holds for its columns.
+COLUMNS = """
+SELECT c.relname::text,
+       a.attname::text,
+       has_column_privilege(a.attrelid, a.attnum, 'SELECT'),
+       has_column_privilege(a.attrelid, a.attnum, 'UPDATE')
+  FROM unnest(ARRAY['ir_module_module', 'queue_job', 'queue_job_lock', 'queue_job_channel']) AS wanted (name)
+  JOIN pg_class c ON c.oid = to_regclass(wanted.name)
+  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+"""
+
+#: The trigger, from the catalog: information_schema hides it from a role that may only read, and does not tell
+#: whether it is disabled. No params. Rows: (tgenabled, fires on INSERT and UPDATE), or none.
+TRIGGER = """
+SELECT tgenabled::text, (tgtype::int & 20) = 20
+  FROM pg_trigger
+ WHERE tgrelid = to_regclass('queue_job') AND tgname = 'queue_job_notify' AND NOT tgisinternal
+"""
+
+#: No params. Rows: (state), or none.
+MODULE_STATE = "SELECT state::text FROM ir_module_module WHERE name = 'queue_job'"
+
+#: Who holds the leader lock. Params: high, low (the halves of its key). Rows: (pid, application, user), or none.
+#: What other roles' sessions do is hidden from us: application and user may be NULL.
+LEADER = """
+SELECT l.pid, a.application_name, a.usename::text
+  FROM pg_locks l
+  LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+ WHERE l.locktype = 'advisory'
+   AND l.granted
+   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND l.classid::bigint = %(high)s
+   AND l.objid::bigint = %(low)s
+   AND l.objsubid = 1
+"""
+
+#: Which server process answers: behind a pooler in transaction mode it changes between two transactions.
+BACKEND_PID = "SELECT pg_backend_pid()"
