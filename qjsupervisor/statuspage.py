@@ -10,9 +10,7 @@ from .explain import seconds
 from .health import problems
 
 #: The page needs no script, image, font or frame; it says so, so that nothing injected can load one.
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
-)
+CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
 _REFRESH_S = 2
 
 _STYLE = """
@@ -157,14 +155,10 @@ def _targets(targets: Sequence[Mapping[str, Any]]) -> Markup:
 def _table(columns: Sequence[str], rows: Iterable[Sequence[Markup]]) -> Markup:
     """Cells are markup already; '#' before a column's name aligns it as numbers, the last one may wrap."""
     classes = ["n" if name.startswith("#") else "" for name in columns]
-    head = "".join(
-        f'<th class="{c}">{name.lstrip("#")}</th>' for c, name in zip(classes, columns, strict=True)
-    )
+    head = "".join(f'<th class="{c}">{name.lstrip("#")}</th>' for c, name in zip(classes, columns, strict=True))
     classes[-1] = classes[-1] or "w"
     lines = [
-        "<tr>"
-        + "".join(f'<td class="{c}">{cell}</td>' for c, cell in zip(classes, row, strict=True))
-        + "</tr>"
+        "<tr>" + "".join(f'<td class="{c}">{cell}</td>' for c, cell in zip(classes, row, strict=True)) + "</tr>"
         for row in rows
     ]
     return f"<table><tr>{head}</tr>{''.join(lines)}</table>" if lines else "none"

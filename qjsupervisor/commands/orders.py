@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import selectors
+from collections.abc import Mapping
+from typing import Any
 
 from ..config import Config
 from ..explain import seconds
@@ -18,8 +20,13 @@ _EXIT_STILL_THERE = 1
 
 def reload(config: Config) -> int:
     """Make the supervisor read its configuration again; what is wrong with it is its answer."""
-    order(config, "reload")
+    answer = order(config, "reload")
     print_line("configuration read again")
+    for option in _names(answer, "needs_restart"):
+        print_line(f"{option}: takes effect at the next start only")
+    restarted = _names(answer, "restarted")
+    if restarted:
+        print_line(f"workers restarted, because their settings changed: {', '.join(restarted)}")
     return 0
 
 
@@ -41,17 +48,29 @@ def stop(config: Config) -> int:
 
 def pause(config: Config, scope: Scope, for_s: float | None) -> int:
     """Start no more jobs in the scope, for some time or until resumed."""
-    order(config, "pause", database=scope.database, channel=scope.channel, for_s=for_s)
+    answer = order(config, "pause", database=scope.database, channel=scope.channel, for_s=for_s)
     until = "until resumed" if for_s is None else f"for {seconds(for_s)}"
     print_line(f"paused {until}: {scope}; what runs in Odoo runs on")
+    _print_warning(answer)
     return 0
 
 
 def resume(config: Config, scope: Scope) -> int:
     """End a pause."""
-    order(config, "resume", database=scope.database, channel=scope.channel)
+    answer = order(config, "resume", database=scope.database, channel=scope.channel)
     print_line(f"resumed: {scope}")
+    _print_warning(answer)
     return 0
+
+
+def _print_warning(answer: Mapping[str, Any]) -> None:
+    if answer.get("warning"):
+        print_line(f"note: {answer['warning']}")
+
+
+def _names(answer: Mapping[str, Any], key: str) -> list[str]:
+    value = answer.get(key)
+    return [str(each) for each in value] if isinstance(value, list) else []
 
 
 class _Watch:

@@ -105,9 +105,15 @@ def _databases(status: Mapping[str, Any]) -> RenderableType:
 
 def _reasons(status: Mapping[str, Any]) -> RenderableType:
     rows = (
-        (view.get("name"), view.get("last_error")) for view in status.get("databases", ()) if view.get("last_error")
+        (view.get("name"), _ago(view.get("last_error_age_s")), view["last_error"])
+        for view in status.get("databases", ())
+        if view.get("last_error")
     )
-    return table("Last errors", ("database", "*reason"), rows)
+    return table("Last errors", ("database", "when", "*reason"), rows)
+
+
+def _ago(age_s: float | None) -> str:
+    return "now" if age_s is None else f"{duration(age_s)} ago"
 
 
 def _channels(status: Mapping[str, Any]) -> RenderableType:
