@@ -134,6 +134,7 @@ class MonitorServer(ThreadingMixIn, HTTPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
+    request_queue_size = 2 * _MOST_CLIENTS
 
     def __init__(self, address: tuple[str, int], snapshot: Snapshot) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from qjsupervisor import metrics
-from qjsupervisor.control import Pipe
+from qjsupervisor.control import NotRunning, Pipe
 from qjsupervisor.errors import QJSupervisorError
 from qjsupervisor.monitor import EXIT_BIND_FAILED, run_monitor
 from qjsupervisor.monitorserver import MonitorServer, Snapshot
