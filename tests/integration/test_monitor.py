@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from qjsupervisor import metrics
-from qjsupervisor.control import NotRunning, Pipe
+from qjsupervisor.control import Pipe
 from qjsupervisor.errors import QJSupervisorError
 from qjsupervisor.monitor import EXIT_BIND_FAILED, run_monitor
 from qjsupervisor.monitorserver import MonitorServer, Snapshot
@@ -80,7 +80,7 @@ def free_port() -> int:
 
 _CHILD = """
 import json, socket, sys
-from qjsupervisor.control import Pipe
+from qjsupervisor.control import NotRunning, Pipe
 from qjsupervisor.monitor import run_monitor
 
 def status():
