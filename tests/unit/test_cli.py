@@ -1,0 +1,195 @@
+"""The command line: what reaches which command, and what becomes of errors. No command runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from qjsupervisor import cli, config
+from qjsupervisor.commands import check, jobs, orders, requeue, status
+from qjsupervisor.commands.arguments import Scope
+from qjsupervisor.errors import AlreadyRunning, ConfigError, DatabaseError
+from qjsupervisor.options import OPTIONS
+
+CONFIG = object()
+
+
+class Calls:
+    """Stands in for config.load and for what the commands call; remembers."""
+
+    def __init__(self) -> None:
+        self.options: dict[str, str] = {}
+        self.made: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def load(self, options: dict[str, str], _environ: object) -> object:
+        self.options = options
+        return CONFIG
+
+    def called(self, *args: Any, **kwargs: Any) -> int:
+        self.made.append((args, kwargs))
+        return 5
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    found = Calls()
+    monkeypatch.setattr(config, "load", found.load)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "argv", "args", "kwargs"),
+    [
+        (check, "run", ["check"], (), {"as_json": False}),
+        (check, "run", ["check", "--json"], (), {"as_json": True}),
+        (status, "run", ["status"], (), {"as_json": False, "watch": False}),
+        (status, "run", ["status", "--watch"], (), {"as_json": False, "watch": True}),
+        (orders, "reload", ["reload"], (), {}),
+        (orders, "stop", ["stop"], (), {}),
+        (orders, "pause", ["pause"], (Scope(None, "root"), None), {}),
+        (orders, "pause", ["pause", "db1:slow", "--for", "30m"], (Scope("db1", "root.slow"), 1800.0), {}),
+        (orders, "resume", ["resume", ":root.slow"], (Scope(None, "root.slow"),), {}),
+        (jobs, "run", ["jobs", "db1"], ("db1", jobs.Wanted()), {"as_json": False}),
+        (
+            jobs,
+            "run",
+            ["jobs", "db1", "--state", "pending", "u1", "--channel", "slow", "u2", "--limit", "7", "--json"],
+            ("db1", jobs.Wanted(uuids=("u1", "u2"), state="pending", channel="root.slow", limit=7)),
+            {"as_json": True},
+        ),
+        (
+            requeue,
+            "run",
+            ["requeue", "db1", "--state", "started", "--older-than", "1h"],
+            ("db1", requeue.Wanted(state="started", older_than_s=3600.0)),
+            {},
+        ),
+        (requeue, "run", ["requeue", "db1", "u1"], ("db1", requeue.Wanted(uuids=("u1",))), {}),
+    ],
+)
+def test_commands(
+    calls: Calls,
+    monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType,
+    function: str,
+    argv: list[str],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(module, function, calls.called)
+    assert cli.main(argv) == 5
+    assert calls.made == [((CONFIG, *args), kwargs)]
+
+
+def test_options_reach_the_configuration(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orders, "reload", calls.called)
+    for argv in (
+        ["reload", "-c", "f.conf", "--log-level", "debug", "--monitor="],
+        ["reload", "--config=f.conf", "--log-level=debug", "--monitor", ""],
+    ):
+        cli.main(argv)
+        assert calls.options == {"config": "f.conf", "log_level": "debug", "monitor": ""}
+
+
+@pytest.mark.parametrize("command", ["start", "check", "status", "pause", "jobs", "requeue"])
+def test_every_option_is_an_option_of_every_command(
+    command: str, monkeypatch: pytest.MonkeyPatch, calls: Calls
+) -> None:
+    positional = ["db"] if command in ("jobs", "requeue") else []
+    argv = [command, *positional, *(f"--{option.name.replace('_', '-')}=x" for option in OPTIONS)]
+    arguments = cli.build_parser().parse_args(argv)
+    assert cli._options(arguments) == {option.name: "x" for option in OPTIONS}
+
+
+def test_help_of_start_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["start", "--help"])
+    assert end.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for option in OPTIONS:
+        assert f"{option.flag} VALUE" in text
+        assert option.help in text
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["nothing"],
+        ["status", "--json", "--watch"],
+        ["status", "extra"],
+        ["jobs"],
+        ["jobs", "db", "--state", "wrong"],
+        ["jobs", "db", "--limit", "0"],
+        ["jobs", "db", "--lim", "3"],
+        ["pause", "db:.."],
+        ["pause", "db", "--for", "soon"],
+        ["requeue", "db", "--state", "done"],
+        ["requeue", "db", "--older-than", "-1h"],
+        ["requeue", "db", "u1", "--unknown"],
+    ],
+)
+def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(argv)
+    assert end.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def raising(error: BaseException) -> Callable[[argparse.Namespace], int]:
+    def command(_arguments: object, *_more: object) -> int:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (ConfigError("x", "odoo.conf: [a] x: wrong"), 78, "qjsupervisor: configuration: odoo.conf: [a] x: wrong\n"),
+        (AlreadyRunning("process 7 runs", 7), 73, "qjsupervisor: process 7 runs\n"),
+        (DatabaseError("db", "db: two\nlines \x1b[2J"), 70, "qjsupervisor: db: two\\nlines \\x1b[2J\n"),
+    ],
+)
+def test_errors_are_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    calls: Calls,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    status: int,
+    line: str,
+) -> None:
+    monkeypatch.setattr(orders, "reload", raising(error))
+    assert cli.main(["reload"]) == status
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", line)
+
+
+def test_ctrl_c(monkeypatch: pytest.MonkeyPatch, calls: Calls) -> None:
+    monkeypatch.setattr(orders, "reload", raising(KeyboardInterrupt()))
+    assert cli.main(["reload"]) == 130
+
+
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch, calls: Calls) -> None:
+    monkeypatch.setattr(orders, "reload", raising(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["reload"])
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("qjsupervisor ")
+
+
+def test_no_stdout(monkeypatch: pytest.MonkeyPatch, calls: Calls) -> None:
+    """Started with descriptor 1 closed, as some init scripts do."""
+    monkeypatch.setattr(orders, "reload", calls.called)
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main(["reload"]) == 5

@@ -1,0 +1,89 @@
+"""Nothing that comes from a database reaches the terminal as it is; tables and health."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from qjsupervisor.commands.output import printable, table
+from qjsupervisor.commands.status import render
+from qjsupervisor.health import problems
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain äöü 漢字 €", "plain äöü 漢字 €"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("a\r\nb\tc\0", "a\\r\\nb\\tc\\x00"),
+        ("\x9b2J\x7f", "\\x9b2J\\x7f"),
+        ("\u202egpj.exe", "\\u202egpj.exe"),
+        ("\udcff", "\\udcff"),
+        (12, "12"),
+        (None, "None"),
+    ],
+)
+def test_printable(text: object, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def shown(renderable: Any) -> str:
+    console = Console(markup=False, highlight=False, width=160, color_system="truecolor", force_terminal=True)
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get()
+
+
+def test_table_takes_no_markup_and_no_control_sequences() -> None:
+    text = shown(table("t", ("name", ">n", "*why"), [("[bold]x[/bold]", 1, "\x1b]0;title\x07"), (None, None, "")]))
+    assert "[bold]x[/bold]" in text
+    assert "\x1b]0;" not in text
+    assert "\\x1b]0;title\\x07" in text
+
+
+def status(**more: Any) -> dict[str, Any]:
+    return {"version": "1", "pid": 1, "uptime_s": 61.0, "mode": "server-wide", "fairness": "priority", **more}
+
+
+def test_status_for_people() -> None:
+    evil = "db\x1b[2J"
+    view = status(
+        databases=[
+            {"name": evil, "state": "blocked", "last_error": "queue_job is 'to upgrade'", "pending": 3},
+        ],
+        channels=[
+            {"name": "root", "capacity": None, "running": 2, "throttle_s": 5, "sequential": True, "paused": True}
+        ],
+        pauses=[{"database": None, "channel": "root", "remaining_s": 90.0}],
+        target={"url": "http://o:1", "state": "down", "failures": 4, "retry_in_s": 12.0},
+    )
+    text = shown(render(view))
+    for part in ("db\\x1b[2J", "blocked", "to upgrade", "no limit", "paused, sequential, throttle 5 s", "for 90 s"):
+        assert part in text
+    assert "http://o:1" in text
+    assert "\x1b[2J" not in text
+
+
+def test_status_of_nothing() -> None:
+    """A status with no more than the keys that it must have, and no database."""
+    assert "qjsupervisor 1, process 1" in shown(render(status(databases=[], channels=[], target={})))
+
+
+@pytest.mark.parametrize(
+    ("database", "expected"),
+    [
+        ({"state": "ready", "heartbeat_age_s": 0.1, "last_error": "long ago"}, []),
+        ({"state": "ready", "heartbeat_age_s": 20.0}, ["db: no heartbeat for 20 s"]),
+        ({"state": "standby"}, []),
+        ({"state": "starting"}, []),
+        ({"state": "starting", "last_error": "no connection"}, ["db: starting: no connection"]),
+        ({"state": "backing off", "last_error": "exit code 1"}, ["db: backing off: exit code 1"]),
+        ({"state": "failed", "last_error": None}, ["db: failed"]),
+        ({"state": "blocked", "last_error": "to upgrade"}, ["db: blocked: to upgrade"]),
+        ({"state": "stopping"}, []),
+    ],
+)
+def test_problems(database: dict[str, Any], expected: list[str]) -> None:
+    assert problems(status(databases=[{"name": "db", **database}])) == expected
