@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 from ..channelspec import ChannelSpec
 from ..config import Config
-from ..errors import DatabaseError
+from ..errors import DatabaseError, DatabaseUnfit
 from ..fitness import Verdict
 from ..probe import Probe, changes_backend
 from ..scout import SCAN_DEADLINE_S, list_databases, scan
 from ..settings import APPLICATION_NAME
 from ..states import Mode
 from .session import session
-from .trees import NoTree, tree_of
+from .trees import tree_of
 
 _PARALLEL = 8
 
@@ -76,10 +76,10 @@ def _closer(config: Config, found: Probe) -> DatabaseReport:
         if changes_backend(name, config.dsn(name)):
             return _blocked(found, _POOLED)
         tree = _own_tree(config, name)
+    except DatabaseUnfit as error:
+        return _blocked(found, str(error))
     except DatabaseError as error:
         return DatabaseReport(name=name, outcome=Outcome.UNREACHABLE, reason=str(error), is_problem=True)
-    except NoTree as error:
-        return _blocked(found, f"its channels cannot be used: {error}")
     leader = found.facts.leader if found.facts is not None else None
     channels = tuple(tree.values())
     if leader is None or f"application {APPLICATION_NAME}" in leader:

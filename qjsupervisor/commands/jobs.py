@@ -15,7 +15,7 @@ from . import client, statements
 from .jobrows import Row, Wanted, fetch, read_rows, to_jobs
 from .output import console, print_json, print_line, table
 from .session import session
-from .trees import NoTree, tree_of
+from .trees import tree_of
 
 __all__ = ["Wanted", "run"]
 
@@ -53,8 +53,8 @@ def run(config: Config, database: str, wanted: Wanted, *, as_json: bool) -> int:
 def _read_tree(connection: Connection, config: Config, database: str) -> Tree:
     try:
         specs = tree_of(connection, config, database)
-    except NoTree as error:
-        raise DatabaseUnfit(database, f"{database}: {error}; its jobs do not run") from error
+    except DatabaseUnfit as error:
+        raise DatabaseUnfit(database, f"{database}: its jobs do not run: {error}") from error
     return Tree(
         database=database,
         specs=specs,

@@ -89,14 +89,6 @@ SELECT {_CHANNEL}, (array_agg(job.uuid::text ORDER BY job.id))[1:6]
 #: Params: uuids (text[]). Rows: (uuid, state), several of a uuid that is not unique.
 LIST_STATES = "SELECT uuid, state FROM queue_job WHERE uuid = ANY(%(uuids)s)"
 
-#: The tree of a database with queue_job 18.0.4. Rows: see trees.
-LIST_CHANNELS = """
-SELECT complete_name, capacity, sequential, throttle, paused, capacity_default, sequential_default
-  FROM queue_job_channel
- WHERE complete_name IS NOT NULL
- ORDER BY complete_name
-"""
-
 _SINCE = """
 CASE job.state WHEN 'enqueued' THEN coalesce(job.date_enqueued, job.date_created)
                WHEN 'started' THEN coalesce(job.date_started, job.date_enqueued, job.date_created)
