@@ -68,7 +68,7 @@ class Nursery:
             with all_blocked() as mask:
                 pid = self._fork()
                 if pid == 0:
-                    with _LastFrame() as frame:
+                    with _LastFrame(theirs) as frame:
                         ours.close()
                         self._close_inherited()
                         _settle(title, master_pid, mask)
@@ -88,8 +88,9 @@ class _LastFrame:
     unwind into the master's frames, or there are two masters.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pipe: Pipe) -> None:
         self.exit_code = EXIT_FAULT
+        self._pipe = pipe
 
     def __enter__(self) -> _LastFrame:
         return self
@@ -101,9 +102,9 @@ class _LastFrame:
             if isinstance(fault, SystemExit):
                 self.exit_code = fault.code if isinstance(fault.code, int) else EXIT_FAULT
             elif fault is not None:
-                logs.get_logger(worker_pid=os.getpid()).error(
-                    "child_failed", reason=f"{type(fault).__name__}: {fault}", exc_info=fault
-                )
+                reason = f"{type(fault).__name__}: {fault}"
+                logs.get_logger().error("child_failed", reason=reason, exc_info=fault)
+                self._pipe.send({"is": "error", "reason": reason})
             sys.stdout.flush()
             sys.stderr.flush()
         finally:

@@ -13,6 +13,7 @@ blocks: what does not fit into the kernel's buffer is refused to the sender.
     {"do": "channels"}              master -> worker    the shared table's channels changed
     {"do": "pauses", "pauses": {}}  master -> worker    channel -> monotonic second of its end, null: until resumed
     {"do": "resync"}                master -> worker    read the tree and the rows afresh
+    {"do": "log", "log_level": ...} master -> worker    log so from now on; obeyed by the Pipe itself (intercept)
     {"is": "read"}                  worker -> master    the rows were read once (start barrier)
     {"is": "ready"}                 worker -> master    and "standby", "starting", "blocked" with "reason"
     {"is": "error", "reason": ""}   worker -> master    kept as last_error
@@ -39,7 +40,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .errors import ProtocolError, QJSupervisorError
@@ -53,6 +54,7 @@ MAX_AT_ONCE = 256
 MAX_REASON_CHARACTERS = 2_000
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+_TIMEVAL = struct.Struct("@ll")  # struct timeval: seconds, microseconds
 
 Message = dict[str, Any]
 
@@ -83,6 +85,7 @@ class Pipe:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._socket = sock
+        self._interceptors: dict[str, Callable[[Message], None]] = {}
         self.gone = False
 
     @classmethod
@@ -96,6 +99,10 @@ class Pipe:
 
     def close(self) -> None:
         self._socket.close()
+
+    def intercept(self, do: str, obey: Callable[[Message], None]) -> None:
+        """Have an order obeyed within receive_all(), which then does not return it."""
+        self._interceptors[do] = obey
 
     def send(self, message: Mapping[str, Any]) -> bool:
         """Send whole or not at all. False: the peer is gone (`gone`), or does not read and the buffer is full.
@@ -137,7 +144,13 @@ class Pipe:
             if flags & socket.MSG_TRUNC:
                 raise ProtocolError(f"a frame is longer than {MAX_FRAME_BYTES} bytes")
             messages.append(decode(frame))
-        return messages
+        return [message for message in messages if not self._intercepted(message)]
+
+    def _intercepted(self, message: Message) -> bool:
+        obey = self._interceptors.get(str(message.get("do")))
+        if obey is not None:
+            obey(message)
+        return obey is not None
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int, int]:
@@ -160,20 +173,26 @@ def ask(path: str, request: Mapping[str, Any], timeout_s: float = 5.0) -> Messag
     """
     deadline_s = time.monotonic() + timeout_s
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(timeout_s)
         try:
-            sock.connect(path)
+            _connect(sock, path, timeout_s)
             _, uid = peer_credentials(sock)
             if not is_trusted(uid):
                 raise ProtocolError(f"{path} belongs to user id {uid}, neither ours nor root's: not asked")
             sock.sendall(encode(request) + b"\n")
             return decode(_read_line(sock, deadline_s))
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             raise NotRunning(f"no answer within {timeout_s:g} s at {path}: the supervisor hangs") from None
         except (ConnectionRefusedError, FileNotFoundError):
             raise NotRunning(f"no supervisor runs (nobody listens at {path})") from None
         except OSError as error:
             raise NotRunning(f"the supervisor cannot be asked at {path}: {error.strerror or error}") from error
+
+
+def _connect(sock: socket.socket, path: str, timeout_s: float) -> None:
+    """Connect, with patience for a listener whose backlog is full: without blocking that would be EAGAIN at once."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(timeout_s), int(timeout_s % 1 * 1e6)))
+    sock.connect(path)
+    sock.settimeout(timeout_s)
 
 
 def _read_line(sock: socket.socket, deadline_s: float) -> bytes:

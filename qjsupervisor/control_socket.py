@@ -27,6 +27,7 @@ CLIENT_TIMEOUT_S = 5.0
 MAX_CLIENTS = 32
 #: Descriptors are used up: accept nobody for so long, or the readable listener spins the loop.
 ACCEPT_PAUSE_S = 1.0
+_BACKLOG = 128
 _MAX_PATH_BYTES = 107  # sun_path
 _OPTION = "control_socket"
 
@@ -256,7 +257,7 @@ def _listen(path: str) -> socket.socket:
     former_umask = os.umask(0o177)
     try:
         listener.bind(path)
-        listener.listen(MAX_CLIENTS)
+        listener.listen(_BACKLOG)
         listener.setblocking(False)
     except OSError as error:
         listener.close()

@@ -19,20 +19,25 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .chores import Chores
+from .control import Message, Pipe
 from .errors import SemaphoreError
 from .logs import get_logger
-from .process import Limits, WorkerProcess
+from .process import ABORT_GRACE_S, Limits, WorkerProcess
 from .seams import Seams
 from .states import WorkerState
 
 #: How often heartbeats and the owner of the table's lock are looked at, while any worker lives.
 WATCH_S = 1.0
+#: The master itself came so late to its watch that everything must have stood still (a frozen container, a
+#: stopped group, a paused machine): let the others stamp first.
+LATE_S = 5.0
 #: A dead worker's database that nobody could read for so long gives its permits up.
 GIVE_UP_S = 60.0
 
 
 class Fleet:
-    """All workers. `pauses_of` tells a database's pauses; `on_gone` is called when one's database vanished."""
+    """All workers. `pauses_of` tells a database's pauses; `on_gone` is called when one's database vanished; and in
+    a worker `relog` obeys {"do": "log"}."""
 
     def __init__(
         self,
@@ -40,16 +45,22 @@ class Fleet:
         limits: Limits,
         pauses_of: Callable[[str], Mapping[str, float | None]],
         on_gone: Callable[[float], None],
+        relog: Callable[[Message], None],
     ) -> None:
         self.workers: dict[str, WorkerProcess] = {}
         self.stopping = False
+        self.chores = Chores()
         self._seams = seams
         self._limits = limits
         self._pauses_of = pauses_of
         self._on_gone = on_gone
+        self._relog = relog
         self._free_slots = list(range(seams.table.slots - 1, -1, -1))
-        self._chores = Chores()
-        self._watch_s = 0.0
+        self._watch_s = math.inf
+        #: When the stacks of all that are left are asked for at once.
+        self._abort_all_s = math.inf
+        #: Until then nobody counts as hung.
+        self._amnesty_s = 0.0
         self._log = get_logger()
 
     # -- what others want ------------------------------------------------------------------------------------
@@ -101,10 +112,6 @@ class Fleet:
                 worker.stop(now_s, reason="its settings changed", restart=True)
         return changed
 
-    def add_chore(self, key: str, call: Callable[[], bool]) -> None:
-        """A call on the table that says False while its lock is taken."""
-        self._chores.add(key, call)
-
     def send_all(self, message: Mapping[str, Any]) -> None:
         """One order to every worker; one that does not take it is in trouble that its heartbeat shows."""
         for worker in self.workers.values():
@@ -129,10 +136,18 @@ class Fleet:
             worker.stop(now_s, reason="the supervisor stops")
 
     def abort_all(self, now_s: float) -> None:
-        """Stacks, then the end."""
+        """Stacks, then the end; one after the other, so that the stacks are not mixed, as long as that is quick."""
         self.stopping = True
+        self._abort_all_s = now_s + ABORT_GRACE_S
+        self._abort_next(now_s)
+
+    def _abort_next(self, now_s: float) -> None:
         for worker in self.workers.values():
+            if worker.child is None or worker.is_aborting:
+                continue
             worker.abort("the supervisor was told to quit", now_s)
+            if now_s < self._abort_all_s:
+                return
 
     def kill_all(self) -> None:
         """At once."""
@@ -151,7 +166,7 @@ class Fleet:
         return all(worker.is_settled for worker in self.workers.values())
 
     def close_in_child(self) -> None:
-        """Close the master's ends of all pipes; in a forked child, which would hide their end from its siblings."""
+        """Close the master's ends of all pipes: open in a child, they would hide the master's end from the others."""
         for worker in self.workers.values():
             if worker.child is not None:
                 worker.child.pipe.close()
@@ -167,24 +182,33 @@ class Fleet:
             self._seams.selector.unregister(worker.child.pipe)
         worker.reaped(exit_code, now_s)
         slot = worker.slot
-        self._chores.add(slot, lambda: self._seams.table.try_after_death(slot) and self._buried(worker))
-        if worker.state is WorkerState.FAILED and not self.stopping:
+        self.chores.add(slot, lambda: self._seams.table.try_after_death(slot) and self._buried(worker))
+        if not math.isinf(self._abort_all_s):
+            self._abort_next(now_s)
+        if worker.state is WorkerState.FAILED and not (self.stopping or worker.leaving):
             self._on_gone(now_s)
         return True
 
     def step(self, now_s: float) -> None:
         """Spawn what is due, apply the deadlines, ask chores again."""
-        self._chores.step(now_s)
+        self.chores.step(now_s)
+        if now_s >= self._abort_all_s:
+            self._abort_next(now_s)
         watch = now_s >= self._watch_s
         now_ns = time.monotonic_ns()
-        if watch and self.alive:
+        if watch and not self.alive:
+            self._watch_s = math.inf
+        elif watch:
+            if now_s > self._watch_s + LATE_S:
+                self._amnesty_s = now_s + LATE_S
             self._watch_s = now_s + WATCH_S
             self._end_stuck_owner(now_ns)
         for worker in list(self.workers.values()):
             if worker.child is None:
                 self._spawn(worker, now_s)
             elif watch or worker.next_deadline_s() <= now_s:
-                worker.step(now_s, self._seams.table.heartbeat_age_s(worker.slot, now_ns))
+                age_s = self._seams.table.heartbeat_age_s(worker.slot, now_ns)
+                worker.step(now_s, age_s if now_s >= self._amnesty_s else 0.0)
             self._give_up(worker, now_s)
 
     def next_deadline_s(self) -> float:
@@ -193,20 +217,26 @@ class Fleet:
         awaited = [
             worker.next_deadline_s()
             for worker in self.workers.values()
-            if worker.child is not None or not (self.stopping or worker.slot in self._chores)
+            if worker.child is not None or not (self.stopping or worker.slot in self.chores)
         ]
         nearest_s = min(awaited, default=math.inf)
-        return min(nearest_s, self._chores.next_deadline_s(), self._watch_s if self.alive else math.inf)
+        return min(nearest_s, self.chores.next_deadline_s(), self._watch_s)
 
     def _spawn(self, worker: WorkerProcess, now_s: float) -> None:
-        if self.stopping or not worker.is_due or now_s < worker.due_s or worker.slot in self._chores:
+        if self.stopping or not worker.is_due or now_s < worker.due_s or worker.slot in self.chores:
             return
         table, slot, settings, run = self._seams.table, worker.slot, worker.settings, self._seams.run_worker
-        if worker.spawn(self._seams.nursery, lambda pipe: run(settings, table, slot, pipe), now_s):
+
+        def body(pipe: Pipe) -> int:
+            pipe.intercept("log", self._relog)
+            return run(settings, table, slot, pipe)
+
+        if worker.spawn(self._seams.nursery, body, now_s):
             assert worker.child is not None
             self._seams.selector.register(
                 worker.child.pipe, selectors.EVENT_READ, lambda event_s: self._hear(worker, event_s)
             )
+            self._watch_s = min(self._watch_s, now_s + WATCH_S)
             self._send_pauses(worker)
 
     def _send_pauses(self, worker: WorkerProcess) -> None:
@@ -237,13 +267,13 @@ class Fleet:
             self._free_slots.append(slot)
             return True
 
-        self._chores.add(slot, vacated)
+        self.chores.add(slot, vacated)
 
     def _give_up(self, worker: WorkerProcess, now_s: float) -> None:
         """Give its permits back where nobody could read its database for too long; only while no process
         could be about to read it."""
         since_s = worker.unread_since_s
-        if since_s is None or worker.child is not None or now_s < since_s + GIVE_UP_S or worker.slot in self._chores:
+        if since_s is None or worker.child is not None or now_s < since_s + GIVE_UP_S or worker.slot in self.chores:
             return
         worker.unread_since_s = None
         slot = worker.slot
@@ -252,7 +282,7 @@ class Fleet:
             database=worker.database,
             reason=f"its database could not be read for {GIVE_UP_S:g} s; jobs that still run there are not counted",
         )
-        self._chores.add(slot, lambda: self._seams.table.try_give_up(slot))
+        self.chores.add(slot, lambda: self._seams.table.try_give_up(slot))
 
     def _end_stuck_owner(self, now_ns: int) -> None:
         """SIGKILL whoever holds the table's lock and does not move: everybody else waits for it."""

@@ -40,10 +40,11 @@ from .semaphore import SemaphoreTable
 from .settings import Config
 from .signals import SignalQueue
 from .states import EX_OK
+from .worker import run_worker
 
 #: From the first database found to the opening of the start barrier, at most.
 GATE_TIMEOUT_S = 10.0
-#: From SIGQUIT's stacks, or the last SIGKILL, to giving up on a process that the kernel does not end.
+#: From the first of SIGQUIT's stacks to SIGKILL, and from there to giving up on a process that does not end.
 _REAP_TIMEOUT_S = 2.0
 #: Descriptors of the master, and of a worker, beside one for each place in the table and one for each pipe.
 _SPARE_DESCRIPTORS = 128
@@ -63,7 +64,7 @@ _SIGNALS = (
 class Parts:
     """What the master is made of; tests replace some."""
 
-    run_worker: RunWorker | None = None
+    run_worker: RunWorker = run_worker
     run_scout: RunScout = run_scout
     run_monitor: RunMonitor = run_monitor
     table_factory: Callable[..., Table] = SemaphoreTable
@@ -120,7 +121,7 @@ class Master:
             table=self._table,
             nursery=Nursery(self._close_in_child, parts.fork, parts.kill),
             selector=self._selector,
-            run_worker=parts.run_worker or _real_worker(),
+            run_worker=parts.run_worker,
             run_scout=parts.run_scout,
             run_monitor=parts.run_monitor,
             kill=parts.kill,
@@ -254,12 +255,6 @@ class Master:
         """The workers are gone; the monitor showed it to the last."""
         self._kill_s, self._leave_s = math.inf, min(self._leave_s, now_s + _REAP_TIMEOUT_S)
         self._monitor.kill()
-
-
-def _real_worker() -> RunWorker:
-    from .worker import run_worker
-
-    return run_worker
 
 
 def _affordable_slots(wanted: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from . import logs
@@ -17,7 +18,7 @@ from .errors import ConfigError, SemaphoreError
 from .fleet import Fleet
 from .pauses import Pauses
 from .process import Limits, WorkerProcess
-from .reloading import Change, compare
+from .reloading import LOGGING, Change, compare
 from .report import Snapshot, WorkerView, build_status
 from .rescan import Rescan
 from .seams import Seams
@@ -37,7 +38,7 @@ class Operations:
         self.pauses = pauses
         self._load_again = load_again
         self._seams = seams
-        self.fleet = Fleet(seams, limits_of(config), pauses.of, self._database_gone)
+        self.fleet = Fleet(seams, limits_of(config), pauses.of, self._database_gone, self._relog)
         self.rescan = Rescan(config, seams, self.fleet)
         self.monitor = Service("monitor", seams.nursery, seams.selector)
         self._started_s = time.monotonic()
@@ -67,12 +68,14 @@ class Operations:
         change = compare(self.config, self._load_again())
         if change.logging:
             logs.configure(change.config)
+            self.fleet.send_all({"do": "log", **{name: getattr(change.config, name) for name in LOGGING}})
         self.config = self.rescan.config = change.config
         if change.channels:
             self._configure(change.config.channels)
         restarted = self.fleet.replace_settings(change.config.worker_settings, limits_of(change.config), now_s)
         if change.monitor:
             self.start_monitor(now_s)
+        self.fleet.send_all({"do": "resync"})
         self.rescan.request(now_s)
         self._log_reload(change, restarted)
         return {
@@ -112,7 +115,15 @@ class Operations:
                 self.fleet.send_all({"do": "channels"})
             return done
 
-        self.fleet.add_chore("channels", configured)
+        self.fleet.chores.add("channels", configured)
+
+    def _relog(self, message: Message) -> None:
+        """In a worker: log as the reloaded configuration says."""
+        self.config = replace(self.config, **{name: message[name] for name in LOGGING})
+        try:
+            logs.configure(self.config)
+        except ConfigError as error:  # it was fine a moment ago, in the master
+            self._log.error("configuration_rejected", option=error.option, reason=str(error))
 
     def _database_gone(self, now_s: float) -> None:
         """A worker says that its database is gone: let the scan see, but not in a tight circle."""

@@ -99,6 +99,11 @@ class WorkerProcess:
         return self.state is WorkerState.BACKING_OFF and self.child is None
 
     @property
+    def is_aborting(self) -> bool:
+        """We have begun to end it."""
+        return self._cause is not None
+
+    @property
     def is_settled(self) -> bool:
         """The start barrier need not wait for it: its running jobs are counted, or it has none that count."""
         unable = (WorkerState.STANDBY, WorkerState.BLOCKED, WorkerState.STOPPING, WorkerState.FAILED)

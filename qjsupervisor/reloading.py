@@ -11,7 +11,7 @@ from .settings import Config
 _FIXED = ("control_socket", "pidfile", "max_databases", "fairness", "fairness_weights", "mode")
 #: These mean something else in the other mode.
 _OF_THE_MODE = ("channels", "max_capacity", "db_max_capacity")
-_LOGGING = ("log_file", "log_level", "log_format")
+LOGGING = ("log_file", "log_level", "log_format")
 
 
 class Change(NamedTuple):
@@ -36,6 +36,6 @@ def compare(old: Config, new: Config) -> Change:
         config=effective,
         needs_restart=tuple(fixed),
         channels=old.channels != effective.channels,
-        logging=any(getattr(old, name) != getattr(effective, name) for name in _LOGGING),
+        logging=any(getattr(old, name) != getattr(effective, name) for name in LOGGING),
         monitor=old.monitor != effective.monitor,
     )
