@@ -1,0 +1,160 @@
+"""Where each word of the shared semaphore table lies.  [spec]
+
+One anonymous MAP_SHARED mapping, made by the master before any fork, of fixed size, touched lazily. All words are
+eight bytes, native byte order, aligned, so one store is one machine store: a process killed between two stores
+leaves old or new words, never half of one. S = slots (databases), C = channels, SW/CW = words of a bitmap over
+slots/channels. A bitmap's bit i is bit i % 64 of its word i // 64.
+
+    header        HEADER_WORDS   see `Header`
+    mutex         8              the lock (mutex.py)
+    active        CW             bit c: somebody waits in channel c                                   derived
+    closed        CW             bit c: channel c itself has no room now                              derived
+    throttled     CW             bit c: closed by its throttle, opens by itself at `NOT_BEFORE`       derived
+    waiting       SW             bit s: database s waits, and holds no grant it did not take yet      derived
+    classes       8 x SW         bit s of row k: database s has the k-th weight             master, at assign
+    channel       C x            `Channel` words, turn words, name, wishers bitmap (SW)
+    slot          S x            `Slot` words, name, message, wish order (C x uint16)
+    cell          S x C x 8      `Cell` words: one database in one channel
+
+Who writes what, and under which lock
+    Header.GATE, slot names, classes            the master only, without the lock
+    Slot counters, heartbeat, target, message   the slot's own worker, without the lock
+    Cell.PENDING                                the slot's own worker, without the lock
+    everything else                             whoever holds the lock
+    Readers without the lock (status, monitor) see each word whole, but not one moment of the table.
+
+Truth and what follows from it
+    Cell.HELD and Cell.FAILED are the truth: a permit exists because a HELD word says so. Channel.TOTAL and
+    Channel.FAILED are sums of them; the four bitmaps and the wishers follow from slots and channels. Header.DIRTY is
+    set before the first and cleared after the last store of a change; who takes the lock and finds it set (or finds
+    that the former holder died) recomputes all that is derived and adds one to Header.REPAIRS, on which each worker
+    writes its own HELD words afresh (semaphore.py).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+WORD: Final = 8
+NAME_BYTES: Final = 256
+MESSAGE_BYTES: Final = 256
+#: Distinct weights of `fairness_weights`.
+MAX_CLASSES: Final = 8
+MAGIC: Final = 0x716A73_0001
+
+
+class Header:
+    """Words of the header."""
+
+    MAGIC: Final = 0
+    SLOTS: Final = 1
+    CHANNELS: Final = 2
+    GATE: Final = 3  # 1: the start barrier is over, permits are granted
+    DIRTY: Final = 4
+    SEQUENCE: Final = 5  # one more at each taking of the lock: a holder that stands still is seen by it
+    REPAIRS: Final = 6
+    USED_CHANNELS: Final = 7
+    GENERATION: Final = 8  # one more at each change of a channel's settings
+
+
+HEADER_WORDS: Final = 16
+
+
+class Channel:
+    """Words of a channel record."""
+
+    FLAGS: Final = 0
+    PARENT: Final = 1  # index of the parent's record, -1 for the root
+    CAPACITY: Final = 2  # -1: no limit of its own
+    THROTTLE_NS: Final = 3
+    NOT_BEFORE_NS: Final = 4  # monotonic; no start before it
+    TOTAL: Final = 5  # permits held in it and below it, over all databases          derived
+    FAILED: Final = 6  # failed jobs directly in it, over all databases              derived
+    CAPACITY_DEFAULT: Final = 7  # -1: none
+    NAME_LENGTH: Final = 8
+
+
+CHANNEL_WORDS: Final = 10
+
+
+class Flag:
+    """Bits of Channel.FLAGS."""
+
+    SEQUENTIAL: Final = 1
+    PAUSED: Final = 2
+    RETIRED: Final = 4  # no longer configured: nothing is granted in it
+    SEQUENTIAL_DEFAULT: Final = 8
+
+
+class Slot:
+    """Words of a slot record."""
+
+    EPOCH: Final = 0  # one more for each worker that sits here
+    PID: Final = 1
+    WEIGHT: Final = 2
+    HEARTBEAT_NS: Final = 3
+    GRANT: Final = 4  # channel + 1 of a permit granted and not yet taken (it is in HELD already); 0: none
+    WISHES: Final = 5  # length of the wish order
+    WAITING_SINCE_NS: Final = 6
+    PENDING: Final = 7
+    RUNNING: Final = 8
+    FAILED: Final = 9
+    WAIT_DEPENDENCIES: Final = 10
+    DISPATCHED: Final = 11
+    FINISHED: Final = 12
+    TARGET_STATE: Final = 13
+    TARGET_FAILURES: Final = 14
+    TARGET_RETRY_NS: Final = 15
+    NAME_LENGTH: Final = 16
+    MESSAGE_LENGTH: Final = 17
+
+
+SLOT_WORDS: Final = 20
+
+
+class Cell:
+    """Words of a cell."""
+
+    HELD: Final = 0  # permits that this database holds directly in this channel
+    FAILED: Final = 1  # its failed jobs directly in this channel
+    PENDING: Final = 2
+    KEY: Final = 3  # three words: the order key of its best job that waits here
+
+
+CELL_WORDS: Final = 8
+
+
+def bitmap_words(bits: int) -> int:
+    """Words that a bitmap of so many bits takes."""
+    return (bits + 63) // 64
+
+
+class Layout:
+    """Word offsets for a table of `slots` databases and `channels` channels.
+
+    `channel`, `slot` and `cell` are where the first record starts; the names that begin with one of them are
+    offsets inside such a record.
+    """
+
+    def __init__(self, slots: int, channels: int) -> None:
+        self.slots = slots
+        self.channels = channels
+        slot_bits, channel_bits = bitmap_words(slots), bitmap_words(channels)
+        self.mutex = HEADER_WORDS
+        self.active = self.mutex + 8
+        self.closed = self.active + channel_bits
+        self.throttled = self.closed + channel_bits
+        self.waiting = self.throttled + channel_bits
+        self.classes = self.waiting + slot_bits
+        self.channel = self.classes + MAX_CLASSES * slot_bits
+        self.channel_turns = CHANNEL_WORDS  # per class a cursor and a pass (grants.py)
+        self.channel_name = self.channel_turns + 2 * MAX_CLASSES
+        self.channel_wishers = self.channel_name + NAME_BYTES // WORD
+        self.channel_size = self.channel_wishers + slot_bits
+        self.slot = self.channel + channels * self.channel_size
+        self.slot_name = SLOT_WORDS
+        self.slot_message = self.slot_name + NAME_BYTES // WORD
+        self.slot_order = self.slot_message + MESSAGE_BYTES // WORD
+        self.slot_size = self.slot_order + (channels * 2 + WORD - 1) // WORD
+        self.cell = self.slot + slots * self.slot_size
+        self.total_bytes = (self.cell + slots * channels * CELL_WORDS) * WORD

@@ -1,0 +1,146 @@
+"""The worker's SQL.  Constants only; the scout's is in scout_queries.py.
+
+Timestamps in queue_job are UTC without time zone. They are read as float8 seconds since the epoch ('infinity' and
+NULL survive that), and compared on the server against `now() AT TIME ZONE 'UTC'`.
+
+JOB_COLUMNS, in every statement that reads jobs: (id, uuid, channel, state, priority, created_s, eta_s).
+"""
+
+from __future__ import annotations
+
+JOB_COLUMNS = """id, uuid, channel, state, priority,
+       extract(epoch FROM date_created)::float8 AS created_s, extract(epoch FROM eta)::float8 AS eta_s"""
+
+#: The order of jobs in a channel, as `grants.Key` has it. A NULL priority counts as queue_job's default.
+JOB_ORDER = "coalesce(priority, 10), date_created, id"
+
+#: Rows: (state of the module row, or none).
+MODULE_STATE = "SELECT state FROM ir_module_module WHERE name = 'queue_job'"
+
+#: Rows: one: (this backend's pid, encoding of the database, server in recovery, has lock table, may lock its rows,
+#: has 18.0.4 channel table).
+ABOUT = """
+SELECT pg_backend_pid(), pg_encoding_to_char(d.encoding), pg_is_in_recovery(),
+       to_regclass('queue_job_lock') IS NOT NULL,
+       coalesce(has_table_privilege(to_regclass('queue_job_lock'), 'UPDATE'), false),
+       EXISTS (SELECT 1 FROM pg_attribute
+                WHERE attrelid = to_regclass('queue_job_channel') AND attname = 'capacity_default')
+  FROM pg_database d WHERE d.datname = current_database()
+"""
+
+#: Rows: one if the trigger is there: (tgenabled).
+TRIGGER = """
+SELECT tgenabled FROM pg_trigger
+ WHERE tgrelid = to_regclass('queue_job') AND tgname = 'queue_job_notify' AND NOT tgisinternal
+"""
+
+#: The contract's leader lock: one bigint, session level. Rows: one: (got it).
+TRY_LEAD = "SELECT pg_try_advisory_lock(2293787760715711918)"
+#: Params: pid (int): the backend of our own former session, which the server still believes alive.
+END_OWN_GHOST = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %(pid)s AND usename = current_user"
+
+#: Prepared once a connection; see READ and TURN.
+PREPARE = f"""
+PREPARE qjs_read (varchar[]) AS
+ SELECT false, {JOB_COLUMNS} FROM queue_job WHERE uuid = ANY($1);
+PREPARE qjs_turn (int[], varchar[]) AS
+ WITH claimed AS (
+     UPDATE queue_job SET state = 'enqueued', date_enqueued = now() AT TIME ZONE 'UTC'
+      WHERE id IN (SELECT id FROM queue_job WHERE id = ANY($1) AND state = 'pending' FOR UPDATE SKIP LOCKED)
+     RETURNING {JOB_COLUMNS})
+ SELECT true, * FROM claimed
+ UNION ALL
+ SELECT false, {JOB_COLUMNS} FROM queue_job
+  WHERE (uuid = ANY($2) OR id = ANY($1)) AND id NOT IN (SELECT id FROM claimed);
+"""
+#: Read the jobs of notifications and of finished requests. Rows: (false, *JOB_COLUMNS).
+READ = "EXECUTE qjs_read (%(uuids)s::varchar[])"
+#: The same, and claim pending jobs. Rows: (claimed, *JOB_COLUMNS); a job that could not be claimed comes as it is.
+#: A row that somebody else has locked is left alone: waiting for it would hold up all the others.
+TURN = "EXECUTE qjs_turn (%(claim)s::int[], %(uuids)s::varchar[])"
+
+#: Give back jobs that nobody was asked to run, or that nobody ran. Params: ids. Rows: (id) of those put back.
+GIVE_BACK = """
+UPDATE queue_job SET state = 'pending', date_enqueued = NULL, date_started = NULL
+ WHERE id IN (SELECT id FROM queue_job WHERE id = ANY(%(ids)s) AND state = 'enqueued' FOR UPDATE SKIP LOCKED)
+RETURNING id
+"""
+
+#: Uuids that no request can carry; such jobs are never started.
+MAX_UUID_CHARACTERS = 256
+_SENDABLE = f"length(uuid) BETWEEN 1 AND {MAX_UUID_CHARACTERS}"
+
+_DUE = f"""
+SELECT {{kind}}{JOB_COLUMNS} FROM queue_job
+ WHERE {{where}}state = 'pending' AND {_SENDABLE} AND (eta IS NULL OR eta <= now() AT TIME ZONE 'UTC')
+ ORDER BY {JOB_ORDER} LIMIT %(limit)s
+"""
+_LATER = f"""
+SELECT {{kind}}{JOB_COLUMNS} FROM queue_job
+ WHERE {{where}}state = 'pending' AND {_SENDABLE} AND eta > now() AT TIME ZONE 'UTC'
+ ORDER BY eta, {JOB_ORDER} LIMIT %(limit)s
+"""
+#: Everything a worker has to know at first: jobs that hold permits, the best that are due, those that are due next.
+#: Params: limit, for each of the latter two. Rows: ('held' | 'due' | 'later', *JOB_COLUMNS), each kind in its order.
+LOAD = f"""
+SELECT 'held', {JOB_COLUMNS} FROM queue_job WHERE state IN ('enqueued', 'started')
+UNION ALL ({_DUE.format(kind="'due', ", where="")})
+UNION ALL ({_LATER.format(kind="'later', ", where="")})
+"""
+_IN_CHANNELS = "(channel = ANY(%(channels)s) OR (%(and_null)s AND channel IS NULL))"
+#: The same for some channels. Params: channels (raw names), and_null (bool), limit. Rows: as LOAD.
+READ_CHANNELS = f"""
+({_DUE.format(kind="'due', ", where=_IN_CHANNELS + " AND ")})
+UNION ALL ({_LATER.format(kind="'later', ", where=_IN_CHANNELS + " AND ")})
+"""
+
+#: Rows: (channel, state, number) of the states that are counted.
+COUNTS = """
+SELECT channel, state, count(*) FROM queue_job
+ WHERE state IN ('pending', 'failed', 'wait_dependencies') GROUP BY 1, 2
+"""
+#: Failed jobs one by one. Params: limit. Rows: (id, channel).
+FAILED = "SELECT id, channel FROM queue_job WHERE state = 'failed' LIMIT %(limit)s"
+
+#: Of jobs that hold a permit without a request of ours, those that look dead by the contract's rule.
+#: Params: ids, grace_s. Rows: (id). The lock rows are locked for the length of this statement only.
+LOOK_DEAD = """
+WITH suspect AS (
+    SELECT id FROM queue_job
+     WHERE id = ANY(%(ids)s) AND state IN ('enqueued', 'started')
+       AND coalesce(date_enqueued, '-infinity') < now() AT TIME ZONE 'UTC' - make_interval(secs => %(grace_s)s)),
+free AS (
+    SELECT queue_job_id FROM queue_job_lock WHERE queue_job_id IN (SELECT id FROM suspect)
+       FOR NO KEY UPDATE SKIP LOCKED)
+SELECT id FROM suspect
+ WHERE id IN (SELECT queue_job_id FROM free)
+    OR NOT EXISTS (SELECT 1 FROM queue_job_lock l WHERE l.queue_job_id = suspect.id)
+"""
+#: Where the lock rows cannot tell: only `enqueued` is known to be safe. Params and rows as LOOK_DEAD.
+LOOK_DEAD_UNLOCKED = """
+SELECT id FROM queue_job
+ WHERE id = ANY(%(ids)s) AND state = 'enqueued'
+   AND coalesce(date_enqueued, '-infinity') < now() AT TIME ZONE 'UTC' - make_interval(secs => %(grace_s)s)
+"""
+#: queue_job compares the number before it is raised.
+_USED_UP = "max_retries <> 0 AND retry > max_retries"
+#: Put dead jobs back. Params: ids. Rows: JOB_COLUMNS, with the new state.
+REVIVE = f"""
+UPDATE queue_job
+   SET state = CASE WHEN {_USED_UP} THEN 'failed' ELSE 'pending' END,
+       retry = CASE WHEN state = 'started' THEN coalesce(retry, 0) + 1 ELSE retry END,
+       exc_name = CASE WHEN {_USED_UP} THEN 'JobFoundDead' ELSE exc_name END,
+       exc_message = CASE WHEN {_USED_UP} THEN 'The process that ran this job died, and its retries are used up.'
+                          ELSE exc_message END,
+       date_enqueued = NULL, date_started = NULL
+ WHERE id IN (SELECT id FROM queue_job
+               WHERE id = ANY(%(ids)s) AND state IN ('enqueued', 'started') FOR UPDATE SKIP LOCKED)
+RETURNING {JOB_COLUMNS}
+"""
+
+#: Trees of queue_job 18.0.4. Rows: (complete_name, capacity, sequential, throttle, paused, capacity_default,
+#: sequential_default).
+CHANNELS = """
+SELECT complete_name, capacity, sequential, throttle, paused, capacity_default, sequential_default
+  FROM queue_job_channel
+"""

@@ -1,0 +1,188 @@
+"""Filling a worker's windows from its database: at the start, when one runs dry, and every now and then to be sure.
+
+The first read is on the worker's own connection, which has nothing else to do yet. Later ones run aside, on a
+second connection that exists for the length of the read, because there is no index for the order of jobs: on a big
+table a read takes as long as a sort of it, and the loop goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+import select
+import selectors
+import time
+from typing import Any, NamedTuple
+
+from . import queries
+from .backlog import Backlog, Found, Snapshot
+from .database import Database, Job, Reader, job_of
+from .errors import DatabaseError
+from .nodes import Node
+from .policy import Backoff
+
+#: Failed jobs that are known one by one; of more only the number is.
+FAILED_LIMIT = 2000
+#: Nodes read in one go.
+NODES_AT_ONCE = 20
+
+Rows = list[tuple[Any, ...]]
+
+
+class Loaded(NamedTuple):
+    """What a full read found, beyond what went into the backlog."""
+
+    #: Jobs that hold a permit.
+    held: list[Job]
+    #: Jobs held here of which the database says otherwise: their rows should be looked at.
+    doubtful: list[int]
+    wait_dependencies: int
+    took_s: float
+
+
+class Reading:
+    """All reads of one worker."""
+
+    def __init__(self, database: Database, selector: selectors.BaseSelector, window: int) -> None:
+        self._database = database
+        self._selector = selector
+        self._window = window
+        self._reader: Reader | None = None
+        self._watched: tuple[int, int] | None = None
+        #: What is being read aside: nodes, or None for everything.
+        self._nodes: list[Node] | None = None
+        self._backlog: Backlog | None = None
+        self._backoff = Backoff(first_s=1, limit_s=60)
+        self._not_before_s = 0.0
+        #: The error of the last read aside, until it is taken.
+        self.error: DatabaseError | None = None
+        self.loaded: Loaded | None = None
+
+    # -- on the main connection ----------------------------------------------------------------------------
+
+    def read_all(self, backlog: Backlog) -> Loaded:
+        """Read everything now. Raises DatabaseError."""
+        self.close()
+        began_s = time.monotonic()
+        self._database.notified.forget()
+        backlog.begin_read()
+        load, counts, failed = (self._database.rows(*statement) for statement in self._everything())
+        return self._load(backlog, load, counts, failed, time.monotonic() - began_s)
+
+    def _everything(self) -> list[tuple[str, dict[str, Any] | None]]:
+        return [
+            (queries.LOAD, {"limit": self._window}),
+            (queries.COUNTS, None),
+            (queries.FAILED, {"limit": FAILED_LIMIT}),
+        ]
+
+    def _load(self, backlog: Backlog, load: Rows, counts: Rows, failed: Rows, took_s: float) -> Loaded:
+        held, found = sort_out(load, self._window)
+        snapshot = Snapshot(
+            held=[(job.id, job.channel) for job in held],
+            found=found,
+            counts={(channel, state): number for channel, state, number in counts},
+            failed=[(job_id, channel) for job_id, channel in failed],
+        )
+        doubtful = backlog.load(snapshot)
+        waiting = sum(number for _channel, state, number in counts if state == "wait_dependencies")
+        return Loaded(held, doubtful, waiting, took_s)
+
+    # -- aside -------------------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether a read is under way."""
+        return self._reader is not None
+
+    def start(self, backlog: Backlog, nodes: list[Node] | None, now_s: float) -> bool:
+        """Begin to read some nodes, or everything (None). False: one is under way, or the last one failed just now."""
+        if self.busy or now_s < self._not_before_s:
+            return False
+        self._nodes = nodes[:NODES_AT_ONCE] if nodes is not None else None
+        self._backlog = backlog
+        if nodes is None:
+            self._database.notified.forget()
+        backlog.begin_read()
+        self._reader = Reader(self._database)
+        try:
+            self._reader.start(self._everything() if self._nodes is None else self._channels(self._nodes))
+        except DatabaseError as error:
+            self._fail(error)
+            return False
+        self._go_on()
+        return True
+
+    def _channels(self, nodes: list[Node]) -> list[tuple[str, dict[str, Any] | None]]:
+        assert self._backlog is not None
+        statements: list[tuple[str, dict[str, Any] | None]] = []
+        for node in nodes:
+            names, and_null = self._backlog.raw_names(node)
+            params = {"channels": names, "and_null": and_null, "limit": self._window}
+            statements.append((queries.READ_CHANNELS, params))
+        return statements
+
+    def _go_on(self) -> None:
+        reader = self._reader
+        assert reader is not None
+        try:
+            events = reader.on_ready()
+        except DatabaseError as error:
+            self._fail(error)
+            return
+        if events:
+            self._watch(reader.fileno(), selectors.EVENT_READ if events == select.POLLIN else selectors.EVENT_WRITE)
+        else:
+            self._finish(reader)
+
+    def _watch(self, fd: int, events: int) -> None:
+        if self._watched == (fd, events):
+            return
+        self._unwatch()
+        self._selector.register(fd, events, self._go_on)
+        self._watched = (fd, events)
+
+    def _unwatch(self) -> None:
+        if self._watched is not None:
+            self._selector.unregister(self._watched[0])
+            self._watched = None
+
+    def _finish(self, reader: Reader) -> None:
+        backlog, nodes, results = self._backlog, self._nodes, reader.results
+        assert backlog is not None
+        assert results is not None
+        took_s = time.monotonic() - reader.began_s
+        self._unwatch()
+        self._reader = None
+        self._backoff.reset()
+        if backlog.heard_too_much:
+            backlog.abandon_read()
+        elif nodes is None:
+            load, counts, failed = results
+            self.loaded = self._load(backlog, load, counts, failed, took_s)
+        else:
+            found = {n.name: sort_out(r, self._window)[1] for n, r in zip(nodes, results, strict=True)}
+            backlog.merge(found)
+
+    def _fail(self, error: DatabaseError) -> None:
+        self.close()
+        self.error = error
+        self._not_before_s = time.monotonic() + self._backoff.next_s()
+
+    def close(self) -> None:
+        """Give up what is being read."""
+        self._unwatch()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        if self._backlog is not None:
+            self._backlog.abandon_read()
+            self._backlog = None
+
+
+def sort_out(rows: Rows, limit: int) -> tuple[list[Job], Found]:
+    """Rows of queries.LOAD or READ_CHANNELS by their kind; a kind that reached the limit has more."""
+    kinds: dict[str, list[Job]] = {"held": [], "due": [], "later": []}
+    for kind, *columns in rows:
+        kinds[kind].append(job_of(columns))
+    due = [job.pending for job in kinds["due"]]
+    later = [job.pending for job in kinds["later"]]
+    return kinds["held"], Found(due, len(due) >= limit, later, len(later) >= limit)

@@ -1,0 +1,229 @@
+"""One `GET /queue_job/runjob`, from the connect to the end of the answer, without ever blocking.
+
+A small state machine over a non-blocking socket: a thread for each open request costs memory and switches that hundreds
+of waiting requests are not worth, and urllib3 has no other way to wait. What is needed of HTTP is little, because the
+contract makes it so: one GET with `Connection: close`, an answer of which only the status counts (the row in the table
+decides), no redirect ever followed. urllib3 still builds what is easy to get wrong: TLS contexts, credentials, URLs.
+
+It must not know of jobs' states, breakers or databases.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import re
+import selectors
+import socket
+import ssl
+from typing import Any, NamedTuple
+
+#: An answer's head that is longer than this is none.
+MAX_HEAD_BYTES = 65536
+#: How long the rest of an answer is awaited after its head said all that counts; then the connection is cut.
+DRAIN_S = 2.0
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9]\d\d)(?:[ \r]|$)")
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,12})[ \t]*\r\n", re.IGNORECASE)
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+class End(enum.Enum):
+    """How a request ended."""
+
+    ANSWERED = "answered"
+    #: It never left: refused, unreachable, no such host, TLS. Nobody was asked.
+    UNASKED = "unasked"
+    #: It was sent, and no answer came.
+    LOST = "lost"
+
+
+class Outcome(NamedTuple):
+    """The end of a request; `status` only for ANSWERED."""
+
+    end: End
+    status: int | None
+    reason: str
+
+
+class Address(NamedTuple):
+    """One result of getaddrinfo."""
+
+    family: int
+    sockaddr: tuple[Any, ...]
+
+
+class Request:
+    """A request on its way. `step()` is called when the socket is ready for `events`."""
+
+    __slots__ = (
+        "_addresses",
+        "_buffer",
+        "_context",
+        "_host",
+        "_payload",
+        "_phase",
+        "_rest",
+        "events",
+        "outcome",
+        "sock",
+    )
+
+    def __init__(self, payload: bytes, addresses: list[Address], host: str, context: ssl.SSLContext | None) -> None:
+        self._payload = payload
+        self._addresses = list(addresses)
+        self._host = host
+        self._context = context
+        self._buffer = b""
+        #: Bytes of the body that are still to come; -1: until the connection is closed.
+        self._rest = -1
+        self._phase = self._connecting
+        self.sock: socket.socket | None = None
+        #: What to wait for on `sock`; 0: nothing more is to come, close it.
+        self.events = 0
+        #: Set once, as soon as it is known; the rest of the answer may still be on its way.
+        self.outcome: Outcome | None = None
+
+    def begin(self) -> None:
+        """Start connecting to the next address."""
+        reason = "no address"
+        while self._addresses:
+            address = self._addresses.pop(0)
+            self.close()
+            try:
+                self.sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
+                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+                code = self.sock.connect_ex(address.sockaddr)
+            except OSError as error:
+                reason = _reason(error)
+                continue
+            if code == 0:
+                return self._connected()
+            if code == errno.EINPROGRESS:
+                self.events = WRITE
+                return None
+            reason = os.strerror(code)
+        self._end(End.UNASKED, reason)
+        return None
+
+    def step(self) -> None:
+        """Go on, as far as possible without waiting."""
+        try:
+            self._phase()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as wants:
+            self.events = READ if isinstance(wants, ssl.SSLWantReadError) else WRITE
+        except BlockingIOError:
+            pass
+        except OSError as error:  # ssl.SSLError is one
+            self._failed(_reason(error))
+
+    def give_up(self, reason: str) -> None:
+        """A deadline passed."""
+        if self.outcome is None:
+            self._failed(reason)
+        self.events = 0
+
+    @property
+    def asked(self) -> bool:
+        """Whether the whole request was handed to the kernel: Odoo may run the job from here on."""
+        return self._phase in (self._reading, self._draining)
+
+    @property
+    def connecting(self) -> bool:
+        """Whether there is no usable connection yet."""
+        return self._phase in (self._connecting, self._handshake)
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+        self.events = 0
+
+    def _connecting(self) -> None:
+        assert self.sock is not None
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code == 0:
+            self._connected()
+        elif self._addresses:
+            self.begin()
+        else:
+            self._end(End.UNASKED, os.strerror(code))
+
+    def _connected(self) -> None:
+        if self._context is not None and self.sock is not None:
+            self.sock = self._context.wrap_socket(self.sock, server_hostname=self._host, do_handshake_on_connect=False)
+            self._phase = self._handshake
+        else:
+            self._phase = self._sending
+        self.step()
+
+    def _handshake(self) -> None:
+        assert isinstance(self.sock, ssl.SSLSocket)
+        self.sock.do_handshake()
+        self._phase = self._sending
+        self._sending()
+
+    def _sending(self) -> None:
+        assert self.sock is not None
+        self.events = WRITE
+        while self._payload:
+            self._payload = self._payload[self.sock.send(self._payload) :]
+        self.events = READ
+        self._phase = self._reading
+
+    def _reading(self) -> None:
+        assert self.sock is not None
+        data = self.sock.recv(MAX_HEAD_BYTES)
+        if not data:
+            return self._end(End.LOST, "the connection was closed without an answer")
+        self._buffer += data
+        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
+            head, self._buffer = self._buffer[: end + 2], self._buffer[end + 4 :]
+            found = _STATUS_LINE.match(head)
+            if found is None:
+                return self._end(End.LOST, "the answer is not HTTP")
+            status = int(found[1])
+            if status >= 200:
+                return self._answered(status, head)
+        if len(self._buffer) > MAX_HEAD_BYTES:
+            self._end(End.LOST, "the head of the answer has no end")
+        return None
+
+    def _answered(self, status: int, head: bytes) -> None:
+        self.outcome = Outcome(End.ANSWERED, status, f"HTTP {status}")
+        length = _CONTENT_LENGTH.search(head)
+        self._rest = int(length[1]) - len(self._buffer) if length else -1
+        self._buffer = b""
+        self._phase = self._draining
+        if self._rest == 0:
+            self.events = 0
+
+    def _draining(self) -> None:
+        """Let the server finish: cut off in the middle, it would log a broken pipe."""
+        assert self.sock is not None
+        data = self.sock.recv(MAX_HEAD_BYTES)
+        if self._rest >= 0:
+            self._rest = max(0, self._rest - len(data))
+        if not data or self._rest == 0:
+            self.events = 0
+
+    def _failed(self, reason: str) -> None:
+        self._end(End.LOST if self.asked else End.UNASKED, reason)
+
+    def _end(self, end: End, reason: str) -> None:
+        if self.outcome is None:
+            self.outcome = Outcome(end, None, reason)
+        self.events = 0
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {error.reason or error}"
+    return error.strerror or str(error)

@@ -1,0 +1,239 @@
+"""A worker's place in the shared table: what it holds, what it wants, what it may start.
+
+One object in one worker; its only waiting is for the table's lock (TableCore.enter_waiting). It knows nothing of
+jobs: `Source` is what the worker's queue looks like from here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from array import array
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from .channelspec import ChannelSpec
+from .errors import SemaphoreError
+from .grants import Key, Round, Wishes, bits, give
+from .layout import WORD, Cell, Header, Slot
+from .states import Fairness, TargetState
+from .tablechannels import add_channel, read_spec, write_channel
+from .tablecore import TableCore
+
+if TYPE_CHECKING:
+    from .semaphore import SemaphoreTable
+
+
+class Source(Wishes, Protocol):
+    """The worker's queue, asked while the table's lock is held: short answers, no waiting, no I/O."""
+
+    #: Jobs that hold a permit, by the shared channel they hold it in (absolute numbers).
+    held: dict[int, int]
+    #: Failed jobs by shared channel.
+    failed: dict[int, int]
+    #: Channels in which one of these numbers changed since the last exchange, which empties it.
+    changed: set[int]
+    #: Channels whose best job is another one since the last exchange, which empties it.
+    new_heads: set[int]
+
+    def take(self, channel: int) -> None:
+        """A permit is there: start the best job of a channel (counts in `held`, but not as `changed`)."""
+
+    def order(self) -> Sequence[int]:
+        """The channels with a wish, best job first."""
+
+
+class Seat:
+    """The place of one database's worker in the table."""
+
+    def __init__(self, table: SemaphoreTable, slot: int) -> None:
+        self.slot = slot
+        self._core: TableCore = table.core
+        self._fairness: Fairness = table.fairness
+        self._base = self._core.slot_base(slot)
+        self._published = 0
+        #: Header.REPAIRS as of the last exchange; another value means: write all our HELD words afresh.
+        self._repairs = -1
+        #: Somebody granted us something, or repaired the table: the next exchange is due.
+        self._woken = True
+
+    def begin_again(self) -> None:
+        """The source is another one: the next exchange writes all it holds."""
+        self._repairs = -1
+        self._woken = True
+
+    @property
+    def involved(self) -> bool:
+        """Whether an exchange is due though nothing changed on our side."""
+        return self._woken or bool(self._published)
+
+    def attach(self, now_ns: int) -> None:
+        """Sit down. What the predecessor waited for is dropped; what it held stays until the first exchange."""
+        core, base = self._core, self._base
+        core.enter_waiting(self.slot, now_ns)
+        core.drop_wishes(self.slot)
+        grant = core.words[base + Slot.GRANT]
+        if grant:
+            core.words[base + Slot.GRANT] = 0
+            core.add_held(self.slot, grant - 1, -1, now_ns)
+        core.words[base + Slot.HEARTBEAT_NS] = now_ns
+        core.words[base + Slot.PID] = os.getpid()
+        core.words[base + Slot.TARGET_STATE] = TargetState.UNKNOWN
+        for word in (Slot.TARGET_FAILURES, Slot.TARGET_RETRY_NS):
+            core.words[base + word] = 0
+        core.leave()
+
+    # -- permits -----------------------------------------------------------------------------------------
+
+    def exchange(self, source: Source) -> int:
+        """Give back what ended, take permits for what could start, leave a wish for the rest.
+
+        Returns how many jobs `source` was told to take; it wants no more when its `mask` is 0. Others that could start
+        are granted and woken on the way.
+        """
+        core, now_ns = self._core, time.monotonic_ns()
+        core.enter_waiting(self.slot, now_ns)
+        try:
+            self._write_back(source, now_ns)
+            taken = self._take_grant(source, now_ns)
+            core.open_throttled(now_ns)
+            if core.words[Header.GATE]:
+                taken += self._take_turns(source, now_ns)
+            self._publish(source, now_ns)
+        except BaseException:
+            core.abandon()
+            raise
+        core.leave()
+        self._woken = False
+        return taken
+
+    def _write_back(self, source: Source, now_ns: int) -> None:
+        core = self._core
+        repairs = core.words[Header.REPAIRS]
+        everything = repairs != self._repairs
+        channels = range(core.words[Header.USED_CHANNELS]) if everything else sorted(source.changed)
+        granted = core.words[self._base + Slot.GRANT] - 1
+        for channel in channels:
+            held = source.held.get(channel, 0) + (channel == granted)
+            change = held - core.words[core.cell_base(self.slot, channel) + Cell.HELD]
+            if change:
+                core.add_held(self.slot, channel, change, now_ns)
+            core.set_failed(self.slot, channel, source.failed.get(channel, 0), now_ns)
+        self._repairs = repairs
+        source.changed.clear()
+
+    def _take_grant(self, source: Source, now_ns: int) -> int:
+        """Take, or give back, the permit that another process granted us."""
+        core = self._core
+        channel = core.words[self._base + Slot.GRANT] - 1
+        if channel < 0:
+            return 0
+        core.words[self._base + Slot.GRANT] = 0
+        if source.mask >> channel & 1:
+            source.take(channel)
+            return 1
+        core.add_held(self.slot, channel, -1, now_ns)
+        return 0
+
+    def _take_turns(self, source: Source, now_ns: int) -> int:
+        core, taken = self._core, 0
+        choice = Round(core, self._fairness, self.slot, source)
+        while (grant := choice.next()) is not None:
+            if grant.slot == self.slot:
+                core.add_held(self.slot, grant.channel, 1, now_ns)
+                core.start_throttles(grant.channel, now_ns)
+                source.take(grant.channel)
+                taken += 1
+            else:
+                give(core, grant, now_ns)
+        return taken
+
+    def _publish(self, source: Source, now_ns: int) -> None:
+        core, base, wanted = self._core, self._base, source.mask
+        if source.new_heads or wanted != self._published:
+            for channel in bits(wanted ^ self._published):
+                core.put_wish(self.slot, channel, bool(wanted >> channel & 1))
+            if self._fairness is Fairness.PRIORITY:
+                self._publish_keys(source, wanted)
+            order = array("H", source.order())
+            start = (base + core.layout.slot_order) * WORD
+            core.bytes[start : start + 2 * len(order)] = memoryview(order).cast("B")
+            core.words[base + Slot.WISHES] = len(order)
+            self._published = wanted
+            source.new_heads.clear()
+        core.put_bit(core.layout.waiting, self.slot, bool(wanted))
+        waiting_since = core.words[base + Slot.WAITING_SINCE_NS]
+        if bool(wanted) != bool(waiting_since):
+            core.words[base + Slot.WAITING_SINCE_NS] = now_ns if wanted else 0
+
+    def _publish_keys(self, source: Source, wanted: int) -> None:
+        for channel in source.new_heads:
+            if wanted >> channel & 1:
+                start = self._core.cell_base(self.slot, channel) + Cell.KEY
+                key: Key = source.key(channel)
+                for i, word in enumerate(key):
+                    self._core.words[start + i] = word
+
+    def throttled_until_ns(self, wanted: int) -> int | None:
+        """When the first throttle that holds up one of the `wanted` channels (a bitmap) ends; None: none does."""
+        core = self._core
+        tree = core.tree()
+        throttled = core.read_bitmap(core.layout.throttled, core.layout.channels)
+        ends = [core.not_before_ns(c) for c in bits(throttled) if tree.below[c] & wanted]
+        return min(ends, default=None)
+
+    # -- channels ----------------------------------------------------------------------------------------
+
+    def channels(self) -> list[ChannelSpec | None]:
+        """The shared channels; the position is the index that everything else uses, None one that was retired."""
+        core = self._core
+        return [read_spec(core, channel) for channel in range(len(core.tree().names))]
+
+    def add_channel(self, spec: ChannelSpec, parent: int) -> int | None:
+        """Share a channel that an ancestor's defaults make; its index, or None where the table is full."""
+        core, now_ns = self._core, time.monotonic_ns()
+        core.enter_waiting(self.slot, now_ns)
+        try:
+            found = core.tree().index.get(spec.name)
+            if found is None:
+                found = add_channel(core, spec.name, parent)
+                write_channel(core, found, spec)
+                core.words[Header.GENERATION] += 1
+        except SemaphoreError:
+            found = None
+        except BaseException:
+            core.abandon()
+            raise
+        core.leave()
+        return found
+
+    # -- what others may know ------------------------------------------------------------------------------
+
+    @property
+    def wakeup(self) -> int:
+        """The eventfd that is written when something was granted to us."""
+        return self._core.wakeups[self.slot]
+
+    def drain_wakeup(self) -> None:
+        """Empty the eventfd; the next exchange is due."""
+        self._woken = True
+        with suppress(BlockingIOError):
+            os.eventfd_read(self.wakeup)
+
+    def stamp(self, now_ns: int) -> None:
+        """Say that we are alive."""
+        self._core.words[self._base + Slot.HEARTBEAT_NS] = now_ns
+
+    def report(self, word: int, value: int) -> None:
+        """Write one of the slot's own words (layout.Slot: PENDING, RUNNING, ...)."""
+        self._core.words[self._base + word] = value
+
+    def report_pending(self, channel: int, pending: int) -> None:
+        """Write how many jobs wait directly in a channel."""
+        self._core.words[self._core.cell_base(self.slot, channel) + Cell.PENDING] = pending
+
+    def say(self, message: str) -> None:
+        """Leave a reason for `status`; '' takes it back."""
+        core, base = self._core, self._base
+        core.put_text(base + core.layout.slot_message, base + Slot.MESSAGE_LENGTH, message)

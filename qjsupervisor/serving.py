@@ -1,0 +1,365 @@
+"""Serving one database while its worker leads it: the turn of the loop of design section 4.
+
+    notifications and ended requests -> one statement that reads their rows and claims what was decided last turn
+    rows -> the backlog; claimed rows -> the dispatcher; ended requests -> judged by their row
+    the backlog and the shared table -> what may start next
+
+It holds no connection of its own and makes no decision about leading, reconnecting or stopping (worker.py). A
+DatabaseError passes through; whoever catches it calls `lost`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+from structlog.typing import FilteringBoundLogger
+
+from .backlog import Backlog
+from .database import Database, Job
+from .dispatch import Dispatcher, Ended
+from .nodes import Pending
+from .queries import MAX_UUID_CHARACTERS
+from .request import End
+from .seat import Seat
+from .states import JobState, TargetState
+
+#: Rows read in one statement.
+READ_BATCH = 400
+#: Jobs started in one turn: the table's lock is held while they are chosen.
+START_BATCH = 50
+#: Contract: never shorter.
+DEAD_AFTER_S = 10.0
+#: A job has to look dead twice, this far apart: `started` is committed a moment before its lock row is locked.
+DEAD_AGAIN_S = 1.0
+#: How often jobs that hold a permit without a request of ours are looked at.
+DEAD_CHECK_S = 2.0
+#: A job that nobody would run is set aside for so long, doubled each time.
+COOLING_S, COOLING_LIMIT_S = 1.0, 60.0
+#: Jobs whose refusal is remembered.
+MAX_REFUSED = 10_000
+
+_HOLDS = (JobState.ENQUEUED, JobState.STARTED)
+
+
+@dataclass(slots=True)
+class Cooling:
+    """A pending job that nobody ran when asked; it is not tried again before `until_s`."""
+
+    job: Pending
+    until_s: float
+
+
+class Serving:
+    """What one worker knows and does while it leads its database."""
+
+    def __init__(
+        self, database: Database, seat: Seat, backlog: Backlog, dispatcher: Dispatcher, log: FilteringBoundLogger
+    ) -> None:
+        self._database = database
+        self._seat = seat
+        self.backlog = backlog
+        self._dispatcher = dispatcher
+        self._log = log
+        self._open_uuids: dict[str, int] = {}
+        #: Ended requests whose row was not looked at yet, by uuid.
+        self._unjudged: dict[str, Ended] = {}
+        #: Rows to look at though nobody said anything about them.
+        self._look: dict[str, None] = {}
+        #: Jobs that hold a permit without a request of ours, and when they first looked dead (0: not yet).
+        self._orphans: dict[int, float] = {}
+        self._orphans_due_s = 0.0
+        self._cooling: dict[int, Cooling] = {}
+        self._attempts: dict[int, int] = {}
+        self._refused: set[int] = set()
+        self.dispatched = 0
+        self.finished = 0
+
+    # -- the turn ----------------------------------------------------------------------------------------
+
+    def turn(self, now_s: float, *, start: bool) -> bool:
+        """One turn; `start` False: nothing new is started. True if there is more to do at once."""
+        self._dispatcher.tick(now_s)
+        self._dispatcher.knock(now_s)
+        self._collect_ended()
+        self._warm_up(now_s)
+        claims, self.backlog.taken = self.backlog.taken, []
+        uuids = self._to_read()
+        if claims or uuids:
+            self._read_and_claim(claims, uuids, now_s)
+        if self._orphans and now_s >= self._orphans_due_s:
+            self._check_orphans(now_s)
+        self._exchange(now_s, start=start)
+        return bool(self.backlog.taken or self._look or self._unjudged or len(self._database.notified))
+
+    def _exchange(self, now_s: float, *, start: bool) -> None:
+        allowed = min(START_BATCH, self._dispatcher.allowance(now_s)) if start else 0
+        self.backlog.prepare(time.time_ns() // 1000, max(0, allowed))
+        backlog = self.backlog
+        if backlog.mask or backlog.changed or backlog.new_heads or self._seat.involved:
+            self._seat.exchange(backlog)
+
+    def _to_read(self) -> list[str]:
+        """Uuids of rows to read: ended requests first, then what notifications said, without what is still open.
+
+        A notification about an open request tells nothing that its end will not; but as long as the target has not
+        proved itself, that a job was started is worth knowing.
+        """
+        found = [*self._unjudged, *self._look]
+        self._look.clear()
+        curious = any(target.breaker.state is not TargetState.UP for target in self._dispatcher.targets)
+        said = self._database.notified.take(max(0, READ_BATCH - len(found)))
+        return found + [uuid for uuid in said if curious or uuid not in self._open_uuids]
+
+    def _read_and_claim(self, claims: list[int], uuids: list[str], now_s: float) -> None:
+        claimed, read = self._database.turn(claims, uuids)
+        self._send_claimed(claims, claimed)
+        ended = {}
+        for uuid in uuids:
+            end = self._unjudged.pop(uuid, None)
+            if end is not None:
+                ended[end.job_id] = end
+        not_run: list[tuple[Ended, Job]] = []
+        for job in read:
+            its_end = ended.pop(job.id, None)
+            if its_end is not None and self._judge(its_end, job):
+                not_run.append((its_end, job))
+            elif its_end is not None or not self._dispatcher.is_open(job.id):
+                self.apply(job)
+            elif job.state == JobState.STARTED:
+                self._prove(job.id)
+        for job_id in ended:  # no row any more
+            self.backlog.forget(job_id)
+        if not_run:
+            self._return(not_run, now_s)
+
+    # -- rows --------------------------------------------------------------------------------------------
+
+    def apply(self, job: Job) -> None:
+        """Put a job where its row says, unless a request of ours is open for it."""
+        if job.state == JobState.PENDING:
+            self._orphans.pop(job.id, None)
+            cooling = self._cooling.get(job.id)
+            if cooling is not None:
+                cooling.job = job.pending
+            elif not self._refuses(job):
+                self.backlog.put(job.pending)
+            return
+        if self._cooling.pop(job.id, None) is not None:
+            self.backlog.aside.discard(job.id)
+        if job.state in _HOLDS:
+            self.backlog.hold(job.id, job.channel)
+            self._orphans.setdefault(job.id, 0.0)
+            return
+        self._orphans.pop(job.id, None)
+        self._attempts.pop(job.id, None)
+        if job.state == JobState.FAILED:
+            self.backlog.fail(job.id, job.channel)
+        else:
+            self.backlog.forget(job.id)
+
+    def replace(self, backlog: Backlog) -> None:
+        """Another tree, empty; it is read next. Jobs with an open request hold their permits in it already."""
+        self.lost(time.monotonic())
+        backlog.aside = self.backlog.aside
+        self.backlog = backlog
+        self._seat.begin_again()
+
+    def after_load(self, held: list[Job], doubtful: list[int]) -> None:
+        """Everything was read: `held` hold permits; of the `doubtful`, held here, the table says otherwise."""
+        for job in held:
+            if not self._dispatcher.is_open(job.id):
+                self._orphans.setdefault(job.id, 0.0)
+        open_ids = {job_id: uuid for uuid, job_id in self._open_uuids.items()}
+        for job_id in doubtful:
+            if job_id not in open_ids:
+                self.backlog.forget(job_id)
+
+    def look_at(self, uuids: list[str]) -> None:
+        """Read these rows in the next turn."""
+        self._look.update(dict.fromkeys(uuids))
+
+    # -- requests ----------------------------------------------------------------------------------------
+
+    def _send_claimed(self, claims: list[int], claimed: list[Job]) -> None:
+        doubles = []
+        for job in claimed:
+            if job.uuid in self._open_uuids:
+                doubles.append(job)
+            else:
+                self._send(job)
+        if doubles:
+            self._database.give_back([job.id for job in doubles])
+        for job in doubles:
+            self.backlog.forget(job.id)
+            self._cool(job, time.monotonic())
+            self._log.warning("job_postponed", job_uuid=job.uuid, job_id=job.id, reason="a job of the same uuid is run")
+        got = {job.id for job in claimed}
+        for job_id in claims:
+            if job_id not in got:
+                self.backlog.forget(job_id)  # its row, if any, is among those read
+
+    def _refuses(self, job: Job) -> bool:
+        """Whether a job can never be asked for; said once."""
+        if 0 < len(job.uuid) <= MAX_UUID_CHARACTERS:
+            return False
+        self.backlog.forget(job.id)
+        if job.id not in self._refused and len(self._refused) < MAX_REFUSED:
+            self._refused.add(job.id)
+            why = f"its uuid has {len(job.uuid)} characters, not 1 to {MAX_UUID_CHARACTERS}"
+            self._log.warning("job_refused", job_uuid=job.uuid[:64], job_id=job.id, reason=why)
+        return True
+
+    def _send(self, job: Job) -> None:
+        self._open_uuids[job.uuid] = job.id
+        self.dispatched += 1
+        self._log.info("job_dispatched", job_uuid=job.uuid, channel=job.channel)
+        self._dispatcher.send(job.id, job.uuid)
+
+    def _collect_ended(self) -> None:
+        for ended in self._dispatcher.ended:
+            self._open_uuids.pop(ended.uuid, None)
+            self._unjudged[ended.uuid] = ended
+        self._dispatcher.ended.clear()
+
+    def _judge(self, ended: Ended, job: Job) -> bool:
+        """Log the end of a request and learn about its target. True: nobody ran the job, it is to be given back."""
+        outcome = ended.outcome
+        not_run = job.state == JobState.ENQUEUED
+        if not not_run:
+            self.finished += 1
+            if outcome.end is not End.UNASKED and job.state != JobState.CANCELLED and ended.target.breaker.proved():
+                self._target_is_back(ended)
+        self._log.info(
+            "job_finished" if not not_run else "job_not_run",
+            job_uuid=job.uuid,
+            state=job.state,
+            status=outcome.status,
+            reason=outcome.reason,
+            duration_s=round(ended.duration_s, 3),
+        )
+        return not_run
+
+    def _prove(self, job_id: int) -> None:
+        """A job that a request is open for was started: the target runs jobs."""
+        for target in self._dispatcher.targets:
+            if job_id in target.sent_s and target.breaker.proved():
+                self._log.info("target_recovered", url=target.url)
+                self._warm_up(math.inf)
+
+    def _return(self, not_run: list[tuple[Ended, Job]], now_s: float) -> None:
+        """Give back jobs that nobody ran, count that against their targets, and set them aside for a while."""
+        given = set(self._database.give_back([job.id for _ended, job in not_run]))
+        for ended, job in not_run:
+            self.backlog.forget(job.id)
+            if job.id not in given:
+                self.look_at([job.uuid])
+                continue
+            outcome = ended.outcome
+            connecting = outcome.end is End.UNASKED
+            reason = explain(outcome.status, outcome.reason)
+            if ended.target.breaker.failed(now_s, reason, job.id, connecting=connecting):
+                self._target_is_down(ended, now_s)
+            if connecting:
+                self.backlog.put(job.pending)
+            else:
+                self._cool(job, now_s)
+
+    def _cool(self, job: Job, now_s: float) -> None:
+        attempts = self._attempts[job.id] = self._attempts.get(job.id, 0) + 1
+        pause_s = min(COOLING_LIMIT_S, COOLING_S * 2 ** min(attempts - 1, 10))
+        self._cooling[job.id] = Cooling(job.pending, now_s + pause_s)
+        self.backlog.aside.add(job.id)
+
+    def _warm_up(self, now_s: float) -> None:
+        """Let the jobs whose time aside is over compete again."""
+        for job_id in [job_id for job_id, cooling in self._cooling.items() if cooling.until_s <= now_s]:
+            self.backlog.aside.discard(job_id)
+            self.backlog.put(self._cooling.pop(job_id).job)
+
+    def _target_is_down(self, ended: Ended, now_s: float) -> None:
+        breaker = ended.target.breaker
+        self._log.warning(
+            "target_down",
+            url=ended.target.url,
+            reason=breaker.reason,
+            retry_in_s=round(breaker.retry_at_s - now_s, 1),
+        )
+
+    def _target_is_back(self, ended: Ended) -> None:
+        self._log.info("target_recovered", url=ended.target.url)
+        self._warm_up(math.inf)
+
+    # -- jobs that look dead -------------------------------------------------------------------------------
+
+    def _check_orphans(self, now_s: float) -> None:
+        self._orphans_due_s = now_s + DEAD_CHECK_S
+        for job_id in [j for j in self._orphans if self._dispatcher.is_open(j) or not self.backlog.is_held(j)]:
+            del self._orphans[job_id]
+        dead = set(self._database.look_dead(self._orphans, DEAD_AFTER_S)) if self._orphans else set()
+        for job_id in self._orphans:
+            if job_id not in dead:
+                self._orphans[job_id] = 0.0
+            elif not self._orphans[job_id]:
+                self._orphans[job_id] = now_s
+                self._orphans_due_s = now_s + DEAD_AGAIN_S
+        certain = [job_id for job_id in dead if now_s - self._orphans[job_id] >= DEAD_AGAIN_S * 0.9]
+        if certain:
+            for job in self._database.revive(certain):
+                self._log.warning("job_found_dead", job_uuid=job.uuid, channel=job.channel, state=job.state)
+                self.apply(job)
+
+    # -- for the worker --------------------------------------------------------------------------------------
+
+    def next_deadline_s(self, now_s: float) -> float | None:
+        """When, if nothing happens before, the next turn is due (monotonic)."""
+        moments = [self._dispatcher.next_deadline_s(now_s)]
+        if self._orphans:
+            moments.append(self._orphans_due_s)
+        moments.extend(cooling.until_s for cooling in self._cooling.values())
+        wall_us = self.backlog.next_deadline_us()
+        if wall_us is not None:
+            moments.append(now_s + max(0.0, wall_us / 1e6 - time.time()))
+        throttled_ns = self._seat.throttled_until_ns(self.backlog.mask) if self.backlog.mask else None
+        if throttled_ns is not None:
+            moments.append(throttled_ns / 1e9)
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def lost(self, now_s: float) -> None:
+        """The connection is gone: what was decided and not claimed yet is undone; open requests go on."""
+        for job_id in self.backlog.taken:
+            self.backlog.forget(job_id)
+        self.backlog.taken = []
+        self._orphans.clear()
+        self._exchange(now_s, start=False)
+
+    def drain(self, now_s: float, *, connected: bool) -> None:
+        """The end: start nothing more, judge what ended, give back what nobody was asked to run.
+
+        What runs in Odoo runs on, and is counted again by the next worker.
+        """
+        for job_id in self.backlog.taken:
+            self.backlog.forget(job_id)
+        self.backlog.taken = []
+        if connected:
+            self.turn(now_s, start=False)
+            unsent = self._dispatcher.unsent()
+            if unsent:
+                self._database.give_back(unsent)
+        self._exchange(now_s, start=False)
+
+
+def explain(status: int | None, reason: str) -> str:
+    """What an answer that ran no job means, and what to do."""
+    if status is None:
+        return reason
+    if status == 404:
+        return "HTTP 404: add queue_job to server_wide_modules of this Odoo, or check that the URL is an Odoo"
+    if status == 303 or 300 <= status < 400:
+        return f"HTTP {status}: Odoo redirects, probably to its database selector: check dbfilter and db_name there"
+    if status in (401, 403):
+        return f"HTTP {status}: set http_auth_user and http_auth_password for the proxy in front of Odoo"
+    if 200 <= status < 300:
+        return f"HTTP {status}, but no job was run: does this Odoo serve this database (dbfilter, db_name)?"
+    return f"HTTP {status}: see Odoo's log"

@@ -1,0 +1,148 @@
+"""What the shared table says, for people: databases, channels, who holds what.
+
+Takes no lock and writes nothing: each word is whole, but two of them may be of two moments. Works in every process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .layout import CELL_WORDS, Cell, Channel, Flag, Slot
+from .states import TargetState
+from .tablecore import TableCore
+
+
+class SlotView(NamedTuple):
+    """One database in the table; times are of the monotonic clock, in nanoseconds, 0 = none."""
+
+    database: str
+    pid: int
+    epoch: int
+    weight: int
+    heartbeat_ns: int
+    pending: int
+    running: int
+    failed: int
+    waiting: int
+    dispatched: int
+    finished: int
+    target_state: TargetState
+    target_failures: int
+    target_retry_ns: int
+    waiting_since_ns: int
+    message: str
+
+
+class ChannelView(NamedTuple):
+    """One shared channel; capacity None = no limit of its own."""
+
+    name: str
+    capacity: int | None
+    running: int
+    pending: int
+    failed: int
+    sequential: bool
+    throttle_s: float
+    paused: bool
+    retired: bool
+    throttled_until_ns: int
+
+
+class Holder(NamedTuple):
+    """What one database has in a channel and below it."""
+
+    database: str
+    running: int
+    pending: int
+
+
+class TableReader:
+    """The reading half of the table."""
+
+    def __init__(self, core: TableCore) -> None:
+        self.core = core
+
+    @property
+    def slots(self) -> int:
+        """How many databases can have a place."""
+        return self.core.slots
+
+    def heartbeat_age_s(self, slot: int, now_ns: int) -> float:
+        """Seconds since the worker of a slot was last seen alive."""
+        return max(0, now_ns - self.core.words[self.core.slot_base(slot) + Slot.HEARTBEAT_NS]) / 1e9
+
+    def slot_view(self, slot: int) -> SlotView:
+        """What the table says of one database."""
+        core, base = self.core, self.core.slot_base(slot)
+        w = core.words[base : base + Slot.MESSAGE_LENGTH + 1].tolist()
+        return SlotView(
+            database=core.text(base + core.layout.slot_name, w[Slot.NAME_LENGTH]),
+            pid=w[Slot.PID],
+            epoch=w[Slot.EPOCH],
+            weight=w[Slot.WEIGHT],
+            heartbeat_ns=w[Slot.HEARTBEAT_NS],
+            pending=w[Slot.PENDING],
+            running=w[Slot.RUNNING],
+            failed=w[Slot.FAILED],
+            waiting=w[Slot.WAIT_DEPENDENCIES],
+            dispatched=w[Slot.DISPATCHED],
+            finished=w[Slot.FINISHED],
+            target_state=TargetState(w[Slot.TARGET_STATE]),
+            target_failures=w[Slot.TARGET_FAILURES],
+            target_retry_ns=w[Slot.TARGET_RETRY_NS],
+            waiting_since_ns=w[Slot.WAITING_SINCE_NS],
+            message=core.text(base + core.layout.slot_message, w[Slot.MESSAGE_LENGTH]),
+        )
+
+    def channel_views(self) -> list[ChannelView]:
+        """All shared channels, parents before children."""
+        tree = self.core.tree()
+        pending = [0] * len(tree.names)
+        for slot in self._occupied():
+            for channel, waiting in enumerate(self._row(slot, Cell.PENDING)):
+                if waiting:
+                    for node in tree.paths[channel]:
+                        pending[node] += waiting
+        return [self._channel_view(channel, pending[channel]) for channel in range(len(tree.names))]
+
+    def holders(self, channel_name: str) -> list[Holder]:
+        """Which databases run or wait in a channel or below it; most running first."""
+        tree = self.core.tree()
+        channel = tree.index.get(channel_name)
+        if channel is None:
+            return []
+        below = [i for i in range(len(tree.names)) if tree.below[channel] >> i & 1]
+        found = []
+        for slot in self._occupied():
+            held, pending = self._row(slot, Cell.HELD), self._row(slot, Cell.PENDING)
+            running, waiting = sum(held[i] for i in below), sum(pending[i] for i in below)
+            if running or waiting:
+                found.append(Holder(self.slot_view(slot).database, running, waiting))
+        return sorted(found, key=lambda holder: (-holder.running, -holder.pending, holder.database))
+
+    def _occupied(self) -> Iterator[int]:
+        return (s for s in range(self.slots) if self.core.words[self.core.slot_base(s) + Slot.NAME_LENGTH])
+
+    def _row(self, slot: int, word: int) -> list[int]:
+        """One word of each cell of a slot."""
+        start = self.core.cell_base(slot, 0)
+        used = len(self.core.tree().names)
+        return self.core.words[start : start + used * CELL_WORDS].tolist()[word::CELL_WORDS]
+
+    def _channel_view(self, channel: int, pending: int) -> ChannelView:
+        base = self.core.channel_base(channel)
+        w = self.core.words[base : base + Channel.NAME_LENGTH + 1].tolist()
+        flags = w[Channel.FLAGS]
+        return ChannelView(
+            name=self.core.tree().names[channel],
+            capacity=None if w[Channel.CAPACITY] < 0 else w[Channel.CAPACITY],
+            running=w[Channel.TOTAL],
+            pending=pending,
+            failed=w[Channel.FAILED],
+            sequential=bool(flags & Flag.SEQUENTIAL),
+            throttle_s=w[Channel.THROTTLE_NS] / 1e9,
+            paused=bool(flags & Flag.PAUSED),
+            retired=bool(flags & Flag.RETIRED),
+            throttled_until_ns=w[Channel.NOT_BEFORE_NS],
+        )

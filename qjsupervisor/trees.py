@@ -1,0 +1,89 @@
+"""The channel tree of one database: from the shared table, or from the database's own `queue_job_channel`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .backlog import Backlog
+from .channelspec import ROOT, ChannelSpec, parent_name
+from .errors import DatabaseUnfit
+from .seat import Seat
+from .settings import WorkerSettings
+from .states import Mode
+
+#: Channels that ancestors' defaults may make, in one database.
+MAX_MADE = 1000
+
+
+def shared_tree(settings: WorkerSettings, seat: Seat) -> Backlog:
+    """Server-wide mode: every configured channel is shared, and so are those that defaults make."""
+    specs = seat.channels()
+    shared = {spec.name: index for index, spec in enumerate(specs) if spec is not None}
+
+    def share(spec: ChannelSpec) -> int | None:
+        above = parent_name(spec.name)
+        while above not in shared:
+            above = parent_name(above or ROOT) or ROOT
+        return seat.add_channel(spec, shared[above])
+
+    known = [spec for spec in specs if spec is not None]
+    return Backlog(known, shared=shared, keep_limits=False, window=settings.window, share=share)
+
+
+def own_tree(settings: WorkerSettings, rows: list[tuple[Any, ...]]) -> Backlog:
+    """Per-database mode: only the root's overall limit is shared. `rows`: as queries.CHANNELS.
+
+    Raises DatabaseUnfit for a tree that queue_job would not accept.
+    """
+    specs = {spec.name: spec for spec in (_spec(settings, row) for row in rows)}
+    root = specs.get(ROOT) or ChannelSpec(name=ROOT, capacity=None)
+    limits = [limit for limit in (root.capacity, settings.root_capacity) if limit is not None]
+    specs[ROOT] = ChannelSpec(
+        name=ROOT,
+        capacity=min(limits, default=None),
+        sequential=root.sequential,
+        throttle_s=root.throttle_s,
+        paused=root.paused,
+        capacity_default=root.capacity_default,
+        sequential_default=root.sequential_default,
+    )
+    # Parents first; an ancestor that has no row of its own has no limit of its own.
+    for name in list(specs):
+        above = parent_name(name)
+        while above is not None and above not in specs:
+            specs[above] = ChannelSpec(name=above, capacity=None)
+            above = parent_name(above)
+    ordered = sorted(specs.values(), key=lambda spec: (spec.name.count("."), spec.name))
+    return Backlog(ordered, shared={ROOT: 0}, keep_limits=True, window=settings.window)
+
+
+def build_tree(settings: WorkerSettings, seat: Seat, rows: list[tuple[Any, ...]]) -> Backlog:
+    """The tree that goes with the mode; `rows` for the per-database mode only."""
+    return own_tree(settings, rows) if settings.mode is Mode.PER_DATABASE else shared_tree(settings, seat)
+
+
+def _spec(settings: WorkerSettings, row: tuple[Any, ...]) -> ChannelSpec:
+    name, capacity, sequential, throttle, paused, capacity_default, sequential_default = row
+    name = name or ""
+
+    def refuse(why: str) -> DatabaseUnfit:
+        return DatabaseUnfit(settings.database, f"its channel tree is invalid: channel {name!r} {why}")
+
+    if name != ROOT and not name.startswith(ROOT + "."):
+        raise refuse("is not below 'root'")
+    for label, value in (("capacity", capacity), ("throttle", throttle), ("default capacity", capacity_default)):
+        if value is not None and value < 0:
+            raise refuse(f"has a negative {label}: {value}")
+    if sequential and capacity != 1:
+        raise refuse(f"is sequential, which needs capacity 1, not {capacity or 0}")
+    if sequential_default and capacity_default not in (None, 0, 1):
+        raise refuse(f"makes sequential subchannels, which needs default capacity 1, not {capacity_default}")
+    return ChannelSpec(
+        name=name,
+        capacity=capacity or None,
+        sequential=bool(sequential),
+        throttle_s=throttle or 0,
+        paused=bool(paused),
+        capacity_default=capacity_default or None,
+        sequential_default=bool(sequential_default),
+    )

@@ -1,0 +1,79 @@
+"""The best of an ordered set, of which the rest stays in the database: memory bounded by configuration, not by backlog.
+
+Pure: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+from typing import Any, Generic, TypeVar
+
+#: Anything that sorts and is never equal to another member; keys end with the job's id.
+Item = TypeVar("Item", bound=Any)
+
+
+class Window(Generic[Item]):
+    """The smallest `limit` members of a set.
+
+    `horizon` None: the window holds all members. Otherwise it holds every member up to and including the horizon,
+    and what lies beyond it is in the database only.
+    """
+
+    __slots__ = ("horizon", "items", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.items: list[Item] = []
+        self.limit = limit
+        self.horizon: Item | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing lies beyond."""
+        return self.horizon is None
+
+    @property
+    def runs_dry(self) -> bool:
+        """Whether it is time to read what lies beyond."""
+        return self.horizon is not None and len(self.items) <= self.limit // 4
+
+    def clear(self) -> None:
+        """Hold nothing, and know of nothing beyond."""
+        self.items = []
+        self.horizon = None
+
+    def put(self, item: Item) -> Item | None:
+        """Add a member; returns the one that is not held afterwards (itself, or the worst one), or None."""
+        if self.horizon is not None and self.horizon < item:
+            return item
+        insort(self.items, item)
+        if len(self.items) <= self.limit:
+            return None
+        dropped = self.items.pop()
+        self.horizon = self.items[-1]
+        return dropped
+
+    def remove(self, item: Item) -> bool:
+        """Take a member out; False if it is not held."""
+        at = bisect_left(self.items, item)
+        if at == len(self.items) or self.items[at] != item:
+            return False
+        del self.items[at]
+        return True
+
+    def extend(self, found: Iterable[Item], horizon: Item | None) -> list[Item]:
+        """After reading the best ones afresh: add what is missing; all up to `horizon` is known now (None: all).
+
+        Returns the members that had to go for room.
+        """
+        self.items = sorted({*self.items, *found})
+        self.horizon = horizon
+        if len(self.items) <= self.limit:
+            return []
+        dropped = self.items[self.limit :]
+        del self.items[self.limit :]
+        self.horizon = self.items[-1]
+        return dropped
