@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+_WIDTH_OF_A_PIPE = 10_000
 #: Colour of a cell by the word in it; what is not here stays plain.
 _STYLES = {
     "ready": "green", "up": "green", "ok": "green", "would run": "green", "runs": "green", "done": "green",
@@ -53,10 +54,14 @@ def duration(value: float | None) -> str:
 
 
 def console() -> Console:
-    """A console on standard output that reads no markup and guesses no highlights in what it prints."""
+    """A console on standard output that reads no markup and guesses no highlights in what it prints.
+
+    What goes into a file or a pipe is not folded to a width: one row is one line.
+    """
     from rich.console import Console
 
-    return Console(markup=False, highlight=False, emoji=False, soft_wrap=False)
+    width = None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE
+    return Console(markup=False, highlight=False, emoji=False, width=width)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:

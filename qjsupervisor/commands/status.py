@@ -90,7 +90,7 @@ def _databases(status: Mapping[str, Any]) -> RenderableType:
         ">failed",
         ">dispatched",
         ">restarts",
-        ">heartbeat",
+        ">seen",
     )
     keys = ("name", "state", "pending", "running", "failed", "dispatched", "restarts")
     return table(
@@ -109,7 +109,7 @@ def _reasons(status: Mapping[str, Any]) -> RenderableType:
         for view in status.get("databases", ())
         if view.get("last_error")
     )
-    return table("Last errors", ("database", "when", "*reason"), rows)
+    return table("Last errors", ("*database", "when", "*reason"), rows)
 
 
 def _ago(age_s: float | None) -> str:

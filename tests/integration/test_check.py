@@ -217,7 +217,6 @@ def test_table_for_people(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
     one = database("evil\x1b[2J[bold]")
     path = tmp_path / "odoo.conf"
     path.write_text(odoo_conf(postgres, odoo.port, sections={"qjsupervisor": {"control_socket": str(tmp_path / "s")}}))

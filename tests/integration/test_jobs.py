@@ -34,7 +34,6 @@ def run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Run:
     """run("jobs", "db", channels=...) -> (exit status, stdout, stderr)."""
-    monkeypatch.setenv("COLUMNS", "250")
 
     def command(*arguments: str, sections: Mapping[str, Any] | None = None, **conf: Any) -> tuple[int, str, str]:
         own = {"qjsupervisor": {"control_socket": str(tmp_path / "control.sock")}, **(sections or {})}
