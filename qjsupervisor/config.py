@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ __all__ = ["Config", "ConnectionSettings", "DatabaseName", "TargetSettings", "Wo
 
 T = TypeVar("T")
 
+_PREFIX = "QJSUPERVISOR_"
 #: What Kubernetes puts into the environment of every pod beside a Service named 'qjsupervisor'.
 _KUBERNETES = re.compile(r"QJSUPERVISOR_(SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_.*)")
 
@@ -87,29 +88,30 @@ class Sources:
         names = [option.name for option in OPTIONS]
         for name in self.argv:
             if name not in ("config", *names):
-                raise ConfigError(name, f"--{name.replace('_', '-')}: no such option{_allowed(name, names)}")
+                raise ConfigError(name, f"--{name.replace('_', '-')}: no such option{_instead(name, names)}")
         for key in self.file.keys(OWN):
             if key not in names:
                 raise ConfigError(key, f"{self.file.path}: [{OWN}] {shown(key)}: {_unknown_key(key, names)}")
-        variables = [str(option.variable) for option in OPTIONS]
         for name in self.environ:
-            if name.startswith("QJSUPERVISOR_") and name not in variables and not _KUBERNETES.fullmatch(name):
-                raise ConfigError(
-                    name, f"environment variable {shown(name)}: no such option{_allowed(name, variables)}"
-                )
+            key = name.removeprefix(_PREFIX)
+            if key == name or key in map(str.upper, names) or _KUBERNETES.fullmatch(name):
+                continue
+            instead = _instead(key.lower(), names, lambda known: _PREFIX + known.upper())
+            raise ConfigError(name, f"environment variable {shown(name)}: no such option{instead}")
 
 
 def _unknown_key(key: str, names: list[str]) -> str:
     if any(key == option.name for option in QUEUE_JOB_OPTIONS):
         return f"belongs to section [{QUEUE_JOB}]"
-    return f"no such option{_allowed(key, names)}"
+    return f"no such option{_instead(key, names)}"
 
 
-def _allowed(name: str, names: Iterable[str]) -> str:
-    """What may stand there instead: the near ones, or all of them."""
-    names = list(names)
-    near = difflib.get_close_matches(name, names, n=2, cutoff=0.75)
-    return f"; did you mean {' or '.join(near)}?" if near else f"; allowed: {', '.join(names)}"
+def _instead(name: str, names: list[str], written: Callable[[str], str] = str) -> str:
+    """What may stand there: the name that was probably meant, or all of them."""
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    if near:
+        return f"; did you mean {written(near[0])}?"
+    return f"; allowed: {', '.join(map(written, names))}"
 
 
 def _build(sources: Sources) -> Config:

@@ -77,18 +77,20 @@ def _home() -> str:
 
 def _text(path: str, named_by: str) -> str:
     try:
-        with open(path, encoding="utf-8-sig") as stream:
-            return stream.read()
+        with open(path, "rb") as stream:
+            content = stream.read()
     except OSError as error:
         raise ConfigError(
             "config",
             f"{shown(path, 300)}, from {named_by}, cannot be read: {error.strerror or error}; "
             "name a readable Odoo configuration file with --config or $ODOO_RC",
         ) from error
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(
-            "config", f"{shown(path, 300)}: byte {error.start} is not UTF-8; save the file as UTF-8"
-        ) from error
+        line = content.count(b"\n", 0, error.start) + 1
+        # Not "from error", which carries the whole file.
+        raise ConfigError("config", f"{shown(path, 300)}: line {line} is not UTF-8; save the file as UTF-8") from None
 
 
 def _parse(text: str, path: str) -> configparser.RawConfigParser:

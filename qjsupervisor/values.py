@@ -69,8 +69,7 @@ def duration_in(low_s: float, high_s: float) -> Parser[float]:
         match = _DURATION.fullmatch(text.strip())
         if match is None:
             raise ValueError(
-                f"{shown(text)} is not a duration; allowed: seconds, or a number with s, m, h or d"
-                f"{comment_hint(text)}"
+                f"{shown(text)} is not a duration; allowed: seconds, or a number with s, m, h or d{comment_hint(text)}"
             )
         seconds = float(match[1]) * _UNITS_S[match[2]]
         if not low_s <= seconds <= high_s:
@@ -87,9 +86,7 @@ def optional_duration_in(low_s: float, high_s: float) -> Parser[float | None]:
     def parse(text: str) -> float | None:
         seconds = bounded(text)
         if 0 < seconds < low_s:
-            raise ValueError(
-                f"{seconds:g} s is out of range; allowed: 0 (no limit), {low_s:g} to {high_s:g} s"
-            )
+            raise ValueError(f"{seconds:g} s is out of range; allowed: 0 (no limit), {low_s:g} to {high_s:g} s")
         return seconds or None
 
     return parse
@@ -178,9 +175,12 @@ def split_port(text: str) -> tuple[str, int | None]:
     """'host', 'host:8069', '::1', '[::1]:8069' -> host as in a URL, port if there is one."""
     text = text.strip()
     name, colon, port = text.rpartition(":")
-    if not colon or (":" in name and not name.endswith("]")):
+    if not colon or "/" in text or (":" in name and not name.endswith("]")):
         return host(text), None
-    return host(name), integer_in(1, 65535)(port)
+    try:
+        return host(name), integer_in(1, 65535)(port)
+    except ValueError as error:
+        raise ValueError(f"{shown(text)}: {error}") from None
 
 
 def address(text: str) -> tuple[str, int]:
@@ -214,6 +214,4 @@ def readable_file(text: str) -> str:
         with open(result, "rb"):
             return result
     except OSError as error:
-        raise ValueError(
-            f"{shown(result)} cannot be read ({error.strerror}); allowed: a readable file"
-        ) from None
+        raise ValueError(f"{shown(result)} cannot be read ({error.strerror}); allowed: a readable file") from None

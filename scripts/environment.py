@@ -1,9 +1,9 @@
 """The virtual environment that scripts/demo, scripts/test and scripts/check run in.
 
-Standard library only; run by any Python >= 3.10, by `setup-env`. Prints the path of the environment's Python, all
-else goes to standard error. It is `.venv` in the checkout; where that is not ours to write (another user's
-checkout, a read-only one, a `.venv` of somebody's own making), a directory of our own in the cache. Made once: a stamp tells what it was made from.
-Two runs at once wait for each other.
+Standard library only; run by any Python >= 3.10, by `setup-env`. Prints the path of the environment's Python,
+all else goes to standard error. It is `.venv` in the checkout; where that is not ours to write (another user's
+checkout, a read-only one, a `.venv` of somebody's own making), a directory of our own in the cache. It is made
+once: a stamp tells what it was made from. Two runs at once wait for each other.
 """
 
 from __future__ import annotations
@@ -204,8 +204,12 @@ def install(place: Path, extras: list[str]) -> None:
     pip = [str(place / "bin" / "python"), "-I", "-m", "pip", "install", "--quiet", "--use-pep517"]
     command = [*pip, "--editable", f"{project}[{','.join(extras)}]"]
     environment = {**os.environ, "PIP_USER": "no", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    if subprocess.run(command, env=environment, stdout=sys.stderr, check=False).returncode != 0:
-        raise CannotSetUp("pip could not install what is needed; its reason stands above, try again when it is gone")
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode != 0:
+        print(done.stdout, file=sys.stderr)
+        raise CannotSetUp("pip could not install what is needed; its reason stands above")
 
 
 def works(command: Sequence[str]) -> bool:

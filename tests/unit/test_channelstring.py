@@ -1,0 +1,125 @@
+"""The channel string: queue_job's own examples, its odd corners, and what is wrong."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qjsupervisor.channelspec import ChannelSpec, parent_name
+from qjsupervisor.channelstring import checked, complete_tree, inherited, parse_channels
+
+
+def spec(name: str, capacity: int | None, **more: bool | int) -> ChannelSpec:
+    return ChannelSpec(name=name, capacity=capacity, **more)  # type: ignore[arg-type]  # keywords of several types
+
+
+@pytest.mark.parametrize(
+    ("text", "tree"),
+    [
+        ("root", [spec("root", 1)]),
+        ("root:4", [spec("root", 4)]),
+        ("root:4,root.sub:2", [spec("root", 4), spec("root.sub", 2)]),
+        ("sub:2", [spec("root", 1), spec("root.sub", 2)]),
+        ("sub", [spec("root", 1), spec("root.sub", 1)]),
+        ("root:4\nroot.sub:2", [spec("root", 4), spec("root.sub", 2)]),
+        (" root : 4 ,\n ,, foo bar : 1 : throttle = 3 ,", [spec("root", 4), spec("root.foo bar", 1, throttle_s=3)]),
+        ("\nroot:4\n\n  sub:2\n", [spec("root", 4), spec("root.sub", 2)]),
+        (" , ", [spec("root", 1)]),
+        ("root:0", [spec("root", 0)]),
+        ("root:4,sub:0", [spec("root", 4), spec("root.sub", None)]),
+        ("root:4,s:1:sequential", [spec("root", 4), spec("root.s", 1, sequential=True)]),
+        ("root:4,s:1:sequential=true:paused", [spec("root", 4), spec("root.s", 1, sequential=True, paused=True)]),
+        ("root:4,s:2:sequential=False:paused=no", [spec("root", 4), spec("root.s", 2)]),
+        ("root:4:paused", [spec("root", 4, paused=True)]),
+        ("root:4,s:throttle=2", [spec("root", 4), spec("root.s", None, throttle_s=2)]),
+        ("root:4,s:sequential_default", [spec("root", 4), spec("root.s", None, sequential_default=True)]),
+        ("root:4,s:3:capacity_default=2", [spec("root", 4), spec("root.s", 3, capacity_default=2)]),
+        ("root:4:capacity_default=0", [spec("root", 4)]),
+        ("sub:2,root:4", [spec("root", 4), spec("root.sub", 2)]),
+    ],
+)
+def test_reads(text: str, tree: list[ChannelSpec]) -> None:
+    assert list(parse_channels(text)) == tree
+
+
+def test_what_lies_between_is_there_with_its_parents_defaults() -> None:
+    tree = parse_channels("a.b.c:1, root:4:capacity_default=3")
+    assert tree == (
+        spec("root", 4, capacity_default=3),
+        spec("root.a", 3),
+        spec("root.a.b", None),
+        spec("root.a.b.c", 1),
+    )
+
+
+def test_configured_parent_behind_its_child_is_no_gap() -> None:
+    assert parse_channels("root:4,a.b:2,a:3") == (spec("root", 4), spec("root.a", 3), spec("root.a.b", 2))
+
+
+def test_sequential_default_makes_one_at_a_time() -> None:
+    parent = spec("root", 4, sequential_default=True, capacity_default=3)
+    assert inherited("root.x", parent) == spec("root.x", 1, sequential=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("root:bogus", ["'root:bogus'", "'bogus'", "capacity"]),
+        ("root:4,:2", ["':2'", "name is missing"]),
+        ("root:-1", ["'root:-1'", "out of range", "0 to"]),
+        ("root:1000001", ["out of range", "1000000"]),
+        ("root:4_0", ["'4_0'", "not a whole number"]),
+        ("root:٤", ["not a whole number"]),
+        ("root:4 ; comment", ["'root:4 ; comment'", "line of its own"]),
+        ("root:paused", ["root's capacity is missing"]),
+        ("root:", ["'root:'", "capacity"]),
+        ("root:4,sub:", ["'sub:'", "capacity"]),
+        ("root:4,seq:2:sequential", ["'seq:2:sequential'", "needs capacity 1", "has capacity 2"]),
+        ("root:4,seq:sequential", ["'seq:sequential'", "needs capacity 1", "no capacity"]),
+        ("root:4,sub:1:sequentail", ["'sequentail'", "did you mean sequential?"]),
+        ("root:4,sub:1:k=v", ["'k'", "allowed", "throttle"]),
+        ("root:4,sub:1:throttle", ["throttle", "not a whole number"]),
+        ("root:4,sub:1:throttle=1.5", ["throttle", "'1.5'"]),
+        ("root:4,sub:1:throttle=-1", ["throttle", "out of range"]),
+        ("root:4,sub:1:throttle=1=2", ["throttle", "'1=2'"]),
+        ("root:4:capacity_default=bogus", ["capacity_default", "'bogus'"]),
+        ("root:4,sub:1:paused=maybe", ["paused", "'maybe'", "yes"]),
+        ("root:4,sub:1:paused:paused", ["paused is given twice"]),
+        ("root:4,sub:1:", ["'sub:1:'"]),
+        ("root:4,root:5", ["'root:5'", "twice"]),
+        ("root:4,sub:1,root.sub:1", ["'root.sub:1'", "twice"]),
+        ("root:4,a..b:1", ["'a..b:1'", "single dots"]),
+        ("root:4,.a:1", ["single dots"]),
+        ("root:4,root.:1", ["single dots"]),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, parts: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"^entry ") as raised:
+        parse_channels(text)
+    for part in parts:
+        assert part in str(raised.value)
+
+
+def test_error_is_one_short_line() -> None:
+    with pytest.raises(ValueError, match="entry") as raised:
+        parse_channels("root:4,a\x1b[31m" + "x" * 5000 + ":bogus\t1")
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 500
+
+
+@given(st.text(alphabet="ab.,:= \n14root-seqntial", max_size=40))
+def test_any_text_is_a_tree_or_an_error_of_one_line(text: str) -> None:
+    try:
+        tree = parse_channels(text)
+    except ValueError as error:
+        tree, problem = (), str(error)
+    else:
+        problem = ""
+    assert bool(tree) != bool(problem)
+    assert problem.isprintable()
+    assert not tree or tree[0].name == "root"
+    for place, channel in enumerate(tree[1:], start=1):
+        assert parent_name(channel.name) in [above.name for above in tree[:place]]
+        assert channel == checked(channel)
+    assert not tree or complete_tree({channel.name: channel for channel in tree}) == tree
