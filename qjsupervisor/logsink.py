@@ -17,6 +17,7 @@ import stat
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 
 #: What is no fault of the configuration and may pass: a full disk, no descriptors.
 _PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO, errno.EINTR})
@@ -25,6 +26,7 @@ _STDOUT = 1
 _PIPE_BYTES = 1 << 20
 
 Write = Callable[[bytes], int]
+Release = Callable[[], None]
 #: (lines lost, reason) -> the line that says so.
 Report = Callable[[int, str], bytes]
 
@@ -46,11 +48,12 @@ class LogSink:
         self._reason = ""
         #: The end of a line of which the beginning is written already.
         self._rest = b""
-        self._fd: int | None = None
+        self._release: Release = _nothing
+        #: Device and inode of the open file.
         self._identity: tuple[int, int] | None = None
         self._write: Write = _write_nowhere
         if path is None:
-            self._write, self._fd = _standard_output()
+            self._write, self._release = _standard_output()
         else:
             try:
                 self._open(path)
@@ -86,10 +89,8 @@ class LogSink:
     def close(self) -> None:
         """Let go of the file; for a sink that another one replaces."""
         with self._lock:
-            self._write = _write_nowhere
-            if self._fd is not None:
-                os.close(self._fd)
-            self._fd = self._identity = None
+            self._release()
+            self._write, self._release, self._identity = _write_nowhere, _nothing, None
 
     def forget(self) -> None:
         """In a forked child: what is half written or lost is the parent's to finish and to report."""
@@ -98,6 +99,9 @@ class LogSink:
 
     def _put(self, data: bytes) -> bool:
         """Whether the data is written, or at least begun; then `_rest` holds what is to come."""
+        if self._write is _write_nowhere:
+            self._reason = self._reason or "it is not open"
+            return False
         try:
             if self._rest:
                 self._rest = self._rest[self._write(self._rest) :]
@@ -133,10 +137,9 @@ class LogSink:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
         fd = os.open(path, flags, 0o640)
         status = os.fstat(fd)
-        old, self._fd, self._identity = self._fd, fd, (status.st_dev, status.st_ino)
-        self._write = _writer(fd)
-        if old is not None:
-            os.close(old)
+        self._release()
+        self._write, self._release = _writer(fd), partial(os.close, fd)
+        self._identity = status.st_dev, status.st_ino
 
 
 def _writer(fd: int) -> Write:
@@ -147,27 +150,31 @@ def _writer(fd: int) -> Write:
 
 
 def _write_nowhere(_data: bytes) -> int:
-    raise OSError(errno.EBADF, "nowhere to write to")
+    raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
-def _standard_output() -> tuple[Write, int | None]:
-    """A way to write to standard output that does not block, and the descriptor that it needs, if any."""
+def _nothing() -> None:
+    """To release what needs no release."""
+
+
+def _standard_output() -> tuple[Write, Release]:
+    """A way to write to standard output that does not block, whatever it is, and how to end it."""
     try:
         kind = os.fstat(_STDOUT).st_mode
     except OSError:
-        return _write_nowhere, None
+        return _write_nowhere, _nothing
     if stat.S_ISREG(kind):
-        return _writer(_STDOUT), None
+        return _writer(_STDOUT), _nothing
     if stat.S_ISSOCK(kind):
-        return _socket_writer(_STDOUT), None
+        return _socket_writer(_STDOUT)
     try:
         fd = os.open(f"/proc/self/fd/{_STDOUT}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
         # Another user's pipe may be written to, but not opened: ask first.
-        return _guarded_writer(_STDOUT), None
+        return _guarded_writer(_STDOUT), _nothing
     if stat.S_ISFIFO(kind):
         _enlarge(fd)
-    return _writer(fd), fd
+    return _writer(fd), partial(os.close, fd)
 
 
 def _enlarge(fd: int) -> None:
@@ -178,14 +185,14 @@ def _enlarge(fd: int) -> None:
         pass  # a limit of the system or of the user: then it stays as it is
 
 
-def _socket_writer(fd: int) -> Write:
+def _socket_writer(fd: int) -> tuple[Write, Release]:
     """systemd's journal is a socket: it knows a write without blocking."""
     peer = socket.socket(fileno=os.dup(fd))
 
     def write(data: bytes) -> int:
         return peer.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
-    return write
+    return write, peer.close
 
 
 def _guarded_writer(fd: int) -> Write:

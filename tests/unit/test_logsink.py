@@ -1,0 +1,198 @@
+"""The place where lines go, when it is ill."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from qjsupervisor import logsink
+from qjsupervisor.logsink import LogSink
+
+
+def report(lost: int, reason: str) -> bytes:
+    return f"lost {lost}: {reason}\n".encode()
+
+
+@contextmanager
+def stdout_is(fd: int) -> Iterator[None]:
+    """Let descriptor 1 be another one for a while."""
+    kept = os.dup(1)
+    os.dup2(fd, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    yield read, write
+    os.close(write)
+    with suppress(OSError):  # one test closes this end
+        os.close(read)
+
+
+def read_all(fd: int) -> bytes:
+    data = b""
+    while True:
+        try:
+            part = os.read(fd, 1 << 20)
+        except BlockingIOError:
+            return data
+        if not part:
+            return data
+        data += part
+
+
+def test_reader_that_stands_still_stops_nobody(pipe: tuple[int, int]) -> None:
+    read, write = pipe
+    line = b"x" * 999 + b"\n"
+    with stdout_is(write):
+        sink = LogSink(None, report)
+        while not sink.lost_in_all:
+            sink.write(line)
+        sink.write(line)
+        full = read_all(read)
+        assert set(full.split(b"\n")) == {line[:-1], b""}
+        sink.write(b"back\n")
+        sink.close()
+    assert read_all(read) == b"lost 2: Resource temporarily unavailable\nback\n"
+
+
+def test_pipe_that_only_its_owner_may_open_is_asked_first(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, write = pipe
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with stdout_is(write):
+        monkeypatch.setattr(logsink.os, "open", refuse)
+        sink = LogSink(None, report)
+        monkeypatch.undo()
+        while not sink.lost_in_all:
+            sink.write(b"y" * 999 + b"\n")
+        read_all(read)
+        sink.write(b"back\n")
+    assert read_all(read).endswith(b"lost 1: Resource temporarily unavailable\nback\n")
+
+
+def test_the_other_owners_of_the_pipe_still_block(pipe: tuple[int, int]) -> None:
+    _, write = pipe
+    with stdout_is(write):
+        sink = LogSink(None, report)
+        sink.write(b"line\n")
+        assert os.get_blocking(1)
+        sink.close()
+
+
+def test_closed_pipe(pipe: tuple[int, int]) -> None:
+    read, write = pipe
+    with stdout_is(write):
+        sink = LogSink(None, report)
+        os.close(read)
+        sink.write(b"line\n")
+        sink.write(b"line\n")
+        sink.close()
+    assert sink.lost_in_all == 2
+
+
+def test_socket_as_standard_output() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, stdout_is(theirs.fileno()):
+        sink = LogSink(None, report)
+        sink.write(b"line\n")
+        assert ours.recv(100) == b"line\n"
+        while not sink.lost_in_all:
+            sink.write(b"z" * 999 + b"\n")
+        sink.close()
+
+
+def test_no_standard_output() -> None:
+    kept = os.dup(1)
+    os.close(1)
+    try:
+        sink = LogSink(None, report)
+        sink.write(b"line\n")
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+    assert sink.lost_in_all == 1
+
+
+def test_full_disk_when_it_is_opened_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(logsink.os, "open", full)
+    sink = LogSink(str(tmp_path / "log"), report)
+    sink.write(b"lost\n")
+    monkeypatch.undo()
+    sink.write(b"back\n")
+    assert (tmp_path / "log").read_bytes() == b"lost 1: No space left on device\nback\n"
+    sink.close()
+
+
+def test_line_that_was_begun_is_finished_first(tmp_path: Path) -> None:
+    sink = LogSink(str(tmp_path / "log"), report)
+    works = sink._write
+    sink._write = lambda data: works(data[:4])
+    sink.write(b"0123456789\n")
+    assert (tmp_path / "log").read_bytes() == b"0123"
+    sink._write = works
+    sink.write(b"next\n")
+    assert (tmp_path / "log").read_bytes() == b"0123456789\nnext\n"
+    assert sink.lost_in_all == 0
+    sink.close()
+
+
+def test_new_file_has_no_access_for_others(tmp_path: Path) -> None:
+    LogSink(str(tmp_path / "log"), report).close()
+    assert (tmp_path / "log").stat().st_mode & 0o007 == 0
+
+
+def test_file_that_cannot_be_opened_again_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    sink = LogSink(str(folder / "log"), report)
+    folder.rename(tmp_path / "moved")
+    sink.write(b"line\n")
+    sink.reopen()
+    sink.write(b"line\n")
+    assert (tmp_path / "moved" / "log").read_bytes() == b"line\nline\n"
+    assert sink.lost_in_all == 0
+    sink.close()
+
+
+def test_reopen_in_a_handler_that_interrupted_a_write(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    sink = LogSink(str(path), report)
+    with sink._lock:
+        sink.reopen()
+    path.unlink()
+    sink.write(b"line\n")
+    assert path.read_bytes() == b"line\n"
+    sink.close()
+
+
+def test_child_forgets_what_is_its_parents_to_report(tmp_path: Path) -> None:
+    sink = LogSink(str(tmp_path / "log"), report)
+    works = sink._write
+    sink._write = lambda data: works(data[:2])
+    sink.write(b"line\n")
+    sink._write = works
+    sink._lock.acquire()
+    sink.forget()
+    sink.write(b"child\n")
+    assert (tmp_path / "log").read_bytes() == b"lichild\n"
+    sink.close()
