@@ -15,8 +15,10 @@ from ..explain import seconds
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 _WIDTH_OF_A_PIPE = 10_000
+_NARROWEST = 10
 #: Colour of a cell by the word in it; what is not here stays plain.
 _STYLES = {
     "ready": "green", "up": "green", "ok": "green", "would run": "green", "runs": "green", "done": "green",
@@ -65,25 +67,35 @@ def console() -> Console:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A table; a column whose name starts with '>' is for numbers, one with '*' may wrap."""
+    """A table; a column whose name starts with '>' is for numbers, one with '*' may be folded."""
     from rich import box
     from rich.table import Table
 
-    result = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        wraps = column.startswith("*")
+    cells = [[cell(value) for value in row] for row in rows]
+    result = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    for index, column in enumerate(columns):
+        name, folds = column.lstrip(">*"), column.startswith("*")
+        longest = max([len(name), *(row[index].cell_len for row in cells)])
         result.add_column(
-            column.lstrip(">*"),
+            name,
             justify="right" if column.startswith(">") else "left",
-            no_wrap=not wraps,
-            overflow="fold" if wraps else "ellipsis",
+            no_wrap=not folds,
+            overflow="fold" if folds else "ellipsis",
+            min_width=min(longest, _NARROWEST) if folds else longest,
         )
-    for row in rows:
-        result.add_row(*(cell(value) for value in row))
+    for row in cells:
+        result.add_row(*row)
     return result
 
 
-def cell(value: object) -> Any:
+def cell(value: object) -> Text:
     """One escaped cell: None is '-', a word of ours has its colour."""
     from rich.text import Text
 

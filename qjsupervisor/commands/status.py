@@ -83,12 +83,12 @@ def _headline(status: Mapping[str, Any]) -> str:
 
 def _databases(status: Mapping[str, Any]) -> RenderableType:
     columns = (
-        "database",
+        "*database",
         "state",
         ">pending",
         ">running",
         ">failed",
-        ">dispatched",
+        ">sent",
         ">restarts",
         ">seen",
     )
