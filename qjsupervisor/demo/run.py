@@ -1,0 +1,182 @@
+"""`qjsupervisor demo`: the real supervisor at work on a throw-away PostgreSQL and a stand-in Odoo.
+
+Everything it starts is its child and dies with it, kill -9 included; everything it writes lies in the
+cluster's directory, which the caretaker removes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+from psycopg2 import extensions
+
+from . import outcome, schema, work
+from .postgres import ThrowawayPostgres
+from .processes import DemoError, end, last_lines, spawn
+from .standin import StandIn, module_environment
+from .view import View
+
+_LOOK_AGAIN_S = 0.2
+#: It takes about 20 s; a slow machine may take its time.
+_LONGEST_S = 120.0
+#: More than the root's capacity: it is the supervisor that must hold jobs back, not Odoo.
+_ODOO_WORKERS = 12
+_TEMPLATE = "demo_template"
+#: What would configure the supervisor besides our file.
+_FOREIGN_ENVIRONMENT = ("ODOO_", "QJSUPERVISOR_", "PG")
+
+_CONF = """\
+[options]
+db_host = {host}
+db_port = {port}
+db_user = {user}
+db_password = {password}
+
+[queue_job]
+channels = {channels}
+host = {odoo_host}
+port = {odoo_port}
+
+[qjsupervisor]
+log_level = info
+"""
+
+Connections = Mapping[str, extensions.connection]
+
+
+def run() -> int:
+    """Show it; the exit status: 0 if every job came out as it must, else 1, with the reasons printed."""
+    with _ended_by_signals(), View() as view:
+        view.say("Starting PostgreSQL and a stand-in Odoo, making three databases ...")
+        with ThrowawayPostgres() as postgres, StandIn(postgres, workers=_ODOO_WORKERS) as odoo:
+            return _show(view, postgres, odoo)
+
+
+def _show(view: View, postgres: ThrowawayPostgres, odoo: StandIn) -> int:
+    with ExitStack() as stack:
+        connections = {name: stack.enter_context(closing(_database(postgres, name))) for name in work.DATABASES}
+        supervisor = stack.enter_context(Supervisor(postgres, odoo))
+        view.say(f"PostgreSQL on port {postgres.port}, Odoo at {odoo.url}, databases {', '.join(work.DATABASES)}")
+        view.say(f"qjsupervisor start --config {supervisor.conf}  (channels {work.CHANNELS})")
+        todo = work.Work(connections)
+        late = _watch(view, supervisor, todo, connections)
+        stats = odoo.stats()
+        view.summary(work.counts(connections), stats)
+        reasons = [*late, *outcome.findings(todo, connections, stats), *supervisor.stop()]
+        return _verdict(view, reasons, len(todo.batches))
+
+
+def _verdict(view: View, reasons: list[str], jobs: int) -> int:
+    for reason in reasons:
+        view.say(f"WRONG: {reason}")
+    if not reasons:
+        view.say(f"All {jobs} jobs came out as they should; the supervisor stopped with exit status 0.")
+    return 1 if reasons else 0
+
+
+def _watch(view: View, supervisor: Supervisor, todo: work.Work, connections: Connections) -> list[str]:
+    """Put the work in and show how it goes, until all is over; what there is to complain about."""
+    begin_s = time.monotonic()
+    while True:
+        now_s = time.monotonic() - begin_s
+        for batch in todo.put_due(now_s):
+            if batch.at_s:
+                view.say(f"{now_s:5.1f} s  {batch.database}: {batch.count} more jobs: {batch.about}")
+        seen = work.counts(connections)
+        view.progress(now_s, seen)
+        if todo.is_all_in() and work.is_over(seen):
+            return []
+        if now_s > _LONGEST_S:
+            return [f"not over after {_LONGEST_S:.0f} s; the supervisor's log ends with:\n{supervisor.tail()}"]
+        supervisor.wait(_LOOK_AGAIN_S)
+
+
+def _database(postgres: ThrowawayPostgres, name: str) -> extensions.connection:
+    """Make one database, all from the same template, and a session in it."""
+    if name == work.DATABASES[0]:
+        postgres.create_database(_TEMPLATE)
+        with closing(postgres.connect(_TEMPLATE)) as connection:
+            schema.install(connection)
+        postgres.make_template(_TEMPLATE)
+    postgres.create_database(name, _TEMPLATE)
+    return postgres.connect(name)
+
+
+class Supervisor:
+    """The real command as a child process; as a context manager it is ended whatever happens."""
+
+    def __init__(self, postgres: ThrowawayPostgres, odoo: StandIn) -> None:
+        folder = postgres.root / "demo"
+        folder.mkdir(mode=0o700)
+        self.conf = folder / "odoo.conf"
+        self._log = folder / "supervisor.log"
+        self.conf.touch(mode=0o600)
+        self.conf.write_text(
+            _CONF.format(
+                host=postgres.host,
+                port=postgres.port,
+                user=postgres.user,
+                password=postgres.password,
+                channels=work.CHANNELS,
+                odoo_host=odoo.host,
+                odoo_port=odoo.port,
+            )
+        )
+        self._process = self._spawned(folder)
+
+    def _spawned(self, folder: Path) -> subprocess.Popen[bytes]:
+        kept = {name: text for name, text in os.environ.items() if not name.startswith(_FOREIGN_ENVIRONMENT)}
+        with self._log.open("ab") as log:
+            return spawn(
+                [sys.executable, "-m", "qjsupervisor", "start", "--config", str(self.conf)],
+                death_signal=signal.SIGTERM,
+                output=log,
+                errors=log,
+                env=module_environment({**kept, "RUNTIME_DIRECTORY": str(folder)}),
+            )
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        end(self._process, signal.SIGTERM, grace_s=15.0)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass; DemoError as soon as the supervisor ends, which it should not."""
+        try:
+            status = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return
+        raise DemoError(f"the supervisor ended with exit status {status}:\n{self.tail()}")
+
+    def stop(self) -> Iterator[str]:
+        """SIGTERM; complains unless it exits 0."""
+        status = end(self._process, signal.SIGTERM, grace_s=15.0)
+        if status:
+            yield f"the supervisor stopped with exit status {status}:\n{self.tail()}"
+
+    def tail(self) -> str:
+        return last_lines(self._log)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP unwind as Ctrl-C does, so that everything is cleaned up on the way out."""
+
+    def unwind(signum: int, _frame: object) -> None:
+        sys.exit(128 + signum)
+
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    former = [signal.signal(signum, unwind) for signum in signals]
+    try:
+        yield
+    finally:
+        for signum, handler in zip(signals, former, strict=True):
+            signal.signal(signum, handler)
