@@ -205,11 +205,11 @@ class Fleet:
             self._end_stuck_owner(now_ns)
         for worker in list(self.workers.values()):
             if worker.child is None:
+                self._give_up(worker, now_s)
                 self._spawn(worker, now_s)
             elif watch or worker.next_deadline_s() <= now_s:
                 age_s = self._seams.table.heartbeat_age_s(worker.slot, now_ns)
                 worker.step(now_s, age_s if now_s >= self._amnesty_s else 0.0)
-            self._give_up(worker, now_s)
 
     def next_deadline_s(self) -> float:
         """When step() has something to do."""
@@ -271,11 +271,11 @@ class Fleet:
 
     def _give_up(self, worker: WorkerProcess, now_s: float) -> None:
         """Give its permits back where nobody could read its database for too long; only while no process
-        could be about to read it."""
+        could be about to read it, and once."""
         since_s = worker.unread_since_s
-        if since_s is None or worker.child is not None or now_s < since_s + GIVE_UP_S or worker.slot in self.chores:
+        if since_s is None or now_s < since_s + GIVE_UP_S or worker.slot in self.chores:
             return
-        worker.unread_since_s = None
+        worker.unread_since_s = math.inf
         slot = worker.slot
         self._log.error(
             "permits_given_up",

@@ -77,7 +77,8 @@ class WorkerProcess:
         self.pipe_ended = False
         #: When a worker without a process is due to be spawned.
         self.due_s = 0.0
-        #: Since which death no new life has read the database; None while one has, and before the first death.
+        #: Since which death no new life has read the database; None while one has, and before the first death;
+        #: infinity once its permits were given up.
         self.unread_since_s: float | None = None
         self._policy = policy or RestartPolicy()
         self._restart_wanted = False
@@ -86,6 +87,8 @@ class WorkerProcess:
         self._healthy_since_s: float | None = None
         #: Why we end it, where it was our decision.
         self._cause: str | None = None
+        #: The last fault that this life told of.
+        self._told: str | None = None
         self._kill_s = math.inf
         self._log = get_logger(database=database, slot=slot)
 
@@ -127,7 +130,8 @@ class WorkerProcess:
             return False
         self._spawned_s = now_s
         self._booted = self.has_read = self.told_pauses = self.pipe_ended = self._restart_wanted = False
-        self._cause, self._kill_s, self._healthy_since_s = None, math.inf, None
+        self._cause, self._told, self._healthy_since_s = None, None, None
+        self._kill_s = math.inf
         self._enter(WorkerState.STARTING, None)
         self._log.info("worker_spawned", worker_pid=self.pid, restarts=self.restarts)
         return True
@@ -232,7 +236,7 @@ class WorkerProcess:
 
     def _record_death(self, pid: int, exit_code: int, now_s: float) -> None:
         how = exit_reason(exit_code)
-        said = self._cause or (self.last_error if self.last_error_s >= self._spawned_s else None) or self.reason
+        said = self._cause or self._told or self.reason
         self._fault(f"{how}: {said}" if said else how, now_s)
         self._log.warning("worker_reaped", worker_pid=pid, exit_code=exit_code, reason=self.last_error)
 
@@ -255,8 +259,9 @@ class WorkerProcess:
         if said == "read":
             self.has_read, self.unread_since_s = True, None
         elif said == "error":
-            self._fault(reason or "unknown", now_s)
-        elif said in _SAID:
+            self._told = reason or "unknown"
+            self._fault(self._told, now_s)
+        elif isinstance(said, str) and said in _SAID:
             self._say(_SAID[said], reason, now_s)
         else:
             raise ProtocolError(f"unknown message {str(said)[:80]!r}")

@@ -1,0 +1,359 @@
+"""The scout against a real PostgreSQL: what it lists, what it finds, and that nothing holds it up."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from qjsupervisor.config import load
+from qjsupervisor.control import Message, Pipe
+from qjsupervisor.demo import schema as schemas
+from qjsupervisor.demo.postgres import ThrowawayPostgres
+from qjsupervisor.demo.schema import Schema
+from qjsupervisor.errors import DatabaseUnavailable
+from qjsupervisor.fitness import Verdict
+from qjsupervisor.probe import LEADER_LOCK, Probe, changes_backend, probe
+from qjsupervisor.scout import list_databases, run_scout, scan
+from qjsupervisor.settings import Config
+from qjsupervisor.states import Mode
+from tests.conftest import DatabaseFactory
+from tests.helpers import odoo_conf
+
+Configure = Callable[..., Config]
+
+
+@pytest.fixture
+def configure(postgres: ThrowawayPostgres, tmp_path: Path) -> Configure:
+    """configure(databases_exclude="x*"): a configuration for the session's cluster."""
+
+    def make(db_name: str | None = None, **own: object) -> Config:
+        path = tmp_path / "odoo.conf"
+        path.write_text(odoo_conf(postgres, 8069, db_name=db_name, sections={"qjsupervisor": own}))
+        return load({"config": str(path)}, {})
+
+    return make
+
+
+@pytest.fixture
+def black_hole() -> Iterator[int]:
+    """A port whose listener takes connections and never says a word."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(64)
+        yield sock.getsockname()[1]
+
+
+def look(postgres: ThrowawayPostgres, name: str, mode: Mode = Mode.SERVER_WIDE, **dsn: Any) -> Probe:
+    return probe(name, {**postgres.dsn(name), **dsn}, mode)
+
+
+def scanned(config: Config, timeout_s: float = 30.0) -> dict[str, Probe]:
+    found = scan(config, list_databases(config), time.monotonic() + timeout_s)
+    return {each.database: each for each in found}
+
+
+# -- listing -------------------------------------------------------------------------------------------------
+
+
+def test_lists_as_odoo_does(postgres: ThrowawayPostgres, database: DatabaseFactory, configure: Configure) -> None:
+    names = [database(name).name for name in ("b_second", "a_first", "c'quote", 'd"ouble', "e %s ümlaut")]
+    foreign = "not_ours"
+    postgres.execute("postgres", f"CREATE DATABASE {foreign}", superuser=True)  # type: ignore[call-arg]
+    try:
+        listed = list_databases(configure())
+    finally:
+        postgres.execute("postgres", f"DROP DATABASE {foreign}", superuser=True)  # type: ignore[call-arg]
+    assert listed == sorted(listed)
+    assert set(names) <= set(listed)
+    assert not {"postgres", "template0", "template1", "qjs_template", foreign} & set(listed)
+
+
+def test_globs_choose(database: DatabaseFactory, configure: Configure) -> None:
+    for name in ("prod_a", "prod_b", "prod_test", "other"):
+        database(name)
+    config = configure(databases_include="prod_*", databases_exclude="*_test")
+    assert [name for name in list_databases(config) if "_" in name] == ["prod_a", "prod_b"]
+    assert list_databases(configure("prod_b,prod_test,other", databases_include="prod_*")) == ["prod_b", "prod_test"]
+
+
+def test_listing_without_a_server_is_an_error(configure: Configure) -> None:
+    with pytest.raises(DatabaseUnavailable, match=r"password authentication failed|does not exist|refused"):
+        list_databases(
+            load({}, {"ODOO_QUEUE_JOB_JOBRUNNER_DB_HOST": "127.0.0.1", "ODOO_QUEUE_JOB_JOBRUNNER_DB_PORT": "1"})
+        )
+
+
+# -- probing -------------------------------------------------------------------------------------------------
+
+
+def test_a_good_database(postgres: ThrowawayPostgres, database: DatabaseFactory) -> None:
+    found = look(postgres, database().name)
+    assert (found.verdict, found.reason, found.warnings) == (Verdict.READY, None, ())
+    assert found.facts is not None
+    assert found.facts.has_lock_table
+    assert found.facts.has_channel_settings
+    assert found.facts.leader is None
+    assert look(postgres, found.database, Mode.PER_DATABASE).verdict is Verdict.READY
+
+
+@pytest.mark.parametrize(
+    ("schema", "verdict", "reason"),
+    [
+        (None, Verdict.ABSENT, "queue_job is not installed"),
+        (Schema(module_state="to upgrade"), Verdict.BLOCKED, "queue_job is 'to upgrade'"),
+        (Schema(trigger=False), Verdict.BLOCKED, "trigger queue_job_notify is missing"),
+        (Schema(lock_table=False, channel_table=False, jsonb=False, dependencies=False), Verdict.READY, None),
+    ],
+)
+def test_other_databases(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, schema: Schema | None, verdict: Verdict, reason: str | None
+) -> None:
+    found = look(postgres, database(schema=schema).name)
+    assert found.verdict is verdict
+    assert (found.reason or "").startswith(reason or "")
+
+
+def test_an_older_queue_job_in_per_database_mode(postgres: ThrowawayPostgres, database: DatabaseFactory) -> None:
+    name = database(schema=Schema(channel_settings=False)).name
+    assert look(postgres, name).verdict is Verdict.READY
+    assert "before 18.0.4" in (look(postgres, name, Mode.PER_DATABASE).reason or "")
+
+
+def test_no_odoo_database_and_none_at_all(postgres: ThrowawayPostgres) -> None:
+    postgres.create_database("bare")
+    try:
+        assert look(postgres, "bare").verdict is Verdict.ABSENT
+    finally:
+        postgres.drop_database("bare")
+    found = look(postgres, "bare")
+    assert found.verdict is Verdict.ABSENT
+    assert found.reason == 'database "bare" does not exist'
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("ALTER TABLE queue_job DISABLE TRIGGER queue_job_notify", "trigger queue_job_notify is disabled"),
+        ("ALTER TABLE queue_job ENABLE REPLICA TRIGGER queue_job_notify", "replica sessions only"),
+        ("ALTER TABLE queue_job ENABLE ALWAYS TRIGGER queue_job_notify", None),
+        ("ALTER TABLE queue_job DROP COLUMN max_retries", "no column max_retries"),
+        ("ALTER TABLE queue_job RENAME TO queue_job_old", "no table queue_job"),
+    ],
+)
+def test_tables_and_trigger(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, statement: str, reason: str | None
+) -> None:
+    one = database()
+    one.execute(statement)
+    found = look(postgres, one.name)
+    assert found.verdict is (Verdict.BLOCKED if reason else Verdict.READY)
+    assert (reason or "") in (found.reason or "")
+
+
+@pytest.fixture
+def clerk(postgres: ThrowawayPostgres) -> Iterator[str]:
+    """A role that owns nothing."""
+    superuser = postgres.connect("postgres", superuser=True)
+    with closing(superuser), superuser.cursor() as cursor:
+        cursor.execute("CREATE ROLE clerk LOGIN PASSWORD 'clerk'")
+        yield "clerk"
+        cursor.execute("DROP ROLE clerk")
+
+
+GRANTS = (
+    "GRANT SELECT ON ir_module_module, queue_job TO clerk",
+    "GRANT UPDATE (state, date_enqueued, date_started, retry, exc_name, exc_message) ON queue_job TO clerk",
+    "GRANT SELECT, UPDATE ON queue_job_lock TO clerk",
+)
+
+
+def test_least_privilege(postgres: ThrowawayPostgres, database: DatabaseFactory, clerk: str) -> None:
+    one = database()
+
+    def found() -> tuple[Verdict, str]:
+        result = look(postgres, one.name, user=clerk, password="clerk")
+        return result.verdict, (result.reason or " ".join(result.warnings)).partition(":")[0]
+
+    try:
+        assert found() == (Verdict.BLOCKED, "no SELECT privilege on ir_module_module for role clerk")
+        one.execute("GRANT SELECT (name, state) ON ir_module_module TO clerk")
+        assert found() == (Verdict.BLOCKED, "no SELECT privilege on queue_job for role clerk")
+        one.execute(GRANTS[0])
+        assert found() == (Verdict.BLOCKED, "no UPDATE privilege on queue_job for role clerk")
+        one.execute(GRANTS[1])
+        assert found() == (Verdict.READY, "role clerk needs SELECT and UPDATE on queue_job_lock to find dead jobs")
+        one.execute(GRANTS[2])
+        assert found() == (Verdict.READY, "")
+        one.execute("REVOKE UPDATE (retry) ON queue_job FROM clerk")
+        assert found() == (Verdict.BLOCKED, "no UPDATE privilege on queue_job (retry) for role clerk")
+        superuser = postgres.connect(one.name, superuser=True)
+        with closing(superuser), superuser.cursor() as cursor:
+            cursor.execute("REVOKE USAGE ON SCHEMA public FROM PUBLIC")
+        assert "schema public, which role clerk may not use" in found()[1]
+    finally:
+        superuser = postgres.connect(one.name, superuser=True)
+        with closing(superuser), superuser.cursor() as cursor:
+            cursor.execute("DROP OWNED BY clerk")
+
+
+def test_who_leads(postgres: ThrowawayPostgres, database: DatabaseFactory) -> None:
+    one = database()
+    one.execute("SET application_name = 'somebody'")
+    one.execute("SELECT pg_advisory_lock(%s)", (LEADER_LOCK,))
+    facts = look(postgres, one.name).facts
+    assert facts is not None
+    pid = one.execute("SELECT pg_backend_pid()")[0][0]
+    assert facts.leader is not None
+    assert facts.leader.startswith(f"server process {pid} (application somebody, role ")
+    other = database()
+    facts = look(postgres, other.name).facts
+    assert facts is not None
+    assert facts.leader is None, "the lock is each database's own"
+
+
+def test_wrong_password_is_unreachable_and_not_shown(postgres: ThrowawayPostgres, database: DatabaseFactory) -> None:
+    found = look(postgres, database().name, user="nobody_such", password="s3cret")
+    assert found.verdict is Verdict.UNREACHABLE
+    assert "nobody_such" in (found.reason or "")
+    assert "s3cret" not in repr(found)
+
+
+def test_no_pooler_no_complaint(postgres: ThrowawayPostgres, database: DatabaseFactory) -> None:
+    name = database().name
+    assert not changes_backend(name, postgres.dsn(name))
+
+
+def test_odd_text_in_the_catalog_is_survived(postgres: ThrowawayPostgres, configure: Configure) -> None:
+    superuser = postgres.connect("postgres", superuser=True)
+    with closing(superuser), superuser.cursor() as cursor:
+        cursor.execute(
+            "CREATE DATABASE odd ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C' "
+            f"OWNER {postgres.user}"
+        )
+        try:
+            with closing(postgres.connect("odd")) as connection:
+                schemas.install(connection)
+            found = look(postgres, "odd")
+            assert found.verdict is Verdict.READY
+            assert "SQL_ASCII" in found.warnings[0]
+            assert "odd" in list_databases(configure())
+        finally:
+            cursor.execute("DROP DATABASE odd WITH (FORCE)")
+
+
+# -- nothing holds it up -------------------------------------------------------------------------------------
+
+
+def test_a_locked_database_does_not_delay_the_others(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked, free = database("locked"), database("free")
+    with closing(postgres.connect("locked")) as upgrade, upgrade.cursor() as cursor:
+        upgrade.autocommit = False
+        cursor.execute("LOCK TABLE ir_module_module IN ACCESS EXCLUSIVE MODE")
+        begun = time.monotonic()
+        found = scan(configure("locked,free"), ["locked", "free"], begun + 3)
+        first = next(found)
+        assert (first.database, first.verdict) == (free.name, Verdict.READY)
+        assert time.monotonic() - begun < 1
+        (second,) = found
+        assert (second.database, second.verdict) == (locked.name, Verdict.UNREACHABLE)
+        assert time.monotonic() - begun < 4
+
+
+def test_a_statement_that_waits_is_given_up(postgres: ThrowawayPostgres, database: DatabaseFactory) -> None:
+    one = database()
+    with closing(postgres.connect(one.name)) as upgrade, upgrade.cursor() as cursor:
+        upgrade.autocommit = False
+        cursor.execute("LOCK TABLE ir_module_module IN ACCESS EXCLUSIVE MODE")
+        begun = time.monotonic()
+        found = probe(one.name, postgres.dsn(one.name), Mode.SERVER_WIDE, statements_s=0.5)
+        assert found.verdict is Verdict.UNREACHABLE
+        assert "0.5 s" in (found.reason or "") or "statement timeout" in (found.reason or "")
+        assert time.monotonic() - begun < 1.5
+
+
+def test_a_silent_host_costs_its_own_time_only(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, configure: Configure, black_hole: int
+) -> None:
+    good = database().name
+    uris = ",".join(f"postgresql://127.0.0.1:{black_hole}/silent{number}" for number in range(3))
+    config = configure(f"{uris},{good}", connect_timeout=0.5)
+    begun = time.monotonic()
+    found = scan(config, list_databases(config), begun + 20)
+    assert next(found).database == good
+    assert time.monotonic() - begun < 0.5
+    rest = list(found)
+    assert {each.verdict for each in rest} == {Verdict.UNREACHABLE}
+    assert {each.reason for each in rest} == {"no connection within 0.5 s"}
+    assert time.monotonic() - begun < 2
+
+
+def test_a_frozen_server(tmp_path: Path) -> None:
+    with ThrowawayPostgres() as frozen:
+        frozen.create_database("one")
+        frozen.freeze()
+        try:
+            found = probe("one", frozen.dsn("one"), Mode.SERVER_WIDE, connect_s=0.5)
+        finally:
+            frozen.thaw()
+    assert found.verdict is Verdict.UNREACHABLE
+    assert found.reason == "no connection within 0.5 s"
+
+
+def test_many_databases_few_connections(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, configure: Configure
+) -> None:
+    names = [database().name for _ in range(6)]
+    config = configure(",".join([*names, *(f"missing{number}" for number in range(100))]))
+    found = scanned(config)
+    assert sum(each.verdict is Verdict.READY for each in found.values()) == 6
+    assert sum(each.verdict is Verdict.ABSENT for each in found.values()) == 100
+
+
+# -- what it tells -------------------------------------------------------------------------------------------
+
+
+def told(config: Config) -> list[Message]:
+    ours, theirs = Pipe.pair()
+    with closing(ours), closing(theirs):
+        assert run_scout(config, theirs) == 0
+        return ours.receive_all()
+
+
+def test_messages(database: DatabaseFactory, configure: Configure) -> None:
+    name = database().name
+    messages = told(configure(f"{name},missing"))
+    assert messages[0] == {"listed": [name, "missing"]}
+    assert messages[-1] == {"done": True}
+    verdicts = {each["database"]: each["verdict"] for each in messages[1:-1]}
+    assert verdicts == {name: "ready", "missing": "absent"}
+    details = next(each["details"] for each in messages[1:-1] if each["database"] == name)
+    assert details["module_state"] == "installed"
+    assert "password" not in str(messages)
+
+
+def test_an_error_is_told(configure: Configure) -> None:
+    (message,) = told(configure(maintenance_db="no_such_database"))
+    assert message["error"].startswith("the databases cannot be listed: ")
+    assert "no_such_database" in message["error"]
+
+
+def test_the_probe_leaves_nothing_behind(postgres: ThrowawayPostgres, database: DatabaseFactory) -> None:
+    one = database()
+    look(postgres, one.name)
+    count = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
+    with psycopg2.connect(**postgres.dsn(one.name)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+        assert cursor.fetchall() == [(0,)]
+    connection.close()
+    deadline = time.monotonic() + 5
+    while one.execute(count, (one.name,)) != [(0,)]:
+        assert time.monotonic() < deadline
