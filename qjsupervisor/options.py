@@ -122,9 +122,7 @@ TARGETS: Option[TargetRules] = _own(
 CA_FILE: Option[str | None] = _own(
     "ca_file", None, "", readable_file, "file with the certificates to verify https targets with"
 )
-CONNECT_TIMEOUT = _own(
-    "connect_timeout", 5.0, "5", duration_in(0.1, 300), "seconds to connect to Odoo or PostgreSQL"
-)
+CONNECT_TIMEOUT = _own("connect_timeout", 5.0, "5", duration_in(0.1, 300), "seconds to connect to Odoo or PostgreSQL")
 READ_TIMEOUT: Option[float | None] = _own(
     "read_timeout",
     None,
@@ -135,9 +133,7 @@ READ_TIMEOUT: Option[float | None] = _own(
 GRACEFUL_TIMEOUT = _own(
     "graceful_timeout", 8.0, "8", duration_in(0.1, 3600), "seconds from SIGTERM until everything has ended"
 )
-BOOT_TIMEOUT = _own(
-    "boot_timeout", 60.0, "60", duration_in(1, 3600), "seconds in which a new worker must become ready"
-)
+BOOT_TIMEOUT = _own("boot_timeout", 60.0, "60", duration_in(1, 3600), "seconds in which a new worker must become ready")
 HANG_TIMEOUT = _own(
     "hang_timeout",
     30.0,
@@ -154,9 +150,7 @@ CONTROL_SOCKET: Option[str | None] = _own(
 )
 PIDFILE: Option[str | None] = _own("pidfile", None, "", path, "file to write the process id to")
 LOG_FILE: Option[str | None] = _own("log_file", None, "", path, "file to log to; default: standard output")
-LOG_LEVEL = _own(
-    "log_level", "info", "info", choice("debug", "info", "warning", "error"), "least level that is logged"
-)
+LOG_LEVEL = _own("log_level", "info", "info", choice("debug", "info", "warning", "error"), "least level that is logged")
 LOG_FORMAT = _own(
     "log_format",
     "auto",
@@ -195,9 +189,7 @@ OPTIONS: tuple[Option[Any], ...] = (
 )
 
 
-def _queue_job(
-    name: str, default: T, default_text: str, parse: Parser[T], help: str, *fallbacks: str
-) -> Option[T]:
+def _queue_job(name: str, default: T, default_text: str, parse: Parser[T], help: str, *fallbacks: str) -> Option[T]:
     return Option(
         section=QUEUE_JOB,
         name=name,
@@ -242,9 +234,7 @@ PORT = _queue_job(
 HTTP_AUTH_USER: Option[str | None] = _queue_job(
     "http_auth_user", None, "", user_name, "user for a proxy in front of Odoo that asks for one"
 )
-HTTP_AUTH_PASSWORD: Option[str | None] = _queue_job(
-    "http_auth_password", None, "", verbatim, "and the password"
-)
+HTTP_AUTH_PASSWORD: Option[str | None] = _queue_job("http_auth_password", None, "", verbatim, "and the password")
 DB_HOST: Option[str | None] = _queue_job(
     "jobrunner_db_host", None, "", plain, "PostgreSQL, if not as Odoo reaches it; default: db_host", "db_host"
 )
@@ -287,9 +277,7 @@ DB_NAME: Option[tuple[DatabaseName, ...]] = _odoo(
     "databases to serve, separated by commas; default: all of the role",
 )
 _SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-DB_SSLMODE: Option[str | None] = _odoo(
-    "db_sslmode", None, "", choice(*_SSLMODES), "TLS to PostgreSQL, as in libpq"
-)
+DB_SSLMODE: Option[str | None] = _odoo("db_sslmode", None, "", choice(*_SSLMODES), "TLS to PostgreSQL, as in libpq")
 DB_TEMPLATE = _odoo("db_template", "template0", "template0", plain, "Odoo's template database, never served")
 
 #: What is read of Odoo's own section, besides the fallbacks of QUEUE_JOB_OPTIONS.

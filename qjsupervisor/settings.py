@@ -154,9 +154,7 @@ class Config:
 
     def selects(self, database: str) -> bool:
         """Whether databases_include and databases_exclude let a database through."""
-        return _fits(database, self.databases_include or ("*",)) and not _fits(
-            database, self.databases_exclude
-        )
+        return _fits(database, self.databases_include or ("*",)) and not _fits(database, self.databases_exclude)
 
     def db_capacity(self, database: str) -> int | None:
         """Per-database mode: the most that its root may have. None in the server-wide mode."""
