@@ -41,7 +41,9 @@ class Backlog(ChannelTree):
 
     def unread(self) -> list[Node]:
         """Nodes of which more should be read."""
-        return [node for node in self.nodes.values() if node.wants_reading]
+        if self._thirsty:
+            self._thirsty = {node for node in self._thirsty if node.wants_reading}
+        return list(self._thirsty)
 
     def raw_names(self, node: Node) -> tuple[list[str], bool]:
         """The channel names in the table that belong to a node, and whether NULL does."""

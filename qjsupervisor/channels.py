@@ -59,6 +59,8 @@ class ChannelTree:
         #: Failed jobs that are known one by one, so that one that is put right is counted once.
         self._failed_in: dict[int, Node] = {}
         self._throttled: set[Node] = set()
+        #: Nodes that may want reading.
+        self._thirsty: set[Node] = set()
         self._dirty: set[int] = set()
         self._heads: dict[int, tuple[Key, Node]] = {}
         self._line: list[tuple[Key, int]] = []
@@ -248,6 +250,8 @@ class ChannelTree:
 
     def _renew(self, node: Node) -> None:
         branch = self._branches[node.shared]
+        if node.wants_reading:
+            self._thirsty.add(node)
         if branch.enter(node, self.now_us):
             self._dirty.add(node.shared)
 

@@ -53,6 +53,11 @@ class Address(NamedTuple):
     family: int
     sockaddr: tuple[Any, ...]
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is on this machine, where a peer cannot vanish in silence."""
+        return str(self.sockaddr[0]).startswith("127.") or self.sockaddr[0] == "::1"
+
 
 class Request:
     """A request on its way. `step()` is called when the socket is ready for `events`."""
@@ -93,19 +98,16 @@ class Request:
             self.close()
             try:
                 self.sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
-                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+                if not address.is_loopback:
+                    _keep_alive(self.sock)
                 code = self.sock.connect_ex(address.sockaddr)
             except OSError as error:
                 reason = _reason(error)
                 continue
-            if code == 0:
-                return self._connected()
-            if code == errno.EINPROGRESS:
+            if code in (0, errno.EINPROGRESS):
                 self.events = WRITE
-                return None
+                self._phase = self._connecting
+                return self._try_to_send()
             reason = os.strerror(code)
         self._end(End.UNASKED, reason)
         return None
@@ -143,6 +145,19 @@ class Request:
             self.sock.close()
             self.sock = None
         self.events = 0
+
+    def _try_to_send(self) -> None:
+        """On the same machine a connection is made before connect() returns: no need to wait for it."""
+        if self._context is not None or not self._payload:
+            return
+        assert self.sock is not None
+        try:
+            sent = self.sock.send(self._payload)
+        except OSError:
+            return  # not connected yet, or not to be: it is waited for, and looked at then
+        self._payload = self._payload[sent:]
+        self._phase = self._sending
+        self._sending()
 
     def _connecting(self) -> None:
         assert self.sock is not None
@@ -219,6 +234,14 @@ class Request:
         if self.outcome is None:
             self.outcome = Outcome(end, None, reason)
         self.events = 0
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """An answer may take hours: a peer that is gone has to be noticed meanwhile, in a minute."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
 
 
 def _reason(error: OSError) -> str:

@@ -63,10 +63,14 @@ class Seat:
         self._repairs = -1
         self._woken = True
 
-    @property
-    def involved(self) -> bool:
-        """Whether an exchange is due though nothing changed on our side."""
-        return self._woken or bool(self._published)
+    def is_due(self, source: Source) -> bool:
+        """Whether an exchange could change anything: something is new here, or may be in the table."""
+        return (
+            self._woken
+            or bool(source.changed or source.new_heads)
+            or source.mask != self._published
+            or bool(source.mask and self._core.is_throttled())
+        )
 
     def attach(self, now_ns: int) -> None:
         """Sit down. What the predecessor waited for is dropped; what it held stays until the first exchange."""

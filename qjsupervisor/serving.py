@@ -29,6 +29,9 @@ from .states import JobState, TargetState
 READ_BATCH = 400
 #: Jobs started in one turn: the table's lock is held while they are chosen.
 START_BATCH = 50
+#: With so many requests open, more of them will have ended in a moment: jobs are claimed in the statement that reads
+#: those, one turn later. With fewer a job is claimed at once.
+MERGE_FROM = 4
 #: Contract: never shorter.
 DEAD_AFTER_S = 10.0
 #: A job has to look dead twice, this far apart: `started` is committed a moment before its lock row is locked.
@@ -91,14 +94,16 @@ class Serving:
         if self._orphans and now_s >= self._orphans_due_s:
             self._check_orphans(now_s)
         self._exchange(now_s, start=start)
+        if self.backlog.taken and self._dispatcher.open < MERGE_FROM:
+            claims, self.backlog.taken = self.backlog.taken, []
+            self._read_and_claim(claims, [], now_s)
         return bool(self.backlog.taken or self._look or self._unjudged or len(self._database.notified))
 
     def _exchange(self, now_s: float, *, start: bool) -> None:
         allowed = min(START_BATCH, self._dispatcher.allowance(now_s)) if start else 0
         self.backlog.prepare(time.time_ns() // 1000, max(0, allowed))
-        backlog = self.backlog
-        if backlog.mask or backlog.changed or backlog.new_heads or self._seat.involved:
-            self._seat.exchange(backlog)
+        if self._seat.is_due(self.backlog):
+            self._seat.exchange(self.backlog)
 
     def _to_read(self) -> list[str]:
         """Uuids of rows to read: ended requests first, then what notifications said, without what is still open.

@@ -249,6 +249,10 @@ class TableCore:
             self.words[self.channel_base(channel) + Channel.FAILED] += change
             self.settle(channel, now_ns)
 
+    def is_throttled(self) -> bool:
+        """Whether any channel is closed by its throttle; without the lock."""
+        return bool(self.read_bitmap(self.layout.throttled, self.layout.channels))
+
     def open_throttled(self, now_ns: int) -> None:
         """Reopen the channels whose throttle is over."""
         throttled = self.read_bitmap(self.layout.throttled, self.layout.channels)

@@ -45,6 +45,9 @@ BLOCKED_S = 5.0
 RECONCILE_SHARE = 0.01
 #: Reads up to this long may be repeated on the main connection.
 QUICK_READ_S = 0.05
+#: While jobs are being started, their own notifications (started, done) come in one after the other. They are left to
+#: lie for this long after a start, or until the next statement, which brings them along: a new job waits no longer.
+QUIET_S = 0.008
 #: A worker that does not get to its end after its master died is ended by the kernel.
 ORPHAN_LIMIT_S = 4
 
@@ -94,6 +97,9 @@ class Worker:
         self._sign_due_s = 0.0
         self._sign_expected = False
         self._watched_fd = -1
+        self._quiet_until_s = 0.0
+        self._turn_due_s = 0.0
+        self._dispatched = 0
         #: Our backend in PostgreSQL while we led last; 0: none.
         self._led_as = 0
         self._pauses: dict[str, float | None] = {}
@@ -115,9 +121,13 @@ class Worker:
         while self._exit_code is None:
             now_s = time.monotonic()
             timeout_s = 0.0 if more else max(0.0, self._next_deadline_s(now_s) - now_s)
-            for key, _events in self._selector.select(timeout_s):
+            ready = self._selector.select(timeout_s)
+            for key, _events in ready:
                 key.data()
-            more = self._step(time.monotonic())
+            if ready or more or time.monotonic() >= self._turn_due_s:
+                more = self._step(time.monotonic())
+            else:
+                self._watch(time.monotonic())
         self._close()
         return self._exit_code
 
@@ -141,24 +151,28 @@ class Worker:
                     more = self._approach(now_s)
         except DatabaseError as error:
             self._lose(error, now_s)
-        self._watch()
+        self._watch(now_s)
         if self._serving is not None:
             self._reporting.write(self._serving, now_s, more=more)
         self._reporting.flush()
         return more
 
     def _next_deadline_s(self, now_s: float) -> float:
+        """When to wake at the latest; `_turn_due_s`: when for more than to listen to the database again."""
         moments = [now_s + HEARTBEAT_S, self._reporting.due_s]
         if self._phase is Phase.SERVING and self._serving is not None:
             moments += [self._reconcile_due_s, self._sign_due_s, self._serving.next_deadline_s(now_s)]
         else:
             moments += [self._due_s, self._dispatcher.next_deadline_s(now_s)]
-        moments += [end_s for end_s in self._pauses.values() if end_s is not None]
-        return min(moment for moment in moments if moment is not None)
+        moments += self._pauses.values()
+        self._turn_due_s = due_s = min(moment for moment in moments if moment is not None)
+        return min(due_s, self._quiet_until_s) if self._quiet_until_s > now_s else due_s
 
-    def _watch(self) -> None:
-        """Keep the selector in line with the connection, which comes and goes."""
+    def _watch(self, now_s: float) -> None:
+        """Keep the selector in line with the connection, which comes and goes and is left alone for moments."""
         fd = self._database.fileno() if self._database.connected else -1
+        if now_s < self._quiet_until_s and self._dispatcher.open:
+            fd = -1
         if fd == self._watched_fd:
             return
         if self._watched_fd >= 0:
@@ -258,6 +272,8 @@ class Worker:
             self._log.warning("table_read_failed", reason=str(reading.error))
             reading.error = None
         more = serving.turn(now_s, start=True)
+        if serving.dispatched > self._dispatched and now_s >= self._quiet_until_s:
+            self._dispatched, self._quiet_until_s = serving.dispatched, now_s + QUIET_S
         unread = serving.backlog.unread()
         if unread:
             reading.start(serving.backlog, unread, now_s)
