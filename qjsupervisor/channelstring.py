@@ -34,9 +34,7 @@ def parse_channels(text: str) -> tuple[ChannelSpec, ...]:
         except ValueError as error:
             raise ValueError(f"entry {shown(entry)}: {error}") from None
         if spec.name in specs:
-            raise ValueError(
-                f"entry {shown(entry)}: channel {shown(spec.name)} is configured twice; keep one"
-            )
+            raise ValueError(f"entry {shown(entry)}: channel {shown(spec.name)} is configured twice; keep one")
         specs[spec.name] = spec
     return complete_tree(specs)
 
@@ -123,9 +121,7 @@ def _with(spec: ChannelSpec, key: str, value: str | None) -> ChannelSpec:
             return replace(spec, paused=_flag(value))
         if key == "sequential_default":
             return replace(spec, sequential_default=_flag(value))
-        number = integer_in(0, HIGHEST_CAPACITY if key == "capacity_default" else _MAX_THROTTLE_S)(
-            value or ""
-        )
+        number = integer_in(0, HIGHEST_CAPACITY if key == "capacity_default" else _MAX_THROTTLE_S)(value or "")
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
     if key == "capacity_default":
