@@ -149,13 +149,18 @@ def _channels(table: Table, snapshot: Snapshot) -> list[dict[str, Any]]:
             "paused": view.paused or view.name in paused,
             "retired": view.retired,
             "throttled_for_s": _left_s(view.throttled_until_ns, snapshot.now_ns),
-            "holders": [
-                {"database": holder.database, "running": holder.running, "pending": holder.pending}
-                for holder in table.holders(view.name)
-            ],
+            # Each look goes over all databases: not for a channel where there is nothing to see.
+            "holders": _holders(table, view.name) if view.running or view.pending else [],
         }
         for view in table.channel_views()
         if not view.retired or view.running or view.pending
+    ]
+
+
+def _holders(table: Table, channel: str) -> list[dict[str, Any]]:
+    return [
+        {"database": holder.database, "running": holder.running, "pending": holder.pending}
+        for holder in table.holders(channel)
     ]
 
 

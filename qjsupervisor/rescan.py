@@ -133,7 +133,7 @@ class Rescan:
 
     def _take(self, message: Mapping[str, Any], now_s: float) -> None:
         if "database" in message:
-            self._judge(str(message["database"]), str(message["verdict"]), str(message.get("reason")), now_s)
+            self._judge(str(message["database"]), str(message.get("verdict")), str(message.get("reason")), now_s)
         elif "listed" in message:
             self._listed.update(message["listed"])
         elif "error" in message:

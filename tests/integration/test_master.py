@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -216,7 +218,7 @@ def test_quit_dumps_stacks(start: Start) -> None:
 def test_crash_loops_are_backed_off_and_explained(start: Start) -> None:
     master = start("crash_a", "db1")
     pid = master.wait_state("db1", "ready")["pid"]
-    wait_until(lambda: master.database("crash_a")["restarts"] >= 3, "three restarts")
+    wait_until(lambda: master.database("crash_a").get("restarts", 0) >= 3, "three restarts")
     crashed = master.wait_state("crash_a", "backing off")
     assert crashed["last_error"] == "exit code 70: ValueError: as the name says"
     failed = master.log_events("child_failed")
@@ -280,7 +282,7 @@ def test_one_that_never_becomes_ready_is_given_up_and_tried_again(start: Start) 
     assert "not ready within 1 s: connection refused" in wait_until(
         lambda: master.database("never_a")["last_error"] or "", "a reason"
     )
-    assert wait_until(lambda: master.database("never_a")["restarts"] >= 2, "tried again")
+    assert wait_until(lambda: master.database("never_a").get("restarts", 0) >= 2, "tried again")
 
 
 @pytest.mark.parametrize("kind", ["babble", "closed"])
@@ -300,6 +302,65 @@ def test_one_that_floods_its_pipe_holds_up_nobody(start: Start) -> None:
     master.set_databases(db1="ready", db2="ready")
     master.send_signal(signal.SIGHUP)
     master.wait_state("db2", "ready")
+
+
+def test_without_descriptors_it_reports_retries_and_disturbs_nobody(start: Start) -> None:
+    master = start("db1", "db2", rescan_interval=0.2)
+    pids = {name: master.wait_state(name, "ready")["pid"] for name in ("db1", "db2")}
+    _, hard = resource.prlimit(master.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(master.pid, resource.RLIMIT_NOFILE, (3, hard))
+    os.kill(pids["db1"], signal.SIGKILL)
+    failed = master.wait_for("fork_failed", database="db1")
+    assert failed["reason"] == "Too many open files"
+    with pytest.raises(NotRunning):
+        ask(master.socket, {"do": "status"}, timeout_s=0.2)
+    cpu = psutil.Process(master.pid).cpu_times()
+    begun = time.monotonic()
+    wait_until(lambda: time.monotonic() > begun + 1, "a second without descriptors")
+    used = psutil.Process(master.pid).cpu_times()
+    assert used.user + used.system - cpu.user - cpu.system < 0.3, "it must not spin"
+    resource.prlimit(master.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    wait_until(lambda: answers(master), "it answers again")
+    assert master.wait_state("db1", "ready")["pid"] != pids["db1"]
+    assert master.database("db2")["pid"] == pids["db2"]
+
+
+def answers(master: Master) -> bool:
+    with suppress(NotRunning):
+        return bool(master.status())
+    return False
+
+
+def test_an_idle_master_uses_next_to_nothing(start: Start) -> None:
+    master = start(*(f"db{number}" for number in range(20)))
+    for number in range(20):
+        master.wait_state(f"db{number}", "ready")
+    process = psutil.Process(master.pid)
+    before, switches, begun = process.cpu_times(), process.num_ctx_switches().voluntary, time.monotonic()
+    wait_until(lambda: time.monotonic() > begun + 3, "three idle seconds")
+    after = process.cpu_times()
+    assert after.user + after.system - before.user - before.system <= 0.05
+    assert process.num_ctx_switches().voluntary - switches < 20
+
+
+def test_the_monitor_is_kept_running_and_shown_when_it_cannot(start: Start) -> None:
+    port = free_port()
+    master = start("db1", monitor=f"127.0.0.1:{port}")
+    master.wait_state("db1", "ready")
+    first = master.wait_for("service_spawned")["worker_pid"]
+    master.wait_for("monitor_started")
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+        assert answer.read() == b"ok\n"
+    mark = master.mark()
+    os.kill(first, signal.SIGKILL)
+    master.wait_for("monitor_started", after=mark)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        master.configure("qjsupervisor", monitor=f"127.0.0.1:{taken.getsockname()[1]}")
+        master.ask("reload")
+        wait_until(lambda: "the monitor does not run" in str(master.status()["problems"]), "it is said")
+    wait_until(lambda: master.status()["problems"] == [], "it runs again")
 
 
 # -- databases -----------------------------------------------------------------------------------------------
@@ -349,7 +410,7 @@ def test_a_running_worker_survives_an_unreachable_or_blocked_verdict(start: Star
 
 def test_a_vanished_database_and_the_scan_do_not_chase_each_other(start: Start) -> None:
     master = start("vanish_a", rescan_interval=0.1)
-    wait_until(lambda: master.database("vanish_a")["restarts"] >= 2, "it was tried again")
+    wait_until(lambda: master.database("vanish_a").get("restarts", 0) >= 2, "it was tried again")
     spawned = len(master.log_events("worker_spawned"))
     assert spawned <= 3, "with pauses"
     assert "exit code 69" in master.database("vanish_a")["last_error"]
