@@ -10,6 +10,7 @@ stamping the worker's heartbeat while it waits.
 
 from __future__ import annotations
 
+import itertools
 import select
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -67,7 +68,8 @@ class Notified:
     """What NOTIFY said, without what we caused ourselves and without doubles; psycopg2 appends to it."""
 
     def __init__(self) -> None:
-        self._uuids: dict[str, None] = {}
+        #: How often each was said.
+        self._uuids: dict[str, int] = {}
         self.own_pid = 0
         #: More was said than is remembered: read the table.
         self.overflowed = False
@@ -82,21 +84,22 @@ class Notified:
             self.heard_itself = True
         elif notify.payload == "reload":
             self.reload = True
+        elif notify.payload in self._uuids:
+            self._uuids[notify.payload] += 1
         elif len(self._uuids) < MAX_NOTIFIED:
-            self._uuids[notify.payload] = None
+            self._uuids[notify.payload] = 1
         else:
             self.overflowed = True
 
     def __len__(self) -> int:
         return len(self._uuids)
 
-    def take(self, limit: int) -> list[str]:
-        """Up to `limit` of what was said, oldest first."""
+    def take(self, limit: int) -> dict[str, int]:
+        """Up to `limit` of what was said, oldest first, and how often."""
         if len(self._uuids) <= limit:
-            found = list(self._uuids)
-            self._uuids.clear()
+            found, self._uuids = self._uuids, {}
             return found
-        found = [uuid for uuid, _ in zip(self._uuids, range(limit), strict=False)]
+        found = dict(itertools.islice(self._uuids.items(), limit))
         for uuid in found:
             del self._uuids[uuid]
         return found

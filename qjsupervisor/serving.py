@@ -32,6 +32,11 @@ START_BATCH = 50
 #: With so many requests open, more of them will have ended in a moment: jobs are claimed in the statement that reads
 #: those, one turn later. With fewer a job is claimed at once.
 MERGE_FROM = 4
+#: Odoo's own notifications of a job from its start to `done`. Those that arrive after its row was seen `done` would
+#: each cost a statement; for a moment they are expected, and let pass. One more than that is news.
+FOREIGN_NOTIFICATIONS = 2
+ECHO_S = 1.0
+MAX_ECHOES = 1000
 #: Contract: never shorter.
 DEAD_AFTER_S = 10.0
 #: A job has to look dead twice, this far apart: `started` is committed a moment before its lock row is locked.
@@ -73,6 +78,9 @@ class Serving:
         #: Jobs that hold a permit without a request of ours, and when they first looked dead (0: not yet).
         self._orphans: dict[int, float] = {}
         self._orphans_due_s = 0.0
+        #: How often each open request's job was spoken of, and how often those just done are still to be.
+        self._heard: dict[str, int] = {}
+        self._echoes: dict[str, tuple[int, float]] = {}
         self._cooling: dict[int, Cooling] = {}
         self._attempts: dict[int, int] = {}
         self._refused: set[int] = set()
@@ -115,7 +123,30 @@ class Serving:
         self._look.clear()
         curious = any(target.breaker.state is not TargetState.UP for target in self._dispatcher.targets)
         said = self._database.notified.take(max(0, READ_BATCH - len(found)))
-        return found + [uuid for uuid in said if curious or uuid not in self._open_uuids]
+        for uuid, times in said.items():
+            if uuid in self._open_uuids:
+                self._heard[uuid] = self._heard.get(uuid, 0) + times
+                if curious:
+                    found.append(uuid)
+            elif uuid not in self._echoes or not self._is_echo(uuid, times):
+                found.append(uuid)
+        return found
+
+    def _is_echo(self, uuid: str, times: int) -> bool:
+        """Whether a notification is one that a job that was just seen `done` still owed us, and says nothing new."""
+        owed, until_s = self._echoes.pop(uuid)
+        if times < owed:
+            self._echoes[uuid] = (owed - times, until_s)
+        return times <= owed and time.monotonic() < until_s
+
+    def _expect_echoes(self, uuid: str, state: str) -> None:
+        """A job is over: how many of the notifications of its life are still to come."""
+        owed = FOREIGN_NOTIFICATIONS - self._heard.pop(uuid, 0)
+        if state == JobState.DONE and owed > 0:
+            now_s = time.monotonic()
+            if len(self._echoes) >= MAX_ECHOES:
+                self._echoes = {u: echo for u, echo in self._echoes.items() if echo[1] > now_s}
+            self._echoes[uuid] = (owed, now_s + ECHO_S)
 
     def _read_and_claim(self, claims: list[int], uuids: list[str], now_s: float) -> None:
         claimed, read = self._database.turn(claims, uuids)
@@ -232,6 +263,7 @@ class Serving:
         """Log the end of a request and learn about its target. True: nobody ran the job, it is to be given back."""
         outcome = ended.outcome
         not_run = job.state == JobState.ENQUEUED
+        self._expect_echoes(job.uuid, job.state)
         if not not_run:
             self.finished += 1
             if outcome.end is not End.UNASKED and job.state != JobState.CANCELLED and ended.target.breaker.proved():
