@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+from contextlib import closing, suppress
 from pathlib import Path
+
+import requests
 
 from qjsupervisor.demo.postgres import ThrowawayPostgres
 
 from ..conftest import DatabaseFactory, SupervisorFactory
-from ..helpers import Supervisor, odoo_conf, wait_until
+from ..helpers import REPOSITORY, Supervisor, odoo_conf, wait_until
 
 
 def conf(postgres: ThrowawayPostgres, name: str, **options: object) -> str:
@@ -103,3 +111,72 @@ def test_stop(
     assert f"stopped (was process {running.pid})" in done.stdout
     assert running.wait() == 0
     assert running.run("stop").returncode == 69
+
+
+def test_watch(postgres: ThrowawayPostgres, database: DatabaseFactory, supervisor: SupervisorFactory) -> None:
+    """On a terminal, until Ctrl-C; the supervisor may come and go meanwhile."""
+    one = database()
+    running = supervisor(conf(postgres, one.name))
+    running.wait_ready(one.name)
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        running.command("status", "--watch"),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**running.env, "TERM": "xterm", "COLUMNS": "100", "LINES": "40"},
+        cwd=REPOSITORY,
+        start_new_session=True,
+    ) as watch:
+        os.close(theirs)
+        shown = Screen(ours)
+        shown.wait_for("root.slow")
+        running.stop()
+        shown.wait_for("no supervisor runs")
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(10) == 130
+        os.close(ours)
+    assert "Traceback" not in shown.text
+
+
+class Screen:
+    """What was written to a terminal."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        os.set_blocking(descriptor, False)
+        self.text = ""
+
+    def wait_for(self, wanted: str) -> None:
+        wait_until(lambda: wanted in self._read(), lambda: f"{wanted!r} on the screen: {self.text[-2000:]!r}")
+
+    def _read(self) -> str:
+        with suppress(BlockingIOError, OSError):
+            while chunk := os.read(self._descriptor, 65536):
+                self.text += chunk.decode(errors="replace")
+        return self.text
+
+
+def test_monitor(postgres: ThrowawayPostgres, database: DatabaseFactory, supervisor: SupervisorFactory) -> None:
+    """The master's monitor tells the same as `status`, and ends with a killed master."""
+    one = database()
+    with closing(socket.socket()) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    running = supervisor(conf(postgres, one.name, monitor=f"127.0.0.1:{port}"))
+    running.wait_ready(one.name)
+    one.insert_jobs(3, eta_s=600)
+    url = f"http://127.0.0.1:{port}"
+    metric = f'qjsupervisor_database_pending{{database="{one.name}"}} 3.0'
+    wait_until(lambda: metric in requests.get(f"{url}/metrics", timeout=5).text, "three jobs in the metrics")
+    assert requests.get(f"{url}/healthz", timeout=5).text == "ok\n"
+    assert requests.get(f"{url}/status", timeout=5).json()["pid"] == running.pid
+    assert one.name in requests.get(url, timeout=5).text
+    running.children()
+    running.kill()
+    wait_until(lambda: _refuses(port), "the monitor ends with its master")
+
+
+def _refuses(port: int) -> bool:
+    with closing(socket.socket()) as sock:
+        return sock.connect_ex(("127.0.0.1", port)) != 0
