@@ -169,6 +169,7 @@ def test_a_stopped_worker_does_not_outlive_its_master(start: Start) -> None:
     pid = master.wait_state("db1", "ready")["pid"]
     master.children()
     os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED, "it stands still")
     master.kill()
     master.wait_all_gone()
 
