@@ -60,6 +60,8 @@ class Tree:
     running: Mapping[str, int] = field(default_factory=dict)
     #: uuids of rows `failed` in exactly that channel.
     failed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    #: Seconds since the last start in exactly that channel.
+    last_start_s: Mapping[str, float] = field(default_factory=dict)
 
     def path(self, channel: str) -> Iterator[ChannelSpec]:
         """The channel's spec and those above it, up to the root; unconfigured ones take their defaults."""
@@ -82,6 +84,11 @@ class Tree:
     def failed_below(self, channel: str) -> list[str]:
         """uuids of this database's failed jobs in the channel and everything below it."""
         return [uuid for name, uuids in self.failed.items() if _is_within(name, channel) for uuid in uuids]
+
+    def throttled_for_s(self, spec: ChannelSpec) -> float:
+        """How long a channel that is this database's own may not start another job; 0: it may."""
+        starts = [age_s for name, age_s in self.last_start_s.items() if _is_within(name, spec.name)]
+        return max(0.0, spec.throttle_s - min(starts, default=math.inf))
 
 
 def explain(job: Job, status: Mapping[str, Any] | None, tree: Tree) -> list[Reason]:
@@ -187,7 +194,8 @@ def _channel(job: Job, spec: ChannelSpec, status: Mapping[str, Any], tree: Tree)
     shared = _shared(status, spec.name)
     if spec.sequential or shared.get("sequential"):
         yield from _sequential(job, spec, shared, tree)
-    throttled_s = shared.get("throttled_for_s")
+    own = not shared or status.get("mode") == Mode.PER_DATABASE.value
+    throttled_s = shared.get("throttled_for_s") or (tree.throttled_for_s(spec) if own else 0)
     if throttled_s:
         text = f"channel {spec.name} is throttled for another {seconds(throttled_s)}"
         yield Reason("throttled", text, {"channel": spec.name, "for_s": throttled_s})

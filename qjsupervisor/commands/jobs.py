@@ -55,12 +55,18 @@ def _read_tree(connection: Connection, config: Config, database: str) -> Tree:
         specs = tree_of(connection, config, database)
     except DatabaseUnfit as error:
         raise DatabaseUnfit(database, f"{database}: its jobs do not run: {error}") from error
+    longest_throttle_s = max(spec.throttle_s for spec in specs.values())
     return Tree(
         database=database,
         specs=specs,
         running=dict(fetch(connection, statements.COUNT_RUNNING)),
         failed=dict(fetch(connection, statements.LIST_FAILED)),
+        last_start_s=_last_starts(connection, longest_throttle_s) if longest_throttle_s else {},
     )
+
+
+def _last_starts(connection: Connection, within_s: int) -> dict[str, float]:
+    return dict(fetch(connection, statements.LAST_STARTS, {"within_s": within_s}))
 
 
 def _document(

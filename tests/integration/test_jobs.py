@@ -198,6 +198,24 @@ def test_per_database_tree(run: Run, database: DatabaseFactory) -> None:
     assert "18.0.4" in err
 
 
+def test_throttle_of_a_databases_own_channel(
+    run: Run, database: DatabaseFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = database()
+    demo_schema.set_channel(one.connection, "root.rare", throttle=100)
+    (done, waiting) = one.insert_jobs(2, channel="root.rare")
+    one.execute(
+        "UPDATE queue_job SET state = 'done', date_enqueued = now() AT TIME ZONE 'UTC' - interval '30 s'"
+        " WHERE uuid = %s",
+        (done,),
+    )
+    status = {"mode": "per-database", "databases": [{"name": one.name, "state": "ready"}]}
+    monkeypatch.setattr(client, "status_or_none", lambda _config: status)
+    sections = {"queue_job": {"max_capacity": 4, "channels": None}}
+    _, out, _ = run("jobs", one.name, "--json", channels=None, sections=sections)
+    assert texts(out)[waiting] in {f"channel root.rare is throttled for another {left} s" for left in (70, 69, 68)}
+
+
 @pytest.mark.parametrize("command", ["jobs", "requeue"])
 def test_wrong_database(run: Run, database: DatabaseFactory, command: str) -> None:
     """One line, and which database."""

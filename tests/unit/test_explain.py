@@ -15,6 +15,7 @@ SPECS = (
     ChannelSpec(name="root.slow", capacity=2, capacity_default=1),
     ChannelSpec(name="root.line", capacity=1, sequential=True),
     ChannelSpec(name="root.shut", capacity=None, paused=True),
+    ChannelSpec(name="root.slow.rare", capacity=None, throttle_s=10),
 )
 
 
@@ -279,6 +280,13 @@ def test_whole_database(view: dict[str, Any] | None, code: str, text: str) -> No
             tree(),
             [("full", "channel root is full over all databases (max_capacity), 3 of 3: db2 3")],
             id="per-database, max_capacity",
+        ),
+        pytest.param(
+            pending(channel="root.slow.rare"),
+            status(mode="per-database"),
+            tree(last_start_s={"root.slow.rare.sub": 4.0, "root.other": 0.5}),
+            [("throttled", "channel root.slow.rare is throttled for another 6.0 s")],
+            id="per-database, throttled",
         ),
     ],
 )
