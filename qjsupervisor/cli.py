@@ -11,32 +11,25 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from .commands.arguments import parse_channel, parse_duration, parse_scope
+from .commands.parser import PROG, options, parse
 from .errors import ConfigError, QJSupervisorError
-from .options import OPTIONS, Option
-from .states import JobState
 
 if TYPE_CHECKING:
     from .config import Config
 
-PROG = "qjsupervisor"
 #: What a shell reports for a program ended by the signal.
 _EXIT_SIGINT = 128 + signal.SIGINT
 _EXIT_SIGPIPE = 128 + signal.SIGPIPE
-#: Where an option's text is kept in the parsed arguments: apart from the arguments of the commands.
-_PREFIX = "option:"
-
-_T = TypeVar("_T")
 Command = Callable[[argparse.Namespace], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status; wrong usage ends in SystemExit(2), as argparse does it."""
-    arguments = _parse(argv)
-    command: Command = arguments.command
+    arguments = parse(argv)
+    command = _COMMANDS[arguments.command]
     try:
         _escape_what_the_terminal_cannot_show()
         status = command(arguments)
@@ -53,185 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _EXIT_SIGPIPE
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse; argparse itself takes no UUIDs behind an option once it has taken the database before it."""
-    parser = build_parser()
-    arguments, rest = parser.parse_known_args(argv)
-    if any(text.startswith("-") for text in rest) or (rest and not hasattr(arguments, "uuids")):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        arguments.uuids = [*arguments.uuids, *rest]
-    return arguments
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; `arguments.command` is what runs the one that was chosen."""
-    parser = argparse.ArgumentParser(
-        prog=PROG,
-        description="Runs the jobs of Odoo's queue_job, for all databases, one process each.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_running(commands)
-    _add_control(commands)
-    _add_jobs(commands)
-    _add_demo(commands)
-    return parser
-
-
-class _ShowVersion(argparse.Action):
-    """Looks the version up when it is asked for: importlib.metadata is large, and `start` does without."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_args: Any, **_kwargs: Any) -> None:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            print(PROG, version(PROG))
-        except PackageNotFoundError:  # run from a checkout that is not installed
-            print(PROG, "(not installed)")
-        parser.exit()
-
-
-_Commands = argparse._SubParsersAction  # noqa: SLF001  (argparse has no public name for it)
-
-
-def _add(
-    commands: _Commands[argparse.ArgumentParser],
-    name: str,
-    command: Command,
-    text: str,
-    *,
-    shows_options: bool = False,
-) -> argparse.ArgumentParser:
-    """Add one command, with every option of the configuration; its help lists them all or points there."""
-    parser = commands.add_parser(
-        name,
-        help=text,
-        description=text[0].upper() + text[1:] + ".",
-        epilog=None if shows_options else f"All options of `{PROG} start --help` are understood here too.",
-        allow_abbrev=False,
-    )
-    parser.set_defaults(command=command)
-    group = parser.add_argument_group("configuration")
-    group.add_argument(
-        "-c",
-        "--config",
-        dest=_PREFIX + "config",
-        metavar="FILE",
-        help="Odoo's configuration file (default: $ODOO_RC, ~/.odoorc, /etc/odoo/odoo.conf)",
-    )
-    for option in OPTIONS:
-        if option.flag is not None:
-            group.add_argument(
-                option.flag,
-                dest=_PREFIX + option.name,
-                metavar="VALUE",
-                help=_help(option) if shows_options else argparse.SUPPRESS,
-            )
-    return parser
-
-
-def _help(option: Option[Any]) -> str:
-    default = f" (default: {option.default_text})" if option.default_text else ""
-    return (option.help + default).replace("%", "%%")
-
-
-def _add_running(commands: _Commands[argparse.ArgumentParser]) -> None:
-    _add(commands, "start", _start, "run in the foreground until stopped", shows_options=True)
-    check = _add(commands, "check", _check, "say what would run and what not, and why")
-    check.add_argument("--json", action="store_true", help="one JSON document")
-    status = _add(commands, "status", _status, "show databases, channels and targets of what runs")
-    form = status.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one JSON document")
-    form.add_argument("--watch", action="store_true", help="show it anew every second until Ctrl-C")
-
-
-def _add_control(commands: _Commands[argparse.ArgumentParser]) -> None:
-    _add(commands, "reload", _reload, "make the running supervisor read its configuration again")
-    _add(commands, "stop", _stop, "stop the running supervisor; jobs that run in Odoo run on")
-    for name, command, text in (
-        ("pause", _pause, "start no more jobs of a database, a channel, or everything"),
-        ("resume", _resume, "end a pause"),
-    ):
-        parser = _add(commands, name, command, text)
-        parser.add_argument(
-            "scope",
-            nargs="?",
-            default=parse_scope(""),
-            type=_argument(parse_scope),
-            metavar="[DATABASE][:CHANNEL]",
-            help="without a database: every one; without a channel: all channels",
-        )
-        if name == "pause":
-            parser.add_argument(
-                "--for",
-                dest="for_s",
-                type=_argument(parse_duration),
-                metavar="TIME",
-                help="resume by itself after 90s, 30m, 2h, 1d (default: until `resume`)",
-            )
-
-
-def _add_jobs(commands: _Commands[argparse.ArgumentParser]) -> None:
-    jobs = _add(commands, "jobs", _jobs, "list the jobs of a database, and why those that wait are waiting")
-    jobs.add_argument("database", metavar="DATABASE")
-    jobs.add_argument("uuids", nargs="*", metavar="UUID", help="only these jobs")
-    jobs.add_argument("--state", choices=[state.value for state in JobState], help="only jobs in this state")
-    jobs.add_argument("--channel", type=_argument(parse_channel), help="only jobs of this channel and those below it")
-    jobs.add_argument("--limit", type=_argument(_positive), default=100, metavar="N", help="at most N (100)")
-    jobs.add_argument("--json", action="store_true", help="one JSON document")
-    requeue = _add(commands, "requeue", _requeue, "put jobs back to pending; needs --state or UUIDs")
-    requeue.add_argument("database", metavar="DATABASE")
-    requeue.add_argument("uuids", nargs="*", metavar="UUID", help="only these jobs")
-    requeue.add_argument("--state", choices=["enqueued", "started", "failed"], help="only jobs in this state")
-    requeue.add_argument(
-        "--older-than",
-        dest="older_than_s",
-        type=_argument(parse_duration),
-        metavar="TIME",
-        help="only jobs that have been in their state for longer: 90s, 30m, 2h, 1d",
-    )
-
-
-def _add_demo(commands: _Commands[argparse.ArgumentParser]) -> None:
-    text = "throw-away PostgreSQL, stand-in Odoo, three databases, live table"
-    demo = commands.add_parser("demo", help=text, description=f"Show it at work: {text}.", allow_abbrev=False)
-    demo.set_defaults(command=_demo)
-
-
-def _argument(parse: Callable[[str], _T]) -> Callable[[str], _T]:
-    """The parser, with its ValueError as argparse wants it: the message is shown as it is."""
-
-    def parsed(text: str) -> _T:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return parsed
-
-
-def _positive(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdigit() else 0
-    if number < 1:
-        raise ValueError(f"a whole number from 1 on, not {text!r}")
-    return number
-
-
 def _config(arguments: argparse.Namespace) -> Config:
     from .config import load
 
-    return load(_options(arguments), os.environ)
-
-
-def _options(arguments: argparse.Namespace) -> dict[str, str]:
-    """The options given on the command line: name and text."""
-    return {
-        name.removeprefix(_PREFIX): text
-        for name, text in vars(arguments).items()
-        if name.startswith(_PREFIX) and text is not None
-    }
+    return load(options(arguments), os.environ)
 
 
 def _start(arguments: argparse.Namespace) -> int:
@@ -319,3 +137,17 @@ def _complain(error: QJSupervisorError) -> int:
     where = "configuration: " if isinstance(error, ConfigError) else ""
     print(f"{PROG}: {where}{printable(error)}", file=sys.stderr)
     return error.exit_status
+
+
+_COMMANDS: Mapping[str, Command] = {
+    "start": _start,
+    "check": _check,
+    "status": _status,
+    "reload": _reload,
+    "stop": _stop,
+    "pause": _pause,
+    "resume": _resume,
+    "jobs": _jobs,
+    "requeue": _requeue,
+    "demo": _demo,
+}

@@ -13,6 +13,7 @@ import pytest
 from qjsupervisor import cli, config
 from qjsupervisor.commands import check, jobs, orders, requeue, status
 from qjsupervisor.commands.arguments import Scope
+from qjsupervisor.commands.parser import options, parse
 from qjsupervisor.errors import AlreadyRunning, ConfigError, DatabaseError
 from qjsupervisor.options import OPTIONS
 
@@ -102,8 +103,8 @@ def test_every_option_is_an_option_of_every_command(
 ) -> None:
     positional = ["db"] if command in ("jobs", "requeue") else []
     argv = [command, *positional, *(f"--{option.name.replace('_', '-')}=x" for option in OPTIONS)]
-    arguments = cli.build_parser().parse_args(argv)
-    assert cli._options(arguments) == {option.name: "x" for option in OPTIONS}
+    arguments = parse(argv)
+    assert options(arguments) == {option.name: "x" for option in OPTIONS}
 
 
 def test_help_of_start_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
