@@ -8,12 +8,18 @@ the databases that enter a job in it or below it: the root's turn picks a databa
 branch the branch's own turn decides, and so on. One cursor at the root alone would let a database that
 happens to have the root's turn whenever a narrow subchannel is free take that subchannel for ever.
 
-Turns. Round robin by slot number from a cursor. With weights, databases of equal weight form a class; classes
-are served by stride scheduling (each grant adds 1/(weight x members) to the class's pass, the smallest pass is
-next), and inside a class it is round robin. A class that was away rejoins at the level of the others.
+Turns. Round robin by slot number from a cursor, which never passes over a database that enters. So, of W databases
+that enter a job in a channel at each of its decisions, each is picked once in W of them, at each level: a channel
+that has room is reached within W decisions of the one above it, and a database within W grants in its own channel.
+
+With weights, databases of equal weight form a class; classes are served by stride scheduling (each grant adds
+1/(weight x members) to the class's pass, the smallest pass is next), and inside a class it is round robin. The
+channel's clock is the pass that was served last: a class that was away rejoins there, without saved-up turns.
 Source of stride scheduling: Waldspurger and Weihl, 1995, "Stride Scheduling".
 
-With Fairness.PRIORITY there are no turns: the smallest order key of all entered jobs is next.
+With Fairness.PRIORITY there are no turns: the smallest order key of all entered jobs is next. A database that was
+granted a permit a moment ago and did not come for it yet may have a second job better than everybody else's,
+which only itself knows: where it could, the round ends, and goes on when that database comes, or after PICK_UP_NS.
 
 Cost: a few big-integer operations for the waiting channels, and a look at the databases that are asked; nothing walks
 over all databases, but for Fairness.PRIORITY, which compares the keys of those that wait.
@@ -21,18 +27,21 @@ over all databases, but for Fairness.PRIORITY, which compares the keys of those 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from .layout import Cell, Slot
+from .layout import Cell, Header, Slot
 from .states import Fairness
 from .tablecore import TableCore
+from .tablewords import bits
 
 #: (priority, date_created in microseconds, id): smaller first.
 Key = tuple[int, int, int]
 
 #: One turn of a class of weight 1 with one member.
-_STRIDE = 1 << 32
+_STRIDE = 1 << 24
+
+#: How long others wait, with Fairness.PRIORITY, for a database to come for its grant.
+PICK_UP_NS = 50_000_000
 
 
 class Grant(NamedTuple):
@@ -71,14 +80,19 @@ class NoWishes:
 class Round:
     """The choice of permits during one holding of the lock. `slot` is the holder's own, -1 for the master."""
 
-    def __init__(self, core: TableCore, fairness: Fairness, slot: int, wishes: Wishes) -> None:
+    def __init__(self, core: TableCore, fairness: Fairness, slot: int, wishes: Wishes, now_ns: int) -> None:
         self._core = core
         self._fairness = fairness
         self._slot = slot
         self._wishes = wishes
         self._own_bit = 1 << slot if slot >= 0 else 0
         self._tree = core.tree()
+        self._now_ns = now_ns
         self._orders: dict[int, list[int]] = {}
+        #: With more than one weight: the databases of each.
+        self._classes = core.class_bitmaps() if core.words[Header.CLASSES] > 1 else None
+        #: Permits are left over for a database that comes for its grant; look again then, should it not come.
+        self.waits_until_ns: int | None = None
 
     def next(self) -> Grant | None:
         """Who gets the next permit, or None when nobody who waits could start. Moves the cursors of its path."""
@@ -89,14 +103,12 @@ class Round:
         candidates = self._candidates(others)
         if not candidates:
             return None
-        if not others:
+        if self._fairness is Fairness.PRIORITY:
+            return self._smallest_key(others, candidates)
+        if not others and self._classes is None:
             return Grant(self._slot, self._wishes.best(candidates)) if candidates & self._wishes.mask else None
         entrants = self._entrants(candidates, others)
-        if not entrants:
-            return None
-        if self._fairness is Fairness.PRIORITY:
-            return self._smallest_key(entrants, candidates)
-        return self._descend(entrants, candidates)
+        return self._descend(entrants, candidates) if entrants else None
 
     def _candidates(self, others: int) -> int:
         """Channels with a waiting job and room on the whole path."""
@@ -112,15 +124,8 @@ class Round:
 
     def _entrants(self, candidates: int, others: int) -> int:
         """Databases that wait in one of the candidate channels."""
-        core, layout = self._core, self._core.layout
-        found = self._own_bit if self._wishes.mask & candidates else 0
-        everybody = others | found
-        for channel in bits(candidates):
-            if found == everybody:
-                break
-            wishers = core.channel_base(channel) + layout.channel_wishers
-            found |= core.read_bitmap(wishers, layout.slots) & others
-        return found
+        own = self._own_bit if self._wishes.mask & candidates else 0
+        return self._core.wishers(candidates) & others | own if others else own
 
     def _best(self, slot: int, candidates: int) -> int:
         """The channel of a database's best job that could start; -1 if there is none."""
@@ -131,10 +136,30 @@ class Round:
             order = self._orders[slot] = self._core.wish_order(slot)
         return next((channel for channel in order if candidates >> channel & 1), -1)
 
-    def _smallest_key(self, entrants: int, candidates: int) -> Grant | None:
-        entered = ((slot, self._best(slot, candidates)) for slot in bits(entrants))
-        keyed = [(self._key(slot, channel), slot, channel) for slot, channel in entered if channel >= 0]
-        return Grant(*min(keyed)[1:]) if keyed else None
+    def _smallest_key(self, others: int, candidates: int) -> Grant | None:
+        # Whoever has wishes and does not wait was granted something: its old key is the least its next can be.
+        asked = self._core.wishers(candidates) & ~self._own_bit
+        own = self._own_bit if self._wishes.mask & candidates else 0
+        keyed = []
+        for slot in bits(asked | own):
+            channel = self._best(slot, candidates)
+            if channel >= 0 and (slot == self._slot or others >> slot & 1 or self._is_coming(slot)):
+                keyed.append((self._key(slot, channel), slot, channel))
+        if not keyed:
+            return None
+        _key, slot, channel = min(keyed)
+        if slot == self._slot or others >> slot & 1:
+            return Grant(slot, channel)
+        if others & asked or own:
+            self.waits_until_ns = self._granted_ns(slot) + PICK_UP_NS
+        return None
+
+    def _granted_ns(self, slot: int) -> int:
+        return self._core.words[self._core.slot_base(slot) + Slot.GRANTED_NS]
+
+    def _is_coming(self, slot: int) -> bool:
+        """Whether a database that did not take its grant yet may still be on its way."""
+        return self._now_ns - self._granted_ns(slot) < PICK_UP_NS
 
     def _key(self, slot: int, channel: int) -> Key:
         if slot == self._slot:
@@ -163,52 +188,58 @@ class Round:
         """Whose turn it is in `node`, among the rivals whose best job lies in it or below it."""
         below = self._tree.below[node]
         while rivals:
-            slot, weight_class = self._first_in_turn(node, rivals)
+            weight_class = self._class_in_turn(node, rivals) if self._classes else 0
+            members = rivals & self._classes[weight_class] if self._classes else rivals
+            slot = _next_bit(members or rivals, self._core.words[self._core.turn_word(node, weight_class)])
             channel = self._best(slot, candidates)
             if channel >= 0 and below >> channel & 1:
-                self._count_turn(node, slot, weight_class, rivals)
+                self._core.words[self._core.turn_word(node, weight_class)] = slot + 1
+                if self._classes:
+                    self._count_turn(node, slot, weight_class, self._entering(node, members, candidates))
                 return Grant(slot, channel)
             rivals &= ~(1 << slot)
         return None
 
-    def _first_in_turn(self, node: int, rivals: int) -> tuple[int, int]:
-        core, words = self._core, self._core.words
-        classes = core.class_bitmaps()
-        best_class, best_pass = 0, -1
-        for weight_class, members in enumerate(classes):
-            if members & rivals:
-                its_pass = words[core.turn_word(node, weight_class) + 1]
-                if best_pass < 0 or its_pass < best_pass:
-                    best_class, best_pass = weight_class, its_pass
-        cursor = words[core.turn_word(node, best_class)]
-        return _next_bit(rivals & classes[best_class] or rivals, cursor), best_class
+    def _entering(self, node: int, members: int, candidates: int) -> int:
+        """How many of these databases have their best job in `node` or below it."""
+        if node == 0:
+            return members.bit_count()
+        below = self._tree.below[node]
+        best = (self._best(slot, candidates) for slot in bits(members))
+        return sum(channel >= 0 and below >> channel & 1 for channel in best)
 
-    def _count_turn(self, node: int, slot: int, weight_class: int, rivals: int) -> None:
+    def _class_in_turn(self, node: int, rivals: int) -> int:
         core, words = self._core, self._core.words
-        at = core.turn_word(node, weight_class)
-        words[at] = slot + 1
-        classes = core.class_bitmaps()
-        rivalling = [k for k, members in enumerate(classes) if members & rivals]
-        if len(rivalling) < 2:
-            return
-        members = (classes[weight_class] & rivals).bit_count()
+        clock = words[core.clock_word(node)]
+        passes = [
+            (max(clock, words[core.turn_word(node, k) + 1]), k)
+            for k, members in enumerate(self._classes or ())
+            if members & rivals
+        ]
+        return min(passes, default=(0, 0))[1]
+
+    def _count_turn(self, node: int, slot: int, weight_class: int, members: int) -> None:
+        core, words = self._core, self._core.words
         weight = max(1, words[core.slot_base(slot) + Slot.WEIGHT])
-        served = words[at + 1]
-        words[at + 1] = served + _STRIDE // (weight * members)
-        # A class that was away must not have saved up turns: nobody lags behind the one just served.
-        for other in rivalling:
-            other_pass = core.turn_word(node, other) + 1
-            words[other_pass] = max(words[other_pass], served)
+        at, clock = core.turn_word(node, weight_class) + 1, core.clock_word(node)
+        served = max(words[clock], words[at])
+        words[clock] = served
+        words[at] = served + _STRIDE // (weight * max(1, members))
 
 
 def give(core: TableCore, grant: Grant, now_ns: int) -> None:
-    """Grant to another process: the permit is its own from the first store on; then it is woken."""
+    """Grant to another process: the permit is its own from the store to HELD on; then it is woken.
+
+    Should we die in between: a throttle that began for nobody costs time, one that did not begin would let two
+    jobs through; a HELD that no GRANT explains is taken back by its owner, as Header.REPAIRS moves.
+    """
     base = core.slot_base(grant.slot)
+    core.start_throttles(grant.channel, now_ns)
+    core.words[base + Slot.GRANTED_NS] = now_ns
     core.add_held(grant.slot, grant.channel, 1, now_ns)
     core.words[base + Slot.GRANT] = grant.channel + 1
     core.put_bit(core.layout.waiting, grant.slot, False)
     core.words[base + Slot.WAITING_SINCE_NS] = 0
-    core.start_throttles(grant.channel, now_ns)
     core.wake(grant.slot)
 
 
@@ -216,14 +247,6 @@ def grant_all(core: TableCore, choice: Round, now_ns: int) -> None:
     """Grant to others as long as somebody could start; for a holder of the lock that wants nothing itself."""
     while (grant := choice.next()) is not None:
         give(core, grant, now_ns)
-
-
-def bits(bitmap: int) -> Iterator[int]:
-    """The numbers of the set bits, ascending."""
-    while bitmap:
-        low = bitmap & -bitmap
-        yield low.bit_length() - 1
-        bitmap ^= low
 
 
 def _next_bit(bitmap: int, cursor: int) -> int:

@@ -17,7 +17,7 @@ slots/channels. A bitmap's bit i is bit i % 64 of its word i // 64.
     cell          S x C x 8      `Cell` words: one database in one channel
 
 Who writes what, and under which lock
-    Header.GATE, slot names, classes            the master only, without the lock
+    Header.GATE, .CLASSES, slot names, classes  the master only, without the lock
     Slot counters, heartbeat, target, message   the slot's own worker, without the lock
     Cell.PENDING                                the slot's own worker, without the lock
     everything else                             whoever holds the lock
@@ -55,6 +55,7 @@ class Header:
     REPAIRS: Final = 6
     USED_CHANNELS: Final = 7
     GENERATION: Final = 8  # one more at each change of a channel's settings
+    CLASSES: Final = 9  # how many different weights were ever assigned                   master, at assign
 
 
 HEADER_WORDS: Final = 16
@@ -107,6 +108,7 @@ class Slot:
     TARGET_RETRY_NS: Final = 15
     NAME_LENGTH: Final = 16
     MESSAGE_LENGTH: Final = 17
+    GRANTED_NS: Final = 18  # when GRANT was written
 
 
 SLOT_WORDS: Final = 20
@@ -147,8 +149,9 @@ class Layout:
         self.waiting = self.throttled + channel_bits
         self.classes = self.waiting + slot_bits
         self.channel = self.classes + MAX_CLASSES * slot_bits
-        self.channel_turns = CHANNEL_WORDS  # per class a cursor and a pass (grants.py)
-        self.channel_name = self.channel_turns + 2 * MAX_CLASSES
+        self.channel_turns = CHANNEL_WORDS  # per class a cursor and a pass; then the clock of the passes (grants.py)
+        self.channel_clock = self.channel_turns + 2 * MAX_CLASSES
+        self.channel_name = self.channel_clock + 1
         self.channel_wishers = self.channel_name + NAME_BYTES // WORD
         self.channel_size = self.channel_wishers + slot_bits
         self.slot = self.channel + channels * self.channel_size

@@ -7,7 +7,6 @@ jobs: `Source` is what the worker's queue looks like from here.
 from __future__ import annotations
 
 import os
-import time
 from array import array
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,11 +14,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from .channelspec import ChannelSpec
 from .errors import SemaphoreError
-from .grants import Key, Round, Wishes, bits, give
+from .grants import Key, Round, Wishes, give
 from .layout import WORD, Cell, Header, Slot
 from .states import Fairness, TargetState
-from .tablechannels import add_channel, read_spec, write_channel
+from .tablechannels import add_channel, check_room, read_spec, write_channel
 from .tablecore import TableCore
+from .tablewords import bitmap, bits
 
 if TYPE_CHECKING:
     from .semaphore import SemaphoreTable
@@ -57,6 +57,8 @@ class Seat:
         self._repairs = -1
         #: Somebody granted us something, or repaired the table: the next exchange is due.
         self._woken = True
+        #: Permits were left for a database that is about to come for its grant; should it not come, look then.
+        self._look_again_ns: int | None = None
 
     def begin_again(self) -> None:
         """The source is another one: the next exchange writes all it holds."""
@@ -70,12 +72,13 @@ class Seat:
             or bool(source.changed or source.new_heads)
             or source.mask != self._published
             or bool(source.mask and self._core.is_throttled())
+            or self._look_again_ns is not None
         )
 
-    def attach(self, now_ns: int) -> None:
+    def attach(self) -> None:
         """Sit down. What the predecessor waited for is dropped; what it held stays until the first exchange."""
         core, base = self._core, self._base
-        core.enter_waiting(self.slot, now_ns)
+        now_ns = core.enter_waiting(self.slot)
         core.drop_wishes(self.slot)
         grant = core.words[base + Slot.GRANT]
         if grant:
@@ -96,15 +99,16 @@ class Seat:
         Returns how many jobs `source` was told to take; it wants no more when its `mask` is 0. Others that could start
         are granted and woken on the way.
         """
-        core, now_ns = self._core, time.monotonic_ns()
-        core.enter_waiting(self.slot, now_ns)
+        core = self._core
+        now_ns = core.enter_waiting(self.slot)
         try:
             self._write_back(source, now_ns)
             taken = self._take_grant(source, now_ns)
+            self._look_again_ns = None
             core.open_throttled(now_ns)
             if core.words[Header.GATE]:
                 taken += self._take_turns(source, now_ns)
-            self._publish(source, now_ns)
+            self._publish(source, now_ns, served=taken > 0)
         except BaseException:
             core.abandon()
             raise
@@ -142,24 +146,27 @@ class Seat:
 
     def _take_turns(self, source: Source, now_ns: int) -> int:
         core, taken = self._core, 0
-        choice = Round(core, self._fairness, self.slot, source)
+        choice = Round(core, self._fairness, self.slot, source, now_ns)
         while (grant := choice.next()) is not None:
             if grant.slot == self.slot:
-                core.add_held(self.slot, grant.channel, 1, now_ns)
                 core.start_throttles(grant.channel, now_ns)
+                core.add_held(self.slot, grant.channel, 1, now_ns)
                 source.take(grant.channel)
                 taken += 1
             else:
                 give(core, grant, now_ns)
+        self._look_again_ns = choice.waits_until_ns
         return taken
 
-    def _publish(self, source: Source, now_ns: int) -> None:
+    def _publish(self, source: Source, now_ns: int, *, served: bool) -> None:
         core, base, wanted = self._core, self._base, source.mask
         if source.new_heads or wanted != self._published:
-            for channel in bits(wanted ^ self._published):
+            news = wanted ^ self._published
+            for channel in bits(news):
                 core.put_wish(self.slot, channel, bool(wanted >> channel & 1))
             if self._fairness is Fairness.PRIORITY:
-                self._publish_keys(source, wanted)
+                # Also those that are wanted again: their best job may have changed while nothing was wanted.
+                self._publish_keys(source, wanted & news | wanted & bitmap(source.new_heads))
             order = array("H", source.order())
             start = (base + core.layout.slot_order) * WORD
             core.bytes[start : start + 2 * len(order)] = memoryview(order).cast("B")
@@ -167,24 +174,31 @@ class Seat:
             self._published = wanted
             source.new_heads.clear()
         core.put_bit(core.layout.waiting, self.slot, bool(wanted))
-        waiting_since = core.words[base + Slot.WAITING_SINCE_NS]
-        if bool(wanted) != bool(waiting_since):
-            core.words[base + Slot.WAITING_SINCE_NS] = now_ns if wanted else 0
+        since = base + Slot.WAITING_SINCE_NS
+        if not wanted:
+            core.words[since] = 0
+        elif served or not core.words[since]:
+            core.words[since] = now_ns
 
-    def _publish_keys(self, source: Source, wanted: int) -> None:
-        for channel in source.new_heads:
-            if wanted >> channel & 1:
-                start = self._core.cell_base(self.slot, channel) + Cell.KEY
-                key: Key = source.key(channel)
-                for i, word in enumerate(key):
-                    self._core.words[start + i] = word
+    def _publish_keys(self, source: Source, channels: int) -> None:
+        for channel in bits(channels):
+            start = self._core.cell_base(self.slot, channel) + Cell.KEY
+            key: Key = source.key(channel)
+            for i, word in enumerate(key):
+                self._core.words[start + i] = word
 
-    def throttled_until_ns(self, wanted: int) -> int | None:
-        """When the first throttle that holds up one of the `wanted` channels (a bitmap) ends; None: none does."""
+    def look_again_ns(self, wanted: int) -> int | None:
+        """When an exchange is due if nothing happens before; None: never.
+
+        The end of the first throttle that holds up one of the `wanted` channels (a bitmap), or of our patience with
+        a database that does not come for its grant.
+        """
         core = self._core
         tree = core.tree()
         throttled = core.read_bitmap(core.layout.throttled, core.layout.channels)
         ends = [core.not_before_ns(c) for c in bits(throttled) if tree.below[c] & wanted]
+        if self._look_again_ns is not None:
+            ends.append(self._look_again_ns)
         return min(ends, default=None)
 
     # -- channels ----------------------------------------------------------------------------------------
@@ -196,14 +210,18 @@ class Seat:
 
     def add_channel(self, spec: ChannelSpec, parent: int) -> int | None:
         """Share a channel that an ancestor's defaults make; its index, or None where the table is full."""
-        core, now_ns = self._core, time.monotonic_ns()
-        core.enter_waiting(self.slot, now_ns)
+        core = self._core
+        now_ns = core.enter_waiting(self.slot)
         try:
             found = core.tree().index.get(spec.name)
             if found is None:
-                found = add_channel(core, spec.name, parent)
+                check_room(core, [spec.name])
+                found = add_channel(core, spec, parent)
+                core.words[Header.GENERATION] += 1
+            elif read_spec(core, found) is None:  # a reload retired it, as it is in no configuration
                 write_channel(core, found, spec)
                 core.words[Header.GENERATION] += 1
+            core.settle_anew(found, now_ns)
         except SemaphoreError:
             found = None
         except BaseException:

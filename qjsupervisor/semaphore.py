@@ -15,7 +15,9 @@ Who repairs what, when a process dies
     a worker, inside the lock      as above, and the next one to lock repairs what is derived (TableCore)
     a worker, and its database
     cannot be read again           the master gives its permits up after a bounded time (`try_give_up`)
-    a worker stopped in the lock   killed by the first one that waits (TableCore.enter_waiting) or by the master
+    a worker stopped in the lock   continued by the first one that waits (TableCore.enter_waiting), and killed if that
+                                   does not help; or killed by the master, within a second
+    the master, stopped in it      continued, likewise; never killed
     the master                     its workers see the end of their pipes and stop; the table is gone with them
 
 The master never waits for the lock: its `try_...` methods return False when it is taken, to be called again.
@@ -29,11 +31,12 @@ from collections.abc import Sequence
 from .channelspec import ChannelSpec, parent_name
 from .errors import SemaphoreError
 from .grants import NoWishes, Round, grant_all
+from .holder import is_stopped
 from .layout import MAX_CLASSES, Cell, Channel, Flag, Header, Slot, bitmap_words
 from .seat import Seat
 from .states import Fairness
-from .tablechannels import SPARE_CHANNELS, add_channel, with_parents, write_channel
-from .tablecore import TableCore, is_stopped
+from .tablechannels import SPARE_CHANNELS, add_channel, check_room, with_parents, write_channel
+from .tablecore import TableCore
 from .tableviews import ChannelView, Holder, SlotView, TableReader
 
 __all__ = ["ChannelView", "Holder", "Seat", "SemaphoreTable", "SlotView"]
@@ -68,6 +71,7 @@ class SemaphoreTable(TableReader):
             if len(self._weights) == MAX_CLASSES:
                 raise SemaphoreError(f"more than {MAX_CLASSES} different fairness weights were in use since the start")
             self._weights.append(weight)
+            core.words[Header.CLASSES] = len(self._weights)
         for k in range(len(self._weights)):
             bitmap = core.layout.classes + k * bitmap_words(core.slots)
             core.put_bit(bitmap, slot, self._weights[k] == weight)
@@ -98,7 +102,7 @@ class SemaphoreTable(TableReader):
     def try_configure(self, channels: Sequence[ChannelSpec]) -> bool:
         """Put these settings in force, in place: new channels are added, missing ones retired. False: lock busy.
 
-        Raises ConfigError where there are more channels than the table has room for.
+        Raises SemaphoreError where there are more channels than the table has room for.
         """
         now_ns = time.monotonic_ns()
         if not self.core.enter(now_ns):
@@ -168,19 +172,21 @@ class SemaphoreTable(TableReader):
     def _grant_to_others(self, now_ns: int) -> None:
         self.core.open_throttled(now_ns)
         if self.gate_open:
-            grant_all(self.core, Round(self.core, self.fairness, -1, NoWishes()), now_ns)
+            grant_all(self.core, Round(self.core, self.fairness, -1, NoWishes(), now_ns), now_ns)
 
     def _configure(self, channels: Sequence[ChannelSpec], now_ns: int) -> None:
         core = self.core
         index = dict(core.tree().index)
         wanted = {spec.name for spec in channels}
+        check_room(core, [name for name in wanted if name not in index])
         for spec in channels:
-            if spec.name not in index:
-                index[spec.name] = add_channel(core, spec.name, index.get(parent_name(spec.name) or "", -1))
-            write_channel(core, index[spec.name], spec)
+            if spec.name in index:
+                write_channel(core, index[spec.name], spec)
+            else:
+                index[spec.name] = add_channel(core, spec, index.get(parent_name(spec.name) or "", -1))
         for name, channel in index.items():
             if name not in wanted:
                 core.words[core.channel_base(channel) + Channel.FLAGS] = Flag.RETIRED
         core.words[Header.GENERATION] += 1
         for channel in index.values():
-            core.settle(channel, now_ns)
+            core.settle_anew(channel, now_ns)

@@ -358,9 +358,9 @@ class Serving:
         wall_us = self.backlog.next_deadline_us()
         if wall_us is not None:
             moments.append(now_s + max(0.0, wall_us / 1e6 - time.time()))
-        throttled_ns = self._seat.throttled_until_ns(self.backlog.mask) if self.backlog.mask else None
-        if throttled_ns is not None:
-            moments.append(throttled_ns / 1e9)
+        look_again_ns = self._seat.look_again_ns(self.backlog.mask)
+        if look_again_ns is not None:
+            moments.append(look_again_ns / 1e9)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def lost(self, now_s: float) -> None:

@@ -32,19 +32,28 @@ def with_parents(channels: Sequence[ChannelSpec]) -> list[ChannelSpec]:
     return list(found.values())
 
 
-def add_channel(core: TableCore, name: str, parent: int) -> int:
-    """Take the next free record for a channel; returns its index. Raises SemaphoreError when the table is full."""
-    channel = core.words[Header.USED_CHANNELS]
-    if channel >= core.layout.channels:
+def check_room(core: TableCore, names: Sequence[str]) -> None:
+    """Raise SemaphoreError where there is no room for channels of these names."""
+    if core.words[Header.USED_CHANNELS] + len(names) > core.layout.channels:
         raise SemaphoreError(
-            f"no room for channel {name!r}: the table was made for {core.layout.channels} channels at the start;"
+            f"no room for channel {names[-1]!r}: the table was made for {core.layout.channels} channels at the start;"
             " restart qjsupervisor to make a larger one"
         )
-    if len(name.encode()) > NAME_BYTES:
-        raise SemaphoreError(f"the channel name {name[:40]!r}... is longer than {NAME_BYTES} bytes")
+    for name in names:
+        if len(name.encode()) > NAME_BYTES:
+            raise SemaphoreError(f"the channel name {name[:40]!r}... is longer than {NAME_BYTES} bytes")
+
+
+def add_channel(core: TableCore, spec: ChannelSpec, parent: int) -> int:
+    """Take the next free record for a channel; returns its index. The caller has checked that there is room.
+
+    The record is whole before it counts: a process killed in between leaves no channel of half the settings.
+    """
+    channel = core.words[Header.USED_CHANNELS]
     base = core.channel_base(channel)
     core.words[base + Channel.PARENT] = parent
-    core.put_text(base + core.layout.channel_name, base + Channel.NAME_LENGTH, name)
+    core.put_text(base + core.layout.channel_name, base + Channel.NAME_LENGTH, spec.name)
+    write_channel(core, channel, spec)
     core.words[Header.USED_CHANNELS] = channel + 1
     return channel
 

@@ -1,4 +1,4 @@
-"""The shared table's words, its lock, and what must be true of them. Layout: layout.py.
+"""The shared table's lock, and what must be true of its words (tablewords.py). Layout: layout.py.
 
 Decides nothing: who gets a permit is grants.py's business; what a worker or the master may do is in semaphore.py.
 
@@ -15,144 +15,32 @@ and Header.REPAIRS tells every worker to write its own HELD words again, which p
 
 from __future__ import annotations
 
-import mmap
+import ctypes
 import os
-import signal
 import time
-from dataclasses import dataclass
 
-from .layout import (
-    CELL_WORDS,
-    MAGIC,
-    MAX_CLASSES,
-    NAME_BYTES,
-    WORD,
-    Cell,
-    Channel,
-    Flag,
-    Header,
-    Layout,
-    Slot,
-    bitmap_words,
-)
+from .holder import HolderWatch
+from .layout import CELL_WORDS, WORD, Cell, Channel, Flag, Header, Slot
 from .mutex import Acquired, RobustMutex
+from .tablewords import TableWords, bits
 
 #: How long a worker waits for the lock before it looks at the holder.
 LOCK_SLICE_S = 0.05
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What can close a channel; channels that nothing can close have None instead."""
-
-    capacity: int
-    flags: int
-    throttle_ns: int
+# os.eventfd_write lets other threads run, which may keep the interpreter, and with it the table's lock, for 5 ms.
+_eventfd_write = ctypes.PyDLL(None).eventfd_write
+_eventfd_write.argtypes = [ctypes.c_int, ctypes.c_uint64]
 
 
-class Tree:
-    """The channels as one process sees them; made anew when Header.GENERATION moves."""
-
-    def __init__(self, names: list[str], parents: list[int], limits: list[Limits | None]) -> None:
-        self.names = names
-        self.limits = limits
-        self.index = {name: i for i, name in enumerate(names)}
-        #: From the channel itself up to the root.
-        self.paths: list[tuple[int, ...]] = []
-        #: Bitmap of the channel and all below it.
-        self.below = [1 << i for i in range(len(names))]
-        #: Bitmap of the channels that have others below them.
-        self.inner = 0
-        for i, parent in enumerate(parents):
-            path = [i]
-            while parent >= 0:
-                path.append(parent)
-                self.below[parent] |= 1 << i
-                self.inner |= 1 << parent
-                parent = parents[parent]
-            self.paths.append(tuple(path))
-
-
-class TableCore:
-    """Words, bitmaps and lock of the shared table; made once by the master, used on both sides of every fork."""
+class TableCore(TableWords):
+    """Words and lock of the shared table."""
 
     def __init__(self, slots: int, channels: int) -> None:
-        self.layout = layout = Layout(slots, channels)
-        self.slots = slots
-        self.mapping = mmap.mmap(-1, (layout.total_bytes + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE)
-        self.bytes = memoryview(self.mapping)
-        #: Signed words; bitmaps go through `bits`.
-        self.words = self.bytes.cast("q")
-        self.bits = self.bytes.cast("Q")
-        self.mutex = RobustMutex(self.mapping, layout.mutex * WORD)
+        super().__init__(slots, channels)
+        self.mutex = RobustMutex(self.mapping, self.layout.mutex * WORD)
         #: One eventfd a slot: written under the lock by whoever granted something to that database.
         self.wakeups = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(slots)]
-        self._tree: Tree | None = None
-        self._tree_generation = -1
-        self._suspect: tuple[int, int] | None = None
-        self.words[Header.SLOTS] = slots
-        self.words[Header.CHANNELS] = channels
-        self.words[Header.MAGIC] = MAGIC
-
-    # -- records and bitmaps ---------------------------------------------------------------------------
-
-    def channel_base(self, channel: int) -> int:
-        """First word of a channel's record."""
-        return self.layout.channel + channel * self.layout.channel_size
-
-    def slot_base(self, slot: int) -> int:
-        """First word of a slot's record."""
-        return self.layout.slot + slot * self.layout.slot_size
-
-    def cell_base(self, slot: int, channel: int) -> int:
-        """First word of the cell of one database in one channel."""
-        return self.layout.cell + (slot * self.layout.channels + channel) * CELL_WORDS
-
-    def read_bitmap(self, word: int, bits: int) -> int:
-        """The bitmap of `bits` bits that starts at `word`, as one integer."""
-        start = word * WORD
-        return int.from_bytes(self.bytes[start : start + bitmap_words(bits) * WORD], "little")
-
-    def put_bit(self, word: int, bit: int, value: bool) -> None:
-        """Set or clear one bit of the bitmap that starts at `word`; the lock is held."""
-        at, mask = word + (bit >> 6), 1 << (bit & 63)
-        old = self.bits[at]
-        new = old | mask if value else old & ~mask
-        if new != old:
-            self.bits[at] = new
-
-    def text(self, word: int, length: int) -> str:
-        """Text of `length` bytes at `word`, never failing: readers take it without the lock."""
-        start = word * WORD
-        return bytes(self.bytes[start : start + max(0, min(length, NAME_BYTES))]).decode("utf-8", "replace")
-
-    def put_text(self, word: int, length_word: int, text: str) -> None:
-        """Store `text`, cut to what fits, its length last."""
-        data = text.encode("utf-8", "replace")[:NAME_BYTES]
-        self.words[length_word] = 0
-        self.bytes[word * WORD : word * WORD + len(data)] = data
-        self.words[length_word] = len(data)
-
-    def tree(self) -> Tree:
-        """The channels, read again when one was added or changed."""
-        generation = self.words[Header.GENERATION]
-        if self._tree is None or generation != self._tree_generation:
-            self._tree = self._read_tree()
-            self._tree_generation = generation
-        return self._tree
-
-    def _read_tree(self) -> Tree:
-        names: list[str] = []
-        parents: list[int] = []
-        limits: list[Limits | None] = []
-        for channel in range(self.words[Header.USED_CHANNELS]):
-            base = self.channel_base(channel)
-            names.append(self.text(base + self.layout.channel_name, self.words[base + Channel.NAME_LENGTH]))
-            parents.append(self.words[base + Channel.PARENT])
-            found = Limits(*(self.words[base + w] for w in (Channel.CAPACITY, Channel.FLAGS, Channel.THROTTLE_NS)))
-            closable = found.flags & (Flag.PAUSED | Flag.RETIRED | Flag.SEQUENTIAL)
-            limits.append(found if closable or found.capacity >= 0 or found.throttle_ns else None)
-        return Tree(names, parents, limits)
+        self._holder_watch = HolderWatch(lambda: (self.mutex.owner(), self.words[Header.SEQUENCE]))
 
     # -- the lock ----------------------------------------------------------------------------------------
 
@@ -160,18 +48,17 @@ class TableCore:
         """Try to take the lock, without waiting; what a dead holder left is put right first."""
         return self._entered(self.mutex.acquire(0), now_ns)
 
-    def enter_waiting(self, slot: int, now_ns: int) -> None:
-        """Take the lock; workers only. Stamps the slot's heartbeat while it waits, and ends a stopped holder.
+    def enter_waiting(self, slot: int) -> int:
+        """Take the lock; workers only. Returns when that was (monotonic, in nanoseconds).
 
-        A holder is in here for well under a millisecond. One that is stopped (SIGSTOP, a debugger) would hold up every
-        database, so after a slice of waiting it is killed: its database is read again by its successor.
+        Stamps the slot's heartbeat while it waits, and does not put up with a stopped holder.
         """
-        heartbeat = self.slot_base(slot) + Slot.HEARTBEAT_NS
+        now_ns = time.monotonic_ns()
         while not self._entered(self.mutex.acquire(LOCK_SLICE_S), now_ns):
-            self.words[heartbeat] = now_ns = time.monotonic_ns()
-            stopped = self._stopped_holder()
-            if stopped:
-                os.kill(stopped, signal.SIGKILL)
+            now_ns = time.monotonic_ns()
+            self.words[self.slot_base(slot) + Slot.HEARTBEAT_NS] = now_ns
+            self._holder_watch.look()
+        return now_ns
 
     def _entered(self, got: Acquired, now_ns: int) -> bool:
         if got is Acquired.NO:
@@ -192,14 +79,6 @@ class TableCore:
         """Give the lock back after a failure inside: the mark stays, so the next one repairs."""
         self.mutex.release()
 
-    def _stopped_holder(self) -> int:
-        """Process id of a holder that stood still since the last look and is stopped; else 0."""
-        look = (self.mutex.owner(), self.words[Header.SEQUENCE])
-        same, self._suspect = look == self._suspect, look
-        # The master is not ours to end: it goes on when whoever stopped it lets it.
-        mortal = look[0] and look[0] != os.getppid()
-        return look[0] if same and mortal and is_stopped(look[0]) else 0
-
     # -- permits -----------------------------------------------------------------------------------------
 
     def settle(self, channel: int, now_ns: int) -> None:
@@ -218,6 +97,12 @@ class TableCore:
         self.put_bit(self.layout.closed, channel, closed)
         if limits.throttle_ns:
             self.put_bit(self.layout.throttled, channel, throttled)
+
+    def settle_anew(self, channel: int, now_ns: int) -> None:
+        """The same, where the channel may have had limits before that it has no more."""
+        self.put_bit(self.layout.closed, channel, False)
+        self.put_bit(self.layout.throttled, channel, False)
+        self.settle(channel, now_ns)
 
     def add_held(self, slot: int, channel: int, change: int, now_ns: int) -> None:
         """Change the permits that a database holds in a channel; the one store to HELD is what counts."""
@@ -239,6 +124,8 @@ class TableCore:
             if limits is not None and limits.throttle_ns:
                 self.words[self.channel_base(node) + Channel.NOT_BEFORE_NS] = now_ns + limits.throttle_ns
                 self.settle(node, now_ns)
+                # Whoever waits here wakes by itself when the throttle ends, so it has to know when that is.
+                self._wake_wishers(tree.below[node])
 
     def set_failed(self, slot: int, channel: int, failed: int, now_ns: int) -> None:
         """Write how many jobs of a database are failed directly in a channel."""
@@ -255,11 +142,8 @@ class TableCore:
 
     def open_throttled(self, now_ns: int) -> None:
         """Reopen the channels whose throttle is over."""
-        throttled = self.read_bitmap(self.layout.throttled, self.layout.channels)
-        while throttled:
-            low = throttled & -throttled
-            throttled ^= low
-            self.settle(low.bit_length() - 1, now_ns)
+        for channel in bits(self.read_bitmap(self.layout.throttled, self.layout.channels)):
+            self.settle(channel, now_ns)
 
     def drop_wishes(self, slot: int) -> None:
         """A database waits for nothing any more."""
@@ -269,6 +153,17 @@ class TableCore:
         self.words[base + Slot.WISHES] = 0
         self.words[base + Slot.WAITING_SINCE_NS] = 0
         self.put_bit(self.layout.waiting, slot, False)
+
+    def wishers(self, channels: int) -> int:
+        """Bitmap of the databases that wait in one of the `channels` (a bitmap)."""
+        found = 0
+        for channel in bits(channels & self.read_bitmap(self.layout.active, self.layout.channels)):
+            found |= self.read_bitmap(self.channel_base(channel) + self.layout.channel_wishers, self.slots)
+        return found
+
+    def _wake_wishers(self, channels: int) -> None:
+        for slot in bits(self.wishers(channels)):
+            self.wake(slot)
 
     def put_wish(self, slot: int, channel: int, value: bool) -> None:
         """Note whether a database waits in a channel."""
@@ -285,7 +180,7 @@ class TableCore:
 
     def wake(self, slot: int) -> None:
         """Wake the worker of a slot, now or as soon as it looks."""
-        os.eventfd_write(self.wakeups[slot], 1)
+        _eventfd_write(self.wakeups[slot], 1)
 
     def wake_all(self) -> None:
         """Wake every worker."""
@@ -297,7 +192,8 @@ class TableCore:
 
     def _repair(self, now_ns: int) -> None:
         self.words[Header.DIRTY] = 1
-        self._tree = None
+        # The dead one may have added a channel that it told nobody of.
+        self.words[Header.GENERATION] += 1
         used = self.words[Header.USED_CHANNELS]
         for word in range(self.layout.active, self.layout.classes):
             self.bits[word] = 0
@@ -330,24 +226,3 @@ class TableCore:
             self.put_wish(slot, channel, True)
         base = self.slot_base(slot)
         self.put_bit(self.layout.waiting, slot, bool(order) and not words[base + Slot.GRANT])
-
-    # -- turns (grants.py reads and writes them) -----------------------------------------------------------
-
-    def turn_word(self, channel: int, weight_class: int) -> int:
-        """First of the two words (cursor, pass) of one class in one channel."""
-        return self.channel_base(channel) + self.layout.channel_turns + 2 * weight_class
-
-    def class_bitmaps(self) -> list[int]:
-        """Per class of weights, the databases that have it."""
-        words = bitmap_words(self.slots)
-        return [self.read_bitmap(self.layout.classes + k * words, self.slots) for k in range(MAX_CLASSES)]
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether a process is stopped (by a signal or a debugger); a process that is gone is not."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            state = stat.read().rpartition(b")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state in (b"T", b"t")

@@ -114,7 +114,7 @@ class Worker:
         signal.signal(signal.SIGTERM, self._note_stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._database.waiter.install()
-        self._seat.attach(time.monotonic_ns())
+        self._seat.attach()
         self._selector.register(self._pipe, selectors.EVENT_READ, self._hear_master)
         self._selector.register(self._seat.wakeup, selectors.EVENT_READ, self._seat.drain_wakeup)
         more = True
