@@ -7,10 +7,11 @@ behind them, when etas fall due outside them, and when rows change under a read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from .channels import ChannelTree
+from .channels import KNOWN_FAILED, ChannelTree, Failed, Heard
 from .nodes import Node, Pending
 
 
@@ -24,7 +25,7 @@ class Found(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """All that a worker has to know of its database."""
+    """All that a worker has to know of its database, as of one moment: the parts are compared with each other."""
 
     #: (id, raw channel) of the jobs that hold permits.
     held: Sequence[tuple[int, str | None]]
@@ -39,6 +40,9 @@ class Snapshot(NamedTuple):
 class Backlog(ChannelTree):
     """A channel tree that is filled from the database."""
 
+    #: Jobs held here of which the last full read said that they are pending.
+    _doubted: Mapping[int, Pending] = {}
+
     def unread(self) -> list[Node]:
         """Nodes of which more should be read."""
         if self._thirsty:
@@ -51,8 +55,8 @@ class Backlog(ChannelTree):
         return [name for name in names if name is not None], None in names or node.parent is None
 
     def begin_read(self) -> None:
-        """A read begins now; what is heard from here on stands against it."""
-        self._heard = {}
+        """A read begins now; what is heard from here on stands against it, and so do claims that are to be made."""
+        self._heard = dict.fromkeys(self.taken)
 
     def abandon_read(self) -> None:
         """The read came to nothing."""
@@ -63,95 +67,139 @@ class Backlog(ChannelTree):
         """Whether so much changed during a read that it is not worth keeping; it is begun again."""
         return self._heard is not None and len(self._heard) > 8 * self._window
 
+    # -- some nodes --------------------------------------------------------------------------------------
+
     def merge(self, found: dict[str, Found]) -> None:
         """End a read of some nodes (by name): their windows hold the best of their jobs again."""
         heard, self._heard = self._heard or {}, None
+        counted: dict[Node, bool] = {}
         for name, read in found.items():
             node = self.nodes.get(name)
             if node is not None:
+                counted[node] = read.due_more or read.later_more
                 self._merge_node(node, read, heard)
-        self._put_heard(heard)
+        self._put_heard(heard, counted)
+
+    def _merge_node(self, node: Node, read: Found, heard: dict[int, Heard]) -> None:
+        due = [job for job in read.due if self._is_news(job, heard)]
+        later = [job for job in read.later if self._is_news(job, heard)]
+        if read.due_more or read.later_more:
+            node.beyond = max(0, node.beyond - len(due) - len(later))
+        else:
+            node.beyond = 0
+        self._fill(node, due, later, _last_due(read), _last_later(read))
+
+    def _is_news(self, job: Pending, heard: dict[int, Heard]) -> bool:
+        """Whether a job that was read is pending now and not here yet."""
+        known = (heard, self._pending, self._holding, self._failed_in, self.aside)
+        return not any(job.job_id in ids for ids in known)
+
+    def _fill(
+        self,
+        node: Node,
+        due: Iterable[Pending],
+        later: Iterable[Pending],
+        last_due: tuple[int, int, int] | None,
+        last_later: tuple[int, tuple[int, int, int]] | None,
+    ) -> None:
+        """Add jobs to a node's windows, which are whole now up to the last ones read (None: altogether)."""
+        self._pending.update({job.job_id: (node, job) for job in (*due, *later)})
+        dropped = [key[2] for key in node.ready.extend([job.key for job in due], last_due)]
+        etas = [(job.eta_us or 0, job.key) for job in later]
+        dropped += [key[2] for _eta_us, key in node.etas.extend(etas, last_later)]
+        for job_id in dropped:
+            del self._pending[job_id]
+        node.beyond += len(dropped)
+        node.stale = False
+        self._renew(node)
+
+    def _put_heard(self, heard: dict[int, Heard], counted: Mapping[Node, bool]) -> None:
+        """Jobs that came during the read, and that no window had room for, may have a place now.
+
+        `counted`: the nodes that were read, and whether the job is in `beyond` already.
+        """
+        for job in heard.values():
+            if isinstance(job, Pending) and job.job_id not in self._pending:
+                node = self.node_for(job.channel)
+                if node in counted:
+                    node.beyond = max(0, node.beyond - counted[node])
+                    self._place(node, job)
+
+    # -- everything --------------------------------------------------------------------------------------
 
     def load(self, snapshot: Snapshot) -> list[int]:
-        """End a read of everything. Returns the ids of jobs held here of which the database says otherwise."""
+        """End a read of everything. Returns the ids of jobs held here of which the database says otherwise.
+
+        The caller knows which of them have an open request; the others it hands to `believe`.
+        """
         heard, self._heard = self._heard or {}, None
         self._pending.clear()
-        self._next_eta_us = None
         for node in self.nodes.values():
             node.ready.clear()
             node.etas.clear()
-            node.beyond = 0
-            node.stale = False
-        for job in (*snapshot.found.due, *snapshot.found.later):
-            if self._is_news(job, heard):
-                self._place(self.node_for(job.channel), job)
-        self._load_counts(snapshot, heard)
-        self._load_horizons(snapshot.found)
-        self._put_heard(heard)
+        self._count(snapshot, heard)
+        self._load_found(snapshot.found, heard)
+        more = snapshot.found.due_more or snapshot.found.later_more
+        self._put_heard(heard, dict.fromkeys(self.nodes.values(), more))
+        return self._load_held(snapshot, heard)
+
+    def believe(self, job_ids: Iterable[int]) -> None:
+        """Of these doubtful jobs the database is right."""
+        for job_id in job_ids:
+            self.forget(job_id)
+            if job_id in self._doubted:
+                self.put(self._doubted[job_id])
+
+    def _load_found(self, found: Found, heard: dict[int, Heard]) -> None:
+        due: dict[Node, list[Pending]] = defaultdict(list)
+        later: dict[Node, list[Pending]] = defaultdict(list)
+        for jobs, by_node in ((found.due, due), (found.later, later)):
+            for job in jobs:
+                if self._is_news(job, heard):
+                    by_node[self.node_for(job.channel)].append(job)
+        more = found.due_more or found.later_more
         for node in self.nodes.values():
-            self._renew(node)
-        return self._load_held(snapshot.held, heard)
+            # What was read is the best of all channels together, so each window is whole up to the last one read.
+            node.beyond = max(0, node.beyond - len(due[node]) - len(later[node])) if more else 0
+            last_due, last_later = (_last_due(found), _last_later(found)) if node.beyond else (None, None)
+            self._fill(node, due[node], later[node], last_due, last_later)
 
-    def _is_news(self, job: Pending, heard: dict[int, Pending | None]) -> bool:
-        """Whether a job that was read is pending now and not here yet."""
-        known = (heard, self._pending, self._holding, self.aside)
-        return not any(job.job_id in ids for ids in known)
-
-    def _load_held(self, held: Iterable[tuple[int, str | None]], heard: dict[int, Pending | None]) -> list[int]:
-        said = {job_id: channel for job_id, channel in held if job_id not in heard}
+    def _load_held(self, snapshot: Snapshot, heard: dict[int, Heard]) -> list[int]:
+        said = {job_id: channel for job_id, channel in snapshot.held if job_id not in heard}
         for job_id, channel in said.items():
             self.hold(job_id, channel)
-        return [job_id for job_id in self._holding if job_id not in said and job_id not in heard]
+        doubtful = self._holding.keys() - said.keys() - heard.keys()
+        read = (*snapshot.found.due, *snapshot.found.later)
+        self._doubted = {job.job_id: job for job in read if job.job_id in doubtful}
+        return list(doubtful)
 
-    def _load_counts(self, snapshot: Snapshot, heard: dict[int, Pending | None]) -> None:
-        self._failed_in.clear()
-        for node in self.nodes.values():
-            node.failed = 0
+    def _count(self, snapshot: Snapshot, heard: dict[int, Heard]) -> None:
+        """Count pending (into `beyond`, for now) and failed jobs afresh."""
+        pending: dict[Node, int] = defaultdict(int)
+        failed: dict[Node, int] = defaultdict(int)
         for (channel, state), number in snapshot.counts.items():
-            node = self.node_for(channel)
-            if state == "failed":
-                self.count_failed(node, node.failed + number)
-            elif state == "pending":
-                node.beyond += number
-        for node in self.nodes.values():
-            node.beyond = max(0, node.beyond - len(node.ready) - len(node.etas))
-            self.count_failed(node, node.failed)
+            if state in ("pending", "failed"):
+                (pending if state == "pending" else failed)[self.node_for(channel)] += number
+        self._failed_in.clear()
         for job_id, channel in snapshot.failed:
-            if job_id not in heard:
-                self._failed_in[job_id] = self.node_for(channel)
+            self._know_failed(job_id, channel, failed, 0 if job_id not in heard else -1)
+        for job_id, what in heard.items():
+            if isinstance(what, Failed):
+                self._know_failed(job_id, what.channel, failed, 1)
+        for node in list(self.nodes.values()):
+            node.beyond = pending[node]
+            self._count_failed(node, failed[node])
 
-    def _load_horizons(self, found: Found) -> None:
-        """What was read is the best of all channels together, so each window is whole up to the last one read."""
-        last_due = found.due[-1].key if found.due_more else None
-        last_later = (found.later[-1].eta_us or 0, found.later[-1].key) if found.later_more else None
-        for node in self.nodes.values():
-            if node.beyond:
-                node.ready.horizon = node.ready.horizon or last_due
-                node.etas.horizon = node.etas.horizon or last_later
+    def _know_failed(self, job_id: int, channel: str | None, failed: dict[Node, int], change: int) -> None:
+        node = self.node_for(channel)
+        failed[node] += change
+        if change >= 0 and len(self._failed_in) < KNOWN_FAILED:
+            self._failed_in[job_id] = node
 
-    def _put_heard(self, heard: dict[int, Pending | None]) -> None:
-        for job in heard.values():
-            if job is not None and job.job_id not in self._pending:
-                node = self.node_for(job.channel)
-                node.beyond = max(0, node.beyond - 1)  # it was counted when the window had no room for it
-                self._place(node, job)
 
-    def _merge_node(self, node: Node, read: Found, heard: dict[int, Pending | None]) -> None:
-        fresh = {job.job_id: job for job in (*read.due, *read.later) if self._is_news(job, heard)}
-        for job in fresh.values():
-            self._pending[job.job_id] = (node, job)
-        due = [job.key for job in read.due if job.job_id in fresh]
-        later = [(job.eta_us or 0, job.key) for job in read.later if job.job_id in fresh]
-        last_due = read.due[-1].key if read.due_more else None
-        last_later = (read.later[-1].eta_us or 0, read.later[-1].key) if read.later_more else None
-        dropped = [key[2] for key in node.ready.extend(due, last_due)]
-        dropped += [key[2] for _eta, key in node.etas.extend(later, last_later)]
-        for job_id in dropped:
-            del self._pending[job_id]
-        more = read.due_more or read.later_more
-        node.beyond = max(0, node.beyond - len(fresh)) + len(dropped) if more else len(dropped)
-        node.stale = False
-        if node.etas.items:
-            first = node.etas.items[0][0]
-            self._next_eta_us = first if self._next_eta_us is None else min(self._next_eta_us, first)
-        self._renew(node)
+def _last_due(found: Found) -> tuple[int, int, int] | None:
+    return found.due[-1].key if found.due_more else None
+
+
+def _last_later(found: Found) -> tuple[int, tuple[int, int, int]] | None:
+    return (found.later[-1].eta_us or 0, found.later[-1].key) if found.later_more else None

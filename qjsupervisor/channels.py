@@ -12,23 +12,28 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
-from .channelspec import ROOT, ChannelSpec, complete_name, parent_name
+from .channelnames import ChannelNames, not_shared
+from .channelspec import ChannelSpec
 from .grants import Key
-from .nodes import Branch, Node, Pending
+from .nodes import Alarms, Node, Pending
 
-#: Raw channel names remembered, so that a read of one channel can use the index on it.
-KNOWN_NAMES = 10_000
 #: Ids of failed jobs remembered; of more only the number is known until the next full read.
 KNOWN_FAILED = 10_000
 
 
-def not_shared(_spec: ChannelSpec) -> int | None:
-    """For trees whose channels are no other database's business."""
-    return None
+class Failed(NamedTuple):
+    """A failed job; `channel` as in the row."""
+
+    channel: str | None
 
 
-class ChannelTree:
+#: What is known of a job that changed during a read: pending, failed, or (None) neither.
+Heard = Pending | Failed | None
+
+
+class ChannelTree(ChannelNames):
     """All jobs of one database that wait, run or failed."""
 
     def __init__(
@@ -38,38 +43,26 @@ class ChannelTree:
         shared: dict[str, int],
         keep_limits: bool,
         window: int,
-        share: Callable[[ChannelSpec], int | None] = not_shared,
+        share: Callable[[ChannelSpec, int], int | None] = not_shared,
     ) -> None:
-        """`specs`: parents before children.
-
-        `shared`: the channels of the shared table and their index. `keep_limits`: this tree keeps the limits of
-        those too (a tree per database, where the table knows the root's overall limit only). `share`: called for a
-        channel that an ancestor's defaults make; returns its index in the table or None.
-        """
-        self._window = window
-        self._shared = shared
-        self._keep_limits = keep_limits
-        self._share = share
-        self.nodes: dict[str, Node] = {}
-        self._configured: set[str] = set()
-        self.names: dict[str | None, Node] = {}
-        self._branches: dict[int, Branch] = {}
+        """As ChannelNames."""
+        super().__init__(specs, shared=shared, keep_limits=keep_limits, window=window, share=share)
         self._pending: dict[int, tuple[Node, Pending]] = {}
         self._holding: dict[int, Node] = {}
         #: Failed jobs that are known one by one, so that one that is put right is counted once.
         self._failed_in: dict[int, Node] = {}
-        self._throttled: set[Node] = set()
+        self._etas = Alarms()
+        self._throttles = Alarms()
         #: Nodes that may want reading.
         self._thirsty: set[Node] = set()
         self._dirty: set[int] = set()
         self._heads: dict[int, tuple[Key, Node]] = {}
         self._line: list[tuple[Key, int]] = []
         self._wishes = 0
-        self._heard: dict[int, Pending | None] | None = None
-        self._next_eta_us: int | None = None
+        self._heard: dict[int, Heard] | None = None
         self.now_us = 0
-        #: Ids of pending jobs that are not to be started for now, whatever a read of the table says.
-        self.aside: set[int] = set()
+        #: Pending jobs that are not to be started for now, whatever a read of the table says.
+        self.aside: dict[int, tuple[Node, Pending]] = {}
         #: How many jobs may be taken at all; with 0 the tree wishes for nothing.
         self.budget = 0
         self.held: dict[int, int] = {}
@@ -78,109 +71,67 @@ class ChannelTree:
         self.new_heads: set[int] = set()
         #: Ids of jobs that were given a permit and wait to be claimed.
         self.taken: list[int] = []
-        for spec in specs:
-            self._configured.add(spec.name)
-            self._make(spec)
 
-    # -- nodes -------------------------------------------------------------------------------------------
-
-    def _make(self, spec: ChannelSpec) -> Node:
-        parent = self._nearest(parent_name(spec.name)) if spec.name != ROOT else None
-        index = self._shared.get(spec.name)
-        local = index is None or self._keep_limits
-        if index is None:
-            index = parent.shared if parent is not None else 0
-        node = Node(spec, parent, index, self._window, local_limits=local)
-        self._branches.setdefault(index, Branch(index))
-        self.nodes[spec.name] = node
-        guards = []
-        above: Node | None = node
-        while above is not None and above.shared == index:
-            guards.append(above)
-            above = above.parent
-        node.guards = tuple(guards)
-        return node
-
-    def _nearest(self, name: str | None) -> Node:
-        """The node of that name, or of its nearest ancestor that has one."""
-        while name is not None and name not in self.nodes:
-            name = parent_name(name)
-        return self.nodes[name or ROOT]
-
-    def _by_default(self, name: str) -> ChannelSpec:
-        """What a channel that nobody configured is, by the defaults of its nearest configured ancestor."""
-        above = parent_name(name)
-        while above not in self._configured:
-            above = parent_name(above or ROOT) or ROOT
-        defaults = self.nodes[above].spec
-        capacity = 1 if defaults.sequential_default else defaults.capacity_default or None
-        return ChannelSpec(name=name, capacity=capacity, sequential=defaults.sequential_default)
-
-    def node_for(self, channel: str | None) -> Node:
-        """The node of a job's channel.
-
-        A channel that nobody configured and that no default limits is not told apart from its ancestor.
-        """
-        node = self.names.get(channel)
-        if node is None:
-            name = complete_name(channel)
-            node = self.nodes.get(name) or self._unknown(name)
-            if len(self.names) < KNOWN_NAMES:
-                self.names[channel] = node
-        return node
-
-    def _unknown(self, name: str) -> Node:
-        spec = self._by_default(name)
-        if spec.capacity is None:
-            return self._nearest(name)
-        index = self._share(spec)
-        if index is not None:
-            self._shared[name] = index
-        return self._make(spec)
-
-    def set_paused(self, names: Iterable[str]) -> bool:
-        """Pause exactly these channels, by order of an operator. True: jobs have to be read again to be in force."""
-        wanted = set(names)
-        unknown = wanted - self.nodes.keys()
-        for name in unknown:
-            self._make(self._by_default(name))
+    def inherit(self, old: ChannelTree) -> None:
+        """Take the place of a tree with other settings: what is not in the database goes on."""
+        self.now_us = old.now_us
+        for _node, job in old.aside.values():
+            self.set_aside(job)
         for name, node in self.nodes.items():
-            if node.paused_by_order != (name in wanted):
-                node.paused_by_order = name in wanted
-                self._give_room(node)
-        return bool(unknown)
+            former = old.nodes.get(name)
+            if former is not None and former.not_before_us:
+                self._throttle(node, former.not_before_us)
+        self._turn_back(old.now_us)  # where a throttle is shorter now
 
     # -- jobs --------------------------------------------------------------------------------------------
 
     def put(self, job: Pending) -> None:
         """A job is pending."""
-        known = self._pending.get(job.job_id)
-        if (known is not None and known[1] == job) or job.job_id in self.aside:
+        if job.job_id in self.aside:
             return
-        self._leave(job.job_id)
         self._hear(job.job_id, job)
-        self._place(self.node_for(job.channel), job)
+        known = self._pending.get(job.job_id)
+        if known is None or known[1] != job:
+            self._leave(job.job_id)
+            self._place(self.node_for(job.channel), job)
 
     def hold(self, job_id: int, channel: str | None) -> None:
         """A job is enqueued or started: it holds a permit, whatever the capacity."""
-        if job_id not in self._holding:
+        self._hear(job_id, None)
+        node = self.node_for(channel)
+        if self._holding.get(job_id) is not node:
             self._leave(job_id)
-            self._hear(job_id, None)
-            self._count_held(job_id, self.node_for(channel), 1)
+            self._count_held(job_id, node, 1)
 
     def fail(self, job_id: int, channel: str | None) -> None:
         """A job is failed."""
         self._leave(job_id)
-        self._hear(job_id, None)
+        self._hear(job_id, Failed(channel))
         node = self.node_for(channel)
         if len(self._failed_in) < KNOWN_FAILED:
             self._failed_in[job_id] = node
-        self.count_failed(node, node.failed + 1)
+        self._count_failed(node, node.failed + 1)
 
     def forget(self, job_id: int) -> None:
         """A job is over, or waits for another one, or is gone."""
         self._leave(job_id)
         self._hear(job_id, None)
+
+    def set_aside(self, job: Pending) -> None:
+        """A job is pending, and not to be started for now; in a sequential channel what comes after it waits too."""
+        self.readmit(job.job_id)
+        self.forget(job.job_id)
+        node = self.node_for(job.channel)
+        self.aside[job.job_id] = (node, job)
+        insort(node.aside, job.key)
+        self._renew(node)
+
+    def readmit(self, job_id: int) -> None:
+        """A job is not set aside any more; where it is now, the caller says."""
+        node, job = self.aside.pop(job_id, (None, None))
+        if node is not None and job is not None:
+            node.aside.remove(job.key)
+            self._renew(node)
 
     def is_held(self, job_id: int) -> bool:
         """Whether a job holds a permit."""
@@ -190,15 +141,14 @@ class ChannelTree:
         """Ids of the jobs that hold a permit."""
         return set(self._holding)
 
-    def _hear(self, job_id: int, job: Pending | None) -> None:
+    def _hear(self, job_id: int, what: Heard) -> None:
         if self._heard is not None:
-            self._heard[job_id] = job
+            self._heard[job_id] = what
 
     def _place(self, node: Node, job: Pending) -> None:
         if job.eta_us is not None and job.eta_us > self.now_us:
             dropped_eta = node.etas.put((job.eta_us, job.key))
             dropped = dropped_eta[1] if dropped_eta else None
-            self._next_eta_us = job.eta_us if self._next_eta_us is None else min(self._next_eta_us, job.eta_us)
         else:
             dropped = node.ready.put(job.key)
         if dropped != job.key:
@@ -224,7 +174,7 @@ class ChannelTree:
             return
         failed_in = self._failed_in.pop(job_id, None)
         if failed_in is not None:
-            self.count_failed(failed_in, failed_in.failed - 1)
+            self._count_failed(failed_in, failed_in.failed - 1)
 
     def _count_held(self, job_id: int, node: Node, change: int) -> None:
         if change > 0:
@@ -235,10 +185,9 @@ class ChannelTree:
         self.changed.add(node.shared)
         for guard in node.guards:
             guard.running += change
-        if change < 0:
-            self._give_room(node)
+        self._give_room(node)
 
-    def count_failed(self, node: Node, failed: int) -> None:
+    def _count_failed(self, node: Node, failed: int) -> None:
         """So many jobs are failed directly in a node."""
         node.failed = max(0, failed)
         if self._shared.get(node.name) == node.shared:
@@ -249,10 +198,20 @@ class ChannelTree:
     # -- who is next (seat.Source) -------------------------------------------------------------------------
 
     def _renew(self, node: Node) -> None:
-        branch = self._branches[node.shared]
+        """After a change of a node's windows."""
         if node.wants_reading:
             self._thirsty.add(node)
-        if branch.enter(node, self.now_us):
+        self._etas.set(node, node.next_eta_us(self.now_us))
+        self._enter(node)
+        if node.spec.sequential:
+            bar = node.bar()
+            if bar != node.seen_bar:
+                node.seen_bar = bar
+                for follower in node.followers:
+                    self._enter(follower)
+
+    def _enter(self, node: Node) -> None:
+        if self._branches[node.shared].enter(node, self.now_us):
             self._dirty.add(node.shared)
 
     def _give_room(self, node: Node) -> None:
@@ -262,30 +221,36 @@ class ChannelTree:
 
     def prepare(self, now_us: int, budget: int) -> None:
         """Before an exchange: move on to `now_us` (UTC), let up to `budget` jobs be taken."""
+        if now_us < self.now_us:
+            self._turn_back(now_us)
         self.now_us = now_us
         self.budget = budget
-        if self._next_eta_us is not None and self._next_eta_us <= now_us:
-            self._fall_due()
-        for guard in [g for g in self._throttled if g.not_before_us <= now_us]:
-            self._throttled.discard(guard)
+        for node in self._etas.due(now_us):
+            self._fall_due(node)
+        for guard in self._throttles.due(now_us):
             self._give_room(guard)
         self._settle()
 
-    def _fall_due(self) -> None:
-        etas = []
+    def _fall_due(self, node: Node) -> None:
+        waiting = node.etas
+        due = bisect_left(waiting.items, (self.now_us + 1,))
+        arrived, waiting.items[:due] = waiting.items[:due], []
+        if waiting.horizon is not None and waiting.horizon[0] <= self.now_us:
+            node.stale = True  # jobs that are not held here are due, and may be better than those that are
+        for _eta_us, key in arrived:
+            self._place(node, self._pending.pop(key[2])[1])
+        self._renew(node)
+
+    def _turn_back(self, now_us: int) -> None:
+        """No throttle lasts longer than it may from `now_us` on, though somebody set the clock back."""
         for node in self.nodes.values():
-            waiting = node.etas
-            due = bisect_left(waiting.items, (self.now_us + 1,))
-            arrived, waiting.items[:due] = waiting.items[:due], []
-            for _eta_us, key in arrived:
-                job = self._pending.pop(key[2])[1]
-                self._place(node, job)
-            if waiting.horizon is not None and waiting.horizon[0] <= self.now_us:
-                node.stale = True  # jobs that nobody holds here are due, and may be better than those that are
-                self._renew(node)
-            if waiting.items:
-                etas.append(waiting.items[0][0])
-        self._next_eta_us = min(etas, default=None)
+            longest_us = now_us + node.spec.throttle_s * 1_000_000
+            if node.not_before_us > longest_us:
+                self._throttle(node, longest_us)
+
+    def _throttle(self, guard: Node, until_us: int) -> None:
+        guard.not_before_us = until_us
+        self._throttles.set(guard, until_us)
 
     def _settle(self) -> None:
         for shared in self._dirty:
@@ -336,14 +301,11 @@ class ChannelTree:
             self.changed.discard(channel)  # the permit is in the table already
         for guard in node.guards:
             if guard.local_limits and guard.spec.throttle_s:
-                guard.not_before_us = self.now_us + guard.spec.throttle_s * 1_000_000
-                self._throttled.add(guard)
+                self._throttle(guard, self.now_us + guard.spec.throttle_s * 1_000_000)
         self._renew(node)
         self._settle()
 
     def next_deadline_us(self) -> int | None:
         """When, if nothing happens before, something may be able to start: an eta, the end of a throttle."""
-        moments = [guard.not_before_us for guard in self._throttled if guard.parked]
-        if self._next_eta_us is not None:
-            moments.append(self._next_eta_us)
-        return min(moments, default=None)
+        moments = (self._etas.first_us(), self._throttles.first_us())
+        return min((moment for moment in moments if moment is not None), default=None)

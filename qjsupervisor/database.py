@@ -339,7 +339,7 @@ class Reader:
     def start(self, statements: Sequence[tuple[str, dict[str, Any] | None]]) -> None:
         """Connect and run these one after the other. Raises DatabaseError."""
         self._todo = iter(
-            [(f"SET statement_timeout = '{READ_TIMEOUT_S:.0f}s'; SET transaction_read_only = on", None), *statements]
+            [(f"SET statement_timeout = '{READ_TIMEOUT_S:.0f}s'; {queries.BEGIN_SNAPSHOT}", None), *statements]
         )
         self._found, self.results = [], None
         self.began_s = time.monotonic()

@@ -8,11 +8,16 @@ has parked jobs has a better one of its own in the line.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from .channelspec import ChannelSpec
 from .grants import Key
 from .window import Window
+
+#: Comes before every job.
+_FIRST: Key = (-(1 << 62), 0, 0)
 
 
 class Pending(NamedTuple):
@@ -38,27 +43,51 @@ class Node:
         self.shared = shared
         #: Whether capacity, sequential, throttle and paused of `spec` are for this process to keep.
         self.local_limits = local_limits
+        #: An operator paused it, or a channel above it.
         self.paused_by_order = False
         self.ready: Window[Key] = Window(window)
         self.etas: Window[tuple[int, Key]] = Window(window)
         #: Jobs beyond the due window that may be better than all in it: nothing starts before they were read.
         self.stale = False
-        #: Pending jobs that are in the database only.
+        #: Pending jobs that are in the database only. 0 where both windows are complete; otherwise what was counted at
+        #: the last full read, and changes since then as far as they were heard of.
         self.beyond = 0
+        #: Jobs that are not to be started for now, and are in no window.
+        self.aside: list[Key] = []
         #: Failed jobs directly in it.
         self.failed = 0
         #: Jobs that hold a permit in this node or in its local subtree.
         self.running = 0
         self.not_before_us = 0
         #: Nodes of the branch, from this one up, that can hold up a job of this node.
-        self.guards: tuple[Node, ...] = ()
+        self.guards = self._guards()
         self.parked: list[tuple[Key, Node]] = []
+        #: Sequential nodes, from this one up to the root: their jobs wait for an earlier one that is not due yet.
+        self.in_order = self._in_order()
+        #: Nodes below this one, if it is sequential.
+        self.followers: list[Node] = []
+        #: What `bar` was after the last change.
+        self.seen_bar: Key | None = None
         #: Where this node's best job is entered: in its branch or parked at a guard.
         self.entry: tuple[Key, Node] | None = None
         self.place: list[tuple[Key, Node]] | None = None
 
     def __lt__(self, other: Node) -> bool:
         return self.name < other.name
+
+    def _guards(self) -> tuple[Node, ...]:
+        found: list[Node] = []
+        above: Node | None = self
+        while above is not None and above.shared == self.shared:
+            found.append(above)
+            above = above.parent
+        return tuple(found)
+
+    def _in_order(self) -> tuple[Node, ...]:
+        above = self.parent.in_order if self.parent is not None else ()
+        for node in above:
+            node.followers.append(self)
+        return (self, *above) if self.spec.sequential else above
 
     @property
     def pending(self) -> int:
@@ -74,9 +103,30 @@ class Node:
         if self.stale or not self.ready.items:
             return None
         head = self.ready.items[0]
-        if self.spec.sequential and self.etas.items and self.etas.items[0][1] < head:
-            return None  # in order: the one that is due next comes first
+        for node in self.in_order:
+            bar = node.bar()
+            if bar is not None and bar < head:
+                return None
         return head
+
+    def bar(self) -> Key | None:
+        """In a sequential node: what comes after this job in order waits for it, as it waits itself.
+
+        Of those that are not due this is the one that is due next, as in OCA's queue_job.
+        """
+        if self.etas.items:
+            next_due = self.etas.items[0][1]
+            return min(next_due, self.aside[0]) if self.aside else next_due
+        if self.etas.horizon is not None:
+            return _FIRST
+        return self.aside[0] if self.aside else None
+
+    def next_eta_us(self, now_us: int) -> int | None:
+        """When a job falls due: one that is held here, or one that lies beyond."""
+        if self.etas.items:
+            return self.etas.items[0][0]
+        horizon = self.etas.horizon
+        return horizon[0] if horizon is not None and horizon[0] > now_us else None
 
     def holds_up(self, now_us: int) -> bool:
         """Whether this guard lets nobody through now."""
@@ -131,3 +181,37 @@ class Branch:
                 entry = guard.parked.pop(0)
                 entry[1].place = self.line
                 insort(self.line, entry)
+
+
+class Alarms:
+    """When nodes are to be looked at again: one moment for each at most."""
+
+    def __init__(self) -> None:
+        self._moments: dict[Node, int] = {}
+        #: Also moments that were changed since; they are passed over.
+        self._heap: list[tuple[int, Node]] = []
+
+    def set(self, node: Node, moment_us: int | None) -> None:
+        """Change a node's moment; None: it has none."""
+        if moment_us is None:
+            self._moments.pop(node, None)
+        elif self._moments.get(node) != moment_us:
+            self._moments[node] = moment_us
+            heappush(self._heap, (moment_us, node))
+            if len(self._heap) > 2 * len(self._moments) + 16:
+                self._heap = [(moment, n) for n, moment in self._moments.items()]
+                heapify(self._heap)
+
+    def first_us(self) -> int | None:
+        """The earliest moment."""
+        heap = self._heap
+        while heap and self._moments.get(heap[0][1]) != heap[0][0]:
+            heappop(heap)
+        return heap[0][0] if heap else None
+
+    def due(self, now_us: int) -> Iterator[Node]:
+        """Take out the nodes whose moment has come, one after the other."""
+        while (first := self.first_us()) is not None and first <= now_us:
+            node = heappop(self._heap)[1]
+            del self._moments[node]
+            yield node

@@ -66,29 +66,35 @@ UPDATE queue_job SET state = 'pending', date_enqueued = NULL, date_started = NUL
 RETURNING id
 """
 
+#: All that follows, up to the end of the transaction, sees the rows as they are at one moment.
+BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+END_SNAPSHOT = "COMMIT"
+
 #: Uuids that no request can carry; such jobs are never started.
 MAX_UUID_CHARACTERS = 256
 _SENDABLE = f"length(uuid) BETWEEN 1 AND {MAX_UUID_CHARACTERS}"
 
+_WAITING = f"state = 'pending' AND {_SENDABLE} AND id <> ALL(%(aside)s::int[])"
 _DUE = f"""
 SELECT {{kind}}{JOB_COLUMNS} FROM queue_job
- WHERE {{where}}state = 'pending' AND {_SENDABLE} AND (eta IS NULL OR eta <= now() AT TIME ZONE 'UTC')
+ WHERE {{where}}{_WAITING} AND (eta IS NULL OR eta <= now() AT TIME ZONE 'UTC')
  ORDER BY {JOB_ORDER} LIMIT %(limit)s
 """
 _LATER = f"""
 SELECT {{kind}}{JOB_COLUMNS} FROM queue_job
- WHERE {{where}}state = 'pending' AND {_SENDABLE} AND eta > now() AT TIME ZONE 'UTC'
+ WHERE {{where}}{_WAITING} AND eta > now() AT TIME ZONE 'UTC'
  ORDER BY eta, {JOB_ORDER} LIMIT %(limit)s
 """
 #: Everything a worker has to know at first: jobs that hold permits, the best that are due, those that are due next.
-#: Params: limit, for each of the latter two. Rows: ('held' | 'due' | 'later', *JOB_COLUMNS), each kind in its order.
+#: Params: limit, for each of the latter two; aside (ids of jobs that are left alone for now).
+#: Rows: ('held' | 'due' | 'later', *JOB_COLUMNS), each kind in its order.
 LOAD = f"""
 SELECT 'held', {JOB_COLUMNS} FROM queue_job WHERE state IN ('enqueued', 'started')
 UNION ALL ({_DUE.format(kind="'due', ", where="")})
 UNION ALL ({_LATER.format(kind="'later', ", where="")})
 """
 _IN_CHANNELS = "(channel = ANY(%(channels)s) OR (%(and_null)s AND channel IS NULL))"
-#: The same for some channels. Params: channels (raw names), and_null (bool), limit. Rows: as LOAD.
+#: The same for some channels. Params: channels (raw names), and_null (bool), limit, aside. Rows: as LOAD.
 READ_CHANNELS = f"""
 ({_DUE.format(kind="'due', ", where=_IN_CHANNELS + " AND ")})
 UNION ALL ({_LATER.format(kind="'later', ", where=_IN_CHANNELS + " AND ")})

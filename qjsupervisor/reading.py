@@ -64,12 +64,14 @@ class Reading:
         began_s = time.monotonic()
         self._database.notified.forget()
         backlog.begin_read()
-        load, counts, failed = (self._database.rows(*statement) for statement in self._everything())
+        self._database.rows(queries.BEGIN_SNAPSHOT)
+        load, counts, failed = (self._database.rows(*statement) for statement in self._everything(backlog))
+        self._database.rows(queries.END_SNAPSHOT)
         return self._load(backlog, load, counts, failed, time.monotonic() - began_s)
 
-    def _everything(self) -> list[tuple[str, dict[str, Any] | None]]:
+    def _everything(self, backlog: Backlog) -> list[tuple[str, dict[str, Any] | None]]:
         return [
-            (queries.LOAD, {"limit": self._window}),
+            (queries.LOAD, {"limit": self._window, "aside": list(backlog.aside)}),
             (queries.COUNTS, None),
             (queries.FAILED, {"limit": FAILED_LIMIT}),
         ]
@@ -104,7 +106,7 @@ class Reading:
         backlog.begin_read()
         self._reader = Reader(self._database)
         try:
-            self._reader.start(self._everything() if self._nodes is None else self._channels(self._nodes))
+            self._reader.start(self._everything(backlog) if self._nodes is None else self._channels(self._nodes))
         except DatabaseError as error:
             self._fail(error)
             return False
@@ -114,9 +116,10 @@ class Reading:
     def _channels(self, nodes: list[Node]) -> list[tuple[str, dict[str, Any] | None]]:
         assert self._backlog is not None
         statements: list[tuple[str, dict[str, Any] | None]] = []
+        aside = list(self._backlog.aside)
         for node in nodes:
             names, and_null = self._backlog.raw_names(node)
-            params = {"channels": names, "and_null": and_null, "limit": self._window}
+            params = {"channels": names, "and_null": and_null, "limit": self._window, "aside": aside}
             statements.append((queries.READ_CHANNELS, params))
         return statements
 

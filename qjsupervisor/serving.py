@@ -179,11 +179,12 @@ class Serving:
             cooling = self._cooling.get(job.id)
             if cooling is not None:
                 cooling.job = job.pending
+                self.backlog.set_aside(job.pending)
             elif not self._refuses(job):
                 self.backlog.put(job.pending)
             return
         if self._cooling.pop(job.id, None) is not None:
-            self.backlog.aside.discard(job.id)
+            self.backlog.readmit(job.id)
         if job.state in _HOLDS:
             self.backlog.hold(job.id, job.channel)
             self._orphans.setdefault(job.id, 0.0)
@@ -198,7 +199,7 @@ class Serving:
     def replace(self, backlog: Backlog) -> None:
         """Another tree, empty; it is read next. Jobs with an open request hold their permits in it already."""
         self.lost(time.monotonic())
-        backlog.aside = self.backlog.aside
+        backlog.inherit(self.backlog)
         self.backlog = backlog
         self._seat.begin_again()
 
@@ -208,9 +209,7 @@ class Serving:
             if not self._dispatcher.is_open(job.id):
                 self._orphans.setdefault(job.id, 0.0)
         open_ids = {job_id: uuid for uuid, job_id in self._open_uuids.items()}
-        for job_id in doubtful:
-            if job_id not in open_ids:
-                self.backlog.forget(job_id)
+        self.backlog.believe(job_id for job_id in doubtful if job_id not in open_ids)
 
     def look_at(self, uuids: list[str]) -> None:
         """Read these rows in the next turn."""
@@ -307,12 +306,12 @@ class Serving:
         attempts = self._attempts[job.id] = self._attempts.get(job.id, 0) + 1
         pause_s = min(COOLING_LIMIT_S, COOLING_S * 2 ** min(attempts - 1, 10))
         self._cooling[job.id] = Cooling(job.pending, now_s + pause_s)
-        self.backlog.aside.add(job.id)
+        self.backlog.set_aside(job.pending)
 
     def _warm_up(self, now_s: float) -> None:
         """Let the jobs whose time aside is over compete again."""
         for job_id in [job_id for job_id, cooling in self._cooling.items() if cooling.until_s <= now_s]:
-            self.backlog.aside.discard(job_id)
+            self.backlog.readmit(job_id)
             self.backlog.put(self._cooling.pop(job_id).job)
 
     def _target_is_down(self, ended: Ended, now_s: float) -> None:

@@ -11,23 +11,14 @@ from .seat import Seat
 from .settings import WorkerSettings
 from .states import Mode
 
-#: Channels that ancestors' defaults may make, in one database.
-MAX_MADE = 1000
-
 
 def shared_tree(settings: WorkerSettings, seat: Seat) -> Backlog:
     """Server-wide mode: every configured channel is shared, and so are those that defaults make."""
     specs = seat.channels()
     shared = {spec.name: index for index, spec in enumerate(specs) if spec is not None}
 
-    def share(spec: ChannelSpec) -> int | None:
-        above = parent_name(spec.name)
-        while above not in shared:
-            above = parent_name(above or ROOT) or ROOT
-        return seat.add_channel(spec, shared[above])
-
     known = [spec for spec in specs if spec is not None]
-    return Backlog(known, shared=shared, keep_limits=False, window=settings.window, share=share)
+    return Backlog(known, shared=shared, keep_limits=False, window=settings.window, share=seat.add_channel)
 
 
 def own_tree(settings: WorkerSettings, rows: list[tuple[Any, ...]]) -> Backlog:

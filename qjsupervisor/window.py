@@ -5,7 +5,7 @@ Pure: no I/O, no clock.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 
@@ -17,7 +17,7 @@ class Window(Generic[Item]):
     """The smallest `limit` members of a set.
 
     `horizon` None: the window holds all members. Otherwise it holds every member up to and including the horizon,
-    and what lies beyond it is in the database only.
+    none beyond it, and what lies there is in the database only.
     """
 
     __slots__ = ("horizon", "items", "limit")
@@ -29,11 +29,6 @@ class Window(Generic[Item]):
 
     def __len__(self) -> int:
         return len(self.items)
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing lies beyond."""
-        return self.horizon is None
 
     @property
     def runs_dry(self) -> bool:
@@ -67,13 +62,15 @@ class Window(Generic[Item]):
     def extend(self, found: Iterable[Item], horizon: Item | None) -> list[Item]:
         """After reading the best ones afresh: add what is missing; all up to `horizon` is known now (None: all).
 
-        Returns the members that had to go for room.
+        Returns the members that had to go: for want of room, or because what was read does not reach as far as they
+        are and others may lie before them.
         """
         self.items = sorted({*self.items, *found})
         self.horizon = horizon
-        if len(self.items) <= self.limit:
-            return []
-        dropped = self.items[self.limit :]
-        del self.items[self.limit :]
-        self.horizon = self.items[-1]
+        reached = len(self.items) if horizon is None else bisect_right(self.items, horizon)
+        kept = min(reached, self.limit)
+        dropped = self.items[kept:]
+        del self.items[kept:]
+        if kept < reached:
+            self.horizon = self.items[-1]
         return dropped
