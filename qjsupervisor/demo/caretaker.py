@@ -20,17 +20,25 @@ _QUIT_S = 5.0
 _ATTEMPTS = 50
 
 
-def cluster_processes(root: Path) -> Iterator[int]:
+def cluster_processes(root: Path) -> list[int]:
     """The postmaster's pid, then its children's; none where it does not run."""
     try:
         pid = int((root / "data" / "postmaster.pid").read_text().split()[0])
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except (OSError, ValueError, IndexError):
-        return
-    if os.fsencode(root) in command:  # else the pid is somebody else's by now
-        yield pid
-        yield from map(int, children)
+        return []
+    if os.fsencode(root) not in command:  # the pid is somebody else's by now
+        return []
+    return [pid, *_children(pid)]
+
+
+def _children(pid: int) -> Iterator[int]:
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            # "number (name) state parent ...", where the name may hold anything
+            parent = status.read_text().rpartition(")")[2].split()[1]
+            if int(parent) == pid:
+                yield int(status.parent.name)
 
 
 def end_cluster(root: Path) -> None:

@@ -15,7 +15,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -28,7 +27,7 @@ from psycopg2 import extensions, sql
 
 from . import caretaker
 from .binaries import checked, find_bindir, usable_bindir
-from .processes import Account, DemoError, end, free_port, last_lines, server_account, spawn
+from .processes import DemoError, end, free_port, last_lines, server_account, spawn, temporary_directory
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from Python 3.11 on
@@ -46,8 +45,6 @@ _SETTINGS: Mapping[str, str | int] = {
     "full_page_writes": "off",
     "autovacuum_naptime": "10s",
 }
-#: sun_path holds 107 bytes; the socket's own name takes up to 18 of them.
-_LONGEST_DIRECTORY = 80
 
 
 class ThrowawayPostgres:
@@ -71,7 +68,7 @@ class ThrowawayPostgres:
         settings: Mapping[str, str | int] | None = None,
     ) -> None:
         self.account = server_account()
-        self.root = root if root is not None else Path(_temporary_directory(self.account), _new_name())
+        self.root = root or temporary_directory(self.account) / f"qjs-pg-{secrets.token_hex(4)}"
         self.port = port or free_port()
         self._port_is_ours = port == 0
         self._bindir = checked(bindir) if bindir is not None else find_bindir()
@@ -216,7 +213,7 @@ class ThrowawayPostgres:
         """End the server, whatever state it is in, and remove its directory; may be called twice."""
         if self._process is not None:
             caretaker.end_cluster(self.root)
-            self._process.wait()
+            end(self._process, signal.SIGQUIT, grace_s=5.0)  # where it had not even written its pid yet
             self._process = None
         shutil.rmtree(self.root, ignore_errors=True)
         if self._caretaker is not None and self._caretaker.stdin is not None:
@@ -290,15 +287,3 @@ class ThrowawayPostgres:
 def _environment() -> dict[str, str]:
     """Messages in English (some are looked for), whatever the user's language."""
     return {**os.environ, "LC_ALL": "C"}
-
-
-def _new_name() -> str:
-    return f"qjs-pg-{secrets.token_hex(4)}"
-
-
-def _temporary_directory(account: Account) -> Path:
-    """$TMPDIR and so on, unless the server could not reach it or its socket's path would be too long."""
-    usual = Path(tempfile.gettempdir())
-    if account.may_enter(usual) and len(os.fsencode(usual)) < _LONGEST_DIRECTORY:
-        return usual
-    return Path("/tmp")

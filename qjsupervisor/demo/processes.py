@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import IO
 
 from ..errors import QJSupervisorError
 from . import launch
+
+#: sun_path holds 107 bytes; ours and PostgreSQL's names take up to 27 of them.
+_LONGEST_DIRECTORY = 80
 
 
 class DemoError(QJSupervisorError):
@@ -58,6 +62,14 @@ def server_account() -> Account:
         "PostgreSQL refuses to run as root, and there is no user 'postgres' or 'nobody' to run it as: "
         "add one, or run this as an ordinary user"
     )
+
+
+def temporary_directory(account: Account) -> Path:
+    """$TMPDIR and so on, unless `account` cannot reach it or a socket's path in it would be too long."""
+    usual = Path(tempfile.gettempdir())
+    if account.may_enter(usual) and len(os.fsencode(usual)) < _LONGEST_DIRECTORY:
+        return usual
+    return Path("/tmp")
 
 
 def spawn(

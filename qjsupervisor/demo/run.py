@@ -55,8 +55,10 @@ def run() -> int:
     """Show it; the exit status: 0 if every job came out as it must, else 1, with the reasons printed."""
     with _ended_by_signals(), View() as view:
         view.say("Starting PostgreSQL and a stand-in Odoo, making three databases ...")
-        with ThrowawayPostgres() as postgres, StandIn(postgres, workers=_ODOO_WORKERS) as odoo:
-            return _show(view, postgres, odoo)
+        with ThrowawayPostgres() as postgres:
+            log = postgres.root / "odoo.log"
+            with StandIn(postgres, workers=_ODOO_WORKERS, log=log) as odoo:
+                return _show(view, postgres, odoo)
 
 
 def _show(view: View, postgres: ThrowawayPostgres, odoo: StandIn) -> int:

@@ -11,6 +11,7 @@ import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -69,9 +70,7 @@ class StandIn:
 
     def start(self) -> StandIn:
         """Start it and wait until it listens: on a free port the first time, on the same one after that."""
-        self._process = spawn(
-            self._command(), death_signal=signal.SIGKILL, output=subprocess.PIPE, env=self._environment()
-        )
+        self._process = self._spawned()
         assert self._process.stdout is not None
         readable, _, _ = select.select([self._process.stdout], [], [], _START_S)
         line = self._process.stdout.readline() if readable else b""
@@ -82,6 +81,17 @@ class StandIn:
         ports = json.loads(line)
         self.port, self._control_port = ports["port"], ports["control_port"]
         return self
+
+    def _spawned(self) -> subprocess.Popen[bytes]:
+        with ExitStack() as stack:
+            errors = None if self._log is None else stack.enter_context(self._log.open("ab"))
+            return spawn(
+                self._command(),
+                death_signal=signal.SIGKILL,
+                output=subprocess.PIPE,
+                errors=errors,
+                env=self._environment(),
+            )
 
     def _command(self) -> list[str]:
         command = [sys.executable, "-m", "qjsupervisor.demo.odoo", "--host", self.host]

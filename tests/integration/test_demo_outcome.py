@@ -1,0 +1,130 @@
+"""The demo notices work that did not come out as it must: it must never say that all is well when it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from psycopg2 import extensions
+
+from qjsupervisor.demo import outcome, work
+from qjsupervisor.demo.odoo_stats import Stats
+from qjsupervisor.demo.standin import StandIn
+from qjsupervisor.demo.work import Batch, Work
+from tests.conftest import DatabaseFactory
+
+_PLAN = (
+    Batch(about="plain", database=work.SHOP, count=2),
+    Batch(about="fail", database=work.SHOP, count=1, state="failed"),
+    Batch(about="in order", database=work.SHOP, count=2, channel=work.SEQUENTIAL),
+    Batch(about="due later", database=work.SHOP, count=1, eta_s=5),
+)
+
+
+class Scene:
+    """A small plan, all of it run as it must be; tests spoil it."""
+
+    def __init__(self, connection: extensions.connection, stats: Stats) -> None:
+        self.connection = connection
+        self.work = Work({work.SHOP: connection}, _PLAN)
+        self.work.put_due(0.0)
+        self.execute("UPDATE queue_job SET state = 'done', date_started = coalesce(eta, now() AT TIME ZONE 'UTC')")
+        for (_, uuid), batch in self.work.batches.items():
+            self.execute("UPDATE queue_job SET state = %s WHERE uuid = %s", batch.state, uuid)
+        self.stats = stats
+        uuids = [uuid for _, uuid in self.work.batches]
+        stats["executions"] = {work.SHOP: dict.fromkeys(uuids, 1)}
+        stats["peak"] = {"root": 6, work.SEQUENTIAL: 1}
+        for (_, uuid), batch in self.work.batches.items():
+            stats["runs"].append(
+                {
+                    "database": work.SHOP,
+                    "uuid": uuid,
+                    "channel": batch.channel,
+                    "received_s": 0.0,
+                    "started_s": 0.0,
+                    "finished_s": 0.0,
+                    "outcome": batch.state,
+                }
+            )
+
+    def execute(self, statement: str, *params: object) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute(statement, params)
+
+    def findings(self) -> list[str]:
+        return list(outcome.findings(self.work, {work.SHOP: self.connection}, self.stats))
+
+
+@pytest.fixture
+def scene(database: DatabaseFactory, odoo: StandIn) -> Scene:
+    return Scene(database().connection, odoo.stats())
+
+
+def test_nothing_to_complain_about(scene: Scene) -> None:
+    assert scene.findings() == []
+
+
+def _not_finished(scene: Scene) -> None:
+    scene.execute("UPDATE queue_job SET state = 'pending' WHERE state = 'failed'")
+
+
+def _run_twice(scene: Scene) -> None:
+    runs = scene.stats["executions"][work.SHOP]
+    runs[next(iter(runs))] = 2
+
+
+def _over_capacity(scene: Scene) -> None:
+    scene.stats["peak"]["root"] = 7
+
+
+def _out_of_order(scene: Scene) -> None:
+    scene.stats["runs"].reverse()
+
+
+def _too_early(scene: Scene) -> None:
+    scene.execute("UPDATE queue_job SET date_started = eta - interval '1 s' WHERE eta IS NOT NULL")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "finding"),
+    [
+        (_not_finished, f"{work.SHOP}: 1 of the jobs 'fail' are pending, not failed"),
+        (_run_twice, f"{work.SHOP}: 1 of the jobs 'plain' were run 2 times, not 1"),
+        (_over_capacity, "root: 7 jobs at once, more than its capacity of 6"),
+        (_out_of_order, f"{work.SHOP}: the jobs of the sequential channel {work.SEQUENTIAL} were not run in order"),
+        (_too_early, f"{work.SHOP}: 1 jobs began before they were due"),
+    ],
+)
+def test_each_fault_is_named(scene: Scene, spoil: Callable[[Scene], None], finding: str) -> None:
+    spoil(scene)
+    assert scene.findings() == [finding]
+
+
+def test_jobs_come_in_when_their_time_has_come(database: DatabaseFactory) -> None:
+    plan = [
+        Batch(about="parent", database=work.SHOP, count=1, at_s=2.0),
+        Batch(about="child", database=work.SHOP, count=1, at_s=2.0, dependent=True),
+        Batch(about="first", database=work.SHOP, count=3),
+    ]
+    one = database()
+    todo = Work({work.SHOP: one.connection}, plan)
+    assert [batch.about for batch in todo.put_due(1.0)] == ["first"]
+    assert not todo.is_all_in()
+    assert one.states() == {"pending": 3}
+    assert [batch.about for batch in todo.put_due(2.0)] == ["parent", "child"]
+    assert todo.is_all_in()
+    assert one.states() == {"pending": 4, "wait_dependencies": 1}
+
+
+def test_counts_are_by_database_and_channel(database: DatabaseFactory) -> None:
+    one = database()
+    one.insert_jobs(2)
+    one.insert_jobs(1, state="started", channel="root.slow")
+    (uuid,) = one.insert_jobs(1, state="done", channel="root.slow")
+    one.execute("UPDATE queue_job SET date_started = date_created + interval '3 s' WHERE uuid = %s", (uuid,))
+    root, slow = work.counts({work.SHOP: one.connection})
+    assert (root.channel, root.waiting, root.running, root.total) == ("root", 2, 0, 2)
+    assert root.median_wait_s is None
+    assert (slow.channel, slow.running, slow.done, slow.longest_wait_s) == ("root.slow", 1, 1, 3.0)
+    assert not work.is_over([root, slow])
