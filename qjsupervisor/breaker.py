@@ -86,6 +86,10 @@ class Breaker:
         self.state = TargetState.DOWN
         return goes_down
 
+    def undecided(self) -> None:
+        """A request ended and told nothing of its target: the next one tries again."""
+        self._probing = False
+
     def answered_knock(self) -> None:
         """A connection could be made: a job may be the probe now."""
         self.knock = self._probing = False

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import select
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psycopg2
@@ -276,15 +276,23 @@ class Database:
         """Put jobs that are still enqueued back to pending; ids of those that were."""
         return [job_id for (job_id,) in self.rows(queries.GIVE_BACK, {"ids": list(ids)})]
 
-    def look_dead(self, ids: Iterable[int], grace_s: float) -> list[int]:
-        """Of jobs without a request of ours, those that look dead by the contract's rule."""
-        assert self.about is not None
-        statement = queries.LOOK_DEAD if self.about.may_lock else queries.LOOK_DEAD_UNLOCKED
-        return [job_id for (job_id,) in self.rows(statement, {"ids": list(ids), "grace_s": grace_s})]
+    def look_dead(self, ids: Iterable[int], grace_s: float) -> dict[int, str]:
+        """Of jobs without a request of ours, those that look dead by the contract's rule, with their states."""
+        statement = queries.LOOK_DEAD if self._may_lock else queries.LOOK_DEAD_UNLOCKED
+        return dict(self.rows(statement, {"ids": list(ids), "grace_s": grace_s}))
 
-    def revive(self, ids: Iterable[int]) -> list[Job]:
-        """Put dead jobs back, by the contract's rule; the jobs as they are now."""
-        return [job_of(row) for row in self.rows(queries.REVIVE, {"ids": list(ids)})]
+    def revive(self, dead: Mapping[int, str], grace_s: float) -> list[Job]:
+        """Put back what `look_dead` found, if it still is so; the jobs as they are now."""
+        statement = queries.REVIVE if self._may_lock else queries.REVIVE_UNLOCKED
+        started = [job_id for job_id, state in dead.items() if state == "started"]
+        return [
+            job_of(row) for row in self.rows(statement, {"ids": list(dead), "grace_s": grace_s, "started": started})
+        ]
+
+    @property
+    def _may_lock(self) -> bool:
+        assert self.about is not None
+        return self.about.may_lock
 
 
 def job_of(row: Sequence[Any]) -> Job:
@@ -299,7 +307,7 @@ def _micros(seconds: float | None, missing: int) -> int:
         return missing
     if seconds in (float("inf"), float("-inf")):
         return _LATEST_US if seconds > 0 else -_LATEST_US
-    return round(seconds * 1e6)
+    return max(-_LATEST_US, min(_LATEST_US, round(seconds * 1e6)))  # timestamps reach further than 63 bits
 
 
 def _translated(name: str, error: psycopg2.Error) -> DatabaseError:

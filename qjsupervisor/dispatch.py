@@ -6,6 +6,7 @@ is decided by its row (serving.py), which then tells the target's breaker (`prov
 
 from __future__ import annotations
 
+import base64
 import functools
 import os
 import selectors
@@ -16,7 +17,6 @@ from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
-from urllib3.util import make_headers
 from urllib3.util.ssl_ import create_urllib3_context
 
 from .breaker import Breaker
@@ -57,10 +57,8 @@ class Target:
         headers = {"Host": url.netloc.rpartition("@")[2], "User-Agent": "qjsupervisor", "Accept": "*/*"}
         headers |= {"X-Odoo-Database": name, "Connection": "close"}
         if settings.user is not None:
-            headers |= {
-                name.title(): value
-                for name, value in make_headers(basic_auth=f"{settings.user}:{settings.password or ''}").items()
-            }
+            pair = f"{settings.user}:{settings.password or ''}".encode()
+            headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
         self._tail = " HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers.items()) + "\r\n"
 
     def payload(self, uuid: str) -> bytes:
@@ -197,8 +195,10 @@ class Dispatcher:
         assert request is not None
         if request.outcome is not None and opened not in self._draining:
             self._report(opened, request.outcome)
-        if opened.job_id < 0 and request.outcome is None and not request.connecting:
-            self._answered_knock(opened)
+        if request.outcome is None and not request.connecting:
+            opened.target.resolver.prefer(request.address)
+            if opened.job_id < 0:
+                self._answered_knock(opened)
         if request.sock is not old_sock or request.events != old_events:
             self._rewatch(opened, old_sock)
         if not request.events:
@@ -263,7 +263,7 @@ class Dispatcher:
                 continue
             if opened.deadline_s <= now_s:
                 self._expire(opened)
-            else:
+            if opened.deadline_s > now_s:  # also where another address is tried
                 moments.append(opened.deadline_s)
         self._deadline_s = min(moments, default=None)
 
@@ -276,9 +276,13 @@ class Dispatcher:
             self._unresolved.remove(opened)
             self._finish(opened, Outcome(End.UNASKED, None, f"{opened.target.host}: the name server does not answer"))
             return
-        waited = f"no answer for {time.monotonic() - opened.began_s:.0f} s"
+        now_s = time.monotonic()
+        waited = f"no answer for {now_s - opened.began_s:.0f} s"
         sock, events = request.sock, request.events
-        request.give_up("no connection in time" if not request.asked else waited)
+        if request.go_elsewhere():
+            self._set_deadline(opened, now_s + self._connect_timeout_s)
+        else:
+            request.give_up("no connection in time" if not request.asked else waited)
         self._after_step(opened, sock, events)
 
     # -- looking and stopping ------------------------------------------------------------------------------

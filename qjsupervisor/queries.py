@@ -109,29 +109,28 @@ SELECT channel, state, count(*) FROM queue_job
 FAILED = "SELECT id, channel FROM queue_job WHERE state = 'failed' LIMIT %(limit)s"
 
 #: Of jobs that hold a permit without a request of ours, those that look dead by the contract's rule.
-#: Params: ids, grace_s. Rows: (id). The lock rows are locked for the length of this statement only.
+#: Params: ids, grace_s. Rows: (id, state). The lock rows are locked for the length of this statement only.
 LOOK_DEAD = """
 WITH suspect AS (
-    SELECT id FROM queue_job
+    SELECT id, state FROM queue_job
      WHERE id = ANY(%(ids)s) AND state IN ('enqueued', 'started')
        AND coalesce(date_enqueued, '-infinity') < now() AT TIME ZONE 'UTC' - make_interval(secs => %(grace_s)s)),
 free AS (
     SELECT queue_job_id FROM queue_job_lock WHERE queue_job_id IN (SELECT id FROM suspect)
        FOR NO KEY UPDATE SKIP LOCKED)
-SELECT id FROM suspect
+SELECT id, state FROM suspect
  WHERE id IN (SELECT queue_job_id FROM free)
     OR NOT EXISTS (SELECT 1 FROM queue_job_lock l WHERE l.queue_job_id = suspect.id)
 """
 #: Where the lock rows cannot tell: only `enqueued` is known to be safe. Params and rows as LOOK_DEAD.
 LOOK_DEAD_UNLOCKED = """
-SELECT id FROM queue_job
+SELECT id, state FROM queue_job
  WHERE id = ANY(%(ids)s) AND state = 'enqueued'
    AND coalesce(date_enqueued, '-infinity') < now() AT TIME ZONE 'UTC' - make_interval(secs => %(grace_s)s)
 """
 #: queue_job compares the number before it is raised.
 _USED_UP = "max_retries <> 0 AND retry > max_retries"
-#: Put dead jobs back. Params: ids. Rows: JOB_COLUMNS, with the new state.
-REVIVE = f"""
+_REVIVE = f"""
 UPDATE queue_job
    SET state = CASE WHEN {_USED_UP} THEN 'failed' ELSE 'pending' END,
        retry = CASE WHEN state = 'started' THEN coalesce(retry, 0) + 1 ELSE retry END,
@@ -140,9 +139,26 @@ UPDATE queue_job
                           ELSE exc_message END,
        date_enqueued = NULL, date_started = NULL
  WHERE id IN (SELECT id FROM queue_job
-               WHERE id = ANY(%(ids)s) AND state IN ('enqueued', 'started') FOR UPDATE SKIP LOCKED)
+               WHERE id = ANY(%(ids)s) AND {{still_dead}} FOR UPDATE SKIP LOCKED)
 RETURNING {JOB_COLUMNS}
 """
+_AFTER_GRACE = """
+coalesce(date_enqueued, '-infinity') < now() AT TIME ZONE 'UTC' - make_interval(secs => %(grace_s)s)"""
+#: Put dead jobs back. Params: ids, grace_s, started (ids of those that were seen `started`).
+#: Rows: JOB_COLUMNS, with the new state. The rule is asked again, and what was taken by Odoo between the two
+#: statements is left alone: a job seen `enqueued` that is `started` now is not dead.
+REVIVE = """
+WITH free AS (
+    SELECT queue_job_id FROM queue_job_lock WHERE queue_job_id = ANY(%(ids)s)
+       FOR NO KEY UPDATE SKIP LOCKED)
+""" + _REVIVE.format(
+    still_dead=f"""{_AFTER_GRACE}
+                 AND (state = 'enqueued' OR state = 'started' AND id = ANY(%(started)s))
+                 AND (id IN (SELECT queue_job_id FROM free)
+                      OR NOT EXISTS (SELECT 1 FROM queue_job_lock l WHERE l.queue_job_id = queue_job.id))"""
+)
+#: The same where the lock rows cannot tell.
+REVIVE_UNLOCKED = _REVIVE.format(still_dead=f"state = 'enqueued' AND {_AFTER_GRACE}")
 
 #: Trees of queue_job 18.0.4. Rows: (complete_name, capacity, sequential, throttle, paused, capacity_default,
 #: sequential_default).

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 MAX_HEAD_BYTES = 65536
 #: How long the rest of an answer is awaited after its head said all that counts; then the connection is cut.
 DRAIN_S = 2.0
+_HTTP = b"HTTP/1."
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9]\d\d)(?:[ \r]|$)")
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,12})[ \t]*\r\n", re.IGNORECASE)
 
@@ -70,6 +71,7 @@ class Request:
         "_payload",
         "_phase",
         "_rest",
+        "address",
         "events",
         "outcome",
         "sock",
@@ -84,6 +86,8 @@ class Request:
         #: Bytes of the body that are still to come; -1: until the connection is closed.
         self._rest = -1
         self._phase = self._connecting
+        #: The one that is tried, or was reached.
+        self.address: Address | None = None
         self.sock: socket.socket | None = None
         #: What to wait for on `sock`; 0: nothing more is to come, close it.
         self.events = 0
@@ -94,7 +98,7 @@ class Request:
         """Start connecting to the next address."""
         reason = "no address"
         while self._addresses:
-            address = self._addresses.pop(0)
+            address = self.address = self._addresses.pop(0)
             self.close()
             try:
                 self.sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -122,6 +126,13 @@ class Request:
             pass
         except OSError as error:  # ssl.SSLError is one
             self._failed(_reason(error))
+
+    def go_elsewhere(self) -> bool:
+        """No connection in time: try the next address. False if there is none, or if this one is connected."""
+        if not self._addresses or self._phase != self._connecting:
+            return False
+        self.begin()
+        return True
 
     def give_up(self, reason: str) -> None:
         """A deadline passed."""
@@ -153,21 +164,29 @@ class Request:
         assert self.sock is not None
         try:
             sent = self.sock.send(self._payload)
-        except OSError:
-            return  # not connected yet, or not to be: it is waited for, and looked at then
+        except BlockingIOError:
+            return  # not connected yet: it is waited for
+        except OSError as error:
+            self._next_or_end(_reason(error))
+            return
         self._payload = self._payload[sent:]
         self._phase = self._sending
-        self._sending()
+        self.step()
 
     def _connecting(self) -> None:
         assert self.sock is not None
         code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code == 0:
             self._connected()
-        elif self._addresses:
+        else:
+            self._next_or_end(os.strerror(code))
+
+    def _next_or_end(self, reason: str) -> None:
+        """This address cannot be reached."""
+        if self._addresses:
             self.begin()
         else:
-            self._end(End.UNASKED, os.strerror(code))
+            self._end(End.UNASKED, reason)
 
     def _connected(self) -> None:
         if self._context is not None and self.sock is not None:
@@ -197,6 +216,8 @@ class Request:
         if not data:
             return self._end(End.LOST, "the connection was closed without an answer")
         self._buffer += data
+        if not self._buffer.startswith(_HTTP[: len(self._buffer)]):
+            return self._end(End.LOST, "the answer is not HTTP")  # what talks first, and waits then, is another service
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head, self._buffer = self._buffer[: end + 2], self._buffer[end + 4 :]
             found = _STATUS_LINE.match(head)

@@ -16,6 +16,8 @@ from .request import Address
 
 #: How long an answer is used before the name is looked up again.
 FRESH_S = 30.0
+#: How long a failure is: all who waited for it share it.
+FAILED_S = 0.5
 
 
 class Resolver:
@@ -30,14 +32,14 @@ class Resolver:
         self._found_at_s = 0.0
         self._addresses: list[Address] = []
         self._error = ""
+        self._failed_at_s = 0.0
 
     def addresses(self) -> list[Address] | None:
         """What is known, best first; None while a look-up is under way; raises OSError with its failure."""
         if self._running:
             return None
-        if self._error:
-            error, self._error = self._error, ""
-            raise OSError(error)
+        if self._error and time.monotonic() - self._failed_at_s < FAILED_S:
+            raise OSError(self._error)
         fresh = time.monotonic() - self._found_at_s < FRESH_S
         if self._addresses and (fresh or self._local):
             return self._addresses
@@ -47,6 +49,11 @@ class Resolver:
         self._running = True
         threading.Thread(target=self._look_up_aside, name=f"resolve {self._host}", daemon=True).start()
         return None
+
+    def prefer(self, address: Address | None) -> None:
+        """This one could be reached: try it first from now on."""
+        if address in self._addresses[1:]:
+            self._addresses.sort(key=lambda other: other != address)
 
     def _look_up_aside(self) -> None:
         self._look_up()
@@ -59,7 +66,9 @@ class Resolver:
             found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             self._error = f"{self._host}: {error.strerror if isinstance(error, OSError) else error}"
+            self._failed_at_s = time.monotonic()
             return
+        self._error = ""
         self._addresses = [Address(family, sockaddr) for family, _, _, _, sockaddr in found]
         self._found_at_s = time.monotonic()
 

@@ -105,7 +105,9 @@ class Serving:
         if self.backlog.taken and self._dispatcher.open < MERGE_FROM:
             claims, self.backlog.taken = self.backlog.taken, []
             self._read_and_claim(claims, [], now_s)
-        return bool(self.backlog.taken or self._look or self._unjudged or len(self._database.notified))
+        return bool(
+            self.backlog.taken or self._look or self._unjudged or self._dispatcher.ended or len(self._database.notified)
+        )
 
     def _exchange(self, now_s: float, *, start: bool) -> None:
         allowed = min(START_BATCH, self._dispatcher.allowance(now_s)) if start else 0
@@ -165,8 +167,9 @@ class Serving:
                 self.apply(job)
             elif job.state == JobState.STARTED:
                 self._prove(job.id)
-        for job_id in ended:  # no row any more
+        for job_id, its_end in ended.items():  # no row any more
             self.backlog.forget(job_id)
+            self._judge(its_end, None)
         if not_run:
             self._return(not_run, now_s)
 
@@ -258,19 +261,27 @@ class Serving:
             self._unjudged[ended.uuid] = ended
         self._dispatcher.ended.clear()
 
-    def _judge(self, ended: Ended, job: Job) -> bool:
-        """Log the end of a request and learn about its target. True: nobody ran the job, it is to be given back."""
+    def _judge(self, ended: Ended, job: Job | None) -> bool:
+        """Log the end of a request and learn about its target. True: nobody ran the job, it is to be given back.
+
+        `job` None: it has no row any more.
+        """
         outcome = ended.outcome
-        not_run = job.state == JobState.ENQUEUED
-        self._expect_echoes(job.uuid, job.state)
+        state = "gone" if job is None else job.state
+        not_run = state == JobState.ENQUEUED
+        self._expect_echoes(ended.uuid, state)
         if not not_run:
             self.finished += 1
-            if outcome.end is not End.UNASKED and job.state != JobState.CANCELLED and ended.target.breaker.proved():
-                self._target_is_back(ended)
+        if not_run or outcome.end is End.UNASKED:
+            self._count_failure(ended)
+        elif state in ("gone", JobState.CANCELLED):
+            ended.target.breaker.undecided()
+        elif ended.target.breaker.proved():
+            self._target_is_back(ended)
         self._log.info(
             "job_finished" if not not_run else "job_not_run",
-            job_uuid=job.uuid,
-            state=job.state,
+            job_uuid=ended.uuid,
+            state=state,
             status=outcome.status,
             reason=outcome.reason,
             duration_s=round(ended.duration_s, 3),
@@ -285,19 +296,14 @@ class Serving:
                 self._warm_up(math.inf)
 
     def _return(self, not_run: list[tuple[Ended, Job]], now_s: float) -> None:
-        """Give back jobs that nobody ran, count that against their targets, and set them aside for a while."""
+        """Give back jobs that nobody ran, and set them aside for a while."""
         given = set(self._database.give_back([job.id for _ended, job in not_run]))
         for ended, job in not_run:
             self.backlog.forget(job.id)
             if job.id not in given:
                 self.look_at([job.uuid])
                 continue
-            outcome = ended.outcome
-            connecting = outcome.end is End.UNASKED
-            reason = explain(outcome.status, outcome.reason)
-            if ended.target.breaker.failed(now_s, reason, job.id, connecting=connecting):
-                self._target_is_down(ended, now_s)
-            if connecting:
+            if ended.outcome.end is End.UNASKED:
                 self.backlog.put(job.pending)
             else:
                 self._cool(job, now_s)
@@ -314,8 +320,12 @@ class Serving:
             self.backlog.readmit(job_id)
             self.backlog.put(self._cooling.pop(job_id).job)
 
-    def _target_is_down(self, ended: Ended, now_s: float) -> None:
-        breaker = ended.target.breaker
+    def _count_failure(self, ended: Ended) -> None:
+        """A request came to nothing: that counts against its target."""
+        now_s, breaker, outcome = time.monotonic(), ended.target.breaker, ended.outcome
+        reason = explain(outcome.status, outcome.reason)
+        if not breaker.failed(now_s, reason, ended.job_id, connecting=outcome.end is End.UNASKED):
+            return
         self._log.warning(
             "target_down",
             url=ended.target.url,
@@ -333,16 +343,16 @@ class Serving:
         self._orphans_due_s = now_s + DEAD_CHECK_S
         for job_id in [j for j in self._orphans if self._dispatcher.is_open(j) or not self.backlog.is_held(j)]:
             del self._orphans[job_id]
-        dead = set(self._database.look_dead(self._orphans, DEAD_AFTER_S)) if self._orphans else set()
+        dead = self._database.look_dead(self._orphans, DEAD_AFTER_S) if self._orphans else {}
         for job_id in self._orphans:
             if job_id not in dead:
                 self._orphans[job_id] = 0.0
             elif not self._orphans[job_id]:
                 self._orphans[job_id] = now_s
                 self._orphans_due_s = now_s + DEAD_AGAIN_S
-        certain = [job_id for job_id in dead if now_s - self._orphans[job_id] >= DEAD_AGAIN_S * 0.9]
+        certain = {j: state for j, state in dead.items() if now_s - self._orphans[j] >= DEAD_AGAIN_S * 0.9}
         if certain:
-            for job in self._database.revive(certain):
+            for job in self._database.revive(certain, DEAD_AFTER_S):
                 self._log.warning("job_found_dead", job_uuid=job.uuid, channel=job.channel, state=job.state)
                 self.apply(job)
 
