@@ -1,0 +1,133 @@
+"""The circuit breaker, with a clock of the test's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from qjsupervisor.breaker import ACCEPTED_AFTER_S, ONE_JOB_PAUSE_S, TOLERATED, UNPROVEN_LIMIT, Breaker
+from qjsupervisor.policy import Backoff
+from qjsupervisor.states import TargetState
+
+
+@pytest.fixture
+def breaker() -> Breaker:
+    return Breaker(Backoff(first_s=1, limit_s=60, jitter=0.0))
+
+
+def take_down(breaker: Breaker, now_s: float = 100.0, *, connecting: bool = False) -> None:
+    """By failures of two jobs, so that it is not one job's fault."""
+    for job_id in (1, 2):
+        breaker.failed(now_s, "HTTP 404", job_id, connecting=connecting)
+
+
+def test_few_at_first(breaker: Breaker) -> None:
+    sent = [100.0] * UNPROVEN_LIMIT
+    assert breaker.allowance(100.0, []) == UNPROVEN_LIMIT
+    assert breaker.allowance(100.1, sent) == 0
+    assert breaker.wakes_at_s(100.1, sent) == 100.0 + ACCEPTED_AFTER_S
+    # Not turned away for so long: that was taken, and more may follow.
+    assert breaker.allowance(100.0 + ACCEPTED_AFTER_S, sent) == UNPROVEN_LIMIT
+
+
+def test_all_once_it_is_proved(breaker: Breaker) -> None:
+    assert breaker.proved() is False
+    assert breaker.state is TargetState.UP
+    assert breaker.allowance(100.0, [100.0] * 500) > 500
+    assert breaker.wakes_at_s(100.0, []) is None
+
+
+def test_a_failure_takes_an_unproved_target_down_once(breaker: Breaker) -> None:
+    assert breaker.failed(100.0, "HTTP 404", 1, connecting=False) is True
+    assert breaker.failed(100.0, "HTTP 404", 2, connecting=False) is False
+    assert (breaker.state, breaker.failures, breaker.reason) == (TargetState.DOWN, 2, "HTTP 404")
+
+
+def test_a_proved_target_may_get_some_wrong(breaker: Breaker) -> None:
+    breaker.proved()
+    for job_id in range(TOLERATED):
+        assert breaker.failed(100.0, "HTTP 500", job_id, connecting=False) is False
+    assert breaker.state is TargetState.UP
+    assert breaker.failed(100.0, "HTTP 500", TOLERATED, connecting=False) is True
+    assert breaker.state is TargetState.DOWN
+
+
+def test_a_success_in_between_forgives(breaker: Breaker) -> None:
+    for job_id in range(10 * TOLERATED):
+        breaker.proved()
+        breaker.failed(100.0, "HTTP 500", job_id, connecting=False)
+    assert breaker.state is TargetState.UP
+
+
+def test_no_connection_is_down_at_once(breaker: Breaker) -> None:
+    breaker.proved()
+    assert breaker.failed(100.0, "Connection refused", 1, connecting=True) is True
+
+
+def test_one_probe_after_the_pause(breaker: Breaker) -> None:
+    take_down(breaker)
+    assert breaker.wakes_at_s(100.0, []) == breaker.retry_at_s
+    assert breaker.allowance(breaker.retry_at_s - 0.01, []) == 0
+    now_s = breaker.retry_at_s
+    assert breaker.allowance(now_s, []) == 1
+    breaker.probe_sent()
+    assert breaker.allowance(now_s + 1000, [now_s]) == 0
+    assert breaker.wakes_at_s(now_s, [now_s]) is None
+    assert breaker.proved() is True
+    assert breaker.state is TargetState.UP
+
+
+def test_pauses_grow_to_a_minute_and_start_anew(breaker: Breaker) -> None:
+    take_down(breaker)
+    pauses = []
+    for _ in range(9):
+        now_s = breaker.retry_at_s
+        breaker.probe_sent()
+        breaker.failed(now_s, "HTTP 404", 3, connecting=False)
+        pauses.append(breaker.retry_at_s - now_s)
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 60
+    breaker.proved()
+    take_down(breaker, breaker.retry_at_s)
+    assert breaker.retry_at_s - now_s - pauses[-1] <= 2
+
+
+def test_requests_that_fail_together_are_one_failure(breaker: Breaker) -> None:
+    breaker.proved()
+    for job_id in range(50):
+        breaker.failed(100.0, "HTTP 404", job_id, connecting=False)
+    assert breaker.retry_at_s - 100.0 <= 2
+
+
+def test_one_bad_job_pauses_a_moment_only(breaker: Breaker) -> None:
+    now_s = 100.0
+    for _ in range(20):
+        breaker.failed(now_s, "HTTP 500", 7, connecting=False)
+        assert breaker.retry_at_s - now_s == ONE_JOB_PAUSE_S
+        now_s = breaker.retry_at_s
+        breaker.probe_sent()
+
+
+def test_a_host_that_is_down_is_knocked_at_first(breaker: Breaker) -> None:
+    """So that no job changes its state for it."""
+    take_down(breaker, connecting=True)
+    now_s = breaker.retry_at_s
+    assert breaker.knock
+    assert breaker.allowance(now_s, []) == 0
+    assert breaker.wakes_at_s(now_s, []) == now_s
+    breaker.probe_sent()
+    breaker.failed(now_s, "Connection refused", None, connecting=True)
+    assert breaker.retry_at_s > now_s
+    breaker.probe_sent()
+    breaker.answered_knock()
+    assert breaker.allowance(breaker.retry_at_s, []) == 1
+
+
+def test_a_probe_that_told_nothing_is_followed_by_another(breaker: Breaker) -> None:
+    """Its job was cancelled or deleted meanwhile: the target must not wait for it for ever."""
+    take_down(breaker)
+    now_s = breaker.retry_at_s
+    breaker.probe_sent()
+    assert breaker.allowance(now_s, []) == 0
+    breaker.undecided()
+    assert breaker.state is TargetState.DOWN
+    assert breaker.allowance(now_s, []) == 1
