@@ -149,7 +149,8 @@ class Dispatcher:
         """Try to connect to targets whose pause is over and that could not be reached."""
         for number, target in enumerate(self.targets):
             breaker = target.breaker
-            if breaker.state is TargetState.DOWN and breaker.knock and now_s >= breaker.retry_at_s:
+            due = breaker.state is TargetState.DOWN and breaker.knock and now_s >= breaker.retry_at_s
+            if due and number not in self._knocks:
                 breaker.probe_sent()
                 opened = self._knocks[number] = _Open(target, -1 - number, "", now_s)
                 self._connect(opened)
@@ -263,8 +264,9 @@ class Dispatcher:
                 continue
             if opened.deadline_s <= now_s:
                 self._expire(opened)
-            if opened.deadline_s > now_s:  # also where another address is tried
-                moments.append(opened.deadline_s)
+            deadline_s = opened.deadline_s  # another one, where the next address is tried
+            if deadline_s is not None and deadline_s > now_s:
+                moments.append(deadline_s)
         self._deadline_s = min(moments, default=None)
 
     def _all(self) -> Iterator[_Open]:

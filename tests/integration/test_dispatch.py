@@ -1,0 +1,346 @@
+"""The dispatcher against scripted servers, name servers that fail, and hosts that are silent."""
+
+from __future__ import annotations
+
+import base64
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from qjsupervisor import resolver
+from qjsupervisor.dispatch import Dispatcher, Ended
+from qjsupervisor.request import End
+from qjsupervisor.settings import TargetSettings
+from qjsupervisor.states import TargetState
+
+from ..scripted import black_hole, reset, say, serving, silence, unused_port
+
+OK = b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+class Loop:
+    """A dispatcher in a loop like the worker's."""
+
+    def __init__(self, *targets: TargetSettings | str, database: str = "prod", **timeouts: float | None) -> None:
+        self.selector = selectors.DefaultSelector()
+        settings = [TargetSettings(url=t) if isinstance(t, str) else t for t in targets]
+        timeouts = {"connect_timeout_s": 5.0, "read_timeout_s": None, **timeouts}
+        self.dispatcher = Dispatcher(self.selector, settings, database, **timeouts)  # type: ignore[arg-type]
+
+    def turn(self, timeout_s: float) -> None:
+        for key, _events in self.selector.select(timeout_s):
+            key.data()
+        self.dispatcher.tick(time.monotonic())
+
+    def until(self, predicate: Callable[[], bool], timeout_s: float = 10.0) -> None:
+        end_s = time.monotonic() + timeout_s
+        while not predicate():
+            assert time.monotonic() < end_s, f"not within {timeout_s} s"
+            self.turn(0.02)
+
+    def ended(self, count: int = 1, timeout_s: float = 10.0) -> list[Ended]:
+        self.until(lambda: len(self.dispatcher.ended) >= count, timeout_s)
+        return self.dispatcher.ended
+
+    def ask(self, *uuids: str) -> list[Ended]:
+        """Send these, and wait for their ends."""
+        self.dispatcher.ended.clear()
+        for number, uuid in enumerate(uuids):
+            self.dispatcher.send(number, uuid)
+        return self.ended(len(uuids))
+
+    def close(self) -> None:
+        self.dispatcher.close()
+        self.selector.close()
+
+
+@pytest.fixture
+def loops() -> Iterator[Callable[..., Loop]]:
+    made: list[Loop] = []
+
+    def make(*targets: Any, **options: Any) -> Loop:
+        made.append(Loop(*targets, **options))
+        return made[-1]
+
+    yield make
+    for loop in made:
+        loop.close()
+
+
+def at(port: int, host: str = "127.0.0.1") -> str:
+    return f"http://{host}:{port}"
+
+
+def test_what_is_sent(loops: Callable[..., Loop]) -> None:
+    with serving(say(OK)) as server:
+        target = TargetSettings(url=at(server.port), user="runner", password="pässwörd €:@/")
+        (ended,) = loops(target, database="my db&x=%ä").ask("a-uuid")
+        assert (ended.uuid, ended.outcome.end, ended.outcome.status) == ("a-uuid", End.ANSWERED, 200)
+        (request,) = server.requests
+    lines = request.decode("ascii").split("\r\n")
+    assert lines[0] == "GET /queue_job/runjob?db=my%20db%26x%3D%25%C3%A4&job_uuid=a-uuid HTTP/1.1"
+    headers = dict(line.split(": ", 1) for line in lines[1:] if line)
+    assert headers["Host"] == f"127.0.0.1:{server.port}"
+    assert headers["X-Odoo-Database"] == "my%20db%26x%3D%25%C3%A4"
+    assert headers["Connection"] == "close"
+    kind, pair = headers["Authorization"].split(" ")
+    assert (kind, base64.b64decode(pair).decode()) == ("Basic", "runner:pässwörd €:@/")
+
+
+@pytest.mark.parametrize(
+    ("uuid", "encoded"),
+    [
+        ("../../web/login", "..%2F..%2Fweb%2Flogin"),
+        ("x&db=other", "x%26db%3Dother"),
+        ("x#y?z", "x%23y%3Fz"),
+        ("x HTTP/1.1\r\nX-Odoo-Database: other\r\n\r\n", "x%20HTTP%2F1.1%0D%0AX-Odoo-Database%3A%20other%0D%0A%0D%0A"),
+        ("%2e%00", "%252e%2500"),
+        ("ünï ☃", "%C3%BCn%C3%AF%20%E2%98%83"),
+    ],
+)
+def test_a_uuid_stays_a_uuid(loops: Callable[..., Loop], uuid: str, encoded: str) -> None:
+    with serving(say(OK)) as server:
+        loops(at(server.port)).ask(uuid)
+        (request,) = server.requests
+    first, *headers = request.decode("ascii").split("\r\n")
+    assert first == f"GET /queue_job/runjob?db=prod&job_uuid={encoded} HTTP/1.1"
+    assert sum(line.startswith("X-Odoo-Database") for line in headers) == 1
+
+
+def test_no_redirect_is_followed(loops: Callable[..., Loop]) -> None:
+    with serving(say(OK)) as elsewhere:
+        answer = f"HTTP/1.0 303 SEE OTHER\r\nLocation: {at(elsewhere.port)}/queue_job/runjob\r\n\r\n"
+        with serving(say(answer.encode())) as server:
+            (ended,) = loops(at(server.port)).ask("u")
+            assert ended.outcome.status == 303
+            assert (server.connections, elsewhere.connections) == (1, 0)
+
+
+def test_many_at_once(loops: Callable[..., Loop]) -> None:
+    """None is mixed up with another, and nothing is left behind."""
+    with serving(say(OK)) as server:
+        loop = loops(at(server.port))
+        ended = loop.ask(*(f"job-{number}" for number in range(60)))
+        assert {(one.job_id, one.uuid) for one in ended} == {(n, f"job-{n}") for n in range(60)}
+        assert loop.dispatcher.open == 0
+        assert all(not target.sent_s for target in loop.dispatcher.targets)
+        loop.until(lambda: len(loop.selector.get_map()) == 1)  # the wake-up: no connection is left
+
+
+@pytest.mark.parametrize(("script", "end"), [(say(), End.LOST), (reset, End.LOST), (say(b"\x00\r\n"), End.LOST)])
+def test_no_answer(loops: Callable[..., Loop], script: Any, end: End) -> None:
+    with serving(script) as server:
+        assert loops(at(server.port)).ask("u")[0].outcome.end is end
+
+
+def test_refused(loops: Callable[..., Loop]) -> None:
+    (ended,) = loops(at(unused_port())).ask("u")
+    assert (ended.outcome.end, ended.outcome.reason) == (End.UNASKED, "Connection refused")
+
+
+def test_read_timeout(loops: Callable[..., Loop]) -> None:
+    with serving(silence) as server:
+        (ended,) = loops(at(server.port), read_timeout_s=0.3).ask("u")
+        assert (ended.outcome.end, ended.outcome.reason) == (End.LOST, "no answer for 0 s")
+        assert ended.duration_s >= 0.3
+
+
+def test_no_read_timeout_by_default(loops: Callable[..., Loop]) -> None:
+    """The connect timeout ends with the connection: a job may take hours."""
+    with serving(silence) as server:
+        loop = loops(at(server.port), connect_timeout_s=0.1)
+        loop.dispatcher.send(1, "u")
+        loop.until(lambda: bool(server.requests))
+        until_s = time.monotonic() + 0.4
+        loop.until(lambda: time.monotonic() >= until_s)
+        assert loop.dispatcher.is_open(1)
+        assert loop.dispatcher.unsent() == []
+
+
+def test_a_slow_answer_does_not_outlive_the_read_timeout(loops: Callable[..., Loop]) -> None:
+    """A byte now and then is no answer."""
+
+    def drip(connection: socket.socket) -> None:
+        for byte in OK:
+            connection.sendall(bytes([byte]))
+            threading.Event().wait(0.2)
+
+    with serving(drip) as server:
+        (ended,) = loops(at(server.port), read_timeout_s=0.5).ask("u")
+        assert ended.outcome.end is End.LOST
+
+
+def test_black_hole(loops: Callable[..., Loop]) -> None:
+    with black_hole() as port:
+        loop = loops(at(port), connect_timeout_s=0.3)
+        loop.dispatcher.send(1, "u")
+        assert loop.dispatcher.unsent() == [1]
+        (ended,) = loop.ended()
+        assert (ended.outcome.end, ended.outcome.reason) == (End.UNASKED, "no connection in time")
+
+
+def test_tls_that_never_shakes_hands(loops: Callable[..., Loop]) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        loop = loops(f"https://127.0.0.1:{silent.getsockname()[1]}", connect_timeout_s=0.3)
+        loop.dispatcher.send(1, "u")
+        loop.turn(0.1)
+        assert loop.dispatcher.unsent() == [1]
+        assert loop.ended()[0].outcome.end is End.UNASKED
+
+
+# -- names -----------------------------------------------------------------------------------------------
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, found: Callable[[], list[tuple[str, int]]]) -> list[str]:
+    """Replace the name server; what was asked for."""
+    asked: list[str] = []
+
+    def getaddrinfo(host: str, port: int, **_kwargs: object) -> list[tuple[Any, ...]]:
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in found()]
+
+    monkeypatch.setattr(resolver.socket, "getaddrinfo", getaddrinfo)
+    return asked
+
+
+def test_unknown_host(loops: Callable[..., Loop]) -> None:
+    """RFC 6761: nobody will ever have that name."""
+    (ended,) = loops("http://odoo.invalid:8069", connect_timeout_s=9).ask("u")
+    assert ended.outcome.end is End.UNASKED
+    assert ended.outcome.reason.startswith("odoo.invalid: ")
+
+
+def test_a_failed_look_up_is_shared(loops: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All who waited for it fail by it, and the next one asks again."""
+
+    def fail() -> list[tuple[str, int]]:
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+    asked = answers(monkeypatch, fail)
+    loop = loops("http://odoo.test:8069")
+    ends = loop.ask("a", "b", "c", "d")
+    assert [end.outcome.reason for end in ends] == ["odoo.test: Temporary failure in name resolution"] * 4
+    assert asked == ["odoo.test"]
+    later_s = time.monotonic() + resolver.FAILED_S + 0.05
+    loop.until(lambda: time.monotonic() > later_s)
+    loop.ask("e")
+    assert asked == ["odoo.test"] * 2
+
+
+def test_a_name_server_that_is_silent(loops: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def wait() -> list[tuple[str, int]]:
+        answered.wait(10)
+        return []
+
+    answers(monkeypatch, wait)
+    loop = loops("http://odoo.test:8069", connect_timeout_s=0.2)
+    loop.dispatcher.send(1, "u")
+    assert loop.dispatcher.unsent() == [1]
+    (ended,) = loop.ended()
+    answered.set()
+    assert ended.outcome.end is End.UNASKED
+    assert "name server does not answer" in ended.outcome.reason
+
+
+def test_several_addresses(loops: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One refuses, one is silent, one works, which is tried first from then on."""
+    with serving(say(OK)) as server, black_hole() as hole:
+        addresses = [("127.0.0.1", unused_port()), ("127.0.0.1", hole), ("127.0.0.1", server.port)]
+        asked = answers(monkeypatch, lambda: addresses)
+        loop = loops("http://odoo.test:8069", connect_timeout_s=0.5)
+        (ended,) = loop.ask("u")
+        assert ended.outcome.status == 200
+        assert ended.duration_s >= 0.5
+        (again,) = loop.ask("v")
+        assert again.outcome.status == 200
+        assert again.duration_s < 0.5
+        assert asked == ["odoo.test"]
+
+
+def test_localhost_on_one_protocol_only(loops: Callable[..., Loop]) -> None:
+    with serving(say(OK)) as server:
+        assert loops(at(server.port, "localhost")).ask("u")[0].outcome.status == 200
+
+
+# -- several targets, and their health ---------------------------------------------------------------------
+
+
+def test_targets_take_turns(loops: Callable[..., Loop]) -> None:
+    with serving(say(OK)) as one, serving(say(OK)) as other:
+        loop = loops(at(one.port), at(other.port))
+        for target in loop.dispatcher.targets:
+            target.breaker.proved()
+        loop.ask(*"abcdefgh")
+        assert (len(one.requests), len(other.requests)) == (4, 4)
+
+
+def test_a_target_that_is_down_is_left_out(loops: Callable[..., Loop]) -> None:
+    with serving(say(OK)) as one, serving(say(OK)) as other:
+        loop = loops(at(one.port), at(other.port))
+        down, up = loop.dispatcher.targets
+        up.breaker.proved()
+        down.breaker.failed(time.monotonic(), "HTTP 404", 99, connecting=False)
+        loop.ask(*"abcdefgh")
+        assert (len(one.requests), len(other.requests)) == (0, 8)
+
+
+def test_knocking(loops: Callable[..., Loop]) -> None:
+    """A host that was down is tried without a job, and without a request."""
+    with serving(say(OK)) as server:
+        loop = loops(at(server.port))
+        (target,) = loop.dispatcher.targets
+        target.breaker.failed(time.monotonic(), "Connection refused", 1, connecting=True)
+        loop.dispatcher.knock(time.monotonic())
+        assert server.connections == 0, "the pause is not over"
+        later_s = target.breaker.retry_at_s
+        assert loop.dispatcher.allowance(later_s) == 0
+        loop.dispatcher.knock(later_s)
+        loop.until(lambda: loop.dispatcher.allowance(later_s) == 1)
+        loop.until(lambda: server.connections == 1)
+        assert target.breaker.state is TargetState.DOWN
+        loop.until(lambda: len(loop.selector.get_map()) == 1)
+        assert server.requests == []
+
+
+def test_knocking_in_vain(loops: Callable[..., Loop]) -> None:
+    loop = loops(at(unused_port()))
+    (target,) = loop.dispatcher.targets
+    target.breaker.failed(time.monotonic(), "Connection refused", 1, connecting=True)
+    for failures in (2, 3):
+        now_s = target.breaker.retry_at_s
+        loop.dispatcher.knock(now_s)
+        loop.until(lambda failures=failures: target.breaker.failures == failures)
+        assert target.breaker.knock
+        assert loop.dispatcher.allowance(now_s) == 0
+    assert loop.dispatcher.ended == []
+
+
+def test_knocking_at_a_black_hole(loops: Callable[..., Loop]) -> None:
+    with black_hole() as port:
+        loop = loops(at(port), connect_timeout_s=0.3)
+        (target,) = loop.dispatcher.targets
+        target.breaker.failed(time.monotonic() - 100, "no connection in time", 1, connecting=True)
+        for _ in range(5):  # one at a time, however often the loop turns
+            loop.dispatcher.knock(time.monotonic())
+        assert len(loop.selector.get_map()) == 2
+        loop.until(lambda: target.breaker.failures == 2)
+        assert target.breaker.knock
+        assert len(loop.selector.get_map()) == 1
+
+
+def test_closing_with_open_requests() -> None:
+    with serving(silence) as server, black_hole() as hole:
+        loop = Loop(at(server.port), at(hole))
+        loop.dispatcher.send(1, "a")
+        loop.dispatcher.send(2, "b")
+        loop.until(lambda: bool(server.requests))
+        assert loop.dispatcher.unsent() == [2]
+        loop.close()
