@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -202,12 +202,15 @@ class ThrowawayPostgres:
 
     def freeze(self) -> None:
         """SIGSTOP every process of the server: connections stay open, and silent."""
-        for pid in caretaker.cluster_processes(self.root):
-            os.kill(pid, signal.SIGSTOP)
+        self._signal_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, signum: signal.Signals) -> None:
         for pid in caretaker.cluster_processes(self.root):
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # a session that ended meanwhile
+                os.kill(pid, signum)
 
     def close(self) -> None:
         """End the server, whatever state it is in, and remove its directory; may be called twice."""
