@@ -160,7 +160,8 @@ class Backlog(ChannelTree):
         more = found.due_more or found.later_more
         for node in self.nodes.values():
             # What was read is the best of all channels together, so each window is whole up to the last one read.
-            node.beyond = max(0, node.beyond - len(due[node]) - len(later[node])) if more else 0
+            here = len(due[node]) + len(later[node]) + len(node.aside)
+            node.beyond = max(0, node.beyond - here) if more else 0
             last_due, last_later = (_last_due(found), _last_later(found)) if node.beyond else (None, None)
             self._fill(node, due[node], later[node], last_due, last_later)
 

@@ -91,7 +91,7 @@ class Node:
 
     @property
     def pending(self) -> int:
-        return len(self.ready) + len(self.etas) + self.beyond
+        return len(self.ready) + len(self.etas) + len(self.aside) + self.beyond
 
     @property
     def wants_reading(self) -> bool:

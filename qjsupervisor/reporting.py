@@ -72,7 +72,7 @@ class Reporting:
         for node in serving.backlog.nodes.values():
             pending[node.shared] = pending.get(node.shared, 0) + node.pending
             failed += node.failed
-        changed |= self._put(Slot.PENDING, sum(pending.values()) + len(serving.backlog.aside))
+        changed |= self._put(Slot.PENDING, sum(pending.values()))
         changed |= self._put(Slot.FAILED, failed)
         changed |= self._put(Slot.RUNNING, len(serving.backlog.holding()))
         changed |= self._put(Slot.WAIT_DEPENDENCIES, self.wait_dependencies)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .backlog import Backlog
 from .channelspec import ROOT, ChannelSpec, parent_name
 from .errors import DatabaseUnfit
 from .seat import Seat
-from .settings import WorkerSettings
 from .states import Mode
 
+if TYPE_CHECKING:
+    from .settings import WorkerSettings
 
-def shared_tree(settings: WorkerSettings, seat: Seat) -> Backlog:
+
+def shared_tree(seat: Seat, *, window: int) -> Backlog:
     """Server-wide mode: every configured channel is shared, and so are those that defaults make."""
     specs = seat.channels()
     shared = {spec.name: index for index, spec in enumerate(specs) if spec is not None}
-
     known = [spec for spec in specs if spec is not None]
-    return Backlog(known, shared=shared, keep_limits=False, window=settings.window, share=seat.add_channel)
+    return Backlog(known, shared=shared, keep_limits=False, window=window, share=seat.add_channel)
 
 
 def own_tree(settings: WorkerSettings, rows: list[tuple[Any, ...]]) -> Backlog:
@@ -50,7 +51,9 @@ def own_tree(settings: WorkerSettings, rows: list[tuple[Any, ...]]) -> Backlog:
 
 def build_tree(settings: WorkerSettings, seat: Seat, rows: list[tuple[Any, ...]]) -> Backlog:
     """The tree that goes with the mode; `rows` for the per-database mode only."""
-    return own_tree(settings, rows) if settings.mode is Mode.PER_DATABASE else shared_tree(settings, seat)
+    if settings.mode is Mode.PER_DATABASE:
+        return own_tree(settings, rows)
+    return shared_tree(seat, window=settings.window)
 
 
 def _spec(settings: WorkerSettings, row: tuple[Any, ...]) -> ChannelSpec:

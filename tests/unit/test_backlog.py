@@ -1,0 +1,311 @@
+"""Windows over a table that changes while it is read: a state machine against a plain model, and what it found."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from qjsupervisor.backlog import Backlog, Found, Snapshot
+from qjsupervisor.channelspec import ROOT
+from qjsupervisor.channelstring import parse_channels
+from qjsupervisor.nodes import Pending
+from tests.channel_histories import ACTIONS, random_driver, random_history, step
+
+SECOND_US = 1_000_000
+_RANDOMS = st.randoms(use_true_random=False)
+
+
+class BacklogMachine(RuleBasedStateMachine):
+    """Anything that may happen, in any order; `Driver` compares at each start, and all counters when it settles."""
+
+    @initialize(rng=_RANDOMS)
+    def make(self, rng: random.Random) -> None:
+        self.driver = random_driver(rng)
+
+    @rule(action=st.sampled_from(list(ACTIONS)), heard=st.sampled_from(["now", "now", "late", "never"]), rng=_RANDOMS)
+    def happens(self, action: str, heard: str, rng: random.Random) -> None:
+        step(self.driver, action, rng, heard)
+
+    @rule()
+    def settles(self) -> None:
+        self.driver.start_settled(2)
+
+
+BacklogMachine.TestCase.settings = settings(
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestBacklogMachine = BacklogMachine.TestCase
+
+
+@pytest.mark.parametrize("seed", range(0, 800, 20))
+def test_long_random_histories(seed: int) -> None:
+    """More steps than a state machine makes in the same time, and weighted as in life."""
+    for one in range(seed, seed + 20):
+        random_history(one, 100)
+
+
+# -- single cases ------------------------------------------------------------------------------------------------
+
+
+def backlog(channels: str = "root:9", window: int = 3) -> Backlog:
+    made = Backlog(parse_channels(channels), shared={ROOT: 0}, keep_limits=True, window=window)
+    made.prepare(0, 0)
+    return made
+
+
+def job(job_id: int, channel: str | None = None, eta_us: int | None = None) -> Pending:
+    return Pending((10, 0, job_id), channel, eta_us)
+
+
+def jobs(*job_ids: int, channel: str | None = None) -> list[Pending]:
+    return [job(job_id, channel) for job_id in job_ids]
+
+
+def found(*due: Pending, later: tuple[Pending, ...] = (), limit: int = 3) -> Found:
+    return Found(due, len(due) >= limit, later, len(later) >= limit)
+
+
+def snapshot(
+    read: Found | None = None,
+    *,
+    held: dict[int, str | None] | None = None,
+    failed: dict[int, str | None] | None = None,
+    pending: int = 0,
+) -> Snapshot:
+    counts: dict[tuple[str | None, str], int] = {(None, "pending"): pending} if pending else {}
+    for channel in (failed or {}).values():
+        counts[channel, "failed"] = counts.get((channel, "failed"), 0) + 1
+    return Snapshot(list((held or {}).items()), read or found(), counts, list((failed or {}).items()))
+
+
+def started(tree: Backlog, now_us: int = 0, budget: int = 9) -> list[int]:
+    tree.prepare(now_us, budget)
+    while tree.mask:
+        tree.take(tree.best(tree.mask))
+    taken, tree.taken = tree.taken, []
+    return taken
+
+
+class TestWindow:
+    def test_holds_the_best_and_says_when_it_wants_more(self) -> None:
+        tree = backlog()
+        tree.load(snapshot(found(*jobs(1, 2, 3)), pending=7))
+        assert tree.node_for(None).pending == 7
+        assert tree.unread() == []
+        assert started(tree) == [1, 2, 3]
+        assert [node.name for node in tree.unread()] == ["root"]
+        tree.begin_read()
+        tree.merge({"root": found(*jobs(4, 5, 6))})
+        assert tree.unread() == []
+        assert started(tree) == [4, 5, 6]
+        tree.begin_read()
+        tree.merge({"root": found(*jobs(7))})
+        assert started(tree) == [7]
+        assert tree.unread() == []
+        assert tree.node_for(None).pending == 0
+
+    def test_a_better_job_puts_the_worst_one_out(self) -> None:
+        tree = backlog()
+        for one in jobs(5, 6, 7, 4):
+            tree.put(one)
+        assert started(tree) == [4, 5, 6]
+        tree.begin_read()
+        tree.merge({"root": found(*jobs(7))})
+        assert started(tree) == [7]
+
+    def test_what_comes_behind_the_horizon_does_not_overtake_what_is_there(self) -> None:
+        tree = backlog()
+        tree.load(snapshot(found(*jobs(1, 2, 3)), pending=5))  # 4 and 5 are not read
+        tree.put(job(9))
+        assert started(tree) == [1, 2, 3]
+        tree.begin_read()
+        tree.merge({"root": found(*jobs(4, 5, 9))})
+        assert started(tree) == [4, 5, 9]
+
+    def test_etas_that_fall_due_beyond_the_window_are_read_before_anything_else_starts(self) -> None:
+        tree = backlog()
+        later = tuple(job(job_id, None, job_id * SECOND_US) for job_id in (1, 2, 3))
+        tree.load(snapshot(found(job(50), later=later), pending=9))
+        assert started(tree, 0, 0) == []
+        assert started(tree, 10 * SECOND_US) == []  # also 4 to 8 are due, and better than 50
+        assert [node.name for node in tree.unread()] == ["root"]
+        tree.begin_read()
+        due = [job(job_id, None, job_id * SECOND_US) for job_id in range(1, 4)]
+        tree.merge({"root": found(*due)})
+        assert started(tree, 10 * SECOND_US) == [1, 2, 3]
+
+    def test_the_horizon_of_etas_is_watched_also_when_all_that_were_held_are_gone(self) -> None:
+        tree = backlog(window=8)
+        later = tuple(job(job_id, None, 5 * SECOND_US) for job_id in range(1, 9))
+        tree.load(snapshot(found(job(50), later=later, limit=8), pending=12))
+        tree.prepare(SECOND_US, 0)
+        for job_id in range(1, 9):
+            tree.forget(job_id)
+        assert tree.next_deadline_us() == 5 * SECOND_US
+        assert started(tree, 5 * SECOND_US) == []
+
+    def test_a_sequential_channel_that_does_not_know_what_is_due_next_waits_for_the_read(self) -> None:
+        tree = backlog("root:1:sequential", window=8)
+        later = tuple(job(job_id, None, 5 * SECOND_US) for job_id in range(1, 9))
+        tree.load(snapshot(found(job(50), later=later, limit=8), pending=12))
+        for job_id in range(1, 9):
+            tree.forget(job_id)
+        assert started(tree, SECOND_US) == []
+        tree.begin_read()
+        tree.merge({"root": found(job(50), later=(job(60, None, 9 * SECOND_US),), limit=8)})
+        assert started(tree, SECOND_US) == [50]
+
+
+class TestChangesDuringARead:
+    """`begin_read`, then the rows are seen, then something changes, then the read ends."""
+
+    def test_what_was_heard_stands_against_what_was_read(self) -> None:
+        tree = backlog()
+        for one in jobs(1, 2):
+            tree.put(one)
+        tree.begin_read()
+        tree.forget(1)
+        tree.put(job(2, None, 99 * SECOND_US))
+        tree.merge({"root": found(*jobs(1, 2))})
+        assert started(tree) == []
+
+    def test_what_came_and_found_no_room_may_have_a_place_afterwards(self) -> None:
+        tree = backlog()
+        tree.load(snapshot(found(*jobs(1, 2, 3)), pending=4))
+        assert started(tree) == [1, 2, 3]
+        tree.begin_read()
+        tree.put(job(9))  # beyond the horizon
+        tree.merge({"root": found(*jobs(4))})
+        assert started(tree) == [4, 9]
+        assert tree.node_for(None).pending == 0
+
+    def test_a_job_that_is_heard_of_again_as_it_was(self) -> None:
+        """Between two equal states it was something else, and that is what the read saw."""
+        tree = backlog()
+        tree.put(job(1))
+        tree.begin_read()
+        tree.put(job(1))
+        tree.load(snapshot(held={1: None}))
+        assert started(tree) == [1]
+
+    def test_nothing_that_was_taken_starts_twice(self) -> None:
+        tree = backlog()
+        tree.put(job(1))
+        tree.begin_read()
+        assert started(tree) == [1]
+        tree.load(snapshot(found(job(1)), pending=1))
+        assert started(tree) == []
+        assert tree.holding() == {1}
+
+    def test_a_claim_that_is_still_to_be_made_is_no_doubt(self) -> None:
+        tree = backlog("root:1")
+        tree.put(job(1))
+        tree.prepare(0, 9)
+        tree.take(0)
+        tree.begin_read()
+        tree.taken = []  # claimed after the rows were seen
+        assert tree.load(snapshot(found(job(1)), pending=1)) == []
+        assert tree.holding() == {1}
+
+    def test_a_job_that_failed_during_a_full_read_stops_its_sequential_channel(self) -> None:
+        tree = backlog("root:1:sequential")
+        tree.hold(1, None)
+        tree.begin_read()
+        tree.fail(1, None)
+        tree.load(snapshot(found(job(2)), held={1: None}, pending=1))
+        assert started(tree) == []
+        tree.forget(1)
+        assert started(tree) == [2]
+
+    def test_a_failed_job_that_was_put_right_during_a_full_read_stops_nothing(self) -> None:
+        tree = backlog("root:1:sequential")
+        tree.fail(1, None)
+        tree.begin_read()
+        tree.forget(1)
+        tree.load(snapshot(found(job(2)), failed={1: None}, pending=1))
+        assert started(tree) == [2]
+
+    def test_a_failed_job_that_is_read_as_pending_before_it_is_heard_of_counts_once(self) -> None:
+        tree = backlog("root:1:sequential")
+        tree.fail(1, None)
+        tree.begin_read()
+        tree.merge({"root": found(job(1))})
+        tree.put(job(1))
+        assert tree.node_for(None).failed == 0
+        assert started(tree) == [1]
+
+    def test_what_is_better_is_not_overtaken_by_what_is_left_of_a_window(self) -> None:
+        """Two of the three best ones that were read are gone, and the third is worse than others that were not read."""
+        tree = backlog()
+        tree.put(job(9))
+        tree.begin_read()
+        tree.forget(1)
+        tree.forget(2)
+        tree.merge({"root": found(*jobs(1, 2, 3))})
+        assert started(tree) == [3]
+        assert [node.name for node in tree.unread()] == ["root"]
+
+    def test_too_much_that_changes_makes_a_read_worthless(self) -> None:
+        tree = backlog()
+        tree.begin_read()
+        for job_id in range(24):
+            tree.forget(job_id)
+        answers = [tree.heard_too_much]
+        tree.forget(24)
+        answers.append(tree.heard_too_much)
+        tree.abandon_read()
+        answers.append(tree.heard_too_much)
+        assert answers == [False, True, False]
+
+
+class TestFullRead:
+    def test_puts_right_what_was_missed(self) -> None:
+        tree = backlog("root:9, a:9")
+        tree.put(job(1))
+        tree.hold(2, "a")
+        tree.fail(3, "a")
+        tree.begin_read()
+        doubtful = tree.load(snapshot(found(job(3)), held={4: None}, failed={1: None}, pending=1))
+        assert doubtful == [2]
+        tree.believe(doubtful)
+        assert tree.holding() == {4}
+        assert (tree.node_for("a").failed, tree.node_for(None).failed) == (0, 1)
+        assert started(tree) == [3]
+
+    def test_what_is_held_here_and_pending_there_waits_again_when_the_caller_says_so(self) -> None:
+        tree = backlog("root:1")
+        tree.hold(1, None)
+        tree.begin_read()
+        doubtful = tree.load(snapshot(found(job(1)), pending=1))
+        assert doubtful == [1]
+        assert started(tree) == []  # perhaps its request is open
+        tree.believe(doubtful)
+        assert started(tree) == [1]
+
+    def test_leaves_alone_what_was_set_aside(self) -> None:
+        tree = backlog()
+        tree.set_aside(job(1))
+        tree.begin_read()
+        tree.load(snapshot(found(*jobs(1, 2)), pending=2))
+        assert started(tree) == [2]
+        assert tree.node_for(None).pending == 1
+
+    def test_knows_failed_jobs_one_by_one_as_far_as_they_were_read(self) -> None:
+        tree = backlog()
+        counts: dict[tuple[str | None, str], int] = {(None, "failed"): 5}
+        tree.load(Snapshot([], found(), counts, [(1, None), (2, None)]))
+        tree.forget(1)
+        tree.forget(77)
+        assert tree.node_for(None).failed == 4
+
+
+def test_raw_names_are_those_that_were_seen() -> None:
+    tree = backlog("root:9, a:9, a.b:9")
+    for channel in ("a", "root.a", "a.b", "a.x", "root.x"):
+        tree.put(job(1, channel))
+    assert tree.raw_names(tree.nodes["root.a"]) == (["a", "root.a", "a.x"], False)
+    assert tree.raw_names(tree.nodes["root"]) == (["root.x"], True)

@@ -1,0 +1,327 @@
+"""The channel tree: OCA's documented examples, names and defaults, pauses, and what a step may cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from qjsupervisor.backlog import Backlog
+from qjsupervisor.channelnames import MAX_MADE
+from qjsupervisor.channels import ChannelTree
+from qjsupervisor.channelspec import ROOT, ChannelSpec
+from qjsupervisor.channelstring import parse_channels
+from qjsupervisor.nodes import Alarms, Node, Pending
+from tests.channel_examples import EXAMPLES, Example
+from tests.differential import Ours, OursShared
+
+SECOND_US = 1_000_000
+
+
+@pytest.fixture(params=[Ours, OursShared], ids=["per_database", "server_wide"])
+def ours(request: pytest.FixtureRequest) -> Iterator[type[Ours]]:
+    """The two forms of our channel tree; what is made of them is closed."""
+    made: list[Ours] = []
+
+    class Kept(request.param):  # type: ignore[name-defined,misc]
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args)
+            made.append(self)
+
+    yield Kept
+    for manager in made:
+        manager.close()
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=[example.title for example in EXAMPLES])
+def test_documented_examples_hold(ours: type[Ours], example: Example) -> None:
+    example.play(lambda: ours(parse_channels("")))
+
+
+# -- one tree of its own -----------------------------------------------------------------------------------------
+
+
+def tree_of(channels: str, window: int = 1000) -> Backlog:
+    return Backlog(parse_channels(channels), shared={ROOT: 0}, keep_limits=True, window=window)
+
+
+def job(job_id: int, channel: str | None = None, eta_us: int | None = None, priority: int = 10) -> Pending:
+    return Pending((priority, 0, job_id), channel, eta_us)
+
+
+def started(tree: ChannelTree, now_us: int = 0, budget: int = 1000) -> list[int]:
+    """What starts now, in order."""
+    tree.prepare(now_us, budget)
+    while tree.mask:
+        tree.take(tree.best(tree.mask))
+    taken, tree.taken = tree.taken, []
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("channel", "node"),
+    [
+        (None, "root"),
+        ("", "root"),
+        ("root", "root"),
+        ("sub", "root.sub"),
+        ("root.sub", "root.sub"),
+        ("deep.er", "root.deep.er"),
+        ("deep", "root.deep"),
+        ("sub.unknown", "root.sub"),
+        ("unknown", "root"),
+        ("rootless", "root"),
+        ("root.", "root"),
+        (".", "root"),
+        ("sub.", "root.sub"),
+        ("sub..x", "root.sub"),
+    ],
+)
+def test_names(channel: str | None, node: str) -> None:
+    assert tree_of("root:2, sub:1, deep.er:1").node_for(channel).name == node
+
+
+def test_a_root_of_capacity_0_runs_nothing() -> None:
+    tree = tree_of("root:0")
+    tree.put(job(1))
+    assert started(tree) == []
+
+
+class TestDefaults:
+    def test_an_unknown_channel_gets_the_defaults_of_the_nearest_configured_one(self) -> None:
+        tree = tree_of("root:50:capacity_default=9, a:40:capacity_default=2, a.b:30")
+        for name, capacity in [("a.x", 2), ("a.x.y", 2), ("z", 9), ("z.z.z", 9)]:
+            assert tree.node_for(name).spec.capacity == capacity
+        # One that is configured without defaults gives none.
+        assert tree.node_for("a.b.x").name == "root.a.b"
+
+    @pytest.mark.parametrize("names", [("a.x", "a.x.y"), ("a.x.y", "a.x")])
+    def test_it_lies_below_that_one_in_whatever_order_names_turn_up(self, names: tuple[str, str]) -> None:
+        tree = tree_of("root:50, a:40:capacity_default=1")
+        nodes = [tree.node_for(name) for name in names]
+        assert [node.parent.name if node.parent else "" for node in nodes] == ["root.a", "root.a"]
+
+    def test_its_limit_holds(self, ours: type[Ours]) -> None:
+        manager = ours(parse_channels("root:50, a:3:capacity_default=2"))
+        for job_id in range(1, 6):
+            manager.notify(job_id, "a.x", 10, 0, None, "pending")
+        manager.notify(6, "a.y", 10, 0, None, "pending")
+        manager.notify(7, "a.z", 10, 0, None, "pending")
+        assert manager.decide(0) == [1, 2, 6]
+
+    def test_sequential_ones_stop_on_a_failed_job_each_for_itself(self, ours: type[Ours]) -> None:
+        manager = ours(parse_channels("root:50, a:9:sequential_default"))
+        for job_id, channel in [(1, "a.x"), (2, "a.x"), (3, "a.y"), (4, "a.y")]:
+            manager.notify(job_id, channel, 10, 0, None, "pending")
+        assert manager.decide(0) == [1, 3]
+        manager.notify(1, "a.x", 10, 0, None, "failed")
+        manager.notify(3, "a.y", 10, 0, None, "done")
+        assert manager.decide(0) == [4]
+        manager.notify(1, "a.x", 10, 0, None, "done")
+        assert manager.decide(0) == [2]
+
+    def test_too_many_names_share_one_channel(self) -> None:
+        tree = tree_of("root:9999, a:5000:capacity_default=1")
+        for number in range(MAX_MADE + 500):
+            tree.put(job(number, f"a.made{number}"))
+        assert len(tree.nodes) <= MAX_MADE + 5
+        assert started(tree, budget=5000) == [*range(MAX_MADE), MAX_MADE]
+
+    def test_a_failed_job_of_an_unknown_channel_does_not_stop_its_sequential_ancestor(self, ours: type[Ours]) -> None:
+        manager = ours(parse_channels("root:9, s:1:sequential"))
+        manager.notify(1, "s.unknown", 10, 0, None, "failed")
+        manager.notify(2, "s", 10, 0, None, "pending")
+        assert manager.decide(0) == [2]
+
+
+class TestSequential:
+    def test_an_earlier_job_that_is_not_due_holds_up_subchannels_too(self, ours: type[Ours]) -> None:
+        manager = ours(parse_channels("root:9, s:1:sequential, s.sub:1"))
+        manager.notify(1, "s", 10, 0, 50, "pending")
+        manager.notify(2, "s.sub", 10, 0, None, "pending")
+        manager.notify(3, None, 10, 0, None, "pending")
+        assert manager.decide(0) == [3]
+        manager.notify(0, "s.sub", 9, 0, None, "pending")
+        assert manager.decide(1) == [0]  # this one comes before the one that waits
+        manager.notify(0, "s.sub", 9, 0, None, "done")
+        manager.notify(1, "s", 10, 0, 50, "cancelled")
+        assert manager.decide(2) == [2]
+
+    def test_of_several_that_are_not_due_the_next_one_counts(self, ours: type[Ours]) -> None:
+        manager = ours(parse_channels("root:1:sequential"))
+        manager.notify(1, None, 1, 0, 50, "pending")  # better, but later
+        manager.notify(2, None, 9, 0, 40, "pending")
+        manager.notify(3, None, 5, 0, None, "pending")
+        assert manager.decide(0) == [3]
+
+    def test_what_was_set_aside_holds_up_what_comes_after_it(self) -> None:
+        tree = tree_of("root:9, s:1:sequential, p:1")
+        tree.put(job(1, "s"))
+        tree.put(job(2, "s"))
+        tree.put(job(3, "p"))
+        tree.put(job(4, "p"))
+        assert started(tree) == [1, 3]
+        for job_id, channel in [(1, "s"), (3, "p")]:
+            tree.set_aside(job(job_id, channel))
+        assert started(tree) == [4]
+        assert tree.node_for("s").pending == 2
+        tree.readmit(1)
+        tree.put(job(1, "s"))
+        assert started(tree) == [1]
+
+
+class TestRunning:
+    def test_a_job_that_is_found_running_takes_the_room_of_one_that_was_about_to_start(self) -> None:
+        tree = tree_of("root:9, one:1")
+        tree.put(job(1, "one"))
+        tree.prepare(0, 9)
+        assert tree.mask
+        tree.hold(2, "one")
+        assert started(tree) == []
+
+    def test_its_permit_moves_with_its_channel(self, ours: type[Ours]) -> None:
+        manager = ours(parse_channels("root:9, one:1, other:1"))
+        manager.notify(1, "one", 10, 0, None, "started")
+        manager.notify(2, "one", 10, 0, None, "pending")
+        manager.notify(3, "other", 10, 0, None, "pending")
+        manager.notify(1, "other", 10, 0, None, "started")
+        assert manager.decide(0) == [2]
+
+    def test_many_parked_channels_come_forward_one_at_a_time(self) -> None:
+        names = [f"c{number}" for number in range(20)]
+        tree = tree_of("root:1," + ",".join(f"{name}:1" for name in names))
+        for number, name in enumerate(names):
+            tree.put(job(number, name))
+        for number in range(20):
+            assert started(tree) == [number]
+            tree.forget(number)
+
+    def test_a_parked_job_goes_when_the_better_one_is_withdrawn(self) -> None:
+        tree = tree_of("root:9, m:1, m.a:1, m.b:1")
+        tree.hold(9, "m")
+        for job_id, channel in [(1, "m.a"), (2, "m.b"), (3, "m.a")]:
+            tree.put(job(job_id, channel))
+        assert started(tree) == []
+        tree.forget(9)
+        tree.prepare(0, 9)
+        tree.forget(1)
+        tree.forget(3)
+        assert started(tree) == [2]
+
+
+class TestFailed:
+    def test_counts_by_shared_channel(self) -> None:
+        tree = tree_of("root:9, a:1")
+        tree.fail(1, None)
+        tree.fail(1, None)
+        tree.fail(2, "a")
+        assert tree.failed == {0: 1}  # of 'root' itself; 'a' is no other database's business
+        assert (tree.node_for(None).failed, tree.node_for("a").failed) == (1, 1)
+        tree.put(job(1))
+        assert tree.failed == {0: 0}
+        assert 0 in tree.changed
+
+
+class TestPause:
+    @pytest.mark.parametrize(
+        ("names", "starts"),
+        [
+            ([], [1, 2, 3, 4]),
+            (["root"], []),
+            (["root.a"], [1]),
+            (["root.a.b"], [1, 2, 4]),
+            (["root.a.unknown"], [1, 2, 3]),
+            (["root.nobody"], [1, 2, 3, 4]),
+        ],
+    )
+    def test_holds_up_a_channel_and_what_is_below_it(
+        self, ours: type[Ours], names: list[str], starts: list[int]
+    ) -> None:
+        manager = ours(parse_channels("root:9, a:9, a.b:9"))
+        manager.tree.set_paused(names)  # as after the rebuild that an unknown name asks for
+        for job_id, channel in [(1, None), (2, "a"), (3, "a.b"), (4, "a.unknown.below")]:
+            manager.notify(job_id, channel, 10, 0, None, "pending")
+        assert manager.decide(0) == starts
+        manager.tree.set_paused([])
+        assert manager.decide(0) == [job_id for job_id in (1, 2, 3, 4) if job_id not in starts]
+
+    def test_says_whether_jobs_have_to_be_read_again(self) -> None:
+        tree = tree_of("root:9, a:9")
+        assert not tree.set_paused(["root.a"])
+        assert tree.set_paused(["root.a.new"])
+        assert not tree.set_paused(["root.a.new"])
+        assert not tree.set_paused([])
+
+    def test_holds_up_what_defaults_make_later(self) -> None:
+        tree = tree_of("root:9:capacity_default=1")
+        tree.set_paused(["root.x"])
+        tree.put(job(1, "x.y"))
+        assert started(tree) == []
+
+
+class TestTime:
+    def test_a_throttle_goes_on_in_a_tree_with_other_settings(self) -> None:
+        old = tree_of("root:9:throttle=10")
+        old.put(job(1))
+        assert started(old, 5 * SECOND_US) == [1]
+        new = tree_of("root:9:throttle=10, sub:1")
+        new.inherit(old)
+        new.put(job(2))
+        assert started(new, 14 * SECOND_US) == []
+        assert new.next_deadline_us() == 15 * SECOND_US
+        assert started(new, 15 * SECOND_US) == [2]
+
+    def test_a_shorter_throttle_is_in_force_at_once(self) -> None:
+        old = tree_of("root:9:throttle=1000")
+        old.put(job(1))
+        started(old, 5 * SECOND_US)
+        new = tree_of("root:9:throttle=3")
+        new.inherit(old)
+        new.put(job(2))
+        assert started(new, 7 * SECOND_US) == []
+        assert started(new, 8 * SECOND_US) == [2]
+
+    def test_a_clock_that_is_set_back_prolongs_no_throttle(self) -> None:
+        tree = tree_of("root:9:throttle=2")
+        tree.put(job(1))
+        tree.put(job(2))
+        assert started(tree, 10_000 * SECOND_US) == [1]
+        assert started(tree, 50 * SECOND_US) == []
+        assert tree.next_deadline_us() == 52 * SECOND_US
+        assert started(tree, 52 * SECOND_US) == [2]
+
+    def test_the_deadline_is_the_next_eta_that_is_still_there(self) -> None:
+        tree = tree_of("root:9")
+        for job_id, eta_us in [(1, 50), (2, 30), (3, 40)]:
+            tree.put(job(job_id, None, eta_us))
+        assert tree.next_deadline_us() == 30
+        tree.forget(2)
+        assert tree.next_deadline_us() == 40
+        assert started(tree, 40) == [3]
+        assert tree.next_deadline_us() == 50
+        assert started(tree, 60) == [1]
+        assert tree.next_deadline_us() is None
+
+
+class TestBudget:
+    def test_bounds_what_is_taken_and_what_is_wished_for(self) -> None:
+        tree = tree_of("root:9")
+        for job_id in range(5):
+            tree.put(job(job_id))
+        assert started(tree, budget=2) == [0, 1]
+        tree.prepare(0, 0)
+        assert not tree.mask
+        assert list(tree.order()) == []
+
+
+def test_alarms_forget_what_was_changed() -> None:
+    spec = ChannelSpec(name="root", capacity=None)
+    node = Node(spec, None, 0, 10, local_limits=True)
+    alarms = Alarms()
+    for moment in range(10_000):
+        alarms.set(node, 10_000 - moment % 7)
+    assert alarms.first_us() == 10_000 - 9_999 % 7
+    assert len(alarms._heap) < 100
+    alarms.set(node, None)
+    assert alarms.first_us() is None
+    assert list(alarms.due(1 << 60)) == []

@@ -1,0 +1,120 @@
+"""The tree of one database: from its own rows, or from the shared table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from qjsupervisor.backlog import Backlog
+from qjsupervisor.channelspec import ChannelSpec
+from qjsupervisor.channelstring import parse_channels
+from qjsupervisor.config import load
+from qjsupervisor.errors import DatabaseUnfit
+from qjsupervisor.seat import Seat
+from qjsupervisor.semaphore import SemaphoreTable
+from qjsupervisor.states import Fairness
+from qjsupervisor.trees import own_tree, shared_tree
+
+Row = tuple[Any, ...]
+
+
+def row(name: str | None, capacity: int | None = 0, **settings: Any) -> Row:
+    """As queries.CHANNELS."""
+    keys = ("sequential", "throttle", "paused", "capacity_default", "sequential_default")
+    return (name, capacity, *(settings.get(key) for key in keys))
+
+
+def tree(*rows: Row, root_capacity: int | None = 10) -> Backlog:
+    text = "" if root_capacity is None else str(root_capacity)
+    environ = {"ODOO_QUEUE_JOB_MAX_CAPACITY": "50", "ODOO_QUEUE_JOB_DB_MAX_CAPACITY": text}
+    return own_tree(load({}, environ).worker_settings("db"), list(rows))
+
+
+class TestOwnTree:
+    @pytest.mark.parametrize(
+        ("own", "limit", "capacity"), [(0, 10, 10), (4, 10, 4), (20, 10, 10), (None, 10, 10), (4, 0, 0), (0, None, 50)]
+    )
+    def test_the_root_has_the_smaller_limit(self, own: int | None, limit: int | None, capacity: int) -> None:
+        assert tree(row("root", own), root_capacity=limit).nodes["root"].spec.capacity == capacity
+
+    def test_there_is_a_root_without_a_row(self) -> None:
+        assert tree().nodes["root"].spec == ChannelSpec(name="root", capacity=10)
+
+    def test_settings(self) -> None:
+        made = tree(
+            row("root", 0, paused=True),
+            row("root.a", 3, throttle=5, capacity_default=2),
+            row("root.a.b", 1, sequential=True),
+            row("root.c", 0, sequential_default=True, capacity_default=1),
+        )
+        assert made.nodes["root"].spec.paused
+        assert made.nodes["root.a"].spec == ChannelSpec(name="root.a", capacity=3, throttle_s=5, capacity_default=2)
+        assert made.nodes["root.a.b"].spec == ChannelSpec(name="root.a.b", capacity=1, sequential=True)
+        assert made.node_for("c.x").spec == ChannelSpec(name="root.c.x", capacity=1, sequential=True)
+        assert made.node_for("a.x").spec.capacity == 2
+
+    def test_only_the_root_is_shared(self) -> None:
+        made = tree(row("root"), row("root.a", 3), row("root.a.b", 2))
+        assert {node.shared for node in made.nodes.values()} == {0}
+        assert all(node.local_limits for node in made.nodes.values())
+
+    def test_rows_may_come_in_any_order_and_leave_out_ancestors(self) -> None:
+        made = tree(row("root.a.b.c", 2), row("root"))
+        assert list(made.nodes) == ["root", "root.a", "root.a.b", "root.a.b.c"]
+        assert made.nodes["root.a.b"].spec.capacity is None
+        assert made.nodes["root.a.b.c"].parent is made.nodes["root.a.b"]
+
+    @pytest.mark.parametrize(
+        ("bad", "why"),
+        [
+            (row("other"), "not below 'root'"),
+            (row(None), "not below 'root'"),
+            (row("rootless"), "not below 'root'"),
+            (row("root.a", -1), "negative capacity"),
+            (row("root.a", 1, throttle=-1), "negative throttle"),
+            (row("root.a", 1, capacity_default=-1), "negative default capacity"),
+            (row("root.a", 2, sequential=True), "needs capacity 1, not 2"),
+            (row("root.a", None, sequential=True), "needs capacity 1, not 0"),
+            (row("root.a", 2, sequential_default=True, capacity_default=2), "needs default capacity 1"),
+        ],
+    )
+    def test_an_invalid_tree_is_refused_with_the_reason(self, bad: Row, why: str) -> None:
+        with pytest.raises(DatabaseUnfit, match=why):
+            tree(row("root"), bad)
+
+
+class TestSharedTree:
+    @pytest.fixture
+    def seat(self) -> Iterator[Seat]:
+        channels = parse_channels("root:9, a:4:capacity_default=2, a.b:1:sequential")
+        table = SemaphoreTable(channels, slots=1, fairness=Fairness.ROUND_ROBIN)
+        table.assign(0, "db", 1)
+        table.open_gate()
+        seat = table.seat(0)
+        seat.attach()
+        yield seat
+        for wakeup in table.core.wakeups:
+            os.close(wakeup)
+
+    def test_every_configured_channel_is_shared_and_limited_there(self, seat: Seat) -> None:
+        made = shared_tree(seat, window=5)
+        assert [node.shared for node in made.nodes.values()] == [0, 1, 2]
+        assert not any(node.local_limits for node in made.nodes.values())
+
+    def test_what_defaults_make_is_shared_too(self, seat: Seat) -> None:
+        node = shared_tree(seat, window=5).node_for("a.x")
+        assert (node.shared, node.local_limits) == (3, False)
+        again = seat.channels()[3]
+        assert again is not None
+        assert (again.name, again.capacity) == ("root.a.x", 2)
+
+    def test_where_the_table_is_full_a_default_limits_this_database_alone(self, seat: Seat) -> None:
+        made = shared_tree(seat, window=5)
+        nodes = [made.node_for(f"a.made{number}") for number in range(100)]
+        local = [node for node in nodes if node.local_limits]
+        assert 0 < len(local) < 100
+        assert {node.shared for node in local} == {1}
+        assert {node.spec.capacity for node in nodes} == {2}
