@@ -133,7 +133,7 @@ _USED_UP = "max_retries <> 0 AND retry > max_retries"
 _REVIVE = f"""
 UPDATE queue_job
    SET state = CASE WHEN {_USED_UP} THEN 'failed' ELSE 'pending' END,
-       retry = CASE WHEN state = 'started' THEN coalesce(retry, 0) + 1 ELSE retry END,
+       retry = CASE WHEN state = 'started' THEN least(coalesce(retry, 0), 2147483646) + 1 ELSE retry END,
        exc_name = CASE WHEN {_USED_UP} THEN 'JobFoundDead' ELSE exc_name END,
        exc_message = CASE WHEN {_USED_UP} THEN 'The process that ran this job died, and its retries are used up.'
                           ELSE exc_message END,
