@@ -217,6 +217,11 @@ class Database:
         return self.about.backend_pid if self.about is not None else 0
 
     @property
+    def encoding(self) -> str:
+        """How text of this database has to be encoded to be what it is in there, or what it stands for."""
+        return "latin-1" if self.about is not None and self.about.encoding == "SQL_ASCII" else "utf-8"
+
+    @property
     def has_channel_table(self) -> bool:
         """Whether channels are configured in the database itself (queue_job 18.0.4)."""
         return self.about is not None and self.about.has_channel_table

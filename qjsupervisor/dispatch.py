@@ -50,6 +50,8 @@ class Target:
         self.resolver = Resolver(self.host, port, wakeup)
         self.context = tls_context(settings.ca_file) if url.scheme == "https" else None
         self.breaker = Breaker()
+        #: Of uuids; Latin-1 where the database holds any bytes (SQL_ASCII), so that they come out as they are.
+        self.encoding = "utf-8"
         #: When each open request was sent, by job id.
         self.sent_s: dict[int, float] = {}
         name = quote(database, safe="")
@@ -63,7 +65,7 @@ class Target:
 
     def payload(self, uuid: str) -> bytes:
         """The request for one job."""
-        return (self._head + quote(uuid, safe="") + self._tail).encode("latin-1")
+        return (self._head + quote(uuid, safe="", encoding=self.encoding) + self._tail).encode("latin-1")
 
     def allowance(self, now_s: float) -> int:
         """How many more requests may be sent now."""
@@ -119,6 +121,11 @@ class Dispatcher:
         self._draining: set[_Open] = set()
         self._deadline_s: float | None = None
         self.ended: list[Ended] = []
+
+    def encode_uuids(self, encoding: str) -> None:
+        """How uuids are to be put into requests from now on."""
+        for target in self.targets:
+            target.encoding = encoding
 
     # -- sending -----------------------------------------------------------------------------------------
 

@@ -201,6 +201,7 @@ class Worker:
             self._due_s = now_s + STANDBY_S * random.uniform(0.9, 1.1)
             return False
         database.listen()
+        self._dispatcher.encode_uuids(database.encoding)
         database.limit_statements(READ_TIMEOUT_S)
         self._read_all()
         database.limit_statements(STATEMENT_TIMEOUT_S)
