@@ -54,7 +54,8 @@ class ChannelNames:
         self._branches: dict[int, Branch] = {}
         for spec in specs:
             self._add(spec)
-            self._configured.add(spec.name)
+            if not spec.made:  # (another database's worker may have shared it already)
+                self._configured.add(spec.name)
 
     def node_for(self, channel: str | None) -> Node:
         """The node of a job's channel.
@@ -99,7 +100,7 @@ class ChannelNames:
                 return self.nodes[name]
         defaults = above.spec
         capacity = 1 if defaults.sequential_default else defaults.capacity_default or None
-        spec = ChannelSpec(name=name, capacity=capacity, sequential=defaults.sequential_default)
+        spec = ChannelSpec(name=name, capacity=capacity, sequential=defaults.sequential_default, made=True)
         if capacity is not None:
             index = self._share(spec, above.shared)
             if index is not None:

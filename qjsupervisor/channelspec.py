@@ -22,6 +22,8 @@ class ChannelSpec:
     #: For subchannels that nobody configured: None means no limit of their own.
     capacity_default: int | None = None
     sequential_default: bool = False
+    #: Nobody configured it: it is what the defaults of an ancestor make.
+    made: bool = False
 
 
 def complete_name(channel: str | None) -> str:

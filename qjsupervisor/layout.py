@@ -85,6 +85,7 @@ class Flag:
     PAUSED: Final = 2
     RETIRED: Final = 4  # no longer configured: nothing is granted in it
     SEQUENTIAL_DEFAULT: Final = 8
+    MADE: Final = 16  # by an ancestor's defaults: in no configuration, and gives no defaults itself
 
 
 class Slot:

@@ -69,6 +69,7 @@ def write_channel(core: TableCore, channel: int, spec: ChannelSpec) -> None:
         Flag.SEQUENTIAL * spec.sequential
         + Flag.PAUSED * spec.paused
         + Flag.SEQUENTIAL_DEFAULT * spec.sequential_default
+        + Flag.MADE * spec.made
     )
 
 
@@ -94,4 +95,5 @@ def read_spec(core: TableCore, channel: int) -> ChannelSpec | None:
         paused=bool(flags & Flag.PAUSED),
         capacity_default=None if w[Channel.CAPACITY_DEFAULT] < 0 else w[Channel.CAPACITY_DEFAULT],
         sequential_default=bool(flags & Flag.SEQUENTIAL_DEFAULT),
+        made=bool(flags & Flag.MADE),
     )

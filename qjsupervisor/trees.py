@@ -18,7 +18,8 @@ def shared_tree(seat: Seat, *, window: int) -> Backlog:
     """Server-wide mode: every configured channel is shared, and so are those that defaults make."""
     specs = seat.channels()
     shared = {spec.name: index for index, spec in enumerate(specs) if spec is not None}
-    known = [spec for spec in specs if spec is not None]
+    # Those that defaults made last: an ancestor of theirs may have been configured since.
+    known = sorted((spec for spec in specs if spec is not None), key=lambda spec: spec.made)
     return Backlog(known, shared=shared, keep_limits=False, window=window, share=seat.add_channel)
 
 

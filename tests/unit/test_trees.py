@@ -53,7 +53,7 @@ class TestOwnTree:
         assert made.nodes["root"].spec.paused
         assert made.nodes["root.a"].spec == ChannelSpec(name="root.a", capacity=3, throttle_s=5, capacity_default=2)
         assert made.nodes["root.a.b"].spec == ChannelSpec(name="root.a.b", capacity=1, sequential=True)
-        assert made.node_for("c.x").spec == ChannelSpec(name="root.c.x", capacity=1, sequential=True)
+        assert made.node_for("c.x").spec == ChannelSpec(name="root.c.x", capacity=1, sequential=True, made=True)
         assert made.node_for("a.x").spec.capacity == 2
 
     def test_only_the_root_is_shared(self) -> None:
@@ -110,6 +110,11 @@ class TestSharedTree:
         again = seat.channels()[3]
         assert again is not None
         assert (again.name, again.capacity) == ("root.a.x", 2)
+
+    def test_what_another_database_made_gives_no_defaults_itself(self, seat: Seat) -> None:
+        shared_tree(seat, window=5).node_for("a.x")
+        node = shared_tree(seat, window=5).node_for("a.x.y")
+        assert (node.name, node.spec.capacity, node.parent and node.parent.name) == ("root.a.x.y", 2, "root.a")
 
     def test_where_the_table_is_full_a_default_limits_this_database_alone(self, seat: Seat) -> None:
         made = shared_tree(seat, window=5)
