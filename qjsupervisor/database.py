@@ -11,6 +11,7 @@ stamping the worker's heartbeat while it waits.
 from __future__ import annotations
 
 import itertools
+import secrets
 import select
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ import psycopg2.extensions
 
 from . import queries
 from .errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseUnfit
+from .fitness import READ_COLUMNS, WRITTEN_COLUMNS
 from .nodes import Pending
 
 CHANNEL = "queue_job"
@@ -150,6 +152,7 @@ class Database:
         self._cursor: Any = None
         self.notified = Notified()
         self.about: About | None = None
+        self._token = {"token": secrets.randbits(63)}
 
     # -- connection --------------------------------------------------------------------------------------
 
@@ -170,6 +173,7 @@ class Database:
         self.notified = Notified()
         self.notified.own_pid = self.about.backend_pid
         self._connection.notifies = self.notified
+        self.rows(queries.KEEPALIVES)
 
     def limit_statements(self, limit_s: float) -> None:
         """How long a statement may take from now on, here and on the server."""
@@ -177,7 +181,10 @@ class Database:
         self.waiter.limit_s = limit_s
 
     def check(self) -> None:
-        """Whether jobs may be run here. Raises DatabaseGone or DatabaseUnfit with the reason."""
+        """Whether jobs may be run here. Raises DatabaseGone or DatabaseUnfit with the reason.
+
+        Asked before every statement that would fail without it, so that it does not fail again and again.
+        """
         assert self.about is not None
         if self.about.in_recovery:
             raise DatabaseUnavailable(self.name, "the server is in recovery: read-only")
@@ -191,6 +198,10 @@ class Database:
             raise DatabaseUnfit(self.name, "trigger queue_job_notify is missing: upgrade queue_job in this database")
         if enabled not in ("O", "A"):
             raise DatabaseUnfit(self.name, "trigger queue_job_notify is disabled: enable it on table queue_job")
+        columns = {"may_read": list(READ_COLUMNS), "may_write": list(WRITTEN_COLUMNS)}
+        lacking = [f"{privilege} ({column})" for column, privilege in self.rows(queries.LACKING, columns)]
+        if lacking:
+            raise DatabaseUnfit(self.name, f"a privilege is missing: GRANT {', '.join(lacking)} ON queue_job")
 
     def listen(self) -> None:
         """Hear of jobs from now on, and prepare the statements of the loop."""
@@ -198,23 +209,20 @@ class Database:
         self.rows(queries.PREPARE)
 
     def lead(self) -> bool:
-        """Try to become the one runner of this database."""
-        return bool(self.rows(queries.TRY_LEAD)[0][0])
+        """Try to become the one runner of this database; a ghost of our own former session cannot keep it from us."""
+        if not self._try_lead() and not (self.rows(queries.END_OWN_GHOST, self._token) and self._try_lead()):
+            return False
+        self.rows(queries.MARK_LEADER, self._token)
+        return True
 
-    def end_ghost(self, backend_pid: int) -> None:
-        """End our own former session, which the server still holds to be alive with the lock."""
-        self.rows(queries.END_OWN_GHOST, {"pid": backend_pid})
+    def _try_lead(self) -> bool:
+        return bool(self.rows(queries.TRY_LEAD)[0][0])
 
     def close(self) -> None:
         """Close, whatever state it is in."""
         if self._connection is not None and not self._connection.closed:
             self._connection.close()
         self._connection = self._cursor = None
-
-    @property
-    def backend_pid(self) -> int:
-        """Our backend in PostgreSQL; 0 before the first connect."""
-        return self.about.backend_pid if self.about is not None else 0
 
     @property
     def encoding(self) -> str:
@@ -348,6 +356,8 @@ class Reader:
         self._found: list[list[tuple[Any, ...]]] = []
         self.results: list[list[tuple[Any, ...]]] | None = None
         self.began_s = 0.0
+        #: When it is too late, wherever it is.
+        self.deadline_s = 0.0
 
     def start(self, statements: Sequence[tuple[str, dict[str, Any] | None]]) -> None:
         """Connect and run these one after the other. Raises DatabaseError."""
@@ -356,6 +366,7 @@ class Reader:
         )
         self._found, self.results = [], None
         self.began_s = time.monotonic()
+        self.deadline_s = self.began_s + CONNECT_LIMIT_S
         try:
             self._connection = psycopg2.connect(**self.connect_kwargs)
         except psycopg2.Error as error:
@@ -386,6 +397,7 @@ class Reader:
     def _next(self) -> bool:
         if self._cursor is None:
             self._cursor = self._connection.cursor()
+            self.deadline_s = time.monotonic() + READ_TIMEOUT_S + 3
         else:
             self._found.append(self._cursor.fetchall() if self._cursor.description else [])
         following = next(self._todo, None)

@@ -22,6 +22,7 @@ from .chores import Chores
 from .control import Message, Pipe
 from .errors import SemaphoreError
 from .logs import get_logger
+from .policy import GIVE_UP_S
 from .process import ABORT_GRACE_S, Limits, WorkerProcess
 from .seams import Seams
 from .states import WorkerState
@@ -31,8 +32,6 @@ WATCH_S = 1.0
 #: The master itself came so late to its watch that everything must have stood still (a frozen container, a
 #: stopped group, a paused machine): let the others stamp first.
 LATE_S = 5.0
-#: A dead worker's database that nobody could read for so long gives its permits up.
-GIVE_UP_S = 60.0
 
 
 class Fleet:

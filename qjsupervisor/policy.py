@@ -5,6 +5,9 @@ from __future__ import annotations
 import random as _random
 from collections.abc import Callable
 
+#: A database that nobody could read for so long gives its permits up.
+GIVE_UP_S = 60.0
+
 
 class Backoff:
     """Exponential pauses with jitter: about first_s, twice that, ... up to limit_s, then so for ever.

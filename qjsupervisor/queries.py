@@ -34,10 +34,33 @@ SELECT tgenabled FROM pg_trigger
  WHERE tgrelid = to_regclass('queue_job') AND tgname = 'queue_job_notify' AND NOT tgisinternal
 """
 
+#: Params: may_read, may_write (names of columns). Rows: (column, privilege) of queue_job that our role lacks.
+LACKING = """
+SELECT name, privilege
+  FROM (SELECT unnest(%(may_read)s::text[]), 'SELECT' UNION ALL SELECT unnest(%(may_write)s::text[]), 'UPDATE')
+    AS wanted (name, privilege)
+ WHERE NOT has_column_privilege('queue_job', name, privilege)
+"""
+
 #: The contract's leader lock: one bigint, session level. Rows: one: (got it).
 TRY_LEAD = "SELECT pg_try_advisory_lock(2293787760715711918)"
-#: Params: pid (int): the backend of our own former session, which the server still believes alive.
-END_OWN_GHOST = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %(pid)s AND usename = current_user"
+#: Marks our session as this worker's own, beside the leader lock. Params: token (a bigint that only we know).
+MARK_LEADER = "SELECT pg_try_advisory_lock(%(token)s)"
+#: End our own former session, which the server still believes alive and leading. By its mark, not by a process id:
+#: behind a pooler, or some time later, that may be somebody else's. Params: token. Rows: (ended), one a session.
+END_OWN_GHOST = """
+SELECT pg_terminate_backend(pid) FROM pg_locks
+ WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid <> pg_backend_pid()
+   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND classid::bigint = %(token)s >> 32 AND objid::bigint = %(token)s & 4294967295
+"""
+#: The server is to notice within 25 s that our machine is gone, or the leader lock stays for hours and no other
+#: supervisor can take over. Without effect on a local socket; a server too old for one of them has no such row.
+KEEPALIVES = """
+SELECT set_config(name, value, false) FROM pg_settings
+  JOIN (VALUES ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'),
+               ('tcp_user_timeout', '20000')) AS wanted (wanted_name, value) ON name = wanted_name
+"""
 
 #: Prepared once a connection; see READ and TURN.
 PREPARE = f"""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from . import queries
 from .backlog import Backlog, Found, Snapshot
 from .database import Database, Job, Reader, job_of
-from .errors import DatabaseError
+from .errors import DatabaseError, DatabaseUnavailable
 from .nodes import Node
 from .policy import Backoff
 
@@ -164,6 +164,11 @@ class Reading:
         else:
             found = {n.name: sort_out(r, self._window)[1] for n, r in zip(nodes, results, strict=True)}
             backlog.merge(found)
+
+    def tick(self, now_s: float) -> None:
+        """Give up a read that a silent server would hold up for ever."""
+        if self._reader is not None and now_s >= self._reader.deadline_s:
+            self._fail(DatabaseUnavailable(self._reader.name, "the server does not answer"))
 
     def _fail(self, error: DatabaseError) -> None:
         self.close()

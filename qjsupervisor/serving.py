@@ -45,6 +45,8 @@ DEAD_AGAIN_S = 1.0
 DEAD_CHECK_S = 2.0
 #: A job that nobody would run is set aside for so long, doubled each time.
 COOLING_S, COOLING_LIMIT_S = 1.0, 60.0
+#: A job whose row somebody else has locked is tried again after so long; or it would take the only permit each time.
+LOCKED_S = 1.0
 #: Jobs whose refusal is remembered.
 MAX_REFUSED = 10_000
 
@@ -152,7 +154,8 @@ class Serving:
 
     def _read_and_claim(self, claims: list[int], uuids: list[str], now_s: float) -> None:
         claimed, read = self._database.turn(claims, uuids)
-        self._send_claimed(claims, claimed)
+        missed = set(claims).difference(job.id for job in claimed)
+        self._send_claimed(missed, claimed)
         ended = {}
         for uuid in uuids:
             end = self._unjudged.pop(uuid, None)
@@ -163,6 +166,8 @@ class Serving:
             its_end = ended.pop(job.id, None)
             if its_end is not None and self._judge(its_end, job):
                 not_run.append((its_end, job))
+            elif job.id in missed and job.state == JobState.PENDING:
+                self._postpone(job, now_s + LOCKED_S)
             elif its_end is not None or not self._dispatcher.is_open(job.id):
                 self.apply(job)
             elif job.state == JobState.STARTED:
@@ -220,7 +225,7 @@ class Serving:
 
     # -- requests ----------------------------------------------------------------------------------------
 
-    def _send_claimed(self, claims: list[int], claimed: list[Job]) -> None:
+    def _send_claimed(self, missed: set[int], claimed: list[Job]) -> None:
         doubles = []
         for job in claimed:
             if job.uuid in self._open_uuids:
@@ -233,10 +238,8 @@ class Serving:
             self.backlog.forget(job.id)
             self._cool(job, time.monotonic())
             self._log.warning("job_postponed", job_uuid=job.uuid, job_id=job.id, reason="a job of the same uuid is run")
-        got = {job.id for job in claimed}
-        for job_id in claims:
-            if job_id not in got:
-                self.backlog.forget(job_id)  # its row, if any, is among those read
+        for job_id in missed:
+            self.backlog.forget(job_id)  # its row, if any, is among those read
 
     def _refuses(self, job: Job) -> bool:
         """Whether a job can never be asked for; said once."""
@@ -311,7 +314,10 @@ class Serving:
     def _cool(self, job: Job, now_s: float) -> None:
         attempts = self._attempts[job.id] = self._attempts.get(job.id, 0) + 1
         pause_s = min(COOLING_LIMIT_S, COOLING_S * 2 ** min(attempts - 1, 10))
-        self._cooling[job.id] = Cooling(job.pending, now_s + pause_s)
+        self._postpone(job, now_s + pause_s)
+
+    def _postpone(self, job: Job, until_s: float) -> None:
+        self._cooling[job.id] = Cooling(job.pending, until_s)
         self.backlog.set_aside(job.pending)
 
     def _warm_up(self, now_s: float) -> None:
@@ -379,6 +385,26 @@ class Serving:
         self.backlog.taken = []
         self._orphans.clear()
         self._exchange(now_s, start=False)
+
+    def settle_unread(self, now_s: float) -> None:
+        """The database cannot be asked now: where Odoo itself answered, its job is over, and the permit goes back.
+
+        Its row is looked at when the database is read again. A proxy's answer, or none, tells nothing.
+        """
+        if not self._dispatcher.ended:
+            return
+        for ended in self._dispatcher.ended:
+            status = ended.outcome.status
+            if status is not None and status <= 500:
+                self.backlog.forget(ended.job_id)
+        self._collect_ended()
+        self._exchange(now_s, start=False)
+
+    def let_go(self, now_s: float) -> None:
+        """Hold no permit any more: another runner leads, or the database could not be read for too long."""
+        for job_id in self.backlog.holding():
+            self.backlog.forget(job_id)
+        self.lost(now_s)
 
     def drain(self, now_s: float, *, connected: bool) -> None:
         """The end: start nothing more, judge what ended, give back what nobody was asked to run.

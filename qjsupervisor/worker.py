@@ -11,6 +11,7 @@ it is told to, when its master is gone, or when the database is (EXIT_GONE).
 from __future__ import annotations
 
 import enum
+import math
 import random
 import selectors
 import signal
@@ -25,7 +26,7 @@ from .control import Message, Pipe
 from .database import READ_TIMEOUT_S, STATEMENT_TIMEOUT_S, Database, Waiter
 from .dispatch import Dispatcher
 from .errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseUnfit, ProtocolError
-from .policy import Backoff
+from .policy import GIVE_UP_S, Backoff
 from .reading import Loaded, Reading
 from .reporting import Reporting
 from .seat import Seat
@@ -43,6 +44,9 @@ STANDBY_S = 2.0
 BLOCKED_S = 5.0
 #: A full read of the table takes no more than this part of the time.
 RECONCILE_SHARE = 0.01
+#: A tree in the database is read again no sooner than this after the last read, and takes no more than this part of the
+#: time.
+RELOAD_S, RELOAD_SHARE = 0.5, 0.2
 #: Reads up to this long may be repeated on the main connection.
 QUICK_READ_S = 0.05
 #: While jobs are being started, their own notifications (started, done) come in one after the other. They are left to
@@ -92,6 +96,10 @@ class Worker:
         self._backoff = Backoff(first_s=0.5, limit_s=30)
         #: When the next step towards serving is due.
         self._due_s = 0.0
+        #: Since when the database was not read any more, as long as permits are held for it.
+        self._unread_since_s = math.inf
+        #: Not to be read afresh before, whoever asks for it.
+        self._reload_due_s = 0.0
         self._reconcile_due_s = 0.0
         self._last_read_s = 0.0
         self._sign_due_s = 0.0
@@ -100,8 +108,6 @@ class Worker:
         self._quiet_until_s = 0.0
         self._turn_due_s = 0.0
         self._dispatched = 0
-        #: Our backend in PostgreSQL while we led last; 0: none.
-        self._led_as = 0
         self._pauses: dict[str, float | None] = {}
         self._rebuild = False
         self._stopping = False
@@ -146,7 +152,7 @@ class Worker:
             elif self._phase is Phase.SERVING:
                 more = self._serve(now_s)
             else:
-                self._dispatcher.tick(now_s)
+                self._wait(now_s)
                 if now_s >= self._due_s:
                     more = self._approach(now_s)
         except DatabaseError as error:
@@ -162,6 +168,8 @@ class Worker:
         moments = [now_s + HEARTBEAT_S, self._reporting.due_s]
         if self._phase is Phase.SERVING and self._serving is not None:
             moments += [self._reconcile_due_s, self._sign_due_s, self._serving.next_deadline_s(now_s)]
+            if self._awaits_reload:
+                moments.append(self._reload_due_s)
         else:
             moments += [self._due_s, self._dispatcher.next_deadline_s(now_s)]
         moments += self._pauses.values()
@@ -196,7 +204,8 @@ class Worker:
         if not database.connected:
             database.connect()
         database.check()
-        if not self._lead():
+        if not database.lead():
+            self._let_go(now_s)
             self._enter(Phase.STANDBY, "standby", "another runner holds the leader lock of this database")
             self._due_s = now_s + STANDBY_S * random.uniform(0.9, 1.1)
             return False
@@ -210,18 +219,6 @@ class Worker:
         self._enter(Phase.SERVING, "ready", "")
         return True
 
-    def _lead(self) -> bool:
-        """Try the leader lock; a ghost of our own former session does not keep it from us."""
-        backend = self._database.backend_pid
-        led = self._database.lead()
-        if not led and self._led_as not in (0, backend):
-            self._database.end_ghost(self._led_as)
-            self._led_as = 0
-            led = self._database.lead()
-        if led:
-            self._led_as = backend
-        return led
-
     def _read_all(self) -> None:
         """Make the channel tree afresh, and read everything; the loop waits."""
         backlog = self._new_tree()
@@ -230,6 +227,7 @@ class Worker:
         else:
             self._serving.replace(backlog)
         self._after_load(self._reading.read_all(backlog))
+        self._unread_since_s = math.inf
         self._reporting.tell({"is": "read"})
 
     def _new_tree(self) -> Backlog:
@@ -251,14 +249,16 @@ class Worker:
         self._reporting.wait_dependencies = loaded.wait_dependencies
         self._last_read_s = loaded.took_s
         pause_s = max(self._settings.reconcile_interval_s, loaded.took_s / RECONCILE_SHARE)
-        self._reconcile_due_s = time.monotonic() + pause_s
+        now_s = time.monotonic()
+        self._reconcile_due_s = now_s + pause_s
+        self._reload_due_s = now_s + RELOAD_S + loaded.took_s / RELOAD_SHARE
 
     # -- serving -------------------------------------------------------------------------------------------
 
     def _serve(self, now_s: float) -> bool:
         serving, reading = self._serving, self._reading
         assert serving is not None
-        if self._rebuild or self._database.notified.reload:
+        if self._rebuild or self._is_reload_due(now_s):
             self._rebuild = self._database.notified.reload = False
             self._read_all()
         self._end_pauses(now_s)
@@ -266,6 +266,7 @@ class Worker:
             self._give_sign(now_s)
         if now_s >= self._reconcile_due_s or self._database.notified.overflowed:
             self._reconcile(now_s)
+        reading.tick(now_s)
         if reading.loaded is not None:
             self._after_load(reading.loaded)
             reading.loaded = None
@@ -279,6 +280,14 @@ class Worker:
         if unread:
             reading.start(serving.backlog, unread, now_s)
         return more
+
+    def _is_reload_due(self, now_s: float) -> bool:
+        """Whether the database's own tree is to be read again. Anybody can ask for that, as often as he likes."""
+        return self._awaits_reload and now_s >= self._reload_due_s
+
+    @property
+    def _awaits_reload(self) -> bool:
+        return self._database.notified.reload and self._settings.mode is Mode.PER_DATABASE
 
     def _give_sign(self, now_s: float) -> None:
         """See that the connection still hears: what it says to itself has to have come back by the next time."""
@@ -307,6 +316,7 @@ class Worker:
         self._reading.close()
         if self._serving is not None:
             self._serving.lost(now_s)
+            self._unread_since_s = min(self._unread_since_s, now_s)
         if isinstance(error, DatabaseGone):
             self._log.warning("database_gone", reason=str(error))
             self._reporting.tell({"is": "error", "reason": str(error)})
@@ -314,15 +324,31 @@ class Worker:
             return
         self._database.close()
         if isinstance(error, DatabaseUnfit):
-            self._enter(Phase.BLOCKED, "blocked", str(error))
+            self._enter(Phase.BLOCKED, "blocked", f"{error}; looked at again every {BLOCKED_S:g} s")
             self._due_s = now_s + BLOCKED_S
         else:
             self._enter(Phase.APART, "starting", str(error))
             self._due_s = now_s + self._backoff.next_s()
 
+    def _wait(self, now_s: float) -> None:
+        """Not serving: requests go on, and their permits are not kept from the other databases for ever."""
+        self._dispatcher.tick(now_s)
+        if self._serving is None:
+            return
+        self._serving.settle_unread(now_s)
+        if now_s >= self._unread_since_s + GIVE_UP_S:
+            reason = f"its database was not served for {GIVE_UP_S:g} s; jobs that still run there are not counted"
+            self._log.error("permits_given_up", reason=reason)
+            self._let_go(now_s)
+
+    def _let_go(self, now_s: float) -> None:
+        self._unread_since_s = math.inf
+        if self._serving is not None:
+            self._serving.let_go(now_s)
+
     def _enter(self, phase: Phase, word: str, reason: str) -> None:
         """Change the phase; log and tell the master, once for each change."""
-        if (phase, reason) == (self._phase, self._reporting.reason) and phase is not Phase.APART:
+        if (phase, reason) == (self._phase, self._reporting.reason):
             return
         self._phase = phase
         event = {"ready": "database_ready", "standby": "database_standby"}.get(word, f"database_{word}")
