@@ -1,0 +1,272 @@
+"""The leader lock: who runs a database's jobs, and who takes over when that one is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from qjsupervisor.demo import schema
+from qjsupervisor.demo.postgres import ThrowawayPostgres
+from qjsupervisor.demo.standin import StandIn
+from qjsupervisor.probe import LEADER_LOCK
+
+from ..conftest import DatabaseFactory, StandInFactory, SupervisorFactory
+from ..helpers import Database, Supervisor, odoo_conf, wait_until
+from .link import Link
+
+TRY_LOCK = "SELECT pg_try_advisory_lock(%s)"
+UNLOCK = "SELECT pg_advisory_unlock(%s)"
+
+
+def conf(postgres: ThrowawayPostgres, odoo: StandIn, *names: str, **options: object) -> str:
+    return odoo_conf(
+        postgres, odoo.port, db_name=",".join(names), channels="root:8", sections={"qjsupervisor": options}
+    )
+
+
+def is_in_state(supervisor: Supervisor, name: str, state: str) -> bool:
+    done = supervisor.run("status", "--json")
+    databases = json.loads(done.stdout)["databases"] if done.returncode == 0 else []
+    return any(entry["name"] == name and entry["state"] == state for entry in databases)
+
+
+def wait_for_state(supervisor: Supervisor, name: str, state: str, timeout_s: float = 15) -> None:
+    wait_until(
+        lambda: is_in_state(supervisor, name, state),
+        lambda: f"{name} {state}: {supervisor.database_status(name)}",
+        timeout_s,
+    )
+
+
+def test_stands_by_while_another_runner_leads(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, supervisor: SupervisorFactory
+) -> None:
+    led, other = database(), database()
+    with closing(postgres.connect(led.name)) as oca, oca.cursor() as cursor:
+        cursor.execute(TRY_LOCK, (LEADER_LOCK,))
+        led.insert_jobs(5)
+        running = supervisor(conf(postgres, odoo, led.name, other.name))
+        running.wait_ready(other.name)
+        wait_for_state(running, led.name, "standby")
+        entry = running.database_status(led.name)
+        assert entry is not None
+        assert "leader lock" in entry["last_error"]
+        other.insert_jobs(20)
+        other.wait_for_states(done=20)
+        assert led.states() == {"pending": 5}
+        assert led.name not in odoo.stats()["requests"]
+        cursor.execute(UNLOCK, (LEADER_LOCK,))
+        released_s = time.monotonic()
+        led.wait_for_states(done=5)
+        assert time.monotonic() - released_s < 5
+    assert len(running.log_events("database_standby", database=led.name)) == 1
+    (line,) = running.log_events("database_ready", database=led.name)
+    assert line["level"] == "info"
+
+
+def test_leads_on_the_listening_session(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, supervisor: SupervisorFactory
+) -> None:
+    """OCA's runner must not get the lock while jobs run, and whoever ends the session ends both."""
+    one = database()
+    running = supervisor(conf(postgres, odoo, one.name))
+    running.wait_ready(one.name)
+    ((got,),) = one.execute(TRY_LOCK, (LEADER_LOCK,))
+    assert not got
+    pids = one.execute(
+        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND (classid::bigint << 32) + objid::bigint = %s "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        (LEADER_LOCK,),
+    )
+    ((pid,),) = pids
+    ((application,),) = one.execute("SELECT application_name FROM pg_stat_activity WHERE pid = %s", (pid,))
+    assert application == "qjsupervisor"
+    one.execute("SELECT pg_terminate_backend(%s)", (pid,))
+    one.insert_jobs(3)
+    one.wait_for_states(done=3)
+
+
+def test_two_supervisors_share_and_take_over(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, supervisor: SupervisorFactory
+) -> None:
+    """Each leads one database; then one is killed, with all its processes."""
+    left, right = database(), database()
+    first = supervisor(conf(postgres, odoo, left.name))
+    second = supervisor(conf(postgres, odoo, right.name))
+    first.wait_ready(left.name)
+    second.wait_ready(right.name)
+    for each in (first, second):
+        each.write_conf(conf(postgres, odoo, left.name, right.name))
+        each.send_signal(signal.SIGHUP)
+    wait_for_state(first, right.name, "standby")
+    wait_for_state(second, left.name, "standby")
+    uuids = {each.name: each.insert_jobs(43, kwargs={"sleep": 0.2}) for each in (left, right)}
+    wait_until(lambda: left.states().get("done", 0) >= 5, "the first one runs jobs")
+    first.children()
+    first.kill()
+    killed_s = time.monotonic()
+    for each in (left, right):
+        each.wait_for_states(done=43, timeout_s=30)
+    assert time.monotonic() - killed_s < 25
+    assert is_in_state(second, left.name, "ready")
+    executions = odoo.stats()["executions"]
+    assert executions == {name: dict.fromkeys(own, 1) for name, own in uuids.items()}
+    first.start()
+    wait_for_state(first, left.name, "standby")
+    wait_for_state(first, right.name, "standby")
+
+
+def test_permits_follow_the_leader(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, stand_in: StandInFactory, supervisor: SupervisorFactory
+) -> None:
+    """What ran when another runner took over is that one's to count; it takes no place from our other databases."""
+    lost, kept, odoo = database(), database(), stand_in(workers=20)
+    running = supervisor(conf(postgres, odoo, lost.name, kept.name))
+    running.wait_ready(lost.name, kept.name)
+    lost.insert_jobs(8, kwargs={"sleep": 25})
+    wait_until(lambda: lost.states().get("started") == 8, "all permits are taken")
+    with take_over(postgres, lost):
+        wait_for_state(running, lost.name, "standby")
+        kept.insert_jobs(16)
+        kept.wait_for_states(done=16, timeout_s=10)
+        assert lost.states() == {"started": 8}, "they still run"
+
+
+@contextmanager
+def take_over(postgres: ThrowawayPostgres, one: Database) -> Iterator[None]:
+    """Become the leader of a database that somebody else leads: end his session, and be quicker."""
+    holder = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{one.name}' \
+        AND application_name = 'qjsupervisor'"
+    with closing(postgres.connect(one.name)) as session, session.cursor() as cursor:
+
+        def led() -> bool:
+            cursor.execute(TRY_LOCK, (LEADER_LOCK,))
+            row = cursor.fetchone()
+            if row is not None and row[0]:
+                return True
+            cursor.execute(holder)
+            return False
+
+        wait_until(led, "the lock is ours")
+        yield
+
+
+# -- two machines ----------------------------------------------------------------------------------------------
+
+
+class Machine:
+    """Where a supervisor runs: its way to PostgreSQL and Odoo, and how to pull the plug."""
+
+    def __init__(self, host: str, odoo_port: int, prefix: list[str], unplug: Callable[[], None]) -> None:
+        self.host = host
+        self.odoo_port = odoo_port
+        self.prefix = prefix
+        self.unplug = unplug
+
+
+class RemoteSupervisor(Supervisor):
+    """A supervisor on a machine of its own."""
+
+    prefix: list[str] = []
+
+    def command(self, *arguments: str) -> list[str]:
+        return self.prefix + super().command(*arguments)
+
+
+@contextmanager
+def network_namespaces(server: ThrowawayPostgres, odoo: StandIn) -> Iterator[list[Machine]]:
+    """Two machines, as far as the kernel is concerned, each with a cable to this one."""
+    with ExitStack() as stack:
+        machines = []
+        for number in (1, 2):
+            name, device = f"qjs-{os.getpid()}-{number}", f"qv{os.getpid() % 100000}-{number}"
+            ours, theirs = f"10.213.{number}.1", f"10.213.{number}.2"
+            ip("netns", "add", name)
+            stack.callback(ip, "netns", "del", name)
+            ip("link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", name)
+            ip("addr", "add", f"{ours}/24", "dev", device)
+            ip("link", "set", device, "up")
+            for words in (["addr", "add", f"{theirs}/24", "dev", "eth0"], ["link", "set", "eth0", "up"]):
+                ip("-n", name, *words)
+            relay = stack.enter_context(Link((odoo.host, odoo.port), host=ours))
+
+            def unplug(device: str = device) -> None:
+                ip("link", "set", device, "down")
+
+            machines.append(Machine(ours, relay.port, ["ip", "netns", "exec", name], unplug))
+        yield machines
+
+
+@contextmanager
+def two_places(server: ThrowawayPostgres, odoo: StandIn) -> Iterator[list[Machine]]:
+    """The same for whoever is not root: the plug is pulled by stopping all processes of one place."""
+    yield [Machine(server.host, odoo.port, [], lambda: None) for _ in range(2)]
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def networked() -> Iterator[ThrowawayPostgres]:
+    """A cluster that listens on all addresses."""
+    cluster = ThrowawayPostgres(settings={"listen_addresses": "0.0.0.0"})
+    try:
+        cluster.create()
+        with (cluster.data / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all 10.213.0.0/16 scram-sha-256\n")
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.mark.timeout(120)
+def test_two_machines_and_a_pulled_plug(networked: ThrowawayPostgres, stand_in: StandInFactory, tmp_path: Path) -> None:
+    """The machine that leads vanishes without a word: the server itself has to notice, then the other one leads."""
+    networked.create_database("db1")
+    with closing(networked.connect("db1")) as connection:
+        schema.install(connection)
+    one = Database(networked, "db1")
+    odoo = stand_in(networked)
+    world = network_namespaces if os.geteuid() == 0 else two_places
+    with world(networked, odoo) as machines, ExitStack() as stack:
+        supervisors = []
+        for machine in machines:
+            sections = {"options": {"db_host": machine.host}, "queue_job": {"host": machine.host}}
+            text = odoo_conf(networked, machine.odoo_port, db_name="db1", sections=sections)
+            new = RemoteSupervisor(text, tmp_path)
+            new.prefix = machine.prefix
+            stack.callback(new.close)
+            supervisors.append(new.start())
+            wait_for_state(new, "db1", "standby" if len(supervisors) > 1 else "ready")
+        one.insert_jobs(10)
+        one.wait_for_states(done=10)
+        unplug(machines[0], supervisors[0])
+        pulled_s = time.monotonic()
+        one.insert_jobs(10)
+        one.wait_for_states(done=20, timeout_s=45)
+        assert time.monotonic() - pulled_s < 35
+        wait_for_state(supervisors[1], "db1", "ready")
+        assert Counter(odoo.stats()["executions"]["db1"].values()) == {1: 20}
+    one.connection.close()
+
+
+def unplug(machine: Machine, supervisor: Supervisor) -> None:
+    machine.unplug()
+    if not machine.prefix:
+        for process in supervisor.children():
+            process.kill()
+        supervisor.kill()
+    else:
+        assert psutil.pid_exists(supervisor.pid)
