@@ -1,0 +1,266 @@
+"""What anybody may say on the channel and write into the table: at most that job is refused, with a reason."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import psycopg2
+import pytest
+
+from qjsupervisor.demo import schema
+from qjsupervisor.demo.jobs import insert_row
+from qjsupervisor.demo.postgres import ThrowawayPostgres
+from qjsupervisor.demo.standin import StandIn
+
+from ..conftest import DatabaseFactory, SupervisorFactory
+from ..helpers import Database, Supervisor, odoo_conf, wait_until
+
+PAYLOADS = [
+    "",
+    "reload",
+    "RELOAD",
+    "a" * 7999,
+    "'; DROP TABLE queue_job; --",
+    '"}, {"do": "stop"}',
+    "two\r\nlines: 2\r\n\r\n",
+    "\x1b]0;title\x07\x1b[2J\x01\x7f\x9b",
+    "%s %d %(x)s %00 ..%2f..%2f",
+    "../../web/database/drop?name=prod&db=prod",
+    "\u2028\u202e ☃ 𝄞 \ufeff",
+    "{1,2}",
+]
+#: Raw control characters, C1 included, and what ends a line for some readers.
+UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202e]")
+
+
+@pytest.fixture
+def pair(database: DatabaseFactory) -> tuple[Database, Database]:
+    """The one that is attacked, and the one that must not notice."""
+    return database(), database()
+
+
+def start(
+    postgres: ThrowawayPostgres, odoo: StandIn, supervisor: SupervisorFactory, *databases: Database, **own: object
+) -> Supervisor:
+    names = [database.name for database in databases]
+    sections = {"qjsupervisor": {"log_level": "debug", **own}}
+    conf = odoo_conf(postgres, odoo.port, db_name=",".join(names), channels="root:4", sections=sections)
+    running = supervisor(conf)
+    running.wait_ready(*names)
+    return running
+
+
+def assert_undisturbed(running: Supervisor, pids: dict[str, int]) -> None:
+    status = running.status()
+    assert {entry["name"]: entry["pid"] for entry in status["databases"]} == pids
+    assert {(entry["state"], entry["restarts"]) for entry in status["databases"]} == {("ready", 0)}
+    assert status["target"]["state"] == "up"
+    errors = [entry for entry in running.log_events() if entry.get("level") in ("error", "critical")]
+    assert errors == []
+    assert "Traceback" not in running.log_text()
+
+
+def assert_clean(lines: Iterator[str] | list[str]) -> None:
+    for line in lines:
+        found = UNPRINTABLE.search(line)
+        assert found is None, f"{found[0]!r} in {line!r}"
+
+
+def test_payloads(
+    postgres: ThrowawayPostgres, odoo: StandIn, pair: tuple[Database, Database], supervisor: SupervisorFactory
+) -> None:
+    one, other = pair
+    running = start(postgres, odoo, supervisor, one, other)
+    pids = running.pids()
+    (foreign,) = other.insert_jobs(1, eta_s=3600)
+    for payload in [*PAYLOADS, foreign]:
+        one.execute("SELECT pg_notify('queue_job', %s)", (payload,))
+    # More than a worker remembers, in one go.
+    one.execute("SELECT pg_notify('queue_job', 'x' || n) FROM generate_series(1, 7000) AS n")
+    for database in pair:
+        database.insert_jobs(20)
+    one.wait_for_states(done=20)
+    other.wait_for_states(done=20, pending=1)
+    assert_undisturbed(running, pids)
+    assert all("x1" not in uuids and foreign not in uuids for uuids in odoo.stats()["requests"].values())
+    text = running.log_text()
+    assert_clean(text.splitlines())
+    assert all(isinstance(json.loads(line), dict) for line in text.splitlines())
+
+
+def test_a_flood_of_reloads(
+    postgres: ThrowawayPostgres, odoo: StandIn, pair: tuple[Database, Database], supervisor: SupervisorFactory
+) -> None:
+    """It costs some reads of the table, and holds up no job."""
+    one, _ = pair
+    sections = {"queue_job": {"channels": None, "max_capacity": 4}}
+    conf = odoo_conf(postgres, odoo.port, db_name=one.name, sections=sections)
+    running = supervisor(conf)
+    running.wait_ready(one.name)
+    before = scans(one)
+    with closing(postgres.connect(one.name)) as session, session.cursor() as cursor:
+        began_s = time.monotonic()
+        for _ in range(2000):
+            cursor.execute("NOTIFY queue_job, 'reload'")
+    one.insert_jobs(5)
+    one.wait_for_states(done=5)
+    # A session tells what it did when it ends its next statement: hence the jobs.
+    wait_until(lambda: one.insert_jobs(1) and scans(one) > before, "a reload was never obeyed")
+    took_s = time.monotonic() - began_s
+    assert scans(one) - before <= 5 + 5 * took_s, "the tree was read again and again"
+
+
+def scans(database: Database) -> int:
+    """How often the database's channels were read."""
+    database.execute("SELECT pg_stat_clear_snapshot()")
+    ((number,),) = database.execute(
+        "SELECT seq_scan + coalesce(idx_scan, 0) FROM pg_stat_user_tables WHERE relname = 'queue_job_channel'"
+    )
+    return int(number)
+
+
+def odd_rows(one: Database, other: Database) -> int:
+    """Rows that are odd and can be run nevertheless; their number."""
+    created = [None, "infinity", "-infinity", "294276-12-31 23:59:59.999999", "4713-01-01 00:00:00 BC"]
+    rows: list[dict[str, object]] = [{"date_created": date} for date in created]
+    rows += [{"eta": eta} for eta in ("-infinity", "4713-01-01 BC", "1999-12-31 23:59:60")]
+    rows += [{"priority": priority} for priority in (None, -(2**31), 2**31 - 1)]
+    rows += [{"retry": None, "max_retries": None}, {"retry": 7, "max_retries": -1}, {"kwargs": None}]
+    rows += [{"channel": name} for name in ODD_CHANNELS]
+    rows += [{"uuid": uuid} for uuid in (*ODD_UUIDS, f"x&db={other.name}", "twin", "twin")]
+    # Enqueued or started by nobody knows whom, nobody knows when.
+    rows += [{"state": "enqueued"}, {"state": "started", "max_retries": 0}]
+    for row in rows:
+        insert_row(one.connection, **row)
+    return len(rows)
+
+
+ODD_CHANNELS = [
+    None,
+    "",
+    ".",
+    "..",
+    "root.",
+    "root..x",
+    "ROOT",
+    " root ",
+    "root:5",
+    "no_root.sub",
+    "root." + "x" * 1000,
+    "root" + ".deep" * 300,
+    "root.two\nlines",
+    "root.\x1b[2J\x07\x9b",
+    "root.'; DROP TABLE queue_job; --",
+    "root.ünï ☃ \u2028\u202e",
+    "root.%s%(x)s{0}",
+]
+ODD_UUIDS = [
+    " ",
+    "two\r\nlines\r\nX-Odoo-Database: other",
+    "50%41%00%s",
+    "'\"`\\",
+    "../../web?x=1#y",
+    "ünï ☃ \u2028\u202e",
+    "\x1b[2J\x07\x9b",
+    "x" * 256,
+    "+",
+]
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_rows(
+    log_format: str,
+    postgres: ThrowawayPostgres,
+    odoo: StandIn,
+    pair: tuple[Database, Database],
+    supervisor: SupervisorFactory,
+) -> None:
+    one, other = pair
+    running = start(postgres, odoo, supervisor, one, other, log_format=log_format)
+    pids = running.pids()
+    runnable = odd_rows(one, other)
+    refused = [insert_row(one.connection, uuid=uuid) for uuid in ("", "y" * 257, "\n" * 5000)]
+    never = [insert_row(one.connection, eta="infinity"), insert_row(one.connection, eta="294276-12-31")]
+    states = dict.fromkeys(("weird", "", "PENDING", "pending ", "z" * 500, "cancelled"), 1)
+    for state in states:
+        insert_row(one.connection, state=state)
+    other.insert_jobs(20)
+    other.wait_for_states(done=20, timeout_s=20)
+    one.wait_for_states(done=runnable, pending=len(refused) + len(never), timeout_s=30, **states)
+    assert_undisturbed(running, pids)
+    stats = odoo.stats()
+    assert set(stats["requests"]) == {one.name, other.name}
+    assert set(stats["addressed"]) == {"both"}
+    assert not set(stats["requests"][one.name]) & set(refused)
+    assert len(stats["requests"][other.name]) == 20
+    assert_clean(running.log_text().splitlines())
+    assert_clean(running.run("status").stdout.splitlines())
+    assert_clean(running.run("jobs", one.name).stdout.splitlines())
+    if log_format == "json":
+        reasons = [entry["reason"] for entry in running.log_events("job_refused")]
+        assert sorted(reasons) == sorted(f"its uuid has {n} characters, not 1 to 256" for n in (0, 257, 5000))
+
+
+def test_bytes_that_are_no_text(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """A SQL_ASCII database holds any bytes, and sends them as they are."""
+    other = database()
+    name = f"ascii_{other.name}"
+    create = f"CREATE DATABASE {name} OWNER odoo TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'"
+    postgres.execute("postgres", create, superuser=True)
+    one = Database(postgres, name)
+    try:
+        schema.install(one.connection)
+        running = start(postgres, odoo, supervisor, one, other)
+        pids = running.pids()
+        with one.connection.cursor() as cursor:
+            cursor.execute(b"SELECT pg_notify('queue_job', E'\\xff\\xfe\\x80')")
+            cursor.execute(b"NOTIFY queue_job, '\xc3\x28\xa0\xa1'")
+            for uuid, channel, state in (
+                (b"\xc3\xa9", b"root", b"pending"),
+                (b"\xff\xfe", b"root.\xe2\x28\xa1", b"failed"),
+                (b"\xfe\xff", b"root", b"\xc3\x28"),
+            ):
+                insert = b"INSERT INTO queue_job (uuid, channel, state) VALUES ('%b', '%b', '%b')"
+                cursor.execute(insert % (uuid, channel, state))
+        one.insert_jobs(5)
+        other.insert_jobs(5)
+        other.wait_for_states(done=5)
+        wait_until(lambda: count(one, "done") == 5, "the jobs whose uuids are text")
+        assert_undisturbed(running, pids)
+        # The bytes of a uuid arrive as they are; whether Odoo knows such a job is its own business.
+        wait_until(lambda: "é" in odoo.stats()["requests"][name], "the job whose uuid is UTF-8")
+        assert len(odoo.stats()["requests"][name]) == 6
+    finally:
+        one.drop()
+
+
+def count(database: Database, state: str) -> int:
+    ((number,),) = database.execute("SELECT count(*) FROM queue_job WHERE state = %s", (state,))
+    return int(number)
+
+
+def test_notifications_of_others(
+    postgres: ThrowawayPostgres, odoo: StandIn, pair: tuple[Database, Database], supervisor: SupervisorFactory
+) -> None:
+    """Any role that may connect can shout."""
+    one, other = pair
+    running = start(postgres, odoo, supervisor, one, other)
+    pids = running.pids()
+    postgres.execute("postgres", "CREATE ROLE stranger LOGIN PASSWORD 'x'", superuser=True)
+    try:
+        dsn = {**one.dsn(), "user": "stranger", "password": "x"}
+        with closing(psycopg2.connect(**dsn)) as session, session.cursor() as cursor:
+            for number in range(2000):
+                cursor.execute("SELECT pg_notify('queue_job', %s)", (f"{number}" * 100,))
+                session.commit()
+            one.insert_jobs(10)
+            one.wait_for_states(done=10)
+        assert_undisturbed(running, pids)
+    finally:
+        postgres.execute("postgres", "DROP ROLE stranger", superuser=True)
