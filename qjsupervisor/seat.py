@@ -138,7 +138,7 @@ class Seat:
         if channel < 0:
             return 0
         core.words[self._base + Slot.GRANT] = 0
-        if source.mask >> channel & 1:
+        if source.mask >> channel & 1 and not core.is_over(channel):
             source.take(channel)
             return 1
         core.add_held(self.slot, channel, -1, now_ns)
@@ -221,6 +221,7 @@ class Seat:
             elif read_spec(core, found) is None:  # a reload retired it, as it is in no configuration
                 write_channel(core, found, spec)
                 core.words[Header.GENERATION] += 1
+                self._woken = True  # somebody may wait there already
             core.settle_anew(found, now_ns)
         except SemaphoreError:
             found = None

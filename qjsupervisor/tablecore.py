@@ -112,6 +112,18 @@ class TableCore(TableWords):
             words[self.channel_base(node) + Channel.TOTAL] += change
             self.settle(node, now_ns)
 
+    def is_over(self, channel: int) -> bool:
+        """Whether a permit just held here must not be used: capacity was lowered, a pause ordered, a job failed."""
+        for node in self.tree().paths[channel]:
+            limits, base = self.tree().limits[node], self.channel_base(node)
+            if limits is not None and (
+                limits.flags & (Flag.PAUSED | Flag.RETIRED)
+                or 0 <= limits.capacity < self.words[base + Channel.TOTAL]
+                or (limits.flags & Flag.SEQUENTIAL and self.words[base + Channel.FAILED])
+            ):
+                return True
+        return False
+
     def not_before_ns(self, channel: int) -> int:
         """The monotonic moment before which a throttled channel starts nothing."""
         return self.words[self.channel_base(channel) + Channel.NOT_BEFORE_NS]

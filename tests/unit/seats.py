@@ -1,0 +1,428 @@
+"""What the tests of the shared table use: databases that exist in memory only, and deaths between two stores.
+
+Everything is in one process. A worker is a `Seat` and a `Queue`; its lock is a `FakeMutex`; a death is `Died`, raised
+in place of a chosen store. What its database says (`Database`) outlives it, as in real life.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from bisect import insort
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from qjsupervisor import semaphore, tablecore
+from qjsupervisor.channelspec import ChannelSpec
+from qjsupervisor.grants import Key
+from qjsupervisor.layout import CELL_WORDS, Cell, Channel, Flag, Header, Slot
+from qjsupervisor.mutex import Acquired
+from qjsupervisor.seat import Seat
+from qjsupervisor.semaphore import SemaphoreTable
+from qjsupervisor.states import Fairness
+from qjsupervisor.tablewords import bits
+
+
+class Died(BaseException):
+    """The process was killed just before a store."""
+
+
+class Fuse:
+    """Counts stores, and kills at the one it is set to."""
+
+    def __init__(self) -> None:
+        self.stores = 0
+        self._dies_at: int | None = None
+
+    def set(self, dies_at: int | None) -> None:
+        """Count from 0 again; die in place of store number `dies_at`."""
+        self.stores, self._dies_at = 0, dies_at
+
+    def burn(self) -> None:
+        self.stores += 1
+        if self._dies_at is not None and self.stores > self._dies_at:
+            raise Died
+
+
+class Stores:
+    """A memoryview whose stores burn a fuse. A store of several words is cut in half by a death."""
+
+    def __init__(self, view: memoryview, fuse: Fuse) -> None:
+        self._view = view
+        self._fuse = fuse
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._view[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        try:
+            self._fuse.burn()
+        except Died:
+            if isinstance(key, slice):
+                half = len(value) // 4 * 2
+                self._view[key.start : key.start + half] = value[:half]
+            raise
+        self._view[key] = value
+
+
+class FakeMutex:
+    """The lock, within one process: whoever meets it held is wrong, as nobody here runs at the same time."""
+
+    def __init__(self, fuse: Fuse) -> None:
+        self.held = False
+        self.orphaned = False
+        self._fuse = fuse
+
+    def owner(self) -> int:
+        return 0
+
+    def acquire(self, _timeout_s: float) -> Acquired:
+        assert not self.held, "the lock was not given back"
+        self._fuse.burn()
+        self.held = True
+        orphaned, self.orphaned = self.orphaned, False
+        return Acquired.ORPHANED if orphaned else Acquired.YES
+
+    def release(self) -> None:
+        assert self.held
+        self._fuse.burn()
+        self.held = False
+
+    def holder_died(self) -> None:
+        """What the kernel does when a process ends."""
+        if self.held:
+            self.held, self.orphaned = False, True
+
+
+class Database:
+    """What one database says of its jobs, by shared channel."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[int, list[Key]] = {}
+        self.running: list[tuple[int, Key]] = []
+        self.failed: dict[int, int] = {}
+
+
+class Queue:
+    """A worker's queue (seat.Source). `on_take` is told each start, before it counts."""
+
+    def __init__(self, database: Database, on_take: Callable[[int], None] = lambda _channel: None) -> None:
+        self.database = database
+        self.on_take = on_take
+        self.budget = 1000
+        self.held: dict[int, int] = {}
+        self.failed = dict(database.failed)
+        self.changed: set[int] = set()
+        self.new_heads = set(database.waiting)
+        #: Taken in the exchange that goes on: not claimed yet, so a death undoes them.
+        self.taken: list[tuple[int, Key]] = []
+        for channel, _key in database.running:
+            self.held[channel] = self.held.get(channel, 0) + 1
+
+    @property
+    def mask(self) -> int:
+        if self.budget <= 0:
+            return 0
+        return sum(1 << channel for channel, keys in self.database.waiting.items() if keys)
+
+    def best(self, candidates: int) -> int:
+        wanted = self.mask & candidates
+        assert wanted
+        return min(bits(wanted), key=self.key)
+
+    def key(self, channel: int) -> Key:
+        return self.database.waiting[channel][0]
+
+    def order(self) -> Sequence[int]:
+        return sorted(bits(self.mask), key=self.key)
+
+    def take(self, channel: int) -> None:
+        self.on_take(channel)
+        key = self.database.waiting[channel].pop(0)
+        self.database.running.append((channel, key))
+        self.taken.append((channel, key))
+        self.held[channel] = self.held.get(channel, 0) + 1
+        self.new_heads.add(channel)
+        self.budget -= 1
+
+    def arrive(self, channel: int, key: Key) -> None:
+        insort(self.database.waiting.setdefault(channel, []), key)
+        self.new_heads.add(channel)
+
+    def cancel(self, channel: int) -> None:
+        """The best waiting job of a channel is gone."""
+        self.database.waiting[channel].pop(0)
+        self.new_heads.add(channel)
+
+    def finish(self, index: int, *, failed: bool = False) -> None:
+        channel, _key = self.database.running.pop(index)
+        self.held[channel] -= 1
+        self.changed.add(channel)
+        if failed:
+            self.set_failed(channel, self.failed.get(channel, 0) + 1)
+
+    def set_failed(self, channel: int, failed: int) -> None:
+        self.failed[channel] = self.database.failed[channel] = failed
+        self.changed.add(channel)
+
+    def undo_taken(self) -> None:
+        for taken in self.taken:
+            self.database.running.remove(taken)
+            insort(self.database.waiting[taken[0]], taken[1])
+        self.taken.clear()
+
+
+class Worker:
+    """One database's place: its rows, and the seat and queue of its present life, if it has one."""
+
+    def __init__(self, world: World, slot: int) -> None:
+        self.world = world
+        self.slot = slot
+        self.database = Database()
+        self.seat: Seat | None = None
+        self.queue: Queue | None = None
+        self.buried = True
+        self.stopped = False
+        #: When its loop turns by itself, as of its last turn.
+        self.deadline_ns: int | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.seat is not None
+
+    @property
+    def responsive(self) -> bool:
+        return self.alive and not self.stopped
+
+    def is_readable(self) -> bool:
+        poll = select.poll()
+        poll.register(self.world.core.wakeups[self.slot], select.POLLIN)
+        return bool(poll.poll(0))
+
+    def start(self) -> None:
+        """A new life, up to its first exchange."""
+        self.seat = self.world.table.seat(self.slot)
+        self.queue = Queue(self.database, lambda channel: self.world.check_start(self.slot, channel))
+        self.stopped = False
+        self.seat.attach()
+        self.turn()
+
+    def turn(self) -> None:
+        """One turn of its loop: woken, or its deadline came, or it has news of its own."""
+        assert self.seat is not None
+        assert self.queue is not None
+        if self.is_readable():
+            self.seat.drain_wakeup()
+        if self.seat.is_due(self.queue):
+            self.seat.exchange(self.queue)
+            self.queue.taken.clear()
+        self.deadline_ns = self.seat.look_again_ns(self.queue.mask)
+
+    def dies(self) -> None:
+        if self.queue is not None:
+            self.queue.undo_taken()
+        self.seat = self.queue = self.deadline_ns = None
+        self.buried = self.stopped = False
+        self.world.mutex.holder_died()
+
+    def finish(self, index: int, *, failed: bool = False) -> None:
+        """A job ends, whether or not anybody listens."""
+        if self.queue is not None:
+            self.queue.finish(index, failed=failed)
+            return
+        channel, _key = self.database.running.pop(index)
+        if failed:
+            self.database.failed[channel] = self.database.failed.get(channel, 0) + 1
+
+
+class World:
+    """A table, its workers, a clock that moves when told to."""
+
+    def __init__(
+        self,
+        specs: Sequence[ChannelSpec],
+        weights: Sequence[int],
+        fairness: Fairness = Fairness.ROUND_ROBIN,
+        *,
+        gate: bool = True,
+    ) -> None:
+        self.now_ns = 1_000_000_000_000
+        self.table = SemaphoreTable(specs, slots=len(weights), fairness=fairness)
+        self.core: Any = self.table.core
+        self.fuse = Fuse()
+        self.mutex = FakeMutex(self.fuse)
+        self.core.mutex = self.mutex
+        for name in ("words", "bits", "bytes"):
+            setattr(self.core, name, Stores(getattr(self.core, name), self.fuse))
+        self.specs = list(specs)
+        self.started: list[tuple[int, int]] = []
+        self.workers = [Worker(self, slot) for slot in range(len(weights))]
+        for slot, weight in enumerate(weights):
+            self.table.assign(slot, f"db{slot}", weight)
+        if gate:
+            self.table.open_gate()
+
+    def install_clock(self, patch: pytest.MonkeyPatch) -> None:
+        """Let the table's modules read our clock."""
+        clock = SimpleNamespace(monotonic_ns=lambda: self.now_ns)
+        patch.setattr(tablecore, "time", clock)
+        patch.setattr(semaphore, "time", clock)
+
+    def close(self) -> None:
+        for wakeup in self.core.wakeups:
+            os.close(wakeup)
+
+    def start_all(self) -> None:
+        for worker in self.workers:
+            worker.start()
+            worker.buried = True
+
+    # -- the master's reactions ----------------------------------------------------------------------------
+
+    def bury(self, worker: Worker) -> None:
+        assert self.table.try_after_death(worker.slot)
+        worker.buried = True
+
+    # -- quiet: all that happens by itself ------------------------------------------------------------------
+
+    def quiet(self) -> None:
+        """Let every responsive worker go on until nobody has a reason to; the clock moves for lost grants only."""
+        for worker in self.workers:
+            if not worker.alive and not worker.buried:
+                self.bury(worker)
+        for _ in range(1000):
+            moved = False
+            for worker in self.workers:
+                if worker.responsive and self._has_reason(worker):
+                    worker.turn()
+                    moved = True
+            if not moved and not self._be_patient():
+                return
+        raise AssertionError("it never comes to rest")
+
+    def _has_reason(self, worker: Worker) -> bool:
+        assert worker.queue is not None
+        assert worker.seat is not None
+        news = worker.queue.changed or worker.queue.new_heads or worker.queue.mask != worker.seat._published
+        due = worker.deadline_ns is not None and worker.deadline_ns <= self.now_ns
+        return bool(worker.is_readable() or news or due)
+
+    def _be_patient(self) -> bool:
+        ends = [w.seat._look_again_ns for w in self.workers if w.responsive and w.seat is not None]
+        known = [end for end in ends if end is not None]
+        if known:
+            self.now_ns = max(self.now_ns, min(known))
+        return bool(known)
+
+    # -- what must be true ----------------------------------------------------------------------------------
+
+    def words(self, channel: int) -> list[int]:
+        base = self.core.channel_base(channel)
+        return list(self.core.words[base : base + Channel.NAME_LENGTH])
+
+    def row(self, slot: int, word: int) -> list[int]:
+        used = self.core.words[Header.USED_CHANNELS]
+        start = self.core.cell_base(slot, 0)
+        return list(self.core.words[start : start + used * CELL_WORDS])[word::CELL_WORDS]
+
+    def paths(self) -> list[tuple[int, ...]]:
+        found: list[tuple[int, ...]] = []
+        for channel in range(self.core.words[Header.USED_CHANNELS]):
+            parent = self.words(channel)[Channel.PARENT]
+            found.append((channel, *(found[parent] if parent >= 0 else ())))
+        return found
+
+    def running(self, node: int) -> int:
+        """Jobs that run in a channel and below it, as the databases say: what Odoo sees."""
+        paths = self.paths()
+        return sum(node in paths[channel] for w in self.workers for channel, _key in w.database.running)
+
+    def check_start(self, slot: int, channel: int) -> None:
+        """Never over: at a start there is room on the whole path, as Odoo sees it."""
+        assert self.table.gate_open, "started before the start barrier was over"
+        for node in self.paths()[channel]:
+            w = self.words(node)
+            room = w[Channel.CAPACITY] < 0 or self.running(node) < w[Channel.CAPACITY]
+            assert room, f"database {slot} starts in {channel}, but {node} is full"
+            assert not w[Channel.FLAGS] & (Flag.PAUSED | Flag.RETIRED), f"{node} is closed"
+        self.started.append((slot, channel))
+
+    def check_derived(self) -> None:
+        """Sums and bitmaps, against a computation of our own from the truth."""
+        if self.mutex.orphaned or self.core.words[Header.DIRTY]:
+            return
+        used = self.core.words[Header.USED_CHANNELS]
+        layout, paths, slots = self.core.layout, self.paths(), range(len(self.workers))
+        held = [self.row(slot, Cell.HELD) for slot in slots]
+        failed = [self.row(slot, Cell.FAILED) for slot in slots]
+        closed = self.core.read_bitmap(layout.closed, layout.channels)
+        throttled = self.core.read_bitmap(layout.throttled, layout.channels)
+        active = self.core.read_bitmap(layout.active, layout.channels)
+        for node in range(used):
+            w = self.words(node)
+            total = sum(row[c] for row in held for c in range(used) if node in paths[c])
+            assert w[Channel.TOTAL] == total, f"total of {node}"
+            assert w[Channel.FAILED] == sum(row[node] for row in failed), f"failed of {node}"
+            shut = bool(w[Channel.FLAGS] & (Flag.PAUSED | Flag.RETIRED)) or 0 <= w[Channel.CAPACITY] <= total
+            shut = shut or bool(w[Channel.FLAGS] & Flag.SEQUENTIAL and w[Channel.FAILED])
+            assert bool(closed >> node & 1) == (shut or bool(throttled >> node & 1)), f"closed of {node}"
+            if w[Channel.THROTTLE_NS] and w[Channel.NOT_BEFORE_NS] > self.now_ns:
+                assert throttled >> node & 1, f"throttled of {node}"
+            wishers = {slot for slot in slots if node in self.core.wish_order(slot)}
+            base = self.core.channel_base(node) + layout.channel_wishers
+            assert set(bits(self.core.read_bitmap(base, layout.slots))) == wishers, f"wishers of {node}"
+            assert bool(active >> node & 1) == bool(wishers), f"active of {node}"
+        waiting = self.core.read_bitmap(layout.waiting, layout.slots)
+        for slot in slots:
+            base = self.core.slot_base(slot)
+            waits = bool(self.core.words[base + Slot.WISHES]) and not self.core.words[base + Slot.GRANT]
+            assert bool(waiting >> slot & 1) == waits, f"waiting of {slot}"
+
+    def check_held(self) -> None:
+        """Never lost: in the quiet, HELD is what runs, and one more where a grant was not taken."""
+        for worker in self.workers:
+            held = self.row(worker.slot, Cell.HELD)
+            grant = self.core.words[self.core.slot_base(worker.slot) + Slot.GRANT] - 1
+            if worker.responsive:
+                assert worker.queue is not None
+                assert grant < 0, f"database {worker.slot} did not come for its grant"
+                known = [worker.queue.held.get(c, 0) for c in range(len(held))]
+                assert held == known, f"held by {worker.slot}: {held}, it knows {known}"
+                since = self.core.words[self.core.slot_base(worker.slot) + Slot.WAITING_SINCE_NS]
+                assert bool(since) == bool(worker.queue.mask), f"waiting since of {worker.slot}"
+            for channel, number in enumerate(held):
+                runs = sum(c == channel for c, _key in worker.database.running)
+                assert number >= runs + (channel == grant), f"{worker.slot} runs more in {channel} than it holds"
+
+    def check_nothing_idle(self) -> None:
+        """Never idle: in the quiet, whoever could start something has done so, or knows when it can."""
+        if not self.table.gate_open:
+            return
+        for worker in self.workers:
+            if worker.responsive:
+                assert worker.queue is not None
+                for channel in bits(worker.queue.mask):
+                    self._check_held_up(worker, channel)
+
+    def _check_held_up(self, worker: Worker, channel: int) -> None:
+        until = 0
+        for node in self.paths()[channel]:
+            w = self.words(node)
+            if w[Channel.FLAGS] & (Flag.PAUSED | Flag.RETIRED) or 0 <= w[Channel.CAPACITY] <= w[Channel.TOTAL]:
+                return
+            if w[Channel.FLAGS] & Flag.SEQUENTIAL and w[Channel.FAILED]:
+                return
+            if w[Channel.THROTTLE_NS]:
+                until = max(until, w[Channel.NOT_BEFORE_NS])
+        assert until > self.now_ns, f"database {worker.slot} could start in {channel} and does not"
+        known = worker.deadline_ns is not None and worker.deadline_ns <= until
+        assert known, f"database {worker.slot} does not know when the throttle of {channel} ends"
+
+    def check_quiet(self) -> None:
+        self.quiet()
+        self.check_derived()
+        self.check_held()
+        self.check_nothing_idle()
