@@ -1,0 +1,265 @@
+"""Odoo is away, ill or misconfigured: its jobs wait, each runs when it is back, and nobody else notices."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from qjsupervisor.demo.odoo_http import Mode
+from qjsupervisor.demo.postgres import ThrowawayPostgres
+from qjsupervisor.demo.standin import EVERYBODY, StandIn
+
+from ..conftest import DatabaseFactory, StandInFactory, SupervisorFactory
+from ..helpers import Database, Supervisor, odoo_conf, wait_until
+from ..scripted import black_hole, unused_port
+
+SECRET = "s3cret-of-the-proxy"
+
+
+@pytest.fixture
+def one(database: DatabaseFactory) -> Database:
+    """A database that counts what happens to its jobs' rows."""
+    new = database()
+    new.execute(
+        """
+        CREATE TABLE history (uuid varchar, former varchar, state varchar);
+        CREATE FUNCTION write_history() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN INSERT INTO history VALUES (NEW.uuid, OLD.state, NEW.state); RETURN NULL; END';
+        CREATE TRIGGER history AFTER UPDATE ON queue_job FOR EACH ROW EXECUTE FUNCTION write_history()
+        """
+    )
+    return new
+
+
+def updates(database: Database) -> int:
+    """How often a row was written, by anybody."""
+    ((number,),) = database.execute("SELECT count(*) FROM history")
+    return int(number)
+
+
+def most_attempts(database: Database) -> int:
+    """How often that job was enqueued that was enqueued most often."""
+    statement = "SELECT count(*) FROM history WHERE state = 'enqueued' GROUP BY uuid ORDER BY 1 DESC LIMIT 1"
+    rows = database.execute(statement)
+    return int(rows[0][0]) if rows else 0
+
+
+def start(
+    postgres: ThrowawayPostgres,
+    port: int,
+    supervisor: SupervisorFactory,
+    *databases: Database,
+    channels: str = "root:10",
+    sections: dict[str, dict[str, object]] | None = None,
+) -> Supervisor:
+    names = [database.name for database in databases]
+    running = supervisor(odoo_conf(postgres, port, db_name=",".join(names), channels=channels, sections=sections))
+    running.wait_ready(*names)
+    return running
+
+
+def last_for(seconds: float) -> None:
+    """The outage itself."""
+    threading.Event().wait(seconds)
+
+
+def one_line_each(running: Supervisor, *, reason: str) -> None:
+    """One when it went down, with what to do; one when it was back."""
+    (down,) = running.log_events("target_down")
+    assert reason in down["reason"], down
+    assert down["level"] == "warning"
+    (back,) = running.log_events("target_recovered")
+    assert back["url"] == down["url"]
+
+
+def test_refused_for_a_while(
+    postgres: ThrowawayPostgres, odoo: StandIn, one: Database, supervisor: SupervisorFactory
+) -> None:
+    running = start(postgres, odoo.port, supervisor, one)
+    one.insert_jobs(3)
+    one.wait_for_states(done=3)
+    odoo.set_mode(EVERYBODY, Mode.REFUSE)
+    before = updates(one)
+    uuids = one.insert_jobs(100)
+    down = wait_until(lambda: [t for t in [running.status()["target"]] if t["state"] == "down"], "the target is down")
+    assert "refused" in down[0]["reason"]
+    last_for(13)
+    assert updates(one) - before <= 120
+    assert most_attempts(one) <= 3
+    assert one.states() == {"done": 3, "pending": 100}
+    odoo.set_mode(EVERYBODY, Mode.OK)
+    one.wait_for_states(done=103, timeout_s=40)
+    assert odoo.stats()["executions"][one.name].items() >= dict.fromkeys(uuids, 1).items()
+    wait_until(lambda: running.status()["target"]["state"] == "up", "the target is up")
+    one_line_each(running, reason="Connection refused")
+
+
+@pytest.mark.parametrize(("mode", "reason"), [(Mode.REDIRECT, "dbfilter"), (Mode.NOT_FOUND, "server_wide_modules")])
+def test_misconfigured_for_a_while(
+    mode: Mode,
+    reason: str,
+    postgres: ThrowawayPostgres,
+    odoo: StandIn,
+    one: Database,
+    database: DatabaseFactory,
+    supervisor: SupervisorFactory,
+) -> None:
+    """For one database; the other one's jobs go on as if nothing was."""
+    other = database()
+    running = start(postgres, odoo.port, supervisor, one, other, channels="root:10,root.other:2")
+    odoo.set_mode(one.name, mode)
+    one.insert_jobs(50)
+    running.wait_for("target_down", database=one.name)
+    began_s = time.monotonic()
+    while time.monotonic() - began_s < 6:
+        number = other.states().get("done", 0)
+        other.insert_jobs(2, channel="root.other")
+        other.wait_for_states(done=number + 2, timeout_s=5)
+    stats = odoo.stats()
+    assert sum(stats["requests"][one.name].values()) <= 15
+    assert stats["redirects_followed"] == 0
+    assert most_attempts(one) <= 4
+    assert running.log_events("target_down", database=other.name) == []
+    odoo.set_mode(one.name, Mode.OK)
+    one.wait_for_states(done=50, timeout_s=40)
+    assert set(odoo.stats()["executions"][one.name].values()) == {1}
+    one_line_each(running, reason=reason)
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [
+        (Mode.UNAUTHORIZED, "http_auth_user"),
+        (Mode.ERROR, "HTTP 500"),
+        (Mode.BAD_GATEWAY, "HTTP 502"),
+        (Mode.NOT_RUN, "no job was run"),
+        (Mode.REFUSE, "without an answer"),
+    ],
+)
+def test_ill_for_a_moment(
+    mode: Mode,
+    reason: str,
+    postgres: ThrowawayPostgres,
+    odoo: StandIn,
+    one: Database,
+    database: DatabaseFactory,
+    supervisor: SupervisorFactory,
+) -> None:
+    other = database()
+    running = start(postgres, odoo.port, supervisor, one, other)
+    odoo.set_mode(one.name, mode)
+    one.insert_jobs(10)
+    down = running.wait_for("target_down", database=one.name)
+    assert reason in down["reason"]
+    wait_until(lambda: one.states() == {"pending": 10}, lambda: f"all are given back: {one.states()}")
+    other.insert_jobs(5)
+    other.wait_for_states(done=5)
+    odoo.set_mode(one.name, Mode.OK)
+    one.wait_for_states(done=10, timeout_s=20)
+    assert set(odoo.stats()["executions"][one.name].values()) == {1}
+    assert {entry["state"] for entry in running.status()["databases"]} == {"ready"}
+
+
+def test_a_proxy_that_gives_up(
+    postgres: ThrowawayPostgres, odoo: StandIn, one: Database, supervisor: SupervisorFactory
+) -> None:
+    """504 while the job goes on: it is left alone, holds its permit, and is no fault of the target."""
+    running = start(postgres, odoo.port, supervisor, one, channels="root:1")
+    odoo.set_mode(one.name, Mode.GATEWAY_TIMEOUT)
+    first, second = one.insert_jobs(2, kwargs={"sleep": 1.5})
+    running.wait_for("job_finished", job_uuid=first, state="started", status=504)
+    odoo.set_mode(one.name, Mode.OK)
+    assert one.state(second) == "pending"
+    one.wait_for_states(done=2)
+    stats = odoo.stats()
+    assert stats["requests"][one.name] == {first: 1, second: 1}
+    assert stats["peak"]["root"] == 1
+    assert running.log_events("target_down") == []
+
+
+def test_silence(
+    postgres: ThrowawayPostgres,
+    odoo: StandIn,
+    one: Database,
+    database: DatabaseFactory,
+    supervisor: SupervisorFactory,
+) -> None:
+    """A request that is not answered is open, not dead; with a read timeout it is given up, and asked again."""
+    other = database()
+    own: dict[str, dict[str, object]] = {"qjsupervisor": {"read_timeout": 1}}
+    running = start(postgres, odoo.port, supervisor, one, other, sections=own)
+    odoo.set_mode(one.name, Mode.HANG)
+    one.insert_jobs(3)
+    running.wait_for("target_down", database=one.name)
+    other.insert_jobs(5)
+    other.wait_for_states(done=5)
+    odoo.set_mode(one.name, Mode.OK)
+    one.wait_for_states(done=3, timeout_s=20)
+    assert set(odoo.stats()["executions"][one.name].values()) == {1}
+
+
+@pytest.fixture
+def dead_port(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Where nobody listens, or nobody accepts."""
+    if request.param == "refused":
+        yield unused_port()
+    else:
+        with black_hole() as port:
+            yield port
+
+
+@pytest.mark.parametrize("dead_port", ["refused", "black hole"], indirect=True)
+def test_one_host_of_two_is_dead(
+    dead_port: int,
+    postgres: ThrowawayPostgres,
+    odoo: StandIn,
+    one: Database,
+    supervisor: SupervisorFactory,
+) -> None:
+    own: dict[str, dict[str, object]] = {
+        "queue_job": {"host": f"127.0.0.1:{dead_port}, 127.0.0.1"},
+        "qjsupervisor": {"connect_timeout": 1},
+    }
+    running = start(postgres, odoo.port, supervisor, one, sections=own)
+    uuids = one.insert_jobs(40)
+    one.wait_for_states(done=40, timeout_s=20)
+    assert odoo.stats()["executions"][one.name] == dict.fromkeys(uuids, 1)
+    (down,) = running.log_events("target_down")
+    assert down["url"].endswith(f":{dead_port}")
+    before = updates(one)
+    last_for(3)
+    assert updates(one) == before, "a job was used to look whether the dead host is back"
+
+
+def test_each_database_has_its_own(
+    postgres: ThrowawayPostgres,
+    stand_in: StandInFactory,
+    database: DatabaseFactory,
+    supervisor: SupervisorFactory,
+) -> None:
+    """With credentials for one of them, which nobody else is told and no log or status shows."""
+    public, guarded = stand_in(), stand_in(auth=f"runner:{SECRET}")
+    one, other = database(), database("prod_guarded")
+    own: dict[str, dict[str, object]] = {
+        "qjsupervisor": {
+            "targets": f"prod_*:http://runner:{SECRET}@127.0.0.1:{guarded.port}, *:{public.url}",
+            "log_level": "debug",
+        }
+    }
+    running = start(postgres, public.port, supervisor, one, other, sections=own)
+    for each in (one, other):
+        each.insert_jobs(5)
+        each.wait_for_states(done=5)
+    assert set(public.stats()["executions"]) == {one.name}
+    assert set(guarded.stats()["executions"]) == {other.name}
+    assert (public.stats()["with_credentials"], guarded.stats()["with_credentials"]) == (0, 5)
+    guarded.stop()
+    other.insert_jobs(2)
+    running.wait_for("target_down", database=other.name)
+    shown: list[Any] = [running.log_text(), running.run("status").stdout, running.run("status", "--json").stdout]
+    shown += [running.run("check").stdout, *(" ".join(child.cmdline()) for child in running.children())]
+    assert not any(SECRET in text for text in shown)
