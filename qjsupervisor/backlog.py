@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from .channels import KNOWN_FAILED, ChannelTree, Failed, Heard
+from .channelspec import ROOT
 from .nodes import Node, Pending
 
 
@@ -53,6 +54,17 @@ class Backlog(ChannelTree):
         """The channel names in the table that belong to a node, and whether NULL does."""
         names = [name for name, known in self.names.items() if known is node]
         return [name for name in names if name is not None], None in names or node.parent is None
+
+    def names_in_order(self) -> list[str]:
+        """The channel names in the table that stop on a failed job, as far as they are known.
+
+        '' stands for NULL too.
+        """
+        found = {name or "" for name, node in self.names.items() if node.spec.sequential}
+        for name, node in self.nodes.items():
+            if node.spec.sequential:
+                found |= {name, name.removeprefix(f"{ROOT}.") if name != ROOT else ""}
+        return sorted(found)
 
     def begin_read(self) -> None:
         """A read begins now; what is heard from here on stands against it, and so do claims that are to be made."""

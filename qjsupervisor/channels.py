@@ -305,6 +305,24 @@ class ChannelTree(ChannelNames):
         self._renew(node)
         self._settle()
 
+    def line_is_for(self, job_id: int) -> int | None:
+        """The shared channel of a job that holds a permit, if the best job of all waits in the same node; else None."""
+        node = self._holding.get(job_id)
+        if node is None or self.budget <= 0 or not self._line or any(guard.local_limits for guard in node.guards):
+            return None
+        _key, shared = self._line[0]
+        return shared if self._heads[shared][1] is node else None
+
+    def succeed(self, job_id: int) -> int:
+        """The best job takes over the permit of one that is over, where `line_is_for` said so; its id."""
+        node = self._holding[job_id]
+        counted = node.shared in self.changed
+        self._count_held(job_id, node, -1)
+        self.take(node.shared)
+        if not counted:
+            self.changed.discard(node.shared)  # as many permits as before
+        return self.taken.pop()
+
     def next_deadline_us(self) -> int | None:
         """When, if nothing happens before, something may be able to start: an eta, the end of a throttle."""
         moments = (self._etas.first_us(), self._throttles.first_us())

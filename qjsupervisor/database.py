@@ -270,13 +270,16 @@ class Database:
 
     # -- jobs --------------------------------------------------------------------------------------------
 
-    def turn(self, claim: Sequence[int], uuids: Sequence[str]) -> tuple[list[Job], list[Job]]:
+    def turn(self, claim: Mapping[int, int], uuids: Sequence[str]) -> tuple[list[Job], list[Job]]:
         """Claim pending jobs by id and read jobs by uuid, in one statement; (claimed, read).
+
+        `claim`: with each job the one whose permit it takes over, which must be over for that; 0: it has its own.
 
         A job that could not be claimed is among those read, as it is, unless it is gone.
         """
         if claim:
-            found = self.rows(queries.TURN, {"claim": list(claim), "uuids": list(uuids)})
+            params = {"claim": list(claim), "former": list(claim.values()), "uuids": list(uuids)}
+            found = self.rows(queries.TURN, params)
         else:
             found = self.rows(queries.READ, {"uuids": list(uuids)})
         claimed: list[Job] = []

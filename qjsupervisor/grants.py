@@ -239,6 +239,7 @@ def give(core: TableCore, grant: Grant, now_ns: int) -> None:
     core.add_held(grant.slot, grant.channel, 1, now_ns)
     core.words[base + Slot.GRANT] = grant.channel + 1
     core.put_bit(core.layout.waiting, grant.slot, False)
+    core.put_bit(core.layout.fresh, grant.slot, False)
     core.words[base + Slot.WAITING_SINCE_NS] = 0
     core.wake(grant.slot)
 

@@ -66,21 +66,27 @@ SELECT set_config(name, value, false) FROM pg_settings
 PREPARE = f"""
 PREPARE qjs_read (varchar[]) AS
  SELECT false, {JOB_COLUMNS} FROM queue_job WHERE uuid = ANY($1);
-PREPARE qjs_turn (int[], varchar[]) AS
+PREPARE qjs_turn (int[], int[], varchar[]) AS
  WITH claimed AS (
      UPDATE queue_job SET state = 'enqueued', date_enqueued = now() AT TIME ZONE 'UTC'
-      WHERE id IN (SELECT id FROM queue_job WHERE id = ANY($1) AND state = 'pending' FOR UPDATE SKIP LOCKED)
+      WHERE id IN (
+          SELECT next.id FROM unnest($1, $2) AS pair (id, former) JOIN queue_job next ON next.id = pair.id
+           WHERE next.state = 'pending'
+             AND NOT EXISTS (SELECT 1 FROM queue_job former
+                              WHERE former.id = pair.former AND former.state IN ('enqueued', 'started'))
+             FOR UPDATE OF next SKIP LOCKED)
      RETURNING {JOB_COLUMNS})
  SELECT true, * FROM claimed
  UNION ALL
  SELECT false, {JOB_COLUMNS} FROM queue_job
-  WHERE (uuid = ANY($2) OR id = ANY($1)) AND id NOT IN (SELECT id FROM claimed);
+  WHERE (uuid = ANY($3) OR id = ANY($1)) AND id NOT IN (SELECT id FROM claimed);
 """
 #: Read the jobs of notifications and of finished requests. Rows: (false, *JOB_COLUMNS).
 READ = "EXECUTE qjs_read (%(uuids)s::varchar[])"
-#: The same, and claim pending jobs. Rows: (claimed, *JOB_COLUMNS); a job that could not be claimed comes as it is.
+#: The same, and claim pending jobs; `former` (0: none) is the job whose permit a claimed one takes over, which has to
+#: be over for that. Rows: (claimed, *JOB_COLUMNS); a job that could not be claimed comes as it is.
 #: A row that somebody else has locked is left alone: waiting for it would hold up all the others.
-TURN = "EXECUTE qjs_turn (%(claim)s::int[], %(uuids)s::varchar[])"
+TURN = "EXECUTE qjs_turn (%(claim)s::int[], %(former)s::int[], %(uuids)s::varchar[])"
 
 #: Give back jobs that nobody was asked to run, or that nobody ran. Params: ids. Rows: (id) of those put back.
 GIVE_BACK = """
@@ -128,8 +134,12 @@ COUNTS = """
 SELECT channel, state, count(*) FROM queue_job
  WHERE state IN ('pending', 'failed', 'wait_dependencies') GROUP BY 1, 2
 """
-#: Failed jobs one by one. Params: limit. Rows: (id, channel).
-FAILED = "SELECT id, channel FROM queue_job WHERE state = 'failed' LIMIT %(limit)s"
+#: Failed jobs one by one, those of some channels first. Params: limit, first (raw names, '' for NULL too).
+#: Rows: (id, channel).
+FAILED = """
+SELECT id, channel FROM queue_job WHERE state = 'failed'
+ ORDER BY coalesce(channel, '') = ANY(%(first)s) DESC, id DESC LIMIT %(limit)s
+"""
 
 #: Of jobs that hold a permit without a request of ours, those that look dead by the contract's rule.
 #: Params: ids, grace_s. Rows: (id, state). The lock rows are locked for the length of this statement only.

@@ -73,7 +73,7 @@ class Reading:
         return [
             (queries.LOAD, {"limit": self._window, "aside": list(backlog.aside)}),
             (queries.COUNTS, None),
-            (queries.FAILED, {"limit": FAILED_LIMIT}),
+            (queries.FAILED, {"limit": FAILED_LIMIT, "first": backlog.names_in_order()}),
         ]
 
     def _load(self, backlog: Backlog, load: Rows, counts: Rows, failed: Rows, took_s: float) -> Loaded:

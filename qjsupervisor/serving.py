@@ -97,7 +97,9 @@ class Serving:
         self._dispatcher.knock(now_s)
         self._collect_ended()
         self._warm_up(now_s)
-        claims, self.backlog.taken = self.backlog.taken, []
+        claims = self._claims()
+        if start:
+            claims |= self._successors(now_s)
         uuids = self._to_read()
         if claims or uuids:
             self._read_and_claim(claims, uuids, now_s)
@@ -105,15 +107,40 @@ class Serving:
             self._check_orphans(now_s)
         self._exchange(now_s, start=start)
         if self.backlog.taken and self._dispatcher.open < MERGE_FROM:
-            claims, self.backlog.taken = self.backlog.taken, []
-            self._read_and_claim(claims, [], now_s)
+            self._read_and_claim(self._claims(), [], now_s)
         return bool(
             self.backlog.taken or self._look or self._unjudged or self._dispatcher.ended or len(self._database.notified)
         )
 
-    def _exchange(self, now_s: float, *, start: bool) -> None:
+    def _claims(self) -> dict[int, int]:
+        """The jobs that were given a permit, to be claimed now; see Database.turn."""
+        claims, self.backlog.taken = dict.fromkeys(self.backlog.taken, 0), []
+        return claims
+
+    def _successors(self, now_s: float) -> dict[int, int]:
+        """Jobs that take over the permits of requests that just ended well, if nobody else has a right to those.
+
+        They are claimed in the statement that looks at the ended jobs' rows, which lets a claim through only if its
+        predecessor is over.
+        """
+        claims: dict[int, int] = {}
+        for ended in self._unjudged.values():
+            status = ended.outcome.status
+            if status is None or not 200 <= status < 300 or ended.target.breaker.state is not TargetState.UP:
+                continue
+            if not claims:
+                self._prepare(now_s, start=True)
+            channel = self.backlog.line_is_for(ended.job_id)
+            if channel is not None and self._seat.may_keep(channel):
+                claims[self.backlog.succeed(ended.job_id)] = ended.job_id
+        return claims
+
+    def _prepare(self, now_s: float, *, start: bool) -> None:
         allowed = min(START_BATCH, self._dispatcher.allowance(now_s)) if start else 0
         self.backlog.prepare(time.time_ns() // 1000, max(0, allowed))
+
+    def _exchange(self, now_s: float, *, start: bool) -> None:
+        self._prepare(now_s, start=start)
         if self._seat.is_due(self.backlog):
             self._seat.exchange(self.backlog)
 
@@ -152,7 +179,7 @@ class Serving:
                 self._echoes = {u: echo for u, echo in self._echoes.items() if echo[1] > now_s}
             self._echoes[uuid] = (owed, now_s + ECHO_S)
 
-    def _read_and_claim(self, claims: list[int], uuids: list[str], now_s: float) -> None:
+    def _read_and_claim(self, claims: dict[int, int], uuids: list[str], now_s: float) -> None:
         claimed, read = self._database.turn(claims, uuids)
         missed = set(claims).difference(job.id for job in claimed)
         self._send_claimed(missed, claimed)
@@ -218,6 +245,10 @@ class Serving:
                 self._orphans.setdefault(job.id, 0.0)
         open_ids = {job_id: uuid for uuid, job_id in self._open_uuids.items()}
         self.backlog.believe(job_id for job_id in doubtful if job_id not in open_ids)
+
+    def settle(self) -> None:
+        """Write into the shared table what is held here, and start nothing."""
+        self._exchange(time.monotonic(), start=False)
 
     def look_at(self, uuids: list[str]) -> None:
         """Read these rows in the next turn."""

@@ -124,6 +124,11 @@ class TableCore(TableWords):
                 return True
         return False
 
+    def has_rules(self, channel: int) -> bool:
+        """Whether a channel or one above it has more than a capacity to say of who may start: throttle, sequential."""
+        limits = (self.tree().limits[node] for node in self.tree().paths[channel])
+        return any(found is not None and (found.throttle_ns or found.flags & Flag.SEQUENTIAL) for found in limits)
+
     def not_before_ns(self, channel: int) -> int:
         """The monotonic moment before which a throttled channel starts nothing."""
         return self.words[self.channel_base(channel) + Channel.NOT_BEFORE_NS]
@@ -165,6 +170,7 @@ class TableCore(TableWords):
         self.words[base + Slot.WISHES] = 0
         self.words[base + Slot.WAITING_SINCE_NS] = 0
         self.put_bit(self.layout.waiting, slot, False)
+        self.put_bit(self.layout.fresh, slot, False)
 
     def wishers(self, channels: int) -> int:
         """Bitmap of the databases that wait in one of the `channels` (a bitmap)."""

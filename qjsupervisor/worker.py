@@ -228,6 +228,8 @@ class Worker:
             self._serving.replace(backlog)
         self._after_load(self._reading.read_all(backlog))
         self._unread_since_s = math.inf
+        # Running jobs hold their permits in the table before the master hears of it, and opens the start barrier.
+        self._serving.settle()
         self._reporting.tell({"is": "read"})
 
     def _new_tree(self) -> Backlog:
