@@ -232,9 +232,8 @@ class Serving:
             self.backlog.forget(job.id)
 
     def replace(self, backlog: Backlog) -> None:
-        """Another tree, empty; it is read next. Jobs with an open request hold their permits in it already."""
+        """Another tree, which inherited from this one and was read."""
         self.lost(time.monotonic())
-        backlog.inherit(self.backlog)
         self.backlog = backlog
         self._seat.begin_again()
 

@@ -222,11 +222,14 @@ class Worker:
     def _read_all(self) -> None:
         """Make the channel tree afresh, and read everything; the loop waits."""
         backlog = self._new_tree()
+        if self._serving is not None:
+            backlog.inherit(self._serving.backlog)
+        loaded = self._reading.read_all(backlog)  # where that fails, the old tree goes on holding its permits
         if self._serving is None:
             self._serving = Serving(self._database, self._seat, backlog, self._dispatcher, self._log)
         else:
             self._serving.replace(backlog)
-        self._after_load(self._reading.read_all(backlog))
+        self._after_load(loaded)
         self._unread_since_s = math.inf
         # Running jobs hold their permits in the table before the master hears of it, and opens the start barrier.
         self._serving.settle()
