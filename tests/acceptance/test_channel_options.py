@@ -1,0 +1,135 @@
+"""Every option of a channel, as the jobs that reach Odoo show it."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+
+from qjsupervisor.demo.odoo_stats import Run
+from qjsupervisor.demo.postgres import ThrowawayPostgres
+from qjsupervisor.demo.standin import StandIn
+
+from ..conftest import DatabaseFactory, SupervisorFactory
+from ..helpers import Database, Supervisor, odoo_conf, wait_until
+
+
+def start(
+    postgres: ThrowawayPostgres, odoo: StandIn, supervisor: SupervisorFactory, *databases: Database, channels: str
+) -> Supervisor:
+    names = [database.name for database in databases]
+    running = supervisor(odoo_conf(postgres, odoo.port, db_name=",".join(names), channels=channels))
+    running.wait_ready(*names)
+    return running
+
+
+def runs(odoo: StandIn, channel: str) -> list[Run]:
+    return [run for run in odoo.stats()["runs"] if run["channel"] == channel]
+
+
+def done(database: Database, channel: str) -> int:
+    ((number,),) = database.execute("SELECT count(*) FROM queue_job WHERE channel = %s AND state = 'done'", (channel,))
+    return int(number)
+
+
+def test_order_and_sequence(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """By priority, then by age; a sequential channel stops on a failed job of its database, and goes on after it."""
+    one, other = database(), database()
+    last = one.insert_jobs(2, channel="root.seq", priority=20)
+    bad = one.insert_jobs(1, channel="root.seq", priority=10, kwargs={"fail": True})
+    first = one.insert_jobs(3, channel="root.seq", priority=10)
+    very_first = one.insert_jobs(1, channel="root.seq", priority=1)
+    one.execute("UPDATE queue_job SET date_created = now() WHERE uuid = %s", (bad[0],))
+    start(postgres, odoo, supervisor, one, other, channels="root:4,root.seq:1:sequential")
+    wait_until(lambda: one.state(bad[0]) == "failed", "the failing job's turn")
+    one.insert_jobs(3, channel="root.elsewhere")
+    wait_until(lambda: done(one, "root.elsewhere") == 3, "other channels go on")
+    assert [run["uuid"] for run in runs(odoo, "root.seq")] == [*very_first, *first, *bad]
+    assert {one.state(uuid) for uuid in last} == {"pending"}
+    one.execute("UPDATE queue_job SET state = 'done' WHERE uuid = %s", (bad[0],))
+    wait_until(lambda: done(one, "root.seq") == 7, "what comes after the failed one")
+    assert [run["uuid"] for run in runs(odoo, "root.seq")][-2:] == last
+    assert odoo.stats()["peak"]["root.seq"] == 1
+
+
+def test_an_earlier_job_that_is_not_due_is_waited_for(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    one = database()
+    start(postgres, odoo, supervisor, one, channels="root:4,root.seq:1:sequential")
+    early = one.insert_jobs(1, channel="root.seq", eta_s=1.5, priority=5)
+    free = one.insert_jobs(1, channel="root.free", eta_s=1.5, priority=5)
+    late = one.insert_jobs(2, channel="root.seq")
+    one.insert_jobs(2, channel="root.free")
+    inserted_s = time.monotonic()
+    one.wait_for_states(done=6)
+    assert [run["uuid"] for run in runs(odoo, "root.seq")] == [*early, *late]
+    assert [run["uuid"] for run in runs(odoo, "root.free")][2:] == free
+    begun = {run["uuid"]: run["started_s"] for run in odoo.stats()["runs"]}
+    assert all(begun[uuid] > inserted_s + 1 for uuid in (*early, *free)), "before its eta"
+
+
+def test_throttle(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """Over all databases, and for what is below the channel; nobody else is held up by it."""
+    one, other = database(), database()
+    for each in (one, other):
+        each.insert_jobs(1, channel="root.slow")
+        each.insert_jobs(1, channel="root.slow.sub")
+    one.insert_jobs(5, channel="root.free")
+    start(postgres, odoo, supervisor, one, other, channels="root:4,root.slow:3:throttle=1")
+    wait_until(lambda: done(one, "root.free") == 5, "what is not throttled")
+    for each, number in ((one, 7), (other, 2)):
+        each.wait_for_states(done=number)
+    begun = sorted(run["received_s"] for run in [*runs(odoo, "root.slow"), *runs(odoo, "root.slow.sub")])
+    assert len(begun) == 4
+    assert min(later - earlier for earlier, later in pairwise(begun)) > 0.9
+    free = [run["started_s"] for run in runs(odoo, "root.free")]
+    assert max(free) < begun[-1]
+
+
+def test_defaults_pause_and_unknown_names(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    one = database()
+    kwargs = {"sleep": 0.2}
+    for channel in ("root.many.a", "root.many.b"):
+        one.insert_jobs(3, channel=channel, kwargs=kwargs)
+    one.insert_jobs(1, channel="root.ordered.x", kwargs={"fail": True})
+    one.insert_jobs(2, channel="root.ordered.x")
+    one.insert_jobs(2, channel="root.ordered.y")
+    one.insert_jobs(2, channel="root.off")
+    one.insert_jobs(2, channel="root.off.below")
+    for name in (None, "", "root", "root.nobody.knows", "no_root"):
+        one.insert_jobs(2, channel=name)
+    channels = "root:8,many:4:capacity_default=1,ordered:4:sequential_default,off:2:paused"
+    running = start(postgres, odoo, supervisor, one, channels=channels)
+    # Six below `many`, two in `ordered.y`, ten elsewhere; `ordered.x` stopped, `off` never began.
+    one.wait_for_states(done=18, failed=1, pending=6)
+    peak = odoo.stats()["peak"]
+    assert (peak["root.many.a"], peak["root.many.b"], peak["root.many"]) == (1, 1, 2)
+    assert one.execute("SELECT DISTINCT channel FROM queue_job WHERE state = 'pending' ORDER BY 1") == [
+        ("root.off",),
+        ("root.off.below",),
+        ("root.ordered.x",),
+    ]
+    shown = {channel["name"]: channel for channel in running.status()["channels"]}
+    assert shown["root.off"]["paused"] is True
+    assert shown["root.off"]["pending"] == 4
+
+
+def test_capacities_of_a_path(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """A subchannel may have more than its parent: it is the parent that counts."""
+    one, other = database(), database()
+    for each in (one, other):
+        each.insert_jobs(6, channel="root.a.b", kwargs={"sleep": 0.1})
+        each.insert_jobs(6, channel="root.c", kwargs={"sleep": 0.1})
+    start(postgres, odoo, supervisor, one, other, channels="root:5,root.a:2,root.a.b:8,root.c:0")
+    for each in (one, other):
+        each.wait_for_states(done=12)
+    peak = odoo.stats()["peak"]
+    assert (peak["root"], peak["root.a"], peak["root.a.b"]) == (5, 2, 2)

@@ -1,0 +1,82 @@
+"""What a job costs PostgreSQL, as its own log counts it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from qjsupervisor.demo import schema
+from qjsupervisor.demo.postgres import ThrowawayPostgres
+from qjsupervisor.demo.standin import StandIn
+
+from ..conftest import StandInFactory, SupervisorFactory
+from ..helpers import Database, odoo_conf, wait_until
+
+TEMPLATE = "cost_template"
+_STATEMENT = re.compile(r"^qjsupervisor\|.*LOG: +(?:statement|execute)", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def talkative() -> Iterator[ThrowawayPostgres]:
+    """A cluster that logs every statement, with the name of who sent it."""
+    settings: dict[str, str | int] = {"log_statement": "all", "log_line_prefix": "%a|"}
+    with ThrowawayPostgres(settings=settings) as cluster:
+        cluster.create_database(TEMPLATE)
+        connection = cluster.connect(TEMPLATE)
+        schema.install(connection)
+        connection.close()
+        cluster.make_template(TEMPLATE)
+        yield cluster
+
+
+def statements(cluster: ThrowawayPostgres) -> int:
+    """How many the supervisor has sent."""
+    return len(_STATEMENT.findall(cluster.log.read_text(errors="replace")))
+
+
+def made(cluster: ThrowawayPostgres, count: int) -> list[Database]:
+    names = [f"cost_{count}_{number}" for number in range(count)]
+    for name in names:
+        cluster.create_database(name, TEMPLATE)
+    return [Database(cluster, name) for name in names]
+
+
+def finished(odoo: StandIn) -> int:
+    return sum(run["outcome"] == "done" for run in odoo.stats()["runs"])
+
+
+@pytest.mark.parametrize(("count", "most"), [(1, 3.2), (20, 3.6)])
+@pytest.mark.parametrize("pace", ["one by one", "each after the other"])
+def test_statements_for_a_job(
+    count: int,
+    most: float,
+    pace: str,
+    talkative: ThrowawayPostgres,
+    stand_in: StandInFactory,
+    supervisor: SupervisorFactory,
+) -> None:
+    odoo = stand_in(talkative)
+    databases = made(talkative, count)
+    try:
+        names = [database.name for database in databases]
+        own = {"qjsupervisor": {"databases_include": f"cost_{count}_*"}}
+        running = supervisor(odoo_conf(talkative, odoo.port, sections=own))
+        running.wait_ready(*names, timeout_s=40)
+        jobs = 60 if pace == "each after the other" else 200
+        before = statements(talkative)
+        for number in range(jobs):
+            database = databases[number % count]
+            (uuid,) = database.insert_jobs(1, kwargs={"sleep": 0.01})
+            if pace == "each after the other":
+                wait_until(lambda d=database, u=uuid: d.state(u) == "done", "the job is done")
+        wait_until(lambda: finished(odoo) == jobs, lambda: f"{finished(odoo)} of {jobs} done", 40)
+        running.stop()
+        per_job = (statements(talkative) - before) / jobs
+        # At least one claims it; a count that is lower counts nothing.
+        assert 0.02 < per_job <= most
+        assert sum(len(uuids) for uuids in odoo.stats()["executions"].values()) == jobs
+    finally:
+        for database in databases:
+            database.drop()
