@@ -202,6 +202,26 @@ def test_silence(
     assert set(odoo.stats()["executions"][one.name].values()) == {1}
 
 
+@pytest.mark.parametrize("end", ["DELETE FROM queue_job", "UPDATE queue_job SET state = 'cancelled'"])
+def test_a_probe_whose_job_is_taken_away(
+    end: str, postgres: ThrowawayPostgres, odoo: StandIn, one: Database, supervisor: SupervisorFactory
+) -> None:
+    """Its end tells nothing of the target, which must not be waited for ever."""
+    own: dict[str, dict[str, object]] = {"qjsupervisor": {"read_timeout": 1}}
+    running = start(postgres, odoo.port, supervisor, one, sections=own)
+    odoo.set_mode(one.name, Mode.NOT_FOUND)
+    one.insert_jobs(2)
+    running.wait_for("target_down")
+    odoo.set_mode(one.name, Mode.HANG)
+    before = running.mark()
+    probe = running.wait_for("job_dispatched", after=before)["job_uuid"]
+    one.execute(f"{end} WHERE uuid = %s", (probe,))
+    running.wait_for("job_finished", job_uuid=probe)
+    odoo.set_mode(one.name, Mode.OK)
+    wait_until(lambda: one.states().get("done") == 1, "the other job is run", 20)
+    assert most_attempts(one) >= 2
+
+
 @pytest.fixture
 def dead_port(request: pytest.FixtureRequest) -> Iterator[int]:
     """Where nobody listens, or nobody accepts."""
