@@ -74,6 +74,20 @@ def configure(config: Config) -> None:
     )
 
 
+def silent_logger(**bound: Any) -> FilteringBoundLogger:
+    """A logger that renders every line as `configure` said, and drops it."""
+    return cast("FilteringBoundLogger", structlog.wrap_logger(_Nowhere(), **bound))
+
+
+class _Nowhere:
+    """What takes the lines of a silent logger."""
+
+    def msg(self, line: bytes) -> None:
+        pass
+
+    debug = info = warning = warn = error = critical = exception = fatal = log = msg
+
+
 def reopen() -> None:
     """Open the log file again (SIGUSR1). Where that fails, the old one goes on."""
     if _sink is not None:

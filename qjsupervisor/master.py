@@ -34,6 +34,7 @@ from .operations import Operations
 from .orders import Orders
 from .pauses import Pauses
 from .pidfile import Pidfile
+from .rehearsal import rehearse
 from .scout import run_scout
 from .seams import RunMonitor, RunScout, RunWorker, Seams, Table
 from .semaphore import SemaphoreTable
@@ -131,6 +132,7 @@ class Master:
         self._fleet, self._rescan = self._operations.fleet, self._operations.rescan
         self._monitor = self._operations.monitor
         self._operations.start_monitor(parts.clock())
+        rehearse(config)
         gc.collect()
         gc.freeze()
 

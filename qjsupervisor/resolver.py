@@ -63,7 +63,9 @@ class Resolver:
 
     def _look_up(self) -> None:
         try:
-            found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            # Bytes: a plain name needs no IDNA, whose tables are half a megabyte in each worker.
+            host = self._host.encode("ascii" if self._host.isascii() else "idna")
+            found = socket.getaddrinfo(host, self._port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             self._error = f"{self._host}: {error.strerror if isinstance(error, OSError) else error}"
             self._failed_at_s = time.monotonic()
