@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from .channels import KNOWN_FAILED, ChannelTree, Failed, Heard
@@ -42,7 +43,7 @@ class Backlog(ChannelTree):
     """A channel tree that is filled from the database."""
 
     #: Jobs held here of which the last full read said that they are pending.
-    _doubted: Mapping[int, Pending] = {}
+    _doubted: Mapping[int, Pending] = MappingProxyType({})
 
     def unread(self) -> list[Node]:
         """Nodes of which more should be read."""

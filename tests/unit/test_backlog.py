@@ -309,3 +309,13 @@ def test_raw_names_are_those_that_were_seen() -> None:
         tree.put(job(1, channel))
     assert tree.raw_names(tree.nodes["root.a"]) == (["a", "root.a", "a.x"], False)
     assert tree.raw_names(tree.nodes["root"]) == (["root.x"], True)
+
+
+def test_names_in_order_are_those_of_sequential_channels() -> None:
+    tree = backlog("root:9, a:1:sequential, b:9:sequential_default, c:9")
+    for channel in ("a", "b.x", "c", None):
+        tree.put(job(1, channel))
+    assert tree.names_in_order() == ["a", "b.x", "root.a", "root.b.x"]
+    tree = backlog("root:1:sequential")
+    tree.put(job(1))
+    assert tree.names_in_order() == ["", "root"]

@@ -196,6 +196,28 @@ class TestRunning:
             assert started(tree) == [number]
             tree.forget(number)
 
+    def test_what_waits_behind_a_job_of_a_full_channel_comes_forward_when_the_parent_has_room(self) -> None:
+        tree = tree_of("root:9, m:2, m.a:1, m.b:1")
+        for job_id, channel in [(8, "m"), (9, "m")]:
+            tree.hold(job_id, channel)
+        tree.put(job(1, "m.a"))
+        tree.put(job(2, "m.b"))
+        assert started(tree) == []
+        tree.hold(7, "m.a")  # found running: its channel is full from now on
+        tree.forget(8)
+        tree.forget(9)
+        assert started(tree) == [2]
+
+    def test_a_start_is_in_the_table_already(self) -> None:
+        tree = tree_of("root:9")
+        tree.put(job(1))
+        tree.changed.clear()
+        assert started(tree) == [1]
+        assert tree.held == {0: 1}
+        assert not tree.changed
+        tree.forget(1)
+        assert tree.changed == {0}
+
     def test_a_parked_job_goes_when_the_better_one_is_withdrawn(self) -> None:
         tree = tree_of("root:9, m:1, m.a:1, m.b:1")
         tree.hold(9, "m")
