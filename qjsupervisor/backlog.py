@@ -173,9 +173,10 @@ class Backlog(ChannelTree):
         more = found.due_more or found.later_more
         for node in self.nodes.values():
             # What was read is the best of all channels together, so each window is whole up to the last one read.
-            here = len(due[node]) + len(later[node]) + len(node.aside)
-            node.beyond = max(0, node.beyond - here) if more else 0
-            last_due, last_later = (_last_due(found), _last_later(found)) if node.beyond else (None, None)
+            # Jobs that were set aside may have been counted, or not: they settle nothing about what is unread.
+            unread = node.beyond - len(due[node]) - len(later[node]) if more else 0
+            node.beyond = max(0, unread - len(node.aside))
+            last_due, last_later = (_last_due(found), _last_later(found)) if unread > 0 else (None, None)
             self._fill(node, due[node], later[node], last_due, last_later)
 
     def _load_held(self, snapshot: Snapshot, heard: dict[int, Heard]) -> list[int]:

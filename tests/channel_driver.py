@@ -36,6 +36,7 @@ class Driver:
         self.reading: list[str] | bool | None = False
         self.seen: Snapshot | dict[str, Found] | None = None
         self._missed_at_snapshot: dict[int, int] = {}
+        self.successions = 0
 
     def _new_tree(self) -> Backlog:
         return Backlog(
@@ -239,6 +240,28 @@ class Driver:
             if other.key < row.key and self.world.is_due(other) and other.job_id not in self.world.aside:
                 assert self.tree.node_for(other.channel) is not node, f"{row} overtakes {other}"
 
+    def succeed(self, job_id: int) -> None:
+        """As Serving._successors: a job is over, which is not heard of yet, and the next one takes over its permit."""
+        self.claim()
+        informed = not self.late and not self.missed
+        self.world.rows[job_id] = replace(self.world.rows[job_id], state="done")
+        self.exchange(100)  # what has room anyway has started
+        self.claim()
+        self.tree.prepare(self.world.now_us, 1)
+        channel = self.tree.line_is_for(job_id)
+        if channel is not None and self.table.may_keep(channel):
+            expected = self.world.best(but=self._is_hidden)
+            changed = set(self.tree.changed)
+            successor = self.tree.succeed(job_id)
+            if informed:
+                assert expected is not None
+                assert successor == expected.job_id, self.explain([successor], expected)
+            assert self.tree.changed == changed
+            self.world.start_throttles(self.tree._holding[successor].name)
+            self.tree.taken.append(successor)
+            self.successions += 1
+        self.hear(job_id)
+
     def start_settled(self, number: int) -> list[int]:
         """Hear and read all there is, then start: exactly what the rows say, one after the other."""
         self.claim()
@@ -297,7 +320,7 @@ class Driver:
         held = {key[2] for key in node.ready.items} | {key[2] for _eta, key in node.etas.items}
         assert held <= {row.job_id for row in mine}, node.name
         if node.ready.horizon is None and node.etas.horizon is None and not node.stale:
-            assert node.pending == number, node.name
+            assert node.pending == number, (node.name, node.pending, number, node.aside)
         for row in mine:
             if row.job_id not in held and not node.stale:
                 due = row.eta_us is None or row.eta_us <= tree.now_us

@@ -132,6 +132,12 @@ def _aside(driver: Driver, rng: random.Random, _heard: str) -> None:
         driver.set_aside(rng.choice(pending).job_id)
 
 
+def _succeed(driver: Driver, rng: random.Random, _heard: str) -> None:
+    held = sorted(driver.tree.holding() & {row.job_id for row in driver.world.of(*HOLDS)})
+    if held:
+        driver.succeed(rng.choice(held))
+
+
 def _look(driver: Driver, _rng: random.Random, _heard: str) -> None:
     driver.look()
 
@@ -178,6 +184,7 @@ ACTIONS: Mapping[str, tuple[Action, float]] = {
     "pause": (_pause, 0.7),
     "rebuild": (_rebuild, 0.3),
     "aside": (_aside, 0.7),
+    "succeed": (_succeed, 3),
     "settle": (_settle, 3),
 }
 
@@ -189,7 +196,7 @@ def random_driver(rng: random.Random) -> Driver:
     return driver
 
 
-def random_history(seed: int, steps: int) -> None:
+def random_history(seed: int, steps: int) -> Driver:
     """Drive one random tree through a random history. Raises AssertionError."""
     rng = random.Random(seed)
     driver = random_driver(rng)
@@ -198,3 +205,4 @@ def random_history(seed: int, steps: int) -> None:
         heard = rng.choices(["now", "late", "never"], [8, 3, 0.2])[0]
         step(driver, rng.choices(list(ACTIONS), weights)[0], rng, heard)
     driver.start_settled(3)
+    return driver

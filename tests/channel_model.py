@@ -200,6 +200,20 @@ class TableStandIn:
             or self.not_before_us.get(channel, now_us) > now_us
         )
 
+    def may_keep(self, channel: int) -> bool:
+        """As Seat.may_keep, where nobody else waits."""
+        for node in self._path(channel):
+            spec = self.specs[node]
+            total = sum(n for cell, n in self.held.items() if node in self._path(cell))
+            if (
+                spec.throttle_s
+                or spec.sequential
+                or spec.paused
+                or (spec.capacity is not None and total > spec.capacity)
+            ):
+                return False
+        return True
+
     def exchange(self, tree: Backlog) -> None:
         """As Seat.exchange, where nobody else wants anything."""
         for channel in tree.changed:

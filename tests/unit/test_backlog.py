@@ -249,6 +249,16 @@ class TestChangesDuringARead:
         assert started(tree) == [3]
         assert [node.name for node in tree.unread()] == ["root"]
 
+    def test_what_came_and_was_set_aside_hides_nothing_that_was_not_read(self) -> None:
+        """It is not in the counts, and must not be taken for one of those that are."""
+        tree = backlog(window=1)
+        tree.begin_read()
+        tree.put(job(9))  # after the rows were counted
+        tree.set_aside(job(9))
+        tree.load(snapshot(found(job(1), limit=1), pending=2))
+        assert started(tree) == [1]
+        assert [node.name for node in tree.unread()] == ["root"]
+
     def test_too_much_that_changes_makes_a_read_worthless(self) -> None:
         tree = backlog()
         tree.begin_read()

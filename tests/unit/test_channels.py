@@ -231,6 +231,50 @@ class TestRunning:
         assert started(tree) == [2]
 
 
+class TestSuccession:
+    """A job takes over the permit of one that is over, without a look at the table."""
+
+    @pytest.fixture
+    def tree(self) -> Backlog:
+        specs = parse_channels("root:2, a:2, b:1")
+        tree = Backlog(specs, shared={"root": 0, "root.a": 1, "root.b": 2}, keep_limits=False, window=1000)
+        tree.hold(1, "a")
+        tree.hold(2, "b")
+        tree.changed.clear()
+        return tree
+
+    def test_the_best_job_succeeds_one_of_its_own_channel(self, tree: Backlog) -> None:
+        tree.put(job(3, "a"))
+        tree.put(job(4, "b"))
+        tree.prepare(0, 9)
+        assert tree.line_is_for(1) == 1
+        assert tree.succeed(1) == 3
+        assert (tree.holding(), tree.held, tree.changed, tree.taken) == ({2, 3}, {1: 1, 2: 1}, set(), [])
+        assert tree.line_is_for(2) == 2
+
+    def test_nobody_does_while_a_better_one_waits_elsewhere(self, tree: Backlog) -> None:
+        tree.put(job(3, "b"))
+        tree.put(job(4, "a"))
+        tree.prepare(0, 9)
+        assert tree.line_is_for(1) is None
+
+    def test_nobody_does_without_a_budget_or_where_nothing_waits(self, tree: Backlog) -> None:
+        tree.prepare(0, 9)
+        assert tree.line_is_for(1) is None
+        tree.put(job(3, "a"))
+        tree.prepare(0, 0)
+        assert tree.line_is_for(1) is None
+        tree.prepare(0, 9)
+        assert tree.line_is_for(77) is None
+
+    def test_nobody_does_where_this_tree_keeps_the_limits(self) -> None:
+        tree = tree_of("root:1, a:1")
+        tree.hold(1, "a")
+        tree.put(job(2, "a"))
+        tree.prepare(0, 9)
+        assert tree.line_is_for(1) is None
+
+
 class TestFailed:
     def test_counts_by_shared_channel(self) -> None:
         tree = tree_of("root:9, a:1")
