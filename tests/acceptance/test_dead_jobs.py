@@ -72,7 +72,9 @@ def test_a_busy_odoo(
     """Jobs wait in its backlog for longer than the grace time; OCA's runner asks again and again."""
     odoo = stand_in(workers=2)
     one = database()
-    start(postgres, odoo, supervisor, one.name, channels="root:20")
+    # The table is read again and again meanwhile, and shows rows that are old enough to be dead.
+    own = {"qjsupervisor": {"reconcile_interval": 2}}
+    supervisor(odoo_conf(postgres, odoo.port, db_name=one.name, channels="root:20", sections=own)).wait_ready(one.name)
     uuids = one.insert_jobs(14, kwargs={"sleep": 3})
     wait_until(lambda: odoo.stats()["peak_waiting"] == 12, "requests that wait for a worker of Odoo's")
     one.wait_for_states(done=14, timeout_s=60)

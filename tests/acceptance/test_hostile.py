@@ -171,16 +171,17 @@ ODD_UUIDS = [
 ]
 
 
-@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize(("log_format", "fairness"), [("json", "priority"), ("console", "round-robin")])
 def test_rows(
     log_format: str,
+    fairness: str,
     postgres: ThrowawayPostgres,
     odoo: StandIn,
     pair: tuple[Database, Database],
     supervisor: SupervisorFactory,
 ) -> None:
     one, other = pair
-    running = start(postgres, odoo, supervisor, one, other, log_format=log_format)
+    running = start(postgres, odoo, supervisor, one, other, log_format=log_format, fairness=fairness)
     pids = running.pids()
     runnable = odd_rows(one, other)
     refused = [insert_row(one.connection, uuid=uuid) for uuid in ("", "y" * 257, "\n" * 5000)]

@@ -202,6 +202,31 @@ def test_silence(
     assert set(odoo.stats()["executions"][one.name].values()) == {1}
 
 
+def test_one_job_that_nobody_runs(
+    postgres: ThrowawayPostgres, odoo: StandIn, one: Database, supervisor: SupervisorFactory
+) -> None:
+    """It is tried now and then, and no other job waits for it: the target is well."""
+    one.execute(
+        """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN RETURN CASE WHEN NEW.priority <> 1 OR NEW.state <> ''started'' THEN NEW END; END';
+        CREATE TRIGGER refuse BEFORE UPDATE ON queue_job FOR EACH ROW EXECUTE FUNCTION refuse()
+        """
+    )
+    running = start(postgres, odoo.port, supervisor, one, channels="root:1")
+    one.insert_jobs(1)
+    one.wait_for_states(done=1)
+    (never,) = one.insert_jobs(1, priority=1)
+    running.wait_for("job_not_run", job_uuid=never)
+    began_s, number = time.monotonic(), 1
+    while time.monotonic() - began_s < 4:
+        one.insert_jobs(1)
+        number += 1
+        wait_until(lambda wanted=number: one.states().get("done") == wanted, "another job is run", 5)
+    assert 2 <= odoo.stats()["requests"][one.name][never] <= 4
+    assert running.log_events("target_down") == []
+
+
 @pytest.mark.parametrize("end", ["DELETE FROM queue_job", "UPDATE queue_job SET state = 'cancelled'"])
 def test_a_probe_whose_job_is_taken_away(
     end: str, postgres: ThrowawayPostgres, odoo: StandIn, one: Database, supervisor: SupervisorFactory
