@@ -32,6 +32,8 @@ STATEMENT_TIMEOUT_S = 15.0
 CONNECT_LIMIT_S = 10.0
 #: Full reads of big tables run aside and may take longer.
 READ_TIMEOUT_S = 300.0
+#: A sign of life takes no longer than this, unless the server is gone.
+SIGN_LIMIT_S = 5.0
 #: How often a heartbeat is given while a statement is waited for.
 _WAIT_SLICE_S = 1.0
 #: Notifications remembered; past that the table is read instead.
@@ -250,7 +252,11 @@ class Database:
     def call_itself(self) -> None:
         """Send ourselves a notification: it comes back if LISTEN, the server and the network work."""
         self.notified.heard_itself = False
-        self.rows("SELECT pg_notify(%(channel)s, '')", {"channel": CHANNEL})
+        usual_s, self.waiter.limit_s = self.waiter.limit_s, SIGN_LIMIT_S
+        try:
+            self.rows("SELECT pg_notify(%(channel)s, '')", {"channel": CHANNEL})
+        finally:
+            self.waiter.limit_s = usual_s
 
     def rows(self, statement: str, params: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Run one statement; its rows, [] for one that has none."""

@@ -36,8 +36,10 @@ from .settings import WorkerSettings
 from .states import EXIT_GONE, EXIT_STOPPED, Mode
 from .trees import build_tree
 
-#: How often an idle worker shows that it lives, and sees that its connection does.
+#: How often an idle worker shows that it lives.
 HEARTBEAT_S = 10.0
+#: How often it sees that its connection does; with SIGN_LIMIT_S, a dead one is noticed within 30 s.
+SIGN_S = 20.0
 #: How often the leader lock is tried while another runner has it.
 STANDBY_S = 2.0
 #: How often a database that cannot be served as it is is looked at again.
@@ -215,7 +217,7 @@ class Worker:
         self._read_all()
         database.limit_statements(STATEMENT_TIMEOUT_S)
         self._backoff.reset()
-        self._sign_due_s, self._sign_expected = time.monotonic() + HEARTBEAT_S, False
+        self._sign_due_s, self._sign_expected = time.monotonic() + SIGN_S, False
         self._enter(Phase.SERVING, "ready", "")
         return True
 
@@ -302,7 +304,7 @@ class Worker:
             )
         self._database.call_itself()
         self._sign_expected = True
-        self._sign_due_s = now_s + HEARTBEAT_S
+        self._sign_due_s = now_s + SIGN_S
 
     def _reconcile(self, now_s: float) -> None:
         """See whether the database may still be served, and read it afresh: notifications can have been missed."""
