@@ -106,7 +106,7 @@ class Seat:
         own = 1 << self.slot
         if not core.read_bitmap(core.layout.waiting, core.slots) & ~own:
             return True
-        if self._fairness is not Fairness.ROUND_ROBIN or core.read_bitmap(core.layout.fresh, core.slots) & ~own:
+        if self._fairness is not Fairness.ROUND_ROBIN or core.has_weights() or core.read_bitmap(core.layout.fresh, core.slots) & ~own:
             return False
         self._kept += 1
         return self._kept < SLICE_JOBS and time.monotonic_ns() < self._slice_ends_ns

@@ -25,7 +25,7 @@ from .mutex import Acquired, RobustMutex
 from .tablewords import TableWords, bits
 
 #: How long a worker waits for the lock before it looks at the holder.
-LOCK_SLICE_S = 0.05
+LOCK_SLICE_S = 0.02
 
 # os.eventfd_write lets other threads run, which may keep the interpreter, and with it the table's lock, for 5 ms.
 _eventfd_write = ctypes.PyDLL(None).eventfd_write
@@ -128,6 +128,10 @@ class TableCore(TableWords):
         """Whether a channel or one above it has more than a capacity to say of who may start: throttle, sequential."""
         limits = (self.tree().limits[node] for node in self.tree().paths[channel])
         return any(found is not None and (found.throttle_ns or found.flags & Flag.SEQUENTIAL) for found in limits)
+
+    def has_weights(self) -> bool:
+        """Whether databases differ in weight: then each single start is counted."""
+        return len([members for members in self.class_bitmaps() if members]) > 1
 
     def not_before_ns(self, channel: int) -> int:
         """The monotonic moment before which a throttled channel starts nothing."""

@@ -268,6 +268,7 @@ class Worker:
         if self._rebuild or self._is_reload_due(now_s):
             self._rebuild = self._database.notified.reload = False
             self._read_all()
+            self._log.info("channels_read", channels=len(serving.backlog.nodes))
         self._end_pauses(now_s)
         if now_s >= self._sign_due_s:
             self._give_sign(now_s)
