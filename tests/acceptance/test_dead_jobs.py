@@ -10,7 +10,7 @@ from qjsupervisor.demo.jobs import insert_row
 from qjsupervisor.demo.postgres import ThrowawayPostgres
 from qjsupervisor.demo.schema import Schema
 from qjsupervisor.demo.standin import StandIn
-from qjsupervisor.serving import DEAD_CHECK_S
+from qjsupervisor.serving import DEAD_AGAIN_S, DEAD_CHECK_S
 
 from ..conftest import DatabaseFactory, StandInFactory, SupervisorFactory
 from ..helpers import Database, Supervisor, odoo_conf, wait_until
@@ -31,8 +31,8 @@ def start(
 
 
 def looked_twice() -> None:
-    """Long enough for a dead job to be found: it would have been put back."""
-    threading.Event().wait(2 * DEAD_CHECK_S)
+    """Long enough for a dead job to be found: it is looked at when the database is read, and once more after that."""
+    threading.Event().wait(DEAD_CHECK_S + DEAD_AGAIN_S)
 
 
 def run_times(odoo: StandIn, database: Database, uuid: str) -> list[float]:
@@ -75,14 +75,14 @@ def test_a_busy_odoo(
     # The table is read again and again meanwhile, and shows rows that are old enough to be dead.
     own = {"qjsupervisor": {"reconcile_interval": 2}}
     supervisor(odoo_conf(postgres, odoo.port, db_name=one.name, channels="root:20", sections=own)).wait_ready(one.name)
-    uuids = one.insert_jobs(14, kwargs={"sleep": 3})
-    wait_until(lambda: odoo.stats()["peak_waiting"] == 12, "requests that wait for a worker of Odoo's")
-    one.wait_for_states(done=14, timeout_s=60)
+    uuids = one.insert_jobs(12, kwargs={"sleep": 3})
+    wait_until(lambda: odoo.stats()["peak_waiting"] == 10, "requests that wait for a worker of Odoo's")
+    one.wait_for_states(done=12, timeout_s=60)
     stats = odoo.stats()
     assert stats["requests"][one.name] == dict.fromkeys(uuids, 1)
     assert stats["executions"][one.name] == dict.fromkeys(uuids, 1)
     waited_s = max(run["started_s"] - run["received_s"] for run in stats["runs"])
-    assert waited_s > GRACE_S + 5, "it was not busy enough to show anything"
+    assert waited_s > GRACE_S + DEAD_AGAIN_S, "it was not busy enough to show anything"
 
 
 def test_left_behind_by_a_former_supervisor(

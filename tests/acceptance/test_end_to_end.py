@@ -73,20 +73,20 @@ def test_stop_in_the_midst_and_start_again(
     """What runs in Odoo runs on, and is counted again: never over, also while two supervisors' jobs overlap."""
     one, other = database(), database()
     for each in (one, other):
-        each.insert_jobs(12, kwargs={"sleep": 2})
+        each.insert_jobs(8, kwargs={"sleep": 1.5})
     first = start(postgres, odoo.port, supervisor, one, other)
     wait_until(lambda: odoo.stats()["running"].get("root") == 6, "six jobs run")
     began_s = time.monotonic()
     assert first.stop() == 0
     assert time.monotonic() - began_s < 8, "graceful_timeout"
     states = Counter(one.states()) + Counter(other.states())
-    assert states["pending"] == 18
+    assert states["pending"] == 10
     assert "enqueued" not in states
     second = start(postgres, odoo.port, supervisor, one, other)
     status = second.status()
     assert sum(entry["running"] for entry in status["databases"]) == status["channels"][0]["running"]
     for each in (one, other):
-        each.wait_for_states(done=12, timeout_s=30)
+        each.wait_for_states(done=8, timeout_s=30)
     stats = odoo.stats()
     assert stats["peak"]["root"] == 6
     assert {n for uuids in stats["executions"].values() for n in uuids.values()} == {1}
@@ -98,7 +98,7 @@ def test_running_jobs_of_a_former_supervisor_are_counted(
 ) -> None:
     """Killed without a warning, and the capacity is half of what it was: nothing starts before there is room."""
     one, other = database(), database()
-    one.insert_jobs(4, kwargs={"sleep": 4})
+    one.insert_jobs(4, kwargs={"sleep": 3})
     first = start(postgres, odoo.port, supervisor, one, other)
     wait_until(lambda: odoo.stats()["running"].get("root") == 4, "four jobs run")
     first.kill()

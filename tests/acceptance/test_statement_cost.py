@@ -47,12 +47,14 @@ def finished(odoo: StandIn) -> int:
     return sum(run["outcome"] == "done" for run in odoo.stats()["runs"])
 
 
-@pytest.mark.parametrize(("count", "most"), [(1, 3.2), (20, 3.6)])
-@pytest.mark.parametrize("pace", ["one by one", "each after the other"])
+@pytest.mark.parametrize(
+    ("count", "pace", "most"),
+    [(1, "one by one", 3.2), (1, "each after the other", 3.2), (20, "each after the other", 3.6)],
+)
 def test_statements_for_a_job(
     count: int,
-    most: float,
     pace: str,
+    most: float,
     talkative: ThrowawayPostgres,
     stand_in: StandInFactory,
     supervisor: SupervisorFactory,

@@ -201,8 +201,8 @@ def answers(monkeypatch: pytest.MonkeyPatch, found: Callable[[], list[tuple[str,
     """Replace the name server; what was asked for."""
     asked: list[str] = []
 
-    def getaddrinfo(host: str, port: int, **_kwargs: object) -> list[tuple[Any, ...]]:
-        asked.append(host)
+    def getaddrinfo(host: str | bytes, port: int, **_kwargs: object) -> list[tuple[Any, ...]]:
+        asked.append(host if isinstance(host, str) else host.decode())
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in found()]
 
     monkeypatch.setattr(resolver.socket, "getaddrinfo", getaddrinfo)
