@@ -235,17 +235,15 @@ def test_a_probe_whose_job_is_taken_away(
     ends = {"DELETE FROM queue_job": observed(), "UPDATE queue_job SET state = 'cancelled'": observed()}
     own: dict[str, dict[str, object]] = {"qjsupervisor": {"read_timeout": 1}}
     running = start(postgres, odoo.port, supervisor, *ends.values(), sections=own)
-    for one in ends.values():
+    for statement, one in ends.items():
         odoo.set_mode(one.name, Mode.NOT_FOUND)
         one.insert_jobs(2)
         running.wait_for("target_down", database=one.name)
         odoo.set_mode(one.name, Mode.HANG)
-    for statement, one in ends.items():
         (probe,) = wait_until(lambda one=one: enqueued(one), "a probe that is not answered")
         one.execute(f"{statement} WHERE uuid = %s", (probe,))
         running.wait_for("job_finished", job_uuid=probe)
         odoo.set_mode(one.name, Mode.OK)
-    for one in ends.values():
         wait_until(lambda one=one: one.states().get("done") == 1, "the other job is run", 20)
 
 
