@@ -6,6 +6,7 @@ A missing PostgreSQL is an error, never a reason to skip. QJS_PG_BINDIR chooses 
 from __future__ import annotations
 
 import secrets
+import signal
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +22,9 @@ from qjsupervisor.demo.postgres import ThrowawayPostgres
 from qjsupervisor.demo.schema import Schema
 from qjsupervisor.demo.standin import StandIn
 from tests.helpers import Database, FakeClock, Supervisor
+
+# A shell without job control starts what it puts in the background with SIGINT ignored, and that is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DatabaseFactory = Callable[..., Database]
 StandInFactory = Callable[..., StandIn]

@@ -129,7 +129,7 @@ class Queue:
         return sum(1 << channel for channel, keys in self.database.waiting.items() if keys)
 
     def best(self, candidates: int) -> int:
-        wanted = self.mask & candidates
+        wanted = self.mask & candidates  # -1: among all
         assert wanted
         return min(bits(wanted), key=self.key)
 
@@ -163,6 +163,13 @@ class Queue:
         self.changed.add(channel)
         if failed:
             self.set_failed(channel, self.failed.get(channel, 0) + 1)
+
+    def succeed(self, index: int) -> None:
+        """The best job takes over the permit of one that is over."""
+        channel, _key = self.database.running.pop(index)
+        self.held[channel] -= 1
+        self.take(channel)
+        self.taken.clear()
 
     def set_failed(self, channel: int, failed: int) -> None:
         self.failed[channel] = self.database.failed[channel] = failed
@@ -227,6 +234,13 @@ class Worker:
         self.seat = self.queue = self.deadline_ns = None
         self.buried = self.stopped = False
         self.world.mutex.holder_died()
+
+    def may_succeed(self, index: int) -> bool:
+        """Whether the best of all waiting jobs may take over the permit of a job that ends."""
+        if not self.responsive or self.seat is None or self.queue is None or not self.queue.mask:
+            return False
+        channel, _key = self.database.running[index]
+        return self.queue.best(-1) == channel and self.seat.may_keep(channel)
 
     def finish(self, index: int, *, failed: bool = False) -> None:
         """A job ends, whether or not anybody listens."""
@@ -306,7 +320,8 @@ class World:
     def _has_reason(self, worker: Worker) -> bool:
         assert worker.queue is not None
         assert worker.seat is not None
-        news = worker.queue.changed or worker.queue.new_heads or worker.queue.mask != worker.seat._published
+        heads = worker.queue.new_heads and worker.seat._order_matters(worker.queue)
+        news = worker.queue.changed or heads or worker.queue.mask != worker.seat._published
         due = worker.deadline_ns is not None and worker.deadline_ns <= self.now_ns
         return bool(worker.is_readable() or news or due)
 
@@ -376,10 +391,12 @@ class World:
             assert set(bits(self.core.read_bitmap(base, layout.slots))) == wishers, f"wishers of {node}"
             assert bool(active >> node & 1) == bool(wishers), f"active of {node}"
         waiting = self.core.read_bitmap(layout.waiting, layout.slots)
+        fresh = self.core.read_bitmap(layout.fresh, layout.slots)
         for slot in slots:
             base = self.core.slot_base(slot)
             waits = bool(self.core.words[base + Slot.WISHES]) and not self.core.words[base + Slot.GRANT]
             assert bool(waiting >> slot & 1) == waits, f"waiting of {slot}"
+            assert waits or not fresh >> slot & 1, f"fresh of {slot}"
 
     def check_held(self) -> None:
         """Never lost: in the quiet, HELD is what runs, and one more where a grant was not taken."""
