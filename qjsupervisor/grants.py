@@ -14,7 +14,8 @@ that has room is reached within W decisions of the one above it, and a database 
 
 With weights, databases of equal weight form a class; classes are served by stride scheduling (each grant adds
 1/(weight x members) to the class's pass, the smallest pass is next), and inside a class it is round robin. The
-channel's clock is the pass that was served last: a class that was away rejoins there, without saved-up turns.
+channel's clock is the pass that was served last: a class that was away rejoins there with its first grant, without
+saved-up turns.
 Source of stride scheduling: Waldspurger and Weihl, 1995, "Stride Scheduling".
 
 With Fairness.PRIORITY there are no turns: the smallest order key of all entered jobs is next. A database that was
@@ -210,11 +211,8 @@ class Round:
 
     def _class_in_turn(self, node: int, rivals: int) -> int:
         core, words = self._core, self._core.words
-        clock = words[core.clock_word(node)]
         passes = [
-            (max(clock, words[core.turn_word(node, k) + 1]), k)
-            for k, members in enumerate(self._classes or ())
-            if members & rivals
+            (words[core.turn_word(node, k) + 1], k) for k, members in enumerate(self._classes or ()) if members & rivals
         ]
         return min(passes, default=(0, 0))[1]
 
@@ -230,8 +228,8 @@ class Round:
 def give(core: TableCore, grant: Grant, now_ns: int) -> None:
     """Grant to another process: the permit is its own from the store to HELD on; then it is woken.
 
-    Should we die in between: a throttle that began for nobody costs time, one that did not begin would let two
-    jobs through; a HELD that no GRANT explains is taken back by its owner, as Header.REPAIRS moves.
+    Should we die in between: a throttle that began for nobody costs time, a GRANT before it would let two jobs
+    through; a HELD that no GRANT explains is taken back by its owner, as Header.REPAIRS moves.
     """
     base = core.slot_base(grant.slot)
     core.start_throttles(grant.channel, now_ns)

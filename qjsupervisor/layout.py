@@ -11,7 +11,7 @@ slots/channels. A bitmap's bit i is bit i % 64 of its word i // 64.
     closed        CW             bit c: channel c itself has no room now                              derived
     throttled     CW             bit c: closed by its throttle, opens by itself at `NOT_BEFORE`       derived
     waiting       SW             bit s: database s waits, and holds no grant it did not take yet      derived
-    fresh         SW             bit s: database s waits and was granted nothing since it began to       derived
+    fresh         SW             bit s: database s waits and was granted nothing since it began to  derived
     classes       8 x SW         bit s of row k: database s has the k-th weight             master, at assign
     channel       C x            `Channel` words, turn words, name, wishers bitmap (SW)
     slot          S x            `Slot` words, name, message, wish order (C x uint16)

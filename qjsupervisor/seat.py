@@ -103,10 +103,13 @@ class Seat:
             return False
         if core.is_over(channel) or core.has_rules(channel):
             return False
-        own = 1 << self.slot
-        if not core.read_bitmap(core.layout.waiting, core.slots) & ~own:
+        others = ~(1 << self.slot)
+        if self._fairness is Fairness.PRIORITY:
+            # Also who is about to come for a grant may have a better job.
+            return not core.wishers(-1) & others
+        if not core.read_bitmap(core.layout.waiting, core.slots) & others:
             return True
-        if self._fairness is not Fairness.ROUND_ROBIN or core.has_weights() or core.read_bitmap(core.layout.fresh, core.slots) & ~own:
+        if core.has_weights() or core.read_bitmap(core.layout.fresh, core.slots) & others:
             return False
         self._kept += 1
         return self._kept < SLICE_JOBS and time.monotonic_ns() < self._slice_ends_ns

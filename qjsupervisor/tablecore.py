@@ -247,4 +247,6 @@ class TableCore(TableWords):
         for channel in order:
             self.put_wish(slot, channel, True)
         base = self.slot_base(slot)
-        self.put_bit(self.layout.waiting, slot, bool(order) and not words[base + Slot.GRANT])
+        waits = bool(order) and not words[base + Slot.GRANT]
+        self.put_bit(self.layout.waiting, slot, waits)
+        self.put_bit(self.layout.fresh, slot, waits)  # nobody knows: then rather one turn too early

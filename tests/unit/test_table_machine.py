@@ -94,6 +94,13 @@ class TableMachine(RuleBasedStateMachine):
         if worker.database.running:
             worker.finish(which % len(worker.database.running), failed=failed == 0)
 
+    @rule(database=databases, which=st.integers(0, 9))
+    def next_job_takes_over(self, database: int, which: int) -> None:
+        worker = self.world.workers[database]
+        if worker.database.running and worker.may_succeed(which % len(worker.database.running)):
+            assert worker.queue is not None
+            worker.queue.succeed(which % len(worker.database.running))
+
     @rule(database=databases, number=st.integers(1, 3), dies_at=deaths)
     def jobs_end_and_it_turns(self, database: int, number: int, dies_at: int | None) -> None:
         for which in range(number):

@@ -1,0 +1,310 @@
+"""A storm over the shared table: real processes that are killed and stopped, also inside the critical section.
+
+    scripts/stress --seconds 600 --processes 12 --seed 1 --stops
+
+The storm's own process is the master: it reaps, buries, starts new lives, and watches as qjsupervisor's does. What it
+reports is measured by the jobs themselves (ledger.py) and by a process that looks on (observer.py). Exit status 0:
+never over, nothing leaked; 1: something was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from qjsupervisor.channelspec import ChannelSpec
+from qjsupervisor.holder import HolderWatch, is_stopped
+from qjsupervisor.layout import Header
+from qjsupervisor.semaphore import SemaphoreTable
+from qjsupervisor.states import Fairness
+from qjsupervisor.tablecore import TableCore
+
+from .hand import Hand
+from .ledger import STRUCK_NS, Ledger, overruns
+from .observer import Observer
+
+TREE = (
+    ChannelSpec(name="root", capacity=6),
+    ChannelSpec(name="root.slow", capacity=2),
+    ChannelSpec(name="root.seq", capacity=1, sequential=True),
+)
+#: From a death to the next life.
+RESTART_S = 0.1
+#: No sign of life for so long: killed. (30 s in qjsupervisor: too long for a storm.)
+HANG_S = 3.0
+WATCH_S = 1.0
+DRAIN_S = 30.0
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class Options:
+    """What kind of storm. `without`: parts of the table's ways that are taken away, to see what they are for."""
+
+    seconds: float = 60.0
+    processes: int = 12
+    seed: int = 1
+    stops: bool = True
+    strikes_per_s: float = 8.0
+    fairness: Fairness = Fairness.ROUND_ROBIN
+    without: Sequence[str] = ()
+
+
+@dataclass
+class Life:
+    """One database's place in the storm."""
+
+    slot: int
+    pid: int = 0
+    spawned_s: float = 0.0
+    due_s: float = 0.0
+    unburied: bool = False
+    continue_s: float | None = None
+
+
+@dataclass
+class Storm:
+    """Master and bad weather in one."""
+
+    options: Options
+    lives: list[Life] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        options = self.options
+        _take_away(options.without)
+        self.rng = random.Random(options.seed)
+        self.table = SemaphoreTable(TREE, slots=options.processes, fairness=options.fairness)
+        self.ledger = Ledger(options.processes, int(max(20, options.seconds) * 400))
+        self.lives = [Life(slot) for slot in range(options.processes)]
+        for life in self.lives:
+            self.table.assign(life.slot, f"db{life.slot}", 1)
+        self.table.open_gate()
+        self._watch_s = 0.0
+        self._master_pid = os.getpid()
+
+    # -- the master ------------------------------------------------------------------------------------------
+
+    def _fork(self, body: Callable[[], None]) -> int:
+        pid = os.fork()
+        if pid:
+            return pid
+        try:
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() == self._master_pid:
+                body()
+        finally:
+            os._exit(1)
+
+    def attend(self, now_s: float, *, watch: bool = True) -> None:
+        """One turn of the master: reap, bury, start; with `watch` also look for who hangs."""
+        self._reap(now_s)
+        for life in self.lives:
+            if life.unburied:
+                life.unburied = not self.table.try_after_death(life.slot)
+            elif not life.pid and now_s >= life.due_s:
+                seed = self.rng.getrandbits(32)
+                life.pid = self._fork(Hand(self.table, self.ledger, life.slot, seed).run)
+                life.spawned_s = now_s
+            if life.continue_s is not None and now_s >= life.continue_s:
+                self._signal(life, signal.SIGCONT)
+                life.continue_s = None
+        if watch and now_s >= self._watch_s:
+            self._watch_s = now_s + WATCH_S
+            self._look_for_hung(now_s)
+
+    def _reap(self, now_s: float) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            for life in self.lives:
+                if life.pid == pid:
+                    life.pid, life.unburied, life.continue_s = 0, True, None
+                    life.due_s = now_s + RESTART_S
+                    self._strike(life)
+                    if not os.WIFSIGNALED(status):
+                        self.counts["faults"] += 1
+
+    def _look_for_hung(self, now_s: float) -> None:
+        now_ns = time.monotonic_ns()
+        stuck = self.table.stuck_owner(now_ns)
+        for life in self.lives:
+            if life.pid and life.pid == stuck:
+                self.counts["ended by the watch"] += 1
+                self._signal(life, signal.SIGKILL)
+            elif life.pid and min(self.table.heartbeat_age_s(life.slot, now_ns), now_s - life.spawned_s) > HANG_S:
+                self.counts["hung"] += 1
+                self._signal(life, signal.SIGKILL)
+
+    # -- the weather -----------------------------------------------------------------------------------------
+
+    def _signal(self, life: Life, signum: int) -> None:
+        if life.pid:
+            os.kill(life.pid, signum)
+
+    def _strike(self, life: Life) -> None:
+        self.ledger.words[self.ledger.head(life.slot) + STRUCK_NS] = time.monotonic_ns()
+
+    def strike(self, now_s: float) -> None:
+        """One bolt."""
+        kind = self.rng.random()
+        inside = kind < 0.5
+        life = self._owner() if inside else self.rng.choice(self.lives)
+        if life is None or not life.pid:
+            return
+        signum = signal.SIGSTOP if self.options.stops and self.rng.random() < 0.6 else signal.SIGKILL
+        self._signal(life, signum)
+        still_inside = self.table.core.mutex.owner() == life.pid
+        self._strike(life)
+        name = "stopped" if signum == signal.SIGSTOP else "killed"
+        self.counts[name] += 1
+        if inside and still_inside and (signum == signal.SIGKILL or is_stopped(life.pid)):
+            self.counts[f"{name} inside the lock"] += 1
+        # One in three is left to the watch.
+        if signum == signal.SIGSTOP and self.rng.random() < 0.67:
+            life.continue_s = now_s + self.rng.uniform(0.01, 0.8)
+
+    def _owner(self) -> Life | None:
+        """Whoever holds the lock, caught in the act; None if nobody did for a while."""
+        owner, until_ns = self.table.core.mutex.owner, time.monotonic_ns() + 50_000_000
+        while not (pid := owner()) and time.monotonic_ns() < until_ns:
+            pass
+        return next((life for life in self.lives if pid and life.pid == pid), None)
+
+    # -- the whole -------------------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, Any]:
+        """Storm, then drain; what was found."""
+        gc.freeze()
+        end_observer, report = self._observe()
+        start_s = time.monotonic()
+        self._blow(start_s + self.options.seconds)
+        took_s = time.monotonic() - start_s
+        begun = self.ledger.begun()
+        os.eventfd_write(end_observer, 1)
+        idle = json.loads(_read_all(report))
+        drained_s = self._drain(watch="watch" not in self.options.without)
+        left = self._left()
+        self._end()
+        return self._report(begun / took_s, drained_s, left, idle)
+
+    def _observe(self) -> tuple[int, int]:
+        the_end = os.eventfd(0, os.EFD_NONBLOCK)
+        report, report_to = os.pipe()
+
+        def look_on() -> None:
+            Observer(self.table, self.ledger, [spec.capacity or -1 for spec in TREE]).run(the_end, report_to)
+
+        self._fork(look_on)
+        os.close(report_to)
+        return the_end, report
+
+    def _blow(self, until_s: float) -> None:
+        next_s = time.monotonic() + 0.5
+        while (now_s := time.monotonic()) < until_s:
+            self.attend(now_s)
+            if self.options.strikes_per_s and now_s >= next_s:
+                self.strike(now_s)
+                next_s = now_s + self.rng.expovariate(self.options.strikes_per_s)
+            signal.sigtimedwait([signal.SIGCHLD], 0.01)
+
+    def _drain(self, *, watch: bool) -> float | None:
+        """Begin nothing more, and wait until nothing is held; seconds that it took, None if it did not come to it."""
+        self.ledger.drain()
+        start_s = time.monotonic()
+        while (now_s := time.monotonic()) < start_s + DRAIN_S:
+            if watch:
+                self.attend(now_s)
+            signal.sigtimedwait([signal.SIGCHLD], 0.02)
+            if now_s > start_s + 0.5 and not any(view.running for view in self.table.channel_views()):
+                return now_s - start_s
+        return None
+
+    def _left(self) -> dict[str, int]:
+        """Permits that are held though no job runs."""
+        return {view.name: view.running for view in self.table.channel_views() if view.running}
+
+    def _end(self) -> None:
+        for life in self.lives:
+            self._signal(life, signal.SIGKILL)
+        for life in self.lives:
+            if life.pid:
+                os.waitpid(life.pid, 0)
+        for wakeup in self.table.core.wakeups:
+            os.close(wakeup)
+
+    def _report(
+        self, throughput: float, drained_s: float | None, left: dict[str, int], idle: dict[str, Any]
+    ) -> dict[str, Any]:
+        paths = self.table.core.tree().paths
+        over = list(overruns(self.ledger, paths, [spec.capacity or -1 for spec in TREE]))
+        latencies = self.ledger.latencies_ns()
+        share = {f"p{p}": round(latencies[len(latencies) * p // 100] / 1e6, 2) for p in (50, 99) if latencies}
+        return {
+            "over_capacity": len(over),
+            "leaked": left,
+            "drained_s": None if drained_s is None else round(drained_s, 1),
+            "jobs_per_s": round(throughput, 1),
+            "idle": idle,
+            "hand_over_ms": {**share, "max": round(latencies[-1] / 1e6, 2) if latencies else None},
+            "repairs": self.table.core.words[Header.REPAIRS],
+            **self.counts,
+        }
+
+
+def _take_away(parts: Sequence[str]) -> None:
+    """Switch off, for an experiment, in this process and its children."""
+    if "waiters" in parts:
+        HolderWatch.look = lambda _self: None  # type: ignore[method-assign]
+    if "repairs" in parts:
+        repair = TableCore._repair
+
+        def silent(self: TableCore, now_ns: int) -> None:
+            repair(self, now_ns)
+            self.words[Header.REPAIRS] -= 1
+
+        TableCore._repair = silent  # type: ignore[method-assign]
+
+
+def _read_all(fd: int) -> bytes:
+    with os.fdopen(fd, "rb") as stream:
+        return stream.read()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="stress", description="A storm over the shared semaphore table.")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--processes", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--stops", action=argparse.BooleanOptionalAction, default=True, help="stop some, kill others")
+    parser.add_argument("--strikes-per-s", type=float, default=8.0)
+    parser.add_argument("--fairness", type=Fairness, default=Fairness.ROUND_ROBIN, help="round-robin or priority")
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        choices=("waiters", "repairs", "watch"),
+        help="for experiments: waiters let a stopped holder be; a repair tells nobody; the drain has no watch",
+    )
+    found = Storm(Options(**vars(parser.parse_args(arguments)))).run()
+    sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    return 1 if found["over_capacity"] or found["leaked"] or found.get("faults") else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
