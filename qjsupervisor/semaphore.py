@@ -6,7 +6,8 @@ sides: `SemaphoreTable` is the master's (and, for reading, everybody's), `Seat` 
 A worker makes one call, `Seat.exchange`: it says what ended and what it wants, and takes what it may have; permits
 for others are granted in the same breath, by one store to the grantee's HELD word. A granted permit is the grantee's
 from that store on. At most one permit is outstanding per database, so a worker that was stopped keeps
-one at the most from the others, beside those of its running jobs.
+one at the most from the others, beside those of its running jobs. Between two exchanges a permit may pass from a job
+that is over to the next one of the same database and channel (`Seat.may_keep`); the table does not see it.
 
 Who repairs what, when a process dies
     a worker, outside the lock     its permits stay (its jobs run in Odoo); the master drops its wishes and an untaken
@@ -72,10 +73,12 @@ class SemaphoreTable(TableReader):
                 raise SemaphoreError(f"more than {MAX_CLASSES} different fairness weights were in use since the start")
             self._weights.append(weight)
             core.words[Header.CLASSES] = len(self._weights)
-        for k in range(len(self._weights)):
-            bitmap = core.layout.classes + k * bitmap_words(core.slots)
-            core.put_bit(bitmap, slot, self._weights[k] == weight)
+        self._put_class(slot, weight)
         core.put_text(base + core.layout.slot_name, base + Slot.NAME_LENGTH, database)
+
+    def _put_class(self, slot: int, weight: int | None) -> None:
+        for k, each in enumerate(self._weights):
+            self.core.put_bit(self.core.layout.classes + k * bitmap_words(self.core.slots), slot, each == weight)
 
     def try_vacate(self, slot: int) -> bool:
         """The database is not served any more and its worker reaped: its permits and its place are free."""
@@ -86,6 +89,7 @@ class SemaphoreTable(TableReader):
         for word in range(base, base + Slot.MESSAGE_LENGTH + 1):
             self.core.words[word] = 0
         self.core.words[base + Slot.EPOCH] = epoch
+        self._put_class(slot, None)
         return True
 
     @property

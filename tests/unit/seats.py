@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from qjsupervisor import semaphore, tablecore
+from qjsupervisor import seat, semaphore, tablecore
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.grants import Key
 from qjsupervisor.layout import CELL_WORDS, Cell, Channel, Flag, Header, Slot
@@ -283,6 +283,7 @@ class World:
         """Let the table's modules read our clock."""
         clock = SimpleNamespace(monotonic_ns=lambda: self.now_ns)
         patch.setattr(tablecore, "time", clock)
+        patch.setattr(seat, "time", clock)
         patch.setattr(semaphore, "time", clock)
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.layout import Cell, Header, Slot
+from qjsupervisor.seat import SLICE_JOBS, SLICE_NS
 from qjsupervisor.states import Fairness
 
 from .seats import Died, World
@@ -277,6 +278,102 @@ def test_no_room_for_another_channel(make: Make) -> None:
     found = [seat.add_channel(ChannelSpec(name=f"root.c{i}", capacity=1), ROOT) for i in range(room + 1)]
     assert found == [*range(3, 3 + room), None]
     world.check_quiet()
+
+
+# -- permits that pass to the next job ------------------------------------------------------------------------------
+
+
+def busy(make: Make, *, others: int = 0, specs: list[ChannelSpec] | None = None, **more: Fairness) -> World:
+    """Database 0 has one permit of the only one there is, and more to do; `others` wait, and were served before."""
+    world = make(specs or [ChannelSpec(name="root", capacity=1)], **more)
+    world.start_all()
+    for slot in range(others, -1, -1):
+        arrive(world, slot, ROOT, 20)
+        world.quiet()
+        if slot:
+            world.workers[slot].finish(0)
+            world.quiet()
+    while not world.workers[0].database.running:
+        next(w for w in world.workers if w.database.running).finish(0)
+        world.quiet()
+    for slot in range(1, others + 1):
+        assert world.table.slot_view(slot).waiting_since_ns
+    return world
+
+
+def keeps(world: World) -> bool:
+    return world.workers[0].may_succeed(0)
+
+
+def test_a_permit_passes_to_the_next_job_where_nobody_else_waits(make: Make) -> None:
+    world = busy(make)
+    for _ in range(12):
+        assert keeps(world)
+        queue = world.workers[0].queue
+        assert queue is not None
+        queue.succeed(0)
+    world.check_quiet()
+    assert runs(world) == [1, 0, 0]
+
+
+def test_a_slice_is_so_many_jobs_where_others_wait(make: Make) -> None:
+    world = busy(make, others=1)
+    assert [keeps(world) for _ in range(SLICE_JOBS + 3)] == [True] * (SLICE_JOBS - 1) + [False] * 4
+
+
+def test_a_slice_is_so_long_where_others_wait(make: Make) -> None:
+    world = busy(make, others=1)
+    assert keeps(world)
+    world.now_ns += SLICE_NS
+    assert not keeps(world)
+
+
+def test_one_that_was_granted_nothing_yet_ends_a_slice(make: Make) -> None:
+    world = busy(make, others=1)
+    arrive(world, 2, ROOT)
+    world.quiet()
+    assert not keeps(world)
+
+
+def test_after_a_repair_nobody_keeps_a_permit_before_it_wrote_what_it_holds(make: Make) -> None:
+    world = busy(make)
+    world.core.words[Header.DIRTY] = 1
+    world.workers[1].queue = None
+    world.workers[1].start()
+    assert not keeps(world)
+    world.check_quiet()
+    assert keeps(world)
+
+
+def test_by_priority_a_permit_is_kept_only_where_nobody_else_waits(make: Make) -> None:
+    assert keeps(busy(make, fairness=Fairness.PRIORITY))
+    assert not keeps(busy(make, others=1, fairness=Fairness.PRIORITY))
+
+
+NOT_KEPT = {
+    "paused": [ChannelSpec(name="root", capacity=1, paused=True)],
+    "nothing runs": [ChannelSpec(name="root", capacity=0)],
+    "throttled": [ChannelSpec(name="root", capacity=1, throttle_s=1)],
+    "sequential": [ChannelSpec(name="root", capacity=1, sequential=True)],
+}
+
+
+@pytest.mark.parametrize("specs", NOT_KEPT.values(), ids=NOT_KEPT.keys())
+def test_a_channel_with_more_than_a_capacity_to_say_keeps_nothing(make: Make, specs: list[ChannelSpec]) -> None:
+    world = busy(make)
+    assert keeps(world)
+    assert world.table.try_configure(specs)
+    # Without a turn in between, in which it would hear of it.
+    seat = world.workers[0].seat
+    assert seat is not None
+    seat._woken = False
+    assert not keeps(world)
+
+
+def test_with_weights_each_single_start_is_counted(make: Make) -> None:
+    world = busy(make, others=1)
+    world.table.assign(2, "db2", 5)
+    assert not keeps(world)
 
 
 # -- throttles ---------------------------------------------------------------------------------------------------

@@ -93,6 +93,7 @@ def test_slots_are_named_and_vacated(make: Make) -> None:
     assert table.try_vacate(1)
     view = table.slot_view(1)
     assert (view.database, view.weight, view.epoch) == ("", 0, 1)
+    assert table.core.class_bitmaps() == [0]
     table.assign(1, "other", 7)
     assert (table.slot_view(1).database, table.slot_view(1).epoch) == ("other", 2)
 
