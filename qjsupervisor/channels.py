@@ -2,7 +2,7 @@
 
 Order and limits are those of contract section 6. Nodes (nodes.py) are the channels of this database's tree; some are
 shared over all databases (they have an index in the shared table, which keeps their limits), the limits of the others
-are kept here. `ChannelTree` is what a seat in the shared table asks while it holds the lock (seat.Source).
+are kept here. `ChannelTree` is what a seat in the shared table asks while it holds the lock (grants.Source).
 
 Only a bounded window of the pending jobs is here, by order key and, for those that are not due, by eta. How the windows
 are filled is backlog.py's business.
@@ -195,7 +195,7 @@ class ChannelTree(ChannelNames):
             self.changed.add(node.shared)
         self._give_room(node)
 
-    # -- who is next (seat.Source) -------------------------------------------------------------------------
+    # -- who is next (grants.Source) -----------------------------------------------------------------------
 
     def _renew(self, node: Node) -> None:
         """After a change of a node's windows."""

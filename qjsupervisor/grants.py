@@ -28,6 +28,7 @@ over all databases, but for Fairness.PRIORITY, which compares the keys of those 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from .layout import Cell, Header, Slot
@@ -64,6 +65,25 @@ class Wishes(Protocol):
 
     def key(self, channel: int, /) -> Key:
         """The order key of its best job in a channel."""
+
+
+class Source(Wishes, Protocol):
+    """The worker's queue, asked while the table's lock is held: short answers, no waiting, no I/O."""
+
+    #: Jobs that hold a permit, by the shared channel they hold it in (absolute numbers).
+    held: dict[int, int]
+    #: Failed jobs by shared channel.
+    failed: dict[int, int]
+    #: Channels in which one of these numbers changed since the last exchange, which empties it.
+    changed: set[int]
+    #: Channels whose best job is another one since the last exchange, which empties it.
+    new_heads: set[int]
+
+    def take(self, channel: int) -> None:
+        """A permit is there: start the best job of a channel (counts in `held`, but not as `changed`)."""
+
+    def order(self) -> Sequence[int]:
+        """The channels with a wish, best job first."""
 
 
 class NoWishes:

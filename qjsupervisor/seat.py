@@ -1,7 +1,7 @@
 """A worker's place in the shared table: what it holds, what it wants, what it may start.
 
 One object in one worker; its only waiting is for the table's lock (TableCore.enter_waiting). It knows nothing of
-jobs: `Source` is what the worker's queue looks like from here.
+jobs: `grants.Source` is what the worker's queue looks like from here.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import time
 from array import array
-from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from .channelspec import ChannelSpec
 from .errors import SemaphoreError
-from .grants import Key, Round, Wishes, give
+from .grants import Key, Round, Source, give
 from .layout import WORD, Cell, Header, Slot
 from .states import Fairness, TargetState
 from .tablechannels import add_channel, check_room, read_spec, write_channel
@@ -29,25 +28,6 @@ if TYPE_CHECKING:
 #: How many jobs, and for how long, a database may run one after the other on a permit while others wait their turn.
 SLICE_JOBS = 8
 SLICE_NS = 40_000_000
-
-
-class Source(Wishes, Protocol):
-    """The worker's queue, asked while the table's lock is held: short answers, no waiting, no I/O."""
-
-    #: Jobs that hold a permit, by the shared channel they hold it in (absolute numbers).
-    held: dict[int, int]
-    #: Failed jobs by shared channel.
-    failed: dict[int, int]
-    #: Channels in which one of these numbers changed since the last exchange, which empties it.
-    changed: set[int]
-    #: Channels whose best job is another one since the last exchange, which empties it.
-    new_heads: set[int]
-
-    def take(self, channel: int) -> None:
-        """A permit is there: start the best job of a channel (counts in `held`, but not as `changed`)."""
-
-    def order(self) -> Sequence[int]:
-        """The channels with a wish, best job first."""
 
 
 class Seat:

@@ -29,7 +29,7 @@ BEAT_S = 0.5
 
 
 class Work:
-    """A queue of random jobs (seat.Source)."""
+    """A queue of random jobs (grants.Source)."""
 
     def __init__(self, channels: int, rng: random.Random) -> None:
         self.held: dict[int, int] = {}

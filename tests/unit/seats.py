@@ -107,7 +107,7 @@ class Database:
 
 
 class Queue:
-    """A worker's queue (seat.Source). `on_take` is told each start, before it counts."""
+    """A worker's queue (grants.Source). `on_take` is told each start, before it counts."""
 
     def __init__(self, database: Database, on_take: Callable[[int], None] = lambda _channel: None) -> None:
         self.database = database
