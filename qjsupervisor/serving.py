@@ -20,7 +20,7 @@ from .backlog import Backlog
 from .database import Database, Job
 from .dispatch import Dispatcher, Ended
 from .nodes import Pending
-from .queries import MAX_UUID_CHARACTERS
+from .queries import MAX_UUID_BYTES
 from .request import End
 from .seat import Seat
 from .states import JobState, TargetState
@@ -273,12 +273,13 @@ class Serving:
 
     def _refuses(self, job: Job) -> bool:
         """Whether a job can never be asked for; said once."""
-        if 0 < len(job.uuid) <= MAX_UUID_CHARACTERS:
+        size = len(job.uuid.encode("utf-8", "surrogateescape"))
+        if 0 < size <= MAX_UUID_BYTES:
             return False
         self.backlog.forget(job.id)
         if job.id not in self._refused and len(self._refused) < MAX_REFUSED:
             self._refused.add(job.id)
-            why = f"its uuid has {len(job.uuid)} characters, not 1 to {MAX_UUID_CHARACTERS}"
+            why = f"its uuid has {size} bytes, not 1 to {MAX_UUID_BYTES}"
             self._log.warning("job_refused", job_uuid=job.uuid[:64], job_id=job.id, reason=why)
         return True
 

@@ -203,7 +203,7 @@ def test_rows(
     assert_clean(running.run("jobs", one.name).stdout.splitlines())
     if log_format == "json":
         reasons = [entry["reason"] for entry in running.log_events("job_refused")]
-        assert sorted(reasons) == sorted(f"its uuid has {n} characters, not 1 to 256" for n in (0, 257, 5000))
+        assert sorted(reasons) == sorted(f"its uuid has {n} bytes, not 1 to 256" for n in (0, 257, 5000))
 
 
 def test_bytes_that_are_no_text(
