@@ -32,6 +32,8 @@ STATEMENT_TIMEOUT_S = 15.0
 CONNECT_LIMIT_S = 10.0
 #: Full reads of big tables run aside and may take longer.
 READ_TIMEOUT_S = 300.0
+#: A table that somebody has locked (an upgrade) is not waited for any longer: permits were taken for what is asked.
+LOCK_TIMEOUT_S = 2.0
 #: A sign of life takes no longer than this, unless the server is gone.
 SIGN_LIMIT_S = 5.0
 #: How often a heartbeat is given while a statement is waited for.
@@ -138,7 +140,7 @@ class Waiter:
             while not poller.poll(_WAIT_SLICE_S * 1000):
                 self._stamp()
                 if time.monotonic() > deadline_s:
-                    connection.close()
+                    # psycopg2 closes the connection on this, and holds its lock: close() here would wait for ever.
                     raise psycopg2.OperationalError("the server does not answer")
             state = connection.poll()
 
@@ -179,7 +181,7 @@ class Database:
 
     def limit_statements(self, limit_s: float) -> None:
         """How long a statement may take from now on, here and on the server."""
-        self.rows(f"SET statement_timeout = '{limit_s:.0f}s'")
+        self.rows(f"SET statement_timeout = '{limit_s:.0f}s'; SET lock_timeout = '{LOCK_TIMEOUT_S:.0f}s'")
         self.waiter.limit_s = limit_s
 
     def check(self) -> None:

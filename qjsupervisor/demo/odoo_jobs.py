@@ -261,6 +261,11 @@ class JobRunner:
             raise _JobRetriedError(behaviour.retry_s)
 
     def _ended(self, session: Session, run: Run, outcome: str, statement: str, params: dict[str, Any]) -> int:
+        # Counted before it is committed: a runner may give the free place away as soon as it is.
         self._statistics.ended(run, outcome)
-        session.execute(statement, params)
+        try:
+            session.execute(statement, params)
+        except psycopg2.Error:
+            self._statistics.revised(run, "broken")
+            raise
         return 500 if outcome == "failed" else 200

@@ -147,6 +147,15 @@ class Statistics:
                 self._running[name] -= 1
                 held[name] -= 1
 
+    def revised(self, run: Run, outcome: str) -> None:
+        """It did not end as was said."""
+        with self._lock:
+            counted = self._outcomes[run["database"]]
+            if run["outcome"] is not None:
+                counted[run["outcome"]] -= 1
+            counted[outcome] += 1
+            run["outcome"] = outcome
+
     def read(self) -> Stats:
         with self._lock:
             return {

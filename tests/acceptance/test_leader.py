@@ -177,10 +177,10 @@ class Machine:
 class RemoteSupervisor(Supervisor):
     """A supervisor on a machine of its own."""
 
-    prefix: list[str] = []
+    prefix: tuple[str, ...] = ()
 
     def command(self, *arguments: str) -> list[str]:
-        return self.prefix + super().command(*arguments)
+        return [*self.prefix, *super().command(*arguments)]
 
 
 @contextmanager
@@ -246,7 +246,7 @@ def test_two_machines_and_a_pulled_plug(networked: ThrowawayPostgres, stand_in: 
             sections = {"options": {"db_host": machine.host}, "queue_job": {"host": machine.host}}
             text = odoo_conf(networked, machine.odoo_port, db_name="db1", sections=sections)
             new = RemoteSupervisor(text, tmp_path)
-            new.prefix = machine.prefix
+            new.prefix = tuple(machine.prefix)
             stack.callback(new.close)
             supervisors.append(new.start())
             wait_for_state(new, "db1", "standby" if len(supervisors) > 1 else "ready")

@@ -1,0 +1,368 @@
+"""PostgreSQL in trouble: stopped, killed, restarted, full, read-only, silent, behind a pooler.
+
+Each time the jobs run when it is back, once each, and `status` and the log say what was wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from qjsupervisor.demo import schema
+from qjsupervisor.demo.postgres import ThrowawayPostgres
+from qjsupervisor.demo.standin import StandIn, Stats
+from qjsupervisor.states import EX_OK
+
+from ..conftest import DatabaseFactory, StandInFactory, SupervisorFactory
+from ..helpers import Database, Supervisor, odoo_conf, wait_until
+from .link import Link
+from .pooler import pooler
+
+Install = Callable[[str], Database]
+
+
+@pytest.fixture(scope="module")
+def unsteady() -> Iterator[ThrowawayPostgres]:
+    """A cluster for the tests that stop it; each leaves it running."""
+    with ThrowawayPostgres(settings={"max_connections": 40}) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def install(unsteady: ThrowawayPostgres) -> Iterator[Install]:
+    """Makes databases in it."""
+    made: list[str] = []
+
+    def make(name: str) -> Database:
+        return make_database(unsteady, name, made)
+
+    yield make
+    for name in made:
+        unsteady.drop_database(name)
+
+
+def make_database(cluster: ThrowawayPostgres, name: str, made: list[str]) -> Database:
+    cluster.create_database(name)
+    made.append(name)
+    with closing(cluster.connect(name)) as connection:
+        schema.install(connection)
+    return Database(cluster, name)
+
+
+def reason(supervisor: Supervisor, name: str) -> str:
+    """Why a database is not served; '' if it is, or nobody can say."""
+    done = supervisor.run("status", "--json")
+    if done.returncode:
+        return ""
+    entry = supervisor.database_status(name)
+    return "" if entry is None or entry["state"] == "ready" else str(entry["last_error"])
+
+
+def completed(stats: Stats, database: str) -> Counter[str]:
+    """How often each job came to its end; runs that PostgreSQL broke off did not."""
+    return Counter(
+        run["uuid"] for run in stats["runs"] if run["database"] == database and run["outcome"] in ("done", "failed")
+    )
+
+
+@pytest.mark.timeout(120)
+def test_kill_under_180_running_jobs(stand_in: StandInFactory, supervisor: SupervisorFactory) -> None:
+    with ThrowawayPostgres(settings={"max_connections": 400}) as cluster, ExitStack() as stack:
+        databases = [make_database(cluster, f"db{number}", []) for number in range(3)]
+        odoo = stand_in(cluster, workers=200)
+        running = supervisor(odoo_conf(cluster, odoo.port, channels="root:180"))
+        running.wait_ready("db0", "db1", "db2")
+        pids = running.pids()
+        uuids = {one.name: one.insert_jobs(70, kwargs={"sleep": 2}) for one in databases}
+        wait_until(lambda: odoo.stats()["running"].get("root") == 180, "180 jobs run", 30)
+        cluster.kill()
+        wait_until(lambda: "db0" in running.pids() and reason(running, "db0"), "status says why")
+        cluster.start()
+        for one in databases:
+            one.reconnect()
+            stack.callback(one.connection.close)
+        for one in databases:
+            one.wait_for_states(done=70, timeout_s=60)
+        stats = odoo.stats()
+        for name, own in uuids.items():
+            assert completed(stats, name) == dict.fromkeys(own, 1)
+        assert stats["peak"]["root"] <= 180
+        assert running.pids() == pids, "no worker had to be replaced"
+        for name in uuids:
+            assert running.log_events("database_lost", database=name)
+
+
+@pytest.mark.timeout(120)
+def test_outages(
+    unsteady: ThrowawayPostgres, install: Install, stand_in: StandInFactory, supervisor: SupervisorFactory
+) -> None:
+    """Down at the start, restarted in every way, then a standby that is promoted."""
+    one = install("outage")
+    odoo = stand_in(unsteady)
+    unsteady.stop()
+    running = supervisor(odoo_conf(unsteady, odoo.port))
+    line = running.wait_for("scan_failed")
+    assert "refused" in line["reason"]
+    assert wait_until(lambda: running.status()["problems"], "status says that nothing can be listed")
+    unsteady.start()
+    running.wait_ready(one.name, timeout_s=20)
+    uuids: list[str] = []
+    for mode in ("fast", "immediate"):
+        one.reconnect()
+        uuids += one.insert_jobs(20, kwargs={"sleep": 0.2})
+        wait_until(lambda: one.states().get("started", 0) == 4, "jobs run")
+        unsteady.restart(mode)
+    (unsteady.data / "standby.signal").touch()
+    unsteady.restart()
+    wait_until(lambda: "recovery" in reason(running, one.name), lambda: f"read-only: {running.status()}", 20)
+    with closing(unsteady.connect(one.name, superuser=True)) as session, session.cursor() as cursor:
+        cursor.execute("SELECT pg_promote()")
+    one.reconnect()
+    one.wait_for_states(done=40, timeout_s=45)
+    assert completed(odoo.stats(), one.name) == dict.fromkeys(uuids, 1)
+    assert running.process.poll() is None
+    assert running.stop() == EX_OK
+
+
+def test_no_connection_left(
+    unsteady: ThrowawayPostgres, install: Install, stand_in: StandInFactory, supervisor: SupervisorFactory
+) -> None:
+    one = install("crowded")
+    odoo = stand_in(unsteady)
+    running = supervisor(odoo_conf(unsteady, odoo.port, db_name=one.name))
+    running.wait_ready(one.name)
+    one.insert_jobs(1)
+    one.wait_for_states(done=1)
+    with ExitStack() as stack:
+
+        def fill() -> None:
+            with suppress(psycopg2.OperationalError):
+                while True:
+                    stack.enter_context(closing(unsteady.connect("postgres")))
+
+        fill()
+        assert end_sessions(one) == 1
+        # Its place is taken before it comes back.
+        wait_until(lambda: fill() or "connection" in reason(running, one.name), "status says why", 20)
+        one.insert_jobs(3)
+        assert running.log_events("database_lost", database=one.name)
+    one.wait_for_states(done=4, timeout_s=20)
+    assert completed(odoo.stats(), one.name).total() == 4
+
+
+def end_sessions(one: Database) -> int:
+    """Terminate the supervisor's sessions in a database; how many there were."""
+    found = one.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND application_name = 'qjsupervisor'"
+    )
+    return len(found)
+
+
+def backend(one: Database) -> int:
+    """The server's process that the worker talks to."""
+    ((pid,),) = one.execute(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'qjsupervisor'"
+    )
+    return int(pid)
+
+
+def test_one_session_is_ended(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, supervisor: SupervisorFactory
+) -> None:
+    """Again and again, while jobs run."""
+    one, other = database(), database()
+    running = supervisor(odoo_conf(postgres, odoo.port, db_name=f"{one.name},{other.name}"))
+    running.wait_ready(one.name, other.name)
+    pids = running.pids()
+    uuids = one.insert_jobs(60, kwargs={"sleep": 0.1})
+    for done in (5, 15, 25):
+        wait_until(lambda done=done: one.states().get("done", 0) >= done, f"{done} jobs are done", 20)
+        end_sessions(one)
+    one.wait_for_states(done=60, timeout_s=40)
+    assert odoo.stats()["executions"][one.name] == dict.fromkeys(uuids, 1)
+    assert running.pids() == pids
+    assert not running.log_events("database_lost", database=other.name)
+
+
+# -- silence -----------------------------------------------------------------------------------------------------
+
+
+def uri(cluster: ThrowawayPostgres, port: int, name: str) -> str:
+    return f"postgresql://{cluster.user}:{cluster.password}@{cluster.host}:{port}/{name}"
+
+
+@pytest.mark.timeout(120)
+def test_silent_connections(
+    postgres: ThrowawayPostgres,
+    unsteady: ThrowawayPostgres,
+    database: DatabaseFactory,
+    install: Install,
+    odoo: StandIn,
+    supervisor: SupervisorFactory,
+) -> None:
+    """Nobody says that anything is wrong: one server process stands still, a whole server does, the packets of a
+    connection are dropped while the server believes that its session lives, and so holds the leader lock."""
+    stopped, dropped, well = database("stopped"), database("dropped"), database("well")
+    install("frozen")
+    with Link((postgres.host, postgres.port)) as link:
+        names = ["stopped", "well", uri(postgres, link.port, "dropped"), uri(unsteady, unsteady.port, "frozen")]
+        running = supervisor(odoo_conf(postgres, odoo.port, db_name=",".join(names)))
+        running.wait_ready("stopped", "dropped", "well", "frozen")
+        pids = running.pids()
+        ghost = backend(dropped)
+        still = backend(stopped)
+        os.kill(still, signal.SIGSTOP)
+        link.silence(for_good=True)
+        unsteady.freeze()
+        began_s = time.monotonic()
+        try:
+            dropped.insert_jobs(3)
+            noticed: dict[str, float] = {}
+            waits = []
+            while len(noticed) < 3 and time.monotonic() < began_s + 40:
+                waits.append(time_a_job(well))
+                for entry in running.log_events("database_lost"):
+                    noticed.setdefault(entry["database"], time.monotonic() - began_s)
+            assert set(noticed) == {"stopped", "dropped", "frozen"}
+            assert max(noticed.values()) < 31, noticed
+            assert max(waits) < 2, "nobody else notices"
+            dropped.wait_for_states(done=3, timeout_s=15)
+            assert backend(dropped) != ghost
+        finally:
+            os.kill(still, signal.SIGCONT)
+            unsteady.thaw()
+        for one in (stopped, dropped):
+            one.insert_jobs(2)
+        stopped.wait_for_states(done=2, timeout_s=45)
+        dropped.wait_for_states(done=5)
+        running.wait_ready("stopped", "dropped", "well", "frozen", timeout_s=45)
+        assert running.pids() == pids, "no worker had to be replaced"
+
+
+def time_a_job(one: Database) -> float:
+    """From INSERT to `done`, seconds."""
+    (uuid,) = one.insert_jobs(1)
+    began_s = time.monotonic()
+    wait_until(lambda: one.state(uuid) == "done", "a job of the healthy database is done", 10)
+    return time.monotonic() - began_s
+
+
+# -- locks -------------------------------------------------------------------------------------------------------
+
+
+def test_locked_row(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, supervisor: SupervisorFactory
+) -> None:
+    """A user's open transaction holds the best job's row: the others pass it by, also where there is one permit."""
+    one = database()
+    running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name, channels="root:1"))
+    running.wait_ready(one.name)
+    with closing(postgres.connect(one.name)) as user, user.cursor() as cursor:
+        user.autocommit = False
+        (first,) = one.insert_jobs(1, priority=1, eta_s=1.5)
+        cursor.execute("SELECT FROM queue_job WHERE uuid = %s FOR UPDATE", (first,))
+        wait_until(lambda: one.execute("SELECT eta < now() AT TIME ZONE 'UTC' FROM queue_job") == [(True,)], "due")
+        others = one.insert_jobs(20)
+        one.wait_for_states(done=20, pending=1, timeout_s=5)
+        assert one.state(first) == "pending"
+        user.rollback()
+        released_s = time.monotonic()
+    one.wait_for_states(done=21)
+    assert time.monotonic() - released_s < 3
+    assert odoo.stats()["executions"][one.name] == dict.fromkeys([first, *others], 1)
+    assert odoo.stats()["peak"] == {"root": 1}
+
+
+def test_locked_table(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, supervisor: SupervisorFactory
+) -> None:
+    """An upgrade's ALTER TABLE: this database waits, the other one does not, and no worker is replaced."""
+    one, other = database(), database()
+    running = supervisor(
+        odoo_conf(postgres, odoo.port, db_name=f"{one.name},{other.name}", channels="root:4,root.slow:2")
+    )
+    running.wait_ready(one.name, other.name)
+    pids = running.pids()
+    with closing(postgres.connect(one.name)) as user, user.cursor() as cursor:
+        user.autocommit = False
+        one.insert_jobs(30, kwargs={"sleep": 0.1}, channel="root.slow")
+        cursor.execute("LOCK TABLE queue_job IN ACCESS EXCLUSIVE MODE")
+        waits = [time_a_job(other) for _ in range(10)]
+        user.rollback()
+    assert max(waits) < 2
+    one.wait_for_states(done=30, timeout_s=30)
+    assert set(odoo.stats()["executions"][one.name].values()) == {1}
+    assert running.pids() == pids
+
+
+# -- poolers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trusting() -> Iterator[ThrowawayPostgres]:
+    """A cluster that believes whoever is on this machine, as poolers and their relay need."""
+    cluster = ThrowawayPostgres(settings={"max_connections": 60})
+    try:
+        cluster.create()
+        rules = cluster.data / "pg_hba.conf"
+        rules.write_text("host all all 127.0.0.1/32 trust\n" + rules.read_text())
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture
+def pooled(trusting: ThrowawayPostgres) -> Iterator[Database]:
+    one = make_database(trusting, "pooled", [])
+    yield one
+    one.connection.close()
+    trusting.drop_database(one.name)
+
+
+def test_pooler_in_session_mode(
+    trusting: ThrowawayPostgres,
+    pooled: Database,
+    stand_in: StandInFactory,
+    supervisor: SupervisorFactory,
+    tmp_path: Path,
+) -> None:
+    odoo = stand_in(trusting)
+    with pooler(trusting, "session", tmp_path) as port:
+        sections = {"options": {"db_port": port}}
+        running = supervisor(odoo_conf(trusting, odoo.port, sections=sections))
+        running.wait_ready("pooled")
+        pooled.insert_jobs(20)
+        pooled.wait_for_states(done=20)
+        done = running.run("check")
+        assert "transaction" not in done.stdout
+        end_sessions(pooled)
+        pooled.insert_jobs(20)
+        pooled.wait_for_states(done=40)
+        assert set(odoo.stats()["executions"]["pooled"].values()) == {1}
+        assert running.stop() == EX_OK
+
+
+def test_pooler_in_transaction_mode(
+    trusting: ThrowawayPostgres,
+    pooled: Database,
+    stand_in: StandInFactory,
+    supervisor: SupervisorFactory,
+    tmp_path: Path,
+) -> None:
+    odoo = stand_in(trusting)
+    with pooler(trusting, "transaction", tmp_path) as port:
+        text = odoo_conf(trusting, odoo.port, db_name=pooled.name, sections={"options": {"db_port": port}})
+        done = Supervisor(text, tmp_path).run("check", "--json")
+        assert done.returncode == 1
+        assert "pooler in transaction mode" in done.stdout
+        assert "LISTEN" in done.stdout
