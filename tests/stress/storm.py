@@ -5,6 +5,12 @@
 The storm's own process is the master: it reaps, buries, starts new lives, and watches as qjsupervisor's does. What it
 reports is measured by the jobs themselves (ledger.py) and by a process that looks on (observer.py). Exit status 0:
 never over, nothing leaked; 1: something was.
+
+`--without` takes parts of the table's ways out, to see what they are for. Without the watch during the drain, permits
+stay held for no running job: those of stopped workers, and of dead ones that nobody replaced. Without waiters that
+continue a stopped holder, each stop inside the lock stands still until the watch looks; the shorter the jobs, the more
+that costs. (Both are what the design's trial had met.) How long something could start and did not is bounded by the
+watch, a second: where a stopped holder's peers all sleep, nobody else looks at it.
 """
 
 from __future__ import annotations
