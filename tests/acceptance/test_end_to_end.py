@@ -83,8 +83,12 @@ def test_stop_in_the_midst_and_start_again(
     assert states["pending"] == 10
     assert "enqueued" not in states
     second = start(postgres, odoo.port, supervisor, one, other)
-    status = second.status()
-    assert sum(entry["running"] for entry in status["databases"]) == status["channels"][0]["running"]
+
+    def agree() -> bool:
+        status = second.status()
+        return sum(entry["running"] for entry in status["databases"]) == status["channels"][0]["running"]
+
+    wait_until(agree, "the databases' running jobs are those of the channel")
     for each in (one, other):
         each.wait_for_states(done=8, timeout_s=30)
     stats = odoo.stats()
@@ -98,7 +102,7 @@ def test_running_jobs_of_a_former_supervisor_are_counted(
 ) -> None:
     """Killed without a warning, and the capacity is half of what it was: nothing starts before there is room."""
     one, other = database(), database()
-    one.insert_jobs(4, kwargs={"sleep": 3})
+    one.insert_jobs(4, kwargs={"sleep": 8})
     first = start(postgres, odoo.port, supervisor, one, other)
     wait_until(lambda: odoo.stats()["running"].get("root") == 4, "four jobs run")
     first.kill()
@@ -106,7 +110,7 @@ def test_running_jobs_of_a_former_supervisor_are_counted(
     second = start(postgres, odoo.port, supervisor, one, other, channels="root:2")
     assert second.status()["channels"][0]["running"] == 4
     assert other.states() == {"pending": 3}
-    other.wait_for_states(done=3)
+    other.wait_for_states(done=3, timeout_s=30)
     runs = odoo.stats()["runs"]
     ended = sorted(run["finished_s"] or 0.0 for run in runs if run["database"] == one.name)
     begun = min(run["started_s"] for run in runs if run["database"] == other.name)
