@@ -124,7 +124,8 @@ class WorkerProcess:
         try:
             self.child = nursery.spawn(f"qjsupervisor: worker {_printable(self.database)}", body)
         except OSError as error:
-            self._fault(f"no process could be started: {error.strerror}", now_s)
+            self.reason = f"no process could be started: {error.strerror}"
+            self._fault(self.reason, now_s)
             self.due_s = now_s + self._policy.delay_s(0.0)
             self._log.error("fork_failed", reason=error.strerror, retry_in_s=round(self.due_s - now_s, 1))
             return False

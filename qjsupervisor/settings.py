@@ -18,6 +18,8 @@ from .states import Fairness, Mode
 from .values import Rules, first_match
 
 APPLICATION_NAME = "qjsupervisor"
+#: Seldom enough that an idle system stays idle; an impatient hang_timeout makes it shorter.
+LONGEST_HEARTBEAT_S = 10.0
 #: libpq takes a connect_timeout of 1 for 2.
 _SHORTEST_CONNECT_TIMEOUT_S = 2
 
@@ -98,6 +100,8 @@ class WorkerSettings:
     graceful_timeout_s: float
     window: int
     reconcile_interval_s: float
+    #: How often an idle worker shows that it lives.
+    heartbeat_s: float = LONGEST_HEARTBEAT_S
 
     @property
     def connect_kwargs(self) -> dict[str, Any]:
@@ -189,6 +193,7 @@ class Config:
             graceful_timeout_s=self.graceful_timeout_s,
             window=self.window,
             reconcile_interval_s=self.reconcile_interval_s,
+            heartbeat_s=min(LONGEST_HEARTBEAT_S, self.hang_timeout_s / 3),
         )
 
 

@@ -36,8 +36,6 @@ from .settings import WorkerSettings
 from .states import EXIT_GONE, EXIT_STOPPED, Mode
 from .trees import build_tree
 
-#: How often an idle worker shows that it lives.
-HEARTBEAT_S = 10.0
 #: How often it sees that its connection does; with SIGN_LIMIT_S, a dead one is noticed within 30 s.
 SIGN_S = 20.0
 #: How often the leader lock is tried while another runner has it.
@@ -167,7 +165,7 @@ class Worker:
 
     def _next_deadline_s(self, now_s: float) -> float:
         """When to wake at the latest; `_turn_due_s`: when for more than to listen to the database again."""
-        moments = [now_s + HEARTBEAT_S, self._reporting.due_s]
+        moments = [now_s + self._settings.heartbeat_s, self._reporting.due_s]
         if self._phase is Phase.SERVING and self._serving is not None:
             moments += [self._reconcile_due_s, self._sign_due_s, self._serving.next_deadline_s(now_s)]
             if self._awaits_reload:
