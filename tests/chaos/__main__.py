@@ -1,0 +1,30 @@
+"""The command line of scripts/chaos."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from .run import Options, run
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="chaos", description="Random faults of all kinds around a stream of jobs.")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long faults happen (default: %(default)g)")
+    parser.add_argument("--seed", type=int, default=1, help="of faults and jobs (default: %(default)s)")
+    parser.add_argument("--databases", type=int, default=4, help="how many, two at least (default: %(default)s)")
+    given = parser.parse_args(arguments)
+    if given.databases < 2:
+        parser.error("--databases: two at least, as one of them is dropped now and then")
+    options = Options(seconds=given.seconds, seed=given.seed, databases=given.databases)
+    return 1 if run(options, say=_say) else 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""One run: faults among a stream of jobs; then everything is healed, drained, and judged."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg2
+
+from .faults import CANNOT, FAULTS
+from .verdict import judge
+from .work import insert
+from .world import CAPACITIES, Heal, World
+
+_PROGRESS_S = 5.0
+_TRY_AGAIN_S = 0.5
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    seconds: float = 60.0
+    seed: int = 1
+    databases: int = 4
+    #: From the last fault until all is done.
+    drain_s: float = 150.0
+
+
+class Chaos:
+    """Faults, jobs and what undoes the faults, each at its time; one thread."""
+
+    def __init__(self, world: World, say: Say) -> None:
+        self._world = world
+        self._say = say
+        self._pause = threading.Event()
+        self._heals: list[tuple[float, Heal]] = []
+        self.struck: Counter[str] = Counter()
+        self.jobs = 0
+        self._restart_s: float | None = None
+
+    def strike(self, seconds: float) -> None:
+        """For so long."""
+        chance, began_s = self._world.chance, time.monotonic()
+        next_fault_s = next_jobs_s = began_s
+        shown_s = began_s
+        while (now_s := time.monotonic()) < began_s + seconds:
+            if now_s >= next_fault_s:
+                self._fault()
+                next_fault_s = time.monotonic() + chance.uniform(0.1, 0.7)
+            if now_s >= next_jobs_s:
+                self._insert()
+                next_jobs_s = now_s + chance.uniform(0.02, 0.2)
+            if now_s >= shown_s + _PROGRESS_S:
+                shown_s = now_s
+                self._say(f"{now_s - began_s:4.0f} s: {self.jobs} jobs, {self.struck.total()} faults")
+            self._attend()
+            self._pause.wait(0.03)
+
+    def heal(self) -> None:
+        """Undo what is still broken, whatever its time; AssertionError where that cannot be done."""
+        deadline_s = time.monotonic() + 60
+        while self._heals or self._restart_s is not None:
+            assert time.monotonic() < deadline_s, "the run's own fault: cannot heal"
+            now_s = time.monotonic()
+            self._heals = [(min(at_s, now_s + _TRY_AGAIN_S), heal) for at_s, heal in self._heals]
+            self._attend()
+            self._pause.wait(0.05)
+        for scope in (*self._world.names, ":root.slow", f"{self._world.names[0]}:root.seq"):
+            self._world.supervisor.run("resume", scope)
+
+    def attend_only(self) -> None:
+        """A turn without faults: the master is watched."""
+        self._attend()
+
+    def _fault(self) -> None:
+        (name,) = self._world.chance.choices(list(FAULTS), [weight for weight, _ in FAULTS.values()])
+        try:
+            healing = FAULTS[name][1](self._world)
+        except CANNOT:
+            return
+        self.struck[name] += 1
+        if healing is not None:
+            self._heals.append((time.monotonic() + healing[0], healing[1]))
+
+    def _insert(self) -> None:
+        try:
+            self.jobs += insert(self._world)
+        except psycopg2.Error:
+            return
+
+    def _attend(self) -> None:
+        """Heal what is due; start the master where it has ended."""
+        now_s = time.monotonic()
+        due = [heal for at_s, heal in self._heals if at_s <= now_s]
+        self._heals = [each for each in self._heals if each[0] > now_s]
+        for heal in due:
+            self._try_to(heal)
+        self._watch_master(time.monotonic())
+
+    def _try_to(self, heal: Heal) -> None:
+        try:
+            heal()
+        except CANNOT:
+            self._heals.append((time.monotonic() + _TRY_AGAIN_S, heal))
+
+    def _watch_master(self, now_s: float) -> None:
+        supervisor = self._world.supervisor
+        if supervisor.process.poll() is None:
+            return
+        if self._restart_s is None:
+            if not self._world.master_killed:
+                self._world.violations.append(f"the master ended by itself, status {supervisor.process.poll()}")
+            self._restart_s = now_s + self._world.chance.uniform(0.0, 1.0)
+        if now_s >= self._restart_s:
+            self._restart_s, self._world.master_killed = None, False
+            supervisor.start()
+
+
+def run(options: Options, say: Say) -> list[str]:
+    """What was violated, also said."""
+    folder = Path(tempfile.mkdtemp(prefix="qjs-chaos-"))
+    say(f"seed {options.seed}, {options.databases} databases, {CAPACITIES}, logs in {folder}")
+    world = World(options.seed, options.databases, folder)
+    try:
+        chaos = Chaos(world, say)
+        chaos.strike(options.seconds)
+        chaos.heal()
+        violations = judge(world, options.drain_s, chaos.attend_only, say)
+    finally:
+        world.close()
+    for name in FAULTS:
+        say(f"{chaos.struck[name]:5d}  {name}")
+    for violation in violations:
+        say(f"VIOLATION: {violation}")
+    say(f"seed {options.seed}: {chaos.jobs} jobs, {chaos.struck.total()} faults, {len(violations)} violations")
+    return violations

@@ -1,0 +1,190 @@
+"""Waits until all is drained, and judges the run from PostgreSQL's record and the stand-in's."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import psycopg2
+
+from qjsupervisor.demo.odoo_stats import Run
+
+from . import record
+from .record import ODD, Change
+from .work import SEQUENTIAL
+from .world import World
+
+_OUR_NAME = "qjsupervisor"
+#: Rows: (uuid, id, channel, state, kwargs, date_enqueued) of the jobs that count.
+_JOBS = "SELECT uuid, id, channel, state, kwargs::text, date_enqueued FROM queue_job WHERE name IS DISTINCT FROM %s"
+_LEFT = """
+SELECT coalesce(channel, ''), state, count(*), min(id) FROM queue_job
+ WHERE name IS DISTINCT FROM %s AND state NOT IN ('done', 'failed') GROUP BY 1, 2 ORDER BY 1, 2
+"""
+_SHOWN = 10
+
+
+class Job(NamedTuple):
+    uuid: str
+    id: int
+    channel: str
+    state: str
+    kwargs: dict[str, Any]
+
+
+def judge(world: World, drain_s: float, turn: Callable[[], None], say: Callable[[str], None]) -> list[str]:
+    """The violations; `turn` is called while it waits."""
+    began_s = time.monotonic()
+    found = list(_unless(world, _left, "still there", drain_s, turn))
+    say(f"drained after {time.monotonic() - began_s:.1f} s" if not found else "NOT drained")
+    found += _unless(world, _unrest, "at rest", drain_s, turn)
+    say(f"at rest after {time.monotonic() - began_s:.1f} s")
+    world.keep_runs()
+    found += world.violations
+    all_steps: list[tuple[float, int, str | None]] = []
+    for name in world.names:
+        with world.session(name) as connection, connection.cursor() as cursor:
+            changes = record.read(connection)
+            cursor.execute(_JOBS, (ODD,))
+            jobs = [Job(uuid, number, channel, state, json.loads(kw)) for uuid, number, channel, state, kw, _ in cursor]
+        all_steps += record.steps(changes)
+        found += _short(_runs_of(world, name, jobs, changes))
+        found += _short(_order(name, changes))
+    found += _over(world, "rows enqueued or started", record.peaks(all_steps))
+    found += _over(world, "jobs in Odoo", record.peaks(_run_steps(world)))
+    found += _short(_twice_at_once(world.runs))
+    return found
+
+
+# -- waiting -----------------------------------------------------------------------------------------------------
+
+
+def _unless(
+    world: World, look: Callable[[World], list[str]], what: str, limit_s: float, turn: Callable[[], None]
+) -> list[str]:
+    """What `look` still finds when the time is over."""
+    deadline_s = time.monotonic() + limit_s
+    while True:
+        turn()
+        try:
+            found = look(world)
+        except (psycopg2.Error, AssertionError, OSError) as error:
+            found = [f"{type(error).__name__}: {error}"]
+        if not found or time.monotonic() >= deadline_s:
+            return [f"{what} after {limit_s:g} s: {each}" for each in found]
+
+
+def _left(world: World) -> list[str]:
+    found = []
+    for name in world.names:
+        with world.session(name) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(0.05)")
+            cursor.execute(_LEFT, (ODD,))
+            found += [f"{name}: {number} {state} in {channel}, id {first}" for channel, state, number, first in cursor]
+    return found
+
+
+def _unrest(world: World) -> list[str]:
+    """What `status` shows that should not be."""
+    status = world.supervisor.status()
+    seen = {each["name"]: each for each in status["databases"]}
+    found = [f"{each['name']}: {each['running']} permits held" for each in status["channels"] if each["running"]]
+    found += [f"{each['name']}: {each['running']} jobs run" for each in seen.values() if each["running"]]
+    for name in world.names:
+        entry = seen.get(name)
+        if entry is None or entry["state"] != "ready":
+            found.append(f"{name} is {entry and entry['state']}: {entry and entry['last_error']}")
+    return found + [f"paused: {each}" for each in status["pauses"]]
+
+
+# -- what ran ----------------------------------------------------------------------------------------------------
+
+
+def _runs_of(world: World, database: str, jobs: list[Job], changes: list[Change]) -> Iterator[str]:
+    by_job: dict[int, list[Change]] = defaultdict(list)
+    for change in changes:
+        by_job[change.job].append(change)
+    for job in jobs:
+        for wrong in _job(world, database, job, by_job[job.id]):
+            story = " ".join(f"{each.at_s % 1000:.2f}:{each.state}({each.who[:4]})" for each in by_job[job.id])
+            yield f"{database}, job {job.id} {job.uuid} {job.kwargs}: {wrong}: {story}"
+
+
+def _job(world: World, database: str, job: Job, changes: list[Change]) -> Iterator[str]:
+    """It ran once, and again only where it asked for it or where its run was ended by a fault."""
+    if job.state != ("failed" if job.kwargs.get("fail") else "done"):
+        yield f"is {job.state}"
+    retries = deaths = runs = 0
+    started_s: float | None = None
+    for change in changes:
+        if change.state == "started":
+            runs += 1
+            started_s = change.at_s
+        elif change.former == "started" and started_s is not None:
+            if change.who != _OUR_NAME:
+                retries += change.state == "pending"
+            elif not _interrupted(world, database, job.uuid, started_s, change.at_s):
+                deaths += 1
+    if retries > job.kwargs.get("retry", 0):
+        yield f"tried {retries} times more"
+    if deaths > job.kwargs.get("die", 0):
+        yield f"{deaths} runs taken for dead that nothing had ended"
+    if not runs:
+        yield "never ran"
+
+
+def _interrupted(world: World, database: str, uuid: str, from_s: float, to_s: float) -> bool:
+    return any(
+        each.from_s <= to_s and each.to_s >= from_s and each.database in (None, database) and each.uuid in (None, uuid)
+        for each in world.interruptions
+    )
+
+
+def _twice_at_once(runs: list[Run]) -> Iterator[str]:
+    """No job runs while it runs; those whose session was ended are over for PostgreSQL before they know."""
+    last: dict[tuple[str, str], Run] = {}
+    for run in sorted(runs, key=lambda each: each["started_s"]):
+        key = run["database"], run["uuid"]
+        former = last.get(key)
+        if former and former["outcome"] != "broken" and (former["finished_s"] or 0.0) > run["started_s"]:
+            yield f"{key}: ran twice at once"
+        last[key] = run
+
+
+def _order(database: str, changes: list[Change]) -> Iterator[str]:
+    """The sequential channel's jobs were inserted in the order of their ids, with one priority."""
+    latest = 0
+    for change in changes:
+        if change.channel == SEQUENTIAL and change.state == "started":
+            if change.job < latest:
+                yield f"{database}: {SEQUENTIAL}: job {change.job} started after {latest}"
+            latest = max(latest, change.job)
+
+
+# -- capacity ----------------------------------------------------------------------------------------------------
+
+
+def _over(world: World, what: str, peaks: dict[str, tuple[int, float]]) -> Iterator[str]:
+    for name, capacity in world.largest.items():
+        peak, at_s = peaks.get(name, (0, 0.0))
+        if peak > capacity:
+            yield f"{name}: {peak} {what} at {at_s:.3f}, capacity {capacity} at most"
+
+
+def _run_steps(world: World) -> Iterator[tuple[float, int, str | None]]:
+    """Runs in Odoo; not those of a database that was dropped under them: their rows, and permits, went with it."""
+    for run in world.runs:
+        if run["finished_s"] is None or (run["database"] == world.scratch and run["outcome"] == "broken"):
+            continue
+        yield run["started_s"], +1, run["channel"]
+        yield run["finished_s"], -1, run["channel"]
+
+
+def _short(found: Iterator[str]) -> list[str]:
+    """The first few, and how many more."""
+    everything = list(found)
+    kinds = Counter({"more": len(everything) - _SHOWN})
+    return everything[:_SHOWN] + ([f"... {kinds['more']} more like these"] if kinds["more"] > 0 else [])
