@@ -108,9 +108,13 @@ class WorkerProcess:
 
     @property
     def is_settled(self) -> bool:
-        """The start barrier need not wait for it: its running jobs are counted, or it has none that count."""
+        """The start barrier need not wait for it: its running jobs are counted, or it has none that count.
+
+        One death says nothing of the database: its next worker is there in a second, and until then nobody knows of
+        the jobs that run. From the second one on, the others have waited long enough.
+        """
         unable = (WorkerState.STANDBY, WorkerState.BLOCKED, WorkerState.STOPPING, WorkerState.FAILED)
-        return self.has_read or self.restarts > 0 or self.state in unable
+        return self.has_read or self.restarts > 1 or self.state in unable
 
     def next_deadline_s(self) -> float:
         """When spawn() or step() has something to do; the heartbeat is the fleet's timer."""

@@ -292,6 +292,9 @@ def test_settled_is_read_or_unable(rig: Rig) -> None:
     crashed = Rig()
     crashed.spawn()
     crashed.reap(EXIT_FAULT)
+    assert not crashed.worker.is_settled, "its next worker will read the jobs that run"
+    crashed.spawn()
+    crashed.reap(EXIT_FAULT)
     assert crashed.worker.is_settled
 
 
