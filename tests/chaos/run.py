@@ -43,6 +43,8 @@ class Chaos:
         self.struck: Counter[str] = Counter()
         self.jobs = 0
         self._restart_s: float | None = None
+        #: What was done when, for whoever looks for a violation's cause.
+        self._log = (world.folder / "faults.log").open("w", buffering=1)
 
     def strike(self, seconds: float) -> None:
         """For so long."""
@@ -85,6 +87,7 @@ class Chaos:
         except CANNOT:
             return
         self.struck[name] += 1
+        self._log.write(f"{time.time():.3f} {name}\n")
         if healing is not None:
             self._heals.append((time.monotonic() + healing[0], healing[1]))
 
@@ -108,6 +111,8 @@ class Chaos:
             heal()
         except CANNOT:
             self._heals.append((time.monotonic() + _TRY_AGAIN_S, heal))
+        else:
+            self._log.write(f"{time.time():.3f} healed: {heal.__qualname__}\n")
 
     def _watch_master(self, now_s: float) -> None:
         supervisor = self._world.supervisor

@@ -48,6 +48,7 @@ def judge(world: World, drain_s: float, turn: Callable[[], None], say: Callable[
     for name in world.names:
         with world.session(name) as connection, connection.cursor() as cursor:
             changes = record.read(connection)
+            (world.folder / f"{name}.record").write_text("\n".join(map(str, changes)))
             cursor.execute(_JOBS, (ODD,))
             jobs = [Job(uuid, number, channel, state, json.loads(kw)) for uuid, number, channel, state, kw, _ in cursor]
         all_steps += record.steps(changes)
