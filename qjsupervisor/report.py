@@ -49,12 +49,14 @@ class Snapshot:
     #: What keeps more than one database from being served.
     problems: Sequence[str] = ()
     stopping: bool = False
+    #: None while a scan is under way.
+    next_scan_in_s: float | None = None
 
 
 def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, Any]:
     """See design section 9 for the first keys; the others were added."""
     databases = [_database(config, table, worker, snapshot) for worker in snapshot.workers]
-    databases += [_unserved(name, reason) for name, reason in snapshot.unserved.items()]
+    databases += [_unserved(name, reason, snapshot) for name, reason in snapshot.unserved.items()]
     databases.sort(key=lambda each: str(each["name"]))
     targets = _targets(databases)
     first_url = _first_url(config)
@@ -113,8 +115,10 @@ def _database(config: Config, table: Table, worker: WorkerView, snapshot: Snapsh
     }
 
 
-def _unserved(name: str, reason: str) -> dict[str, Any]:
+def _unserved(name: str, reason: str, snapshot: Snapshot) -> dict[str, Any]:
     """A database without a worker, with the same keys."""
+    if snapshot.next_scan_in_s is not None:
+        reason = f"{reason}; looked at again in {snapshot.next_scan_in_s:.0f} s"
     counts = dict.fromkeys(("restarts", "pending", "running", "failed", "dispatched", "finished"), 0)
     return {
         "name": name,

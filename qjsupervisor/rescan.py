@@ -80,6 +80,10 @@ class Rescan:
             return self._kill_s
         return math.inf if self._fleet.stopping else self._due_s
 
+    def next_in_s(self, now_s: float) -> float | None:
+        """Seconds until the next scan; None while one is under way, and when there will be none."""
+        return None if self._child is not None or self._fleet.stopping else max(0.0, self._due_s - now_s)
+
     def kill(self) -> None:
         """End a running scan: the supervisor stops."""
         if self._child is not None:
