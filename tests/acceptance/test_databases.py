@@ -1,0 +1,304 @@
+"""Databases that come, go, change their names and are worked on, under a supervisor that is never restarted.
+
+Each time: noticed, in `status` with the reason, one line in the log, and served again when it is well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+import psycopg2
+import pytest
+from psycopg2 import errors
+
+from qjsupervisor.demo import schema
+from qjsupervisor.demo.jobs import insert_jobs
+from qjsupervisor.demo.postgres import ThrowawayPostgres
+from qjsupervisor.demo.standin import StandIn
+
+from ..conftest import DatabaseFactory, SupervisorFactory
+from ..helpers import Database, Supervisor, odoo_conf, wait_until
+
+#: Often, so that tests need not wait a minute.
+OFTEN = {"rescan_interval": 0.5, "reconcile_interval": 1}
+
+
+@pytest.fixture
+def start(postgres: ThrowawayPostgres, odoo: StandIn, supervisor: SupervisorFactory) -> Callable[[str], Supervisor]:
+    """A supervisor that discovers the databases that fit a pattern."""
+
+    def new(include: str, **options: object) -> Supervisor:
+        own = {"databases_include": include, **OFTEN, **options}
+        return supervisor(odoo_conf(postgres, odoo.port, sections={"qjsupervisor": own}))
+
+    return new
+
+
+def state(supervisor: Supervisor, name: str) -> str | None:
+    entry = supervisor.database_status(name)
+    return None if entry is None else str(entry["state"])
+
+
+def wait_for_reason(supervisor: Supervisor, name: str, *words: str) -> str:
+    """Until status says why a database is not served; the reason, which has all these words in it."""
+
+    def found() -> str | None:
+        entry = supervisor.database_status(name)
+        if entry is None or entry["state"] == "ready":
+            return None
+        text = str(entry["last_error"])
+        return text if all(word in text for word in words) else None
+
+    reason = wait_until(found, lambda: f"{words} in {supervisor.database_status(name)}")
+    assert reason is not None
+    return reason
+
+
+def run_jobs(one: Database, count: int = 5) -> None:
+    """Some more jobs, to their end."""
+    done = one.states().get("done", 0)
+    one.insert_jobs(count)
+    one.wait_for_states(done=done + count)
+
+
+# -- whole databases ---------------------------------------------------------------------------------------------
+
+
+def test_created_dropped_and_created_again(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, start: Callable[[str], Supervisor]
+) -> None:
+    stays = database("life_stays")
+    running = start("life_*")
+    running.wait_ready("life_stays")
+    pid = running.pids()["life_stays"]
+    for round_ in range(2):
+        comes = database("life_comes")
+        run_jobs(comes)
+        odoo.forget("life_comes")
+        comes.insert_jobs(20, kwargs={"sleep": 0.3})
+        wait_until(lambda comes=comes: comes.states().get("started", 0) == 4, "its jobs have all permits")
+        mark = running.mark()
+        comes.drop()
+        running.wait_for("database_dropped", after=mark, database="life_comes")
+        wait_until(lambda: state(running, "life_comes") is None, "status does not have it any more")
+        run_jobs(stays, 8)
+        assert len([e for e in running.log_events("database_gone") if e["database"] == "life_comes"]) <= round_ + 1
+    assert running.pids() == {"life_stays": pid}
+    assert {channel["running"] for channel in running.status()["channels"]} == {0}
+
+
+def test_renamed(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, start: Callable[[str], Supervisor]
+) -> None:
+    one = database("name_old")
+    running = start("name_*")
+    running.wait_ready("name_old")
+    waiting = one.insert_jobs(3, eta_s=4)
+    odoo.forget("name_old")
+    one.connection.close()
+    wait_until(lambda: _renamed(postgres), "nobody is in the way of the new name", 20)
+    try:
+        running.wait_ready("name_new")
+        wait_until(lambda: state(running, "name_old") is None, "the old name is forgotten")
+        with closing(postgres.connect("name_new")) as connection:
+            one.connection = connection
+            one.wait_for_states(done=3)
+        assert odoo.stats()["executions"]["name_new"] == dict.fromkeys(waiting, 1)
+    finally:
+        postgres.drop_database("name_new")
+
+
+def _renamed(postgres: ThrowawayPostgres) -> bool:
+    """As an administrator does it: end the sessions and be quicker than who comes back."""
+    with closing(postgres.connect("postgres", superuser=True)) as admin, admin.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'name_old'")
+        try:
+            cursor.execute("ALTER DATABASE name_old RENAME TO name_new")
+        except errors.ObjectInUse:
+            return False
+    return True
+
+
+def test_restored_from_a_dump(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, start: Callable[[str], Supervisor]
+) -> None:
+    """First an empty database, then its tables, then rows that say `started` of jobs that nobody runs."""
+    running = start("dump_*")
+    one = database("dump_1", schema=None)
+    wait_until(lambda: running.log_events("database_ignored", database="dump_1"), "not yet installed")
+    with closing(postgres.connect("dump_1")) as restore:
+        restore.autocommit = False
+        schema.install(restore)
+        restore.commit()
+    uuids = one.insert_jobs(2, state="started") + one.insert_jobs(2, state="enqueued") + one.insert_jobs(3)
+    one.execute(
+        "UPDATE queue_job SET date_enqueued = now() AT TIME ZONE 'UTC' - interval '1 day', date_started = now()"
+    )
+    one.wait_for_states(done=7, timeout_s=20)
+    assert odoo.stats()["executions"]["dump_1"] == dict.fromkeys(uuids, 1)
+    assert len(running.log_events("database_ignored", database="dump_1")) == 1
+
+
+def test_cloned_with_the_same_uuids(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, start: Callable[[str], Supervisor]
+) -> None:
+    original = database("clone_1")
+    uuids = original.insert_jobs(30, kwargs={"sleep": 0.05})
+    original.connection.close()
+    postgres.create_database("clone_2", "clone_1")
+    original.connection = postgres.connect("clone_1")
+    clone = Database(postgres, "clone_2")
+    try:
+        running = start("clone_*")
+        for one in (original, clone):
+            one.wait_for_states(done=30)
+        once = dict.fromkeys(uuids, 1)
+        assert odoo.stats()["executions"] == {"clone_1": once, "clone_2": once}
+        assert set(running.pids()) == {"clone_1", "clone_2"}
+    finally:
+        clone.drop()
+
+
+# -- queue_job in a database -------------------------------------------------------------------------------------
+
+
+def test_upgraded(database: DatabaseFactory, odoo: StandIn, start: Callable[[str], Supervisor]) -> None:
+    """`to upgrade`: its jobs wait, also those that come, and status says how often it is looked at again."""
+    one, other = database("upgrade_1"), database("upgrade_2")
+    running = start("upgrade_*")
+    running.wait_ready("upgrade_1", "upgrade_2")
+    pids = running.pids()
+    run_jobs(one)
+    schema.set_module_state(one.connection, "to upgrade")
+    assert "every 5 s" in wait_for_reason(running, "upgrade_1", "'to upgrade'")
+    one.insert_jobs(5)
+    run_jobs(other, 20)
+    assert one.states() == {"done": 5, "pending": 5}
+    schema.set_module_state(one.connection, "installed")
+    one.wait_for_states(done=10)
+    assert len(running.log_events("database_blocked", database="upgrade_1")) == 1
+    assert running.pids() == pids
+    assert set(odoo.stats()["executions"]["upgrade_1"].values()) == {1}
+
+
+def test_upgrade_gives_permits_back(
+    database: DatabaseFactory, odoo: StandIn, start: Callable[[str], Supervisor]
+) -> None:
+    """All permits are used by a database whose upgrade begins: what ends there is not kept from the others."""
+    one, other = database("begun_1"), database("begun_2")
+    running = start("begun_*")
+    running.wait_ready("begun_1", "begun_2")
+    one.insert_jobs(4, kwargs={"sleep": 3})
+    wait_until(lambda: one.states() == {"started": 4}, "all permits are taken")
+    schema.set_module_state(one.connection, "to upgrade")
+    wait_for_reason(running, "begun_1", "'to upgrade'")
+    run_jobs(other)
+    assert state(running, "begun_1") == "blocked"
+
+
+def test_to_upgrade_from_the_start(database: DatabaseFactory, start: Callable[[str], Supervisor]) -> None:
+    """Without a worker it is looked at again with every scan."""
+    one, other = database("late_1"), database("late_2")
+    schema.set_module_state(one.connection, "to upgrade")
+    running = start("late_*")
+    running.wait_ready("late_2")
+    wait_for_reason(running, "late_1", "'to upgrade'", "looked at again in")
+    one.insert_jobs(3)
+    run_jobs(other, 5)
+    assert one.states() == {"pending": 3}
+    assert len(running.log_events("database_unserved", database="late_1")) == 1
+    schema.set_module_state(one.connection, "installed")
+    one.wait_for_states(done=3)
+
+
+def test_removed_and_installed_again(database: DatabaseFactory, start: Callable[[str], Supervisor]) -> None:
+    one, other = database("removed_1"), database("removed_2")
+    running = start("removed_*")
+    running.wait_ready("removed_1", "removed_2")
+    pid = running.pids()["removed_2"]
+    one.insert_jobs(3, eta_s=600)
+    schema.uninstall(one.connection)
+    running.wait_for("database_dropped", database="removed_1")
+    wait_until(lambda: state(running, "removed_1") is None, "not served any more")
+    assert [entry["reason"] for entry in running.status()["ignored"]] == ["queue_job is not installed"]
+    run_jobs(other)
+    schema.install(one.connection)
+    running.wait_ready("removed_1")
+    run_jobs(one)
+    assert running.pids()["removed_2"] == pid
+
+
+# -- what a worker cannot do without -----------------------------------------------------------------------------
+
+DISABLE = "ALTER TABLE queue_job DISABLE TRIGGER queue_job_notify"
+ENABLE = "ALTER TABLE queue_job ENABLE TRIGGER queue_job_notify"
+RENAME = "ALTER TRIGGER queue_job_notify ON queue_job RENAME TO other_name"
+RENAME_BACK = "ALTER TRIGGER other_name ON queue_job RENAME TO queue_job_notify"
+ROLE = ThrowawayPostgres.user
+
+
+DAMAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "damaged_off": (DISABLE, ENABLE, ("trigger queue_job_notify is disabled", "enable it")),
+    "damaged_gone": (RENAME, RENAME_BACK, ("trigger queue_job_notify is missing", "upgrade")),
+    "damaged_update": (
+        f"REVOKE UPDATE ON queue_job FROM {ROLE}",
+        f"GRANT UPDATE ON queue_job TO {ROLE}",
+        ("privilege is missing", "UPDATE (state)", "queue_job"),
+    ),
+    "damaged_select": (
+        f"REVOKE SELECT ON queue_job FROM {ROLE}",
+        f"GRANT SELECT ON queue_job TO {ROLE}",
+        ("privilege is missing", "SELECT (id)", "queue_job"),
+    ),
+}
+
+
+def test_damaged_and_repaired(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, start: Callable[[str], Supervisor]
+) -> None:
+    """Noticed without a job that would fail on it; jobs that come meanwhile are run afterwards."""
+    databases = {name: database(name) for name in DAMAGES}
+    running = start("damaged_*")
+    running.wait_ready(*DAMAGES)
+    pids = running.pids()
+    for name, (damage, _, _) in DAMAGES.items():
+        run_jobs(databases[name])
+        postgres.execute(name, damage, superuser=True)
+    for name, (_, _, words) in DAMAGES.items():
+        wait_for_reason(running, name, *words)
+    for name in DAMAGES:
+        with closing(postgres.connect(name, superuser=True)) as session:
+            insert_jobs(session, 3)
+    blocked_s = time.monotonic()
+    wait_until(lambda: time.monotonic() > blocked_s + 1, "time passes")
+    for name, (_, repair, _) in DAMAGES.items():
+        postgres.execute(name, repair, superuser=True)
+    for name, one in databases.items():
+        one.wait_for_states(done=8)
+        assert len(running.log_events("database_blocked", database=name)) == 1
+        assert len(running.log_events("database_ready", database=name)) == 2
+    assert running.pids() == pids
+
+
+def test_connections_forbidden(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, start: Callable[[str], Supervisor]
+) -> None:
+    """As before maintenance: no new sessions, and the old ones are ended."""
+    one, other = database("closed_1"), database("closed_2")
+    running = start("closed_*")
+    running.wait_ready("closed_1", "closed_2")
+    one.insert_jobs(3, eta_s=3)
+    postgres.execute("postgres", "ALTER DATABASE closed_1 CONNECTION LIMIT 0", superuser=True)
+    sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'closed_1'"
+    with closing(postgres.connect("postgres", superuser=True)) as admin, admin.cursor() as cursor:
+        cursor.execute(sessions)
+    wait_for_reason(running, "closed_1", "too many connections")
+    run_jobs(other)
+    postgres.execute("postgres", "ALTER DATABASE closed_1 CONNECTION LIMIT -1", superuser=True)
+    with pytest.raises(psycopg2.OperationalError):
+        one.execute("SELECT 1")
+    one.reconnect()
+    one.wait_for_states(done=3, timeout_s=20)
+    assert len(running.log_events("database_lost", database="closed_1")) <= 2
