@@ -193,23 +193,6 @@ def test_master_stopped(
     assert running.pids() == pids
 
 
-def test_all_stopped(
-    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, supervisor: SupervisorFactory
-) -> None:
-    """A frozen container: nobody is taken for hung because everybody stood still."""
-    one = database()
-    running = supervisor(conf(postgres, odoo, one, hang_timeout=2))
-    running.wait_ready(one.name)
-    pids = running.pids()
-    os.killpg(running.pid, signal.SIGSTOP)
-    stopped_s = time.monotonic()
-    wait_until(lambda: time.monotonic() > stopped_s + 7, "time passes")
-    os.killpg(running.pid, signal.SIGCONT)
-    woken_s = time.monotonic()
-    assert time_jobs(one, lambda: time.monotonic() > woken_s + 3) < 2
-    assert running.pids() == pids
-
-
 # -- a system without room ---------------------------------------------------------------------------------------
 
 
@@ -240,7 +223,7 @@ def test_no_descriptors(
     with UsedUp(pids[one.name]):
         one.insert_jobs(10)
         running.wait_for("target_down", database=one.name)
-        assert "Too many open files" in str(entry(running, one)["message"])
+        wait_until(lambda: "Too many open files" in str(entry(running, one)["message"]), "status says why")
         assert time_jobs(other, lambda: True) < 2
         assert set(one.states()) <= {"pending", "enqueued"}
     one.wait_for_states(done=10, timeout_s=30)
