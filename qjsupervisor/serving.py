@@ -418,15 +418,15 @@ class Serving:
         self._exchange(now_s, start=False)
 
     def settle_unread(self, now_s: float) -> None:
-        """The database cannot be asked now: where Odoo itself answered, its job is over, and the permit goes back.
+        """The database cannot be asked now: where Odoo says that all went well, the permit goes back.
 
-        Its row is looked at when the database is read again. A proxy's answer, or none, tells nothing.
+        Its row is looked at when the database is read again. Any other answer, or none, leaves open what the row says:
+        a job that PostgreSQL went away under ends with a 500, and its row stays `started`, which counts.
         """
         if not self._dispatcher.ended:
             return
         for ended in self._dispatcher.ended:
-            status = ended.outcome.status
-            if status is not None and status <= 500:
+            if ended.outcome.status == 200:
                 self.backlog.forget(ended.job_id)
         self._collect_ended()
         self._exchange(now_s, start=False)
