@@ -75,7 +75,9 @@ def kill_master(world: World) -> None:
 
 def change_capacities(world: World) -> tuple[float, Heal]:
     chance = world.chance
-    _configure(world, {**CAPACITIES, "root": chance.randint(2, 9), "root.slow": chance.randint(1, 3)})
+    root = chance.randint(2, CAPACITIES["root"] + world.more)
+    slow = chance.randint(1, CAPACITIES["root.slow"] + min(world.more, 1))
+    _configure(world, {**CAPACITIES, "root": root, "root.slow": slow})
     return chance.uniform(0.5, 3.0), lambda: _configure(world, CAPACITIES)
 
 

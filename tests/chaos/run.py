@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import threading
 import time
@@ -43,8 +44,6 @@ class Chaos:
         self.struck: Counter[str] = Counter()
         self.jobs = 0
         self._restart_s: float | None = None
-        #: What was done when, for whoever looks for a violation's cause.
-        self._log = (world.folder / "faults.log").open("w", buffering=1)
 
     def strike(self, seconds: float) -> None:
         """For so long."""
@@ -87,7 +86,7 @@ class Chaos:
         except CANNOT:
             return
         self.struck[name] += 1
-        self._log.write(f"{time.time():.3f} {name}\n")
+        self._world.note(name)
         if healing is not None:
             self._heals.append((time.monotonic() + healing[0], healing[1]))
 
@@ -112,7 +111,7 @@ class Chaos:
         except CANNOT:
             self._heals.append((time.monotonic() + _TRY_AGAIN_S, heal))
         else:
-            self._log.write(f"{time.time():.3f} healed: {heal.__qualname__}\n")
+            self._world.note(f"healed: {heal.__qualname__}")
 
     def _watch_master(self, now_s: float) -> None:
         supervisor = self._world.supervisor
@@ -139,6 +138,8 @@ def run(options: Options, say: Say) -> list[str]:
         violations = judge(world, options.drain_s, chaos.attend_only, say)
     finally:
         world.close()
+    if not violations:
+        shutil.rmtree(folder)
     for name in FAULTS:
         say(f"{chaos.struck[name]:5d}  {name}")
     for violation in violations:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,8 +18,8 @@ from .work import SEQUENTIAL
 from .world import World
 
 _OUR_NAME = "qjsupervisor"
-#: Rows: (uuid, id, channel, state, kwargs, date_enqueued) of the jobs that count.
-_JOBS = "SELECT uuid, id, channel, state, kwargs::text, date_enqueued FROM queue_job WHERE name IS DISTINCT FROM %s"
+#: Rows: (uuid, id, state, kwargs) of the jobs that count.
+_JOBS = "SELECT uuid, id, state, kwargs::text FROM queue_job WHERE name IS DISTINCT FROM %s"
 _LEFT = """
 SELECT coalesce(channel, ''), state, count(*), min(id) FROM queue_job
  WHERE name IS DISTINCT FROM %s AND state NOT IN ('done', 'failed') GROUP BY 1, 2 ORDER BY 1, 2
@@ -30,7 +30,6 @@ _SHOWN = 10
 class Job(NamedTuple):
     uuid: str
     id: int
-    channel: str
     state: str
     kwargs: dict[str, Any]
 
@@ -45,17 +44,23 @@ def judge(world: World, drain_s: float, turn: Callable[[], None], say: Callable[
     world.keep_runs()
     found += world.violations
     all_steps: list[tuple[float, int, str | None]] = []
+    again = 0
     for name in world.names:
         with world.session(name) as connection, connection.cursor() as cursor:
             changes = record.read(connection)
             (world.folder / f"{name}.record").write_text("\n".join(map(str, changes)))
             cursor.execute(_JOBS, (ODD,))
-            jobs = [Job(uuid, number, channel, state, json.loads(kw)) for uuid, number, channel, state, kw, _ in cursor]
+            jobs = [Job(uuid, number, state, json.loads(kwargs)) for uuid, number, state, kwargs in cursor]
+        again += sum(each.former == "started" and each.state == "pending" for each in changes)
         all_steps += record.steps(changes)
         found += _short(_runs_of(world, name, jobs, changes))
         found += _short(_order(name, changes))
-    found += _over(world, "rows enqueued or started", record.peaks(all_steps))
-    found += _over(world, "jobs in Odoo", record.peaks(_run_steps(world)))
+    for what, steps in (("rows enqueued or started", all_steps), ("jobs in Odoo", _run_steps(world))):
+        peaks = record.peaks(steps)
+        said = ", ".join(f"{peaks.get(name, (0, 0.0))[0]} of {most} in {name}" for name, most in world.largest.items())
+        say(f"{what}, at most: {said}")
+        found += _over(world, what, peaks)
+    say(f"{len(world.runs)} runs seen by Odoo; {again} times a job was to run again")
     found += _short(_twice_at_once(world.runs))
     return found
 
@@ -187,5 +192,5 @@ def _run_steps(world: World) -> Iterator[tuple[float, int, str | None]]:
 def _short(found: Iterator[str]) -> list[str]:
     """The first few, and how many more."""
     everything = list(found)
-    kinds = Counter({"more": len(everything) - _SHOWN})
-    return everything[:_SHOWN] + ([f"... {kinds['more']} more like these"] if kinds["more"] > 0 else [])
+    more = len(everything) - _SHOWN
+    return everything[:_SHOWN] + ([f"... {more} more like these"] if more > 0 else [])

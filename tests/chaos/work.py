@@ -54,7 +54,7 @@ def _dying(_chance: random.Random) -> Mapping[str, Any]:
 
 KINDS: dict[Kind, int] = {
     _short: 30,
-    _burst: 5,
+    _burst: 8,
     _urgent: 15,
     _later: 10,
     _slow: 12,

@@ -44,6 +44,9 @@ class World:
     def __init__(self, seed: int, databases: int, folder: Path) -> None:
         self.chance = random.Random(seed)
         self.folder = folder
+        #: How much more than configured at first a channel is given now and then. In half of the runs nothing: what
+        #: is too much is seen at once then.
+        self.more = self.chance.choice((0, 3))
         self.names = [f"chaos_{number}" for number in range(databases)]
         #: Dropped and made again now and then.
         self.scratch = self.names[-1]
@@ -85,6 +88,11 @@ class World:
         for connection in self._sessions.values():
             connection.close()
         self._stack.close()
+
+    def note(self, what: str) -> None:
+        """For whoever looks for a violation's cause: what was done when."""
+        with (self.folder / "faults.log").open("a") as log:
+            log.write(f"{time.time():.3f} {what}\n")
 
     # -- databases -------------------------------------------------------------------------------------------------
 
