@@ -21,6 +21,7 @@ from .values import (
     duration_in,
     globs,
     integer_in,
+    no_url,
     optional_duration_in,
     path,
     plain,
@@ -80,7 +81,7 @@ DATABASES_EXCLUDE: Option[tuple[str, ...]] = _own(
     "databases_exclude", (), "", globs, "never serve databases that fit one of these patterns"
 )
 MAINTENANCE_DB = _own(
-    "maintenance_db", "postgres", "postgres", plain, "database to connect to for listing all databases"
+    "maintenance_db", "postgres", "postgres", no_url, "database to connect to for listing all databases"
 )
 MAX_DATABASES = _own(
     "max_databases", 512, "512", integer_in(1, 10_000), "most databases served at once; takes effect at start"
@@ -236,7 +237,7 @@ HTTP_AUTH_USER: Option[str | None] = _queue_job(
 )
 HTTP_AUTH_PASSWORD: Option[str | None] = _queue_job("http_auth_password", None, "", verbatim, "and the password")
 DB_HOST: Option[str | None] = _queue_job(
-    "jobrunner_db_host", None, "", plain, "PostgreSQL, if not as Odoo reaches it; default: db_host", "db_host"
+    "jobrunner_db_host", None, "", no_url, "PostgreSQL, if not as Odoo reaches it; default: db_host", "db_host"
 )
 DB_PORT: Option[int | None] = _queue_job(
     "jobrunner_db_port", None, "", integer_in(1, 65535), "its port; default: db_port", "db_port"

@@ -112,6 +112,13 @@ def plain(text: str) -> str:
     return text
 
 
+def no_url(text: str) -> str:
+    """As `plain`, of something that is no URL, and not quoted where it is one: that may hold a password."""
+    if "://" in text:
+        raise ValueError("is a URL; allowed: a name or an address, nothing else")
+    return plain(text)
+
+
 def verbatim(text: str) -> str:
     """For secrets: nothing is checked, so that nothing of them can be quoted."""
     return text

@@ -50,6 +50,13 @@ BROKEN = [
     ("options", "xmlrpc_port = 70000", ["allowed: 1 to 65535"]),
     ("options", "db_sslmode = on", ["allowed: disable, allow, prefer, require, verify-ca, verify-full"]),
     ("options", "db_name = a, postgresql://u:geheim@h:x%/b", ["entry 2", "postgresql://[USER"]),
+    ("options", "db_name = postgresql://u:geheim/x@h/b", ["entry 1", "%XX"]),
+    ("options", "db_name = postgresql://u:12/geheim@h/b", ["entry 1", "%XX"]),
+    ("options", "db_name = postgresql://u:x@geheim@h/b", ["entry 1", "%XX"]),
+    ("options", "db_name = postgresql://u:x@y:geheim@h/b", ["entry 1", "%XX"]),
+    ("options", "db_name = postgresql://u:12,geheim@h/b", ["entry 2", "%XX"]),
+    ("options", "db_host = postgresql://u:geheim@h/b", ["is a URL"]),
+    ("qjsupervisor", "maintenance_db = postgresql://u:geheim@h/b", ["is a URL"]),
 ]  # fmt: skip
 
 
