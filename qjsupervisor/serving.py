@@ -333,10 +333,11 @@ class Serving:
         """Give back jobs that nobody ran, and set them aside for a while."""
         given = set(self._database.give_back([job.id for _ended, job in not_run]))
         for ended, job in not_run:
-            self.backlog.forget(job.id)
             if job.id not in given:
+                # Odoo took it after all, or somebody has its row: it counts, so it keeps its permit.
                 self.look_at([job.uuid])
                 continue
+            self.backlog.forget(job.id)
             if ended.outcome.end is End.UNASKED:
                 self.backlog.put(job.pending)
             else:

@@ -1,0 +1,108 @@
+"""Permits of jobs whose requests ended badly: kept as long as the row counts."""
+
+from __future__ import annotations
+
+import selectors
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import pytest
+
+from qjsupervisor import logs
+from qjsupervisor.channelspec import ChannelSpec
+from qjsupervisor.database import Database, Job, Waiter
+from qjsupervisor.dispatch import Dispatcher, Ended
+from qjsupervisor.request import End, Outcome
+from qjsupervisor.seat import Seat
+from qjsupervisor.semaphore import SemaphoreTable
+from qjsupervisor.serving import Serving
+from qjsupervisor.settings import TargetSettings
+from qjsupervisor.states import Fairness
+from qjsupervisor.trees import shared_tree
+
+
+class Rows(Database):
+    """A database of one job; `read_as`: what a read saw, a moment before the row became `state`."""
+
+    def __init__(self) -> None:
+        super().__init__("db", {}, Waiter(lambda: None))
+        self.state = self.read_as = "enqueued"
+
+    def turn(self, claim: Mapping[int, int], uuids: Sequence[str]) -> tuple[list[Job], list[Job]]:
+        read, self.read_as = self.read_as, self.state
+        return [], [Job(1, "u", "root", read, (10, 1, 1), None)] if "u" in uuids else []
+
+    def give_back(self, ids: Iterable[int]) -> list[int]:
+        if self.state != "enqueued":
+            return []
+        self.state = "pending"
+        return list(ids)
+
+    def look_dead(self, ids: Iterable[int], grace_s: float) -> list[int]:
+        return []
+
+
+class Play:
+    """One worker's serving, with a job that holds the only permit and whose request is about to end."""
+
+    def __init__(self, selector: selectors.BaseSelector) -> None:
+        self.table = SemaphoreTable([ChannelSpec(name="root", capacity=1)], slots=2, fairness=Fairness.ROUND_ROBIN)
+        self.table.assign(0, "db", 1)
+        self.table.open_gate()
+        seat: Seat = self.table.seat(0)
+        seat.attach()
+        self.rows = Rows()
+        self.dispatcher = Dispatcher(
+            selector,
+            [TargetSettings(url="http://127.0.0.1:1")],
+            "db",
+            connect_timeout_s=1,
+            read_timeout_s=None,
+        )
+        log = logs.silent_logger()
+        self.serving = Serving(self.rows, seat, shared_tree(seat, window=10), self.dispatcher, log)
+        self.serving.backlog.hold(1, "root")
+        self.serving.settle()
+
+    def ends(self, outcome: Outcome) -> None:
+        self.dispatcher.ended.append(Ended(1, "u", self.dispatcher.targets[0], outcome, 0.1))
+
+    @property
+    def running(self) -> int:
+        """Permits of the root, as every other worker sees them."""
+        return self.table.channel_views()[0].running
+
+
+@pytest.fixture
+def play() -> Iterator[Play]:
+    with selectors.DefaultSelector() as selector:
+        made = Play(selector)
+        yield made
+        made.dispatcher.close()
+
+
+LOST = Outcome(End.LOST, None, "the connection was closed without an answer")
+
+
+def test_a_job_that_odoo_took_after_its_row_was_read_keeps_its_permit(play: Play) -> None:
+    """Read as `enqueued`, `started` when it was to be given back: root had 7 rows of 6 once (chaos, seed 21)."""
+    play.rows.state = "started"
+    play.ends(LOST)
+    assert play.serving.turn(1000.0, start=True), "its row is looked at again, at once"
+    assert play.running == 1
+    play.serving.turn(1000.1, start=True)
+    assert play.running == 1
+    assert play.serving.backlog.is_held(1)
+
+
+def test_a_job_that_was_given_back_has_none(play: Play) -> None:
+    play.ends(LOST)
+    play.serving.turn(1000.0, start=False)
+    assert play.running == 0
+
+
+@pytest.mark.parametrize(("status", "running"), [(200, 0), (500, 1), (502, 1)])
+def test_while_the_database_is_away_only_success_gives_a_permit_back(play: Play, status: int, running: int) -> None:
+    """A job that PostgreSQL went away under ends with a 500, and its row stays `started`."""
+    play.ends(Outcome(End.ANSWERED, status, f"HTTP {status}"))
+    play.serving.settle_unread(1000.0)
+    assert play.running == running
