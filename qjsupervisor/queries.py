@@ -22,7 +22,8 @@ MODULE_STATE = "SELECT state FROM ir_module_module WHERE name = 'queue_job'"
 ABOUT = """
 SELECT pg_backend_pid(), pg_encoding_to_char(d.encoding), pg_is_in_recovery(),
        to_regclass('queue_job_lock') IS NOT NULL,
-       coalesce(has_table_privilege(to_regclass('queue_job_lock'), 'UPDATE'), false),
+       coalesce(has_any_column_privilege(to_regclass('queue_job_lock'), 'SELECT')
+                AND has_any_column_privilege(to_regclass('queue_job_lock'), 'UPDATE'), false),
        EXISTS (SELECT 1 FROM pg_attribute
                 WHERE attrelid = to_regclass('queue_job_channel') AND attname = 'capacity_default')
   FROM pg_database d WHERE d.datname = current_database()

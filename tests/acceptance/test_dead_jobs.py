@@ -6,6 +6,8 @@ import threading
 import time
 from contextlib import closing
 
+import pytest
+
 from qjsupervisor.demo.jobs import insert_row
 from qjsupervisor.demo.postgres import ThrowawayPostgres
 from qjsupervisor.demo.schema import Schema
@@ -152,16 +154,18 @@ def test_no_lock_table(
     one.wait_for_states(done=3)
 
 
+@pytest.mark.parametrize("granted", ["SELECT", "UPDATE"])
 def test_lock_table_that_may_not_be_locked(
-    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+    granted: str, postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
 ) -> None:
-    """A role without UPDATE on queue_job_lock cannot ask: as if there were no such table."""
+    """A role with only one of both on queue_job_lock cannot ask: as if there were no such table."""
     one = database()
     started, enqueued = (insert_row(one.connection, state=state) for state in ("started", "enqueued"))
     for statement in (
         "CREATE ROLE no_lock LOGIN PASSWORD 'x'",
-        "GRANT SELECT ON ir_module_module, queue_job, queue_job_lock, queue_job_channel TO no_lock",
+        "GRANT SELECT ON ir_module_module, queue_job, queue_job_channel TO no_lock",
         "GRANT UPDATE ON queue_job TO no_lock",
+        f"GRANT {granted} ON queue_job_lock TO no_lock",
     ):
         postgres.execute(one.name, statement, superuser=True)
     try:
@@ -173,6 +177,7 @@ def test_lock_table_that_may_not_be_locked(
         assert "queue_job_lock" in running.run("check").stdout
         looked_twice()
         assert one.state(started) == "started"
+        assert running.log_events("database_blocked") == []
     finally:
         postgres.execute(one.name, "DROP OWNED BY no_lock", superuser=True)
         postgres.execute(one.name, "DROP ROLE no_lock", superuser=True)
