@@ -37,8 +37,8 @@ class Rows(Database):
         self.state = "pending"
         return list(ids)
 
-    def look_dead(self, ids: Iterable[int], grace_s: float) -> list[int]:
-        return []
+    def look_dead(self, ids: Iterable[int], grace_s: float) -> dict[int, str]:
+        return {}
 
 
 class Play:
