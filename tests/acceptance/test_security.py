@@ -177,3 +177,42 @@ def test_log_file_is_not_for_everybody(
     running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name, sections={"qjsupervisor": {"log_file": log}}))
     running.wait_ready(one.name)
     assert not log.stat().st_mode & 0o007
+
+
+def test_password_changed_under_a_worker(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, supervisor: SupervisorFactory
+) -> None:
+    """Its connection ends then: said without either password, and served again when it is changed back."""
+    one, old, new = database(), "Erstes-Wort", "Zweites-Wort"
+    postgres.execute("postgres", f"CREATE ROLE changing LOGIN PASSWORD '{old}' IN ROLE odoo", superuser=True)
+    try:
+        sections = {
+            "options": {"db_user": "changing", "db_password": old},
+            "qjsupervisor": {"log_level": "debug", "rescan_interval": 1},
+        }
+        running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name, sections=sections))
+        running.wait_ready(one.name)
+        pids = running.pids()
+        postgres.execute("postgres", f"ALTER ROLE changing PASSWORD '{new}'", superuser=True)
+        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'changing'"
+        postgres.execute("postgres", end, superuser=True)
+        one.insert_jobs(2)
+
+        def refused() -> bool:
+            entry = running.database_status(one.name)
+            return entry is not None and "authentication failed" in str(entry["last_error"])
+
+        wait_until(refused, lambda: f"said so: {running.database_status(one.name)}")
+        shown = [running.log_text()]
+        for command in (("status",), ("status", "--json"), ("check",), ("check", "--json"), ("jobs", one.name)):
+            done = running.run(*command)
+            shown += [done.stdout, done.stderr]
+        postgres.execute("postgres", f"ALTER ROLE changing PASSWORD '{old}'", superuser=True)
+        one.wait_for_states(done=2, timeout_s=30)
+        assert not any(password in text for text in shown for password in (old, new))
+        assert running.pids() == pids
+        assert len(running.log_events("database_lost")) <= 2
+        running.stop()
+    finally:
+        one.drop()
+        postgres.execute("postgres", "DROP ROLE changing", superuser=True)
