@@ -123,7 +123,7 @@ def test_no_password_is_visible(
     place = f"{postgres.host}:{postgres.port}"
     right = f"postgresql://{postgres.user}:{quote(postgres.password)}@{place}/{other.name}"
     wrong = f"postgresql://{postgres.user}:{WRONG_PASSWORD}@{place}/{one.name}_too"
-    sections = {
+    sections: dict[str, dict[str, object]] = {
         "queue_job": {"http_auth_user": "runner", "http_auth_password": HTTP_PASSWORD},
         "qjsupervisor": {"monitor": f"127.0.0.1:{port}", "log_level": "debug", "rescan_interval": 1},
     }
@@ -186,7 +186,7 @@ def test_password_changed_under_a_worker(
     one, old, new = database(), "Erstes-Wort", "Zweites-Wort"
     postgres.execute("postgres", f"CREATE ROLE changing LOGIN PASSWORD '{old}' IN ROLE odoo", superuser=True)
     try:
-        sections = {
+        sections: dict[str, dict[str, object]] = {
             "options": {"db_user": "changing", "db_password": old},
             "qjsupervisor": {"log_level": "debug", "rescan_interval": 1},
         }
