@@ -33,7 +33,7 @@ CONNECT_LIMIT_S = 10.0
 #: Full reads of big tables run aside and may take longer.
 READ_TIMEOUT_S = 300.0
 #: A table that somebody has locked (an upgrade) is not waited for any longer: permits were taken for what is asked.
-LOCK_TIMEOUT_S = 2.0
+LOCK_TIMEOUT_S = 1.0
 #: A sign of life takes no longer than this, unless the server is gone.
 SIGN_LIMIT_S = 5.0
 #: How often a heartbeat is given while a statement is waited for.
@@ -274,7 +274,9 @@ class Database:
             return action()
         except psycopg2.Error as error:
             self.close()
-            raise _translated(self.name, error) from error
+            translated = _translated(self.name, error)
+            translated.refused = error.pgcode is not None
+            raise translated from error
 
     # -- jobs --------------------------------------------------------------------------------------------
 

@@ -58,6 +58,8 @@ class DatabaseError(QJSupervisorError):
     def __init__(self, database: str, message: str) -> None:
         super().__init__(message)
         self.database = database
+        #: The server itself refused the statement, which so had no effect; else nobody knows.
+        self.refused = False
 
 
 class DatabaseUnavailable(DatabaseError):

@@ -19,6 +19,7 @@ from structlog.typing import FilteringBoundLogger
 from .backlog import Backlog
 from .database import Database, Job
 from .dispatch import Dispatcher, Ended
+from .errors import DatabaseError
 from .nodes import Pending
 from .queries import MAX_UUID_BYTES
 from .request import End
@@ -180,7 +181,7 @@ class Serving:
             self._echoes[uuid] = (owed, now_s + ECHO_S)
 
     def _read_and_claim(self, claims: dict[int, int], uuids: list[str], now_s: float) -> None:
-        claimed, read = self._database.turn(claims, uuids)
+        claimed, read = self._turn(claims, uuids)
         missed = set(claims).difference(job.id for job in claimed)
         self._send_claimed(missed, claimed)
         ended = {}
@@ -204,6 +205,16 @@ class Serving:
             self._judge(its_end, None)
         if not_run:
             self._return(not_run, now_s)
+
+    def _turn(self, claims: dict[int, int], uuids: list[str]) -> tuple[list[Job], list[Job]]:
+        """Database.turn. Where it is certain that nothing was claimed, the permits for that are not kept."""
+        try:
+            return self._database.turn(claims, uuids)
+        except DatabaseError as error:
+            if error.refused:
+                for job_id in claims:
+                    self.backlog.forget(job_id)
+            raise
 
     # -- rows --------------------------------------------------------------------------------------------
 
