@@ -296,6 +296,8 @@ def test_connections_forbidden(
         cursor.execute(sessions)
     wait_for_reason(running, "closed_1", "too many connections")
     run_jobs(other)
+    closed_s = time.monotonic()
+    wait_until(lambda: time.monotonic() > closed_s + 2.5, "it is tried again, and fails for the same reason")
     postgres.execute("postgres", "ALTER DATABASE closed_1 CONNECTION LIMIT -1", superuser=True)
     with pytest.raises(psycopg2.OperationalError):
         one.execute("SELECT 1")

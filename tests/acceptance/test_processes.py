@@ -72,10 +72,11 @@ def time_jobs(one: Database, until: Callable[[], bool], timeout_s: float = 30) -
 def test_stopped_worker(
     postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, supervisor: SupervisorFactory
 ) -> None:
-    one, other = database(), database()
+    one, other, idle = database(), database(), database()
+    names = [each.name for each in (one, other, idle)]
     sections = {"queue_job": {"channels": "root:4,root.half:2"}, "qjsupervisor": {"hang_timeout": 4}}
-    running = supervisor(odoo_conf(postgres, odoo.port, db_name=f"{one.name},{other.name}", sections=sections))
-    running.wait_ready(one.name, other.name)
+    running = supervisor(odoo_conf(postgres, odoo.port, db_name=",".join(names), sections=sections))
+    running.wait_ready(*names)
     pids = running.pids()
     uuids = one.insert_jobs(20, kwargs={"sleep": 0.2}, channel="root.half")
     wait_until(lambda: one.states().get("done"), "its jobs run")
@@ -89,7 +90,8 @@ def test_stopped_worker(
     now = entry(running, one)
     assert (now["restarts"], now["state"]) == (1, "ready")
     assert "no sign of life for 4 s" in str(now["last_error"])
-    assert running.pids()[other.name] == pids[other.name], "an idle worker shows that it lives"
+    for each in (other, idle):
+        assert running.pids()[each.name] == pids[each.name], "an idle worker shows that it lives"
     wait_until(lambda: {c["running"] for c in running.status()["channels"]} == {0}, "no permit is held")
 
 
