@@ -70,7 +70,7 @@ def test_links_are_not_followed(
     """Somebody else's file would be overwritten: pidfile and control socket through a symbolic link are refused."""
     one = database()
     victim = tmp_path / "victim"
-    victim.write_text("precious\n")
+    victim.write_text("4711\n")
     link = tmp_path / "link"
     link.symlink_to(victim)
     folder = tmp_path / "linked"
@@ -81,7 +81,7 @@ def test_links_are_not_followed(
         assert running.wait() == EX_CONFIG
         (said,) = running.log_text().splitlines()
         assert next(iter(options)) in said
-        assert victim.read_text() == "precious\n"
+        assert victim.read_text() == "4711\n"
         assert not list((tmp_path / "elsewhere").iterdir())
     pidfile = tmp_path / "pid"
     running = supervisor(
