@@ -166,6 +166,7 @@ def test_monitor(postgres: ThrowawayPostgres, database: DatabaseFactory, supervi
     running = supervisor(conf(postgres, one.name, monitor=f"127.0.0.1:{port}"))
     running.wait_ready(one.name)
     one.insert_jobs(3, eta_s=600)
+    wait_until(lambda: not _refuses(port), "the monitor, a process of its own, listens")
     url = f"http://127.0.0.1:{port}"
     metric = f'qjsupervisor_database_pending{{database="{one.name}"}} 3.0'
     wait_until(lambda: metric in requests.get(f"{url}/metrics", timeout=5).text, "three jobs in the metrics")

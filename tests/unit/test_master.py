@@ -401,7 +401,7 @@ def test_status_of_everything(rig: Rig) -> None:
     rig.hear("a", {"is": "read"}, {"is": "standby", "reason": "somebody else leads"})
     status = rig.orders.handle({"do": "status"})["status"]
     states = {each["name"]: (each["state"], each["last_error"]) for each in status["databases"]}
-    assert states == {"a": ("standby", "somebody else leads"), "ill": ("failed", "is blocked")}
+    assert states == {"a": ("standby", "somebody else leads"), "ill": ("failed", "is blocked; looked at again in 60 s")}
 
 
 # -- the end -------------------------------------------------------------------------------------------------
