@@ -190,7 +190,9 @@ def network_namespaces(server: ThrowawayPostgres, odoo: StandIn) -> Iterator[lis
         machines = []
         for number in (1, 2):
             name, device = f"qjs-{os.getpid()}-{number}", f"qv{os.getpid() % 100000}-{number}"
-            ours, theirs = f"10.213.{number}.1", f"10.213.{number}.2"
+            # Addresses of our own: several runs may share a machine.
+            net = f"10.{128 + os.getpid() % 120}.{os.getpid() // 120 % 120 * 2 + number}"
+            ours, theirs = f"{net}.1", f"{net}.2"
             ip("netns", "add", name)
             stack.callback(ip, "netns", "del", name)
             ip("link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", name)
@@ -224,7 +226,7 @@ def networked() -> Iterator[ThrowawayPostgres]:
     try:
         cluster.create()
         with (cluster.data / "pg_hba.conf").open("a") as rules:
-            rules.write("host all all 10.213.0.0/16 scram-sha-256\n")
+            rules.write("host all all 10.128.0.0/9 scram-sha-256\n")
         cluster.start()
         yield cluster
     finally:
