@@ -273,10 +273,7 @@ class Serving:
                 doubles.append(job)
             else:
                 self._send(job)
-        if doubles:
-            self._database.give_back([job.id for job in doubles])
-        for job in doubles:
-            self.backlog.forget(job.id)
+        for job in self._give_back(doubles):
             self._cool(job, time.monotonic())
             self._log.warning("job_postponed", job_uuid=job.uuid, job_id=job.id, reason="a job of the same uuid is run")
         for job_id in missed:
@@ -342,17 +339,25 @@ class Serving:
 
     def _return(self, not_run: list[tuple[Ended, Job]], now_s: float) -> None:
         """Give back jobs that nobody ran, and set them aside for a while."""
-        given = set(self._database.give_back([job.id for _ended, job in not_run]))
-        for ended, job in not_run:
-            if job.id not in given:
-                # Odoo took it after all, or somebody has its row: it counts, so it keeps its permit.
-                self.look_at([job.uuid])
-                continue
-            self.backlog.forget(job.id)
-            if ended.outcome.end is End.UNASKED:
+        unasked = {ended.job_id for ended, _job in not_run if ended.outcome.end is End.UNASKED}
+        for job in self._give_back([job for _ended, job in not_run]):
+            if job.id in unasked:
                 self.backlog.put(job.pending)
             else:
                 self._cool(job, now_s)
+
+    def _give_back(self, jobs: list[Job]) -> list[Job]:
+        """Put enqueued jobs back to `pending`; those that are, without their permits.
+
+        A row that could not be put back still counts: Odoo took it meanwhile, or somebody has it locked. So its job
+        keeps its permit, and the row is looked at again.
+        """
+        given = set(self._database.give_back([job.id for job in jobs])) if jobs else set()
+        self.look_at([job.uuid for job in jobs if job.id not in given])
+        back = [job for job in jobs if job.id in given]
+        for job in back:
+            self.backlog.forget(job.id)
+        return back
 
     def _cool(self, job: Job, now_s: float) -> None:
         attempts = self._attempts[job.id] = self._attempts.get(job.id, 0) + 1

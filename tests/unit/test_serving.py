@@ -106,3 +106,15 @@ def test_while_the_database_is_away_only_success_gives_a_permit_back(play: Play,
     play.ends(Outcome(End.ANSWERED, status, f"HTTP {status}"))
     play.serving.settle_unread(1000.0)
     assert play.running == running
+
+
+@pytest.mark.parametrize(("locked", "running"), [(True, 1), (False, 0)])
+def test_a_double_that_cannot_be_given_back_keeps_its_permit(play: Play, locked: bool, running: int) -> None:
+    """A claimed job whose uuid is being run already, and whose row somebody locks: it stays `enqueued`, and counts."""
+    serving = play.serving
+    serving._open_uuids["u"] = 7
+    play.rows.state = "locked" if locked else "enqueued"
+    serving._send_claimed(set(), [Job(1, "u", "root", "enqueued", (10, 1, 1), None)])
+    serving.settle()
+    assert play.running == running
+    assert bool(serving._look) == locked, "its row is looked at again"
