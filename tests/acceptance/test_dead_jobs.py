@@ -12,7 +12,7 @@ from qjsupervisor.demo.jobs import insert_row
 from qjsupervisor.demo.postgres import ThrowawayPostgres
 from qjsupervisor.demo.schema import Schema
 from qjsupervisor.demo.standin import StandIn
-from qjsupervisor.serving import DEAD_AGAIN_S, DEAD_CHECK_S
+from qjsupervisor.orphans import DEAD_AGAIN_S, DEAD_CHECK_S
 
 from ..conftest import DatabaseFactory, StandInFactory, SupervisorFactory
 from ..helpers import Database, Supervisor, odoo_conf, wait_until

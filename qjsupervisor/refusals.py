@@ -1,0 +1,30 @@
+"""Jobs that can never be asked for, as no request could name them; whoever made them is told, in the log, once."""
+
+from __future__ import annotations
+
+from structlog.typing import FilteringBoundLogger
+
+from .database import Job
+from .queries import MAX_UUID_BYTES
+
+#: Jobs whose refusal is remembered.
+MAX_REFUSED = 10_000
+
+
+class Refusals:
+    """The jobs that were refused."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        self._log = log
+        self._refused: set[int] = set()
+
+    def concern(self, job: Job) -> bool:
+        """Whether a job can never be asked for."""
+        size = len(job.uuid.encode("utf-8", "surrogateescape"))
+        if 0 < size <= MAX_UUID_BYTES:
+            return False
+        if job.id not in self._refused and len(self._refused) < MAX_REFUSED:
+            self._refused.add(job.id)
+            why = f"its uuid has {size} bytes, not 1 to {MAX_UUID_BYTES}"
+            self._log.warning("job_refused", job_uuid=job.uuid[:64], job_id=job.id, reason=why)
+        return True
