@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .backlog import Backlog
-from .database import Job
+from .job import Job
 from .nodes import Pending
 
 #: A job that nobody would run is set aside for so long, doubled each time.

@@ -1,62 +1,32 @@
 """A worker's connection to its database: LISTEN, the leader lock, jobs in and out.
 
-One connection a database, in autocommit; a second one, only while a big table is read (`Reader`), so that such a
-read does not hold up the loop. Every psycopg2 error leaves here as a DatabaseError, and the connection is of no use
-afterwards. It decides nothing about jobs, logs nothing, sleeps never.
-
-psycopg2 waits in `_wait`, its green mode: with a deadline (a silent server must not hold a worker for ever), and
-stamping the worker's heartbeat while it waits.
+One connection a database, in autocommit; a second one, only while a big table is read (reader.py). Every psycopg2
+error leaves here as a DatabaseError, and the connection is of no use afterwards. It decides nothing about jobs, logs
+nothing, sleeps never.
 """
 
 from __future__ import annotations
 
-import itertools
 import secrets
-import select
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psycopg2
-import psycopg2.extensions
 
 from . import queries
 from .errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseUnfit
 from .fitness import READ_COLUMNS, WRITTEN_COLUMNS
-from .nodes import Pending
+from .job import Job, job_of
+from .notified import Notified
+from .waiter import Waiter
 
 CHANNEL = "queue_job"
-#: A statement that takes longer is given up, and the connection with it; the server is told the same.
-STATEMENT_TIMEOUT_S = 15.0
 #: libpq's own connect_timeout does not count when it does not block.
 CONNECT_LIMIT_S = 10.0
-#: Full reads of big tables run aside and may take longer.
-READ_TIMEOUT_S = 300.0
 #: A table that somebody has locked (an upgrade) is not waited for any longer: permits were taken for what is asked.
 LOCK_TIMEOUT_S = 1.0
 #: A sign of life takes no longer than this, unless the server is gone.
 SIGN_LIMIT_S = 5.0
-#: How often a heartbeat is given while a statement is waited for.
-_WAIT_SLICE_S = 1.0
-#: Notifications remembered; past that the table is read instead.
-MAX_NOTIFIED = 5000
-#: Sorts behind every date; for NULL and 'infinity'.
-_LATEST_US = 1 << 62
-
-
-class Job(NamedTuple):
-    """One row of queue_job, as far as a runner is concerned."""
-
-    id: int
-    uuid: str
-    channel: str | None
-    state: str
-    key: tuple[int, int, int]
-    eta_us: int | None
-
-    @property
-    def pending(self) -> Pending:
-        return Pending(self.key, self.channel, self.eta_us)
 
 
 class About(NamedTuple):
@@ -68,81 +38,6 @@ class About(NamedTuple):
     has_lock_table: bool
     may_lock: bool
     has_channel_table: bool
-
-
-class Notified:
-    """What NOTIFY said, without what we caused ourselves and without doubles; psycopg2 appends to it."""
-
-    def __init__(self) -> None:
-        #: How often each was said.
-        self._uuids: dict[str, int] = {}
-        self.own_pid = 0
-        #: More was said than is remembered: read the table.
-        self.overflowed = False
-        #: A channel's settings changed (queue_job 18.0.4).
-        self.reload = False
-        #: Our own sign of life came back.
-        self.heard_itself = False
-
-    def append(self, notify: psycopg2.extensions.Notify) -> None:
-        """Called by psycopg2 for each notification that it meets, in whatever statement."""
-        if notify.pid == self.own_pid:
-            self.heard_itself = True
-        elif notify.payload == "reload":
-            self.reload = True
-        elif notify.payload in self._uuids:
-            self._uuids[notify.payload] += 1
-        elif len(self._uuids) < MAX_NOTIFIED:
-            self._uuids[notify.payload] = 1
-        else:
-            self.overflowed = True
-
-    def __len__(self) -> int:
-        return len(self._uuids)
-
-    def take(self, limit: int) -> dict[str, int]:
-        """Up to `limit` of what was said, oldest first, and how often."""
-        if len(self._uuids) <= limit:
-            found, self._uuids = self._uuids, {}
-            return found
-        found = dict(itertools.islice(self._uuids.items(), limit))
-        for uuid in found:
-            del self._uuids[uuid]
-        return found
-
-    def forget(self) -> None:
-        """The table is about to be read: what was said so far is in it."""
-        self._uuids.clear()
-        self.overflowed = False
-
-
-class Waiter:
-    """How psycopg2 waits in this process: `stamp` is called while it does, and no wait is for ever."""
-
-    def __init__(self, stamp: Callable[[], None]) -> None:
-        self._stamp = stamp
-        self.limit_s = STATEMENT_TIMEOUT_S
-
-    def install(self) -> None:
-        """Make psycopg2 wait here, for the whole process."""
-        psycopg2.extensions.set_wait_callback(self._wait)
-
-    def _wait(self, connection: Any) -> None:
-        state = connection.poll()
-        if state == psycopg2.extensions.POLL_OK:
-            return
-        # A little longer than the server's own limit: its word is better than a cut connection.
-        deadline_s = time.monotonic() + self.limit_s + 3
-        poller = select.poll()
-        while state != psycopg2.extensions.POLL_OK:
-            reads = state == psycopg2.extensions.POLL_READ
-            poller.register(connection.fileno(), select.POLLIN if reads else select.POLLOUT)
-            while not poller.poll(_WAIT_SLICE_S * 1000):
-                self._stamp()
-                if time.monotonic() > deadline_s:
-                    # psycopg2 closes the connection on this, and holds its lock: close() here would wait for ever.
-                    raise psycopg2.OperationalError("the server does not answer")
-            state = connection.poll()
 
 
 class Database:
@@ -169,7 +64,7 @@ class Database:
             self._cursor = self._connection.cursor()
         except psycopg2.Error as error:
             self.close()
-            raise _translated(self.name, error) from error
+            raise translated(self.name, error) from error
         self.about = About(*self.rows(queries.ABOUT)[0])
         if self.about.encoding == "SQL_ASCII":
             # Any bytes may be in there; this way they come and go unchanged.
@@ -274,9 +169,9 @@ class Database:
             return action()
         except psycopg2.Error as error:
             self.close()
-            translated = _translated(self.name, error)
-            translated.refused = error.pgcode is not None
-            raise translated from error
+            translation = translated(self.name, error)
+            translation.refused = error.pgcode is not None
+            raise translation from error
 
     # -- jobs --------------------------------------------------------------------------------------------
 
@@ -321,22 +216,7 @@ class Database:
         return self.about.may_lock
 
 
-def job_of(row: Sequence[Any]) -> Job:
-    """A Job from JOB_COLUMNS."""
-    job_id, uuid, channel, state, priority, created_s, eta_s = row
-    key = (10 if priority is None else priority, _micros(created_s, _LATEST_US), job_id)
-    return Job(job_id, uuid, channel, state, key, None if eta_s is None else _micros(eta_s, 0))
-
-
-def _micros(seconds: float | None, missing: int) -> int:
-    if seconds is None:
-        return missing
-    if seconds in (float("inf"), float("-inf")):
-        return _LATEST_US if seconds > 0 else -_LATEST_US
-    return max(-_LATEST_US, min(_LATEST_US, round(seconds * 1e6)))  # timestamps reach further than 63 bits
-
-
-def _translated(name: str, error: psycopg2.Error) -> DatabaseError:
+def translated(name: str, error: psycopg2.Error) -> DatabaseError:
     """What a driver's error means for the worker."""
     message = " ".join(str(error).split()) or type(error).__name__
     code = error.pgcode or ""
@@ -349,80 +229,3 @@ def _translated(name: str, error: psycopg2.Error) -> DatabaseError:
     if code[:2] in ("42", "22", "23"):
         return DatabaseUnfit(name, message)
     return DatabaseUnavailable(name, message)
-
-
-class Reader:
-    """A second connection, aside from the loop, for reads that may take seconds.
-
-    `start` begins a chain of statements; `on_ready` is called whenever the socket is ready; `results` is set when all
-    are done. One error ends it; nothing is retried here.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self.name = database.name
-        self.connect_kwargs = {**database.connect_kwargs, "async_": True}
-        if database.about is not None and database.about.encoding == "SQL_ASCII":
-            self.connect_kwargs["client_encoding"] = "LATIN1"
-        self._connection: Any = None
-        self._cursor: Any = None
-        self._todo: Iterator[tuple[str, dict[str, Any] | None]] = iter(())
-        self._found: list[list[tuple[Any, ...]]] = []
-        self.results: list[list[tuple[Any, ...]]] | None = None
-        self.began_s = 0.0
-        #: When it is too late, wherever it is.
-        self.deadline_s = 0.0
-
-    def start(self, statements: Sequence[tuple[str, dict[str, Any] | None]]) -> None:
-        """Connect and run these one after the other. Raises DatabaseError."""
-        self._todo = iter(
-            [(f"SET statement_timeout = '{READ_TIMEOUT_S:.0f}s'; {queries.BEGIN_SNAPSHOT}", None), *statements]
-        )
-        self._found, self.results = [], None
-        self.began_s = time.monotonic()
-        self.deadline_s = self.began_s + CONNECT_LIMIT_S
-        try:
-            self._connection = psycopg2.connect(**self.connect_kwargs)
-        except psycopg2.Error as error:
-            self.close()
-            raise _translated(self.name, error) from error
-
-    @property
-    def busy(self) -> bool:
-        """Whether a read is under way."""
-        return self._connection is not None
-
-    def fileno(self) -> int:
-        return int(self._connection.fileno())
-
-    def on_ready(self) -> int:
-        """Go on; the select.POLL* event to wait for next, 0 when `results` is there. Raises DatabaseError."""
-        try:
-            state = self._connection.poll()
-            while state == psycopg2.extensions.POLL_OK:
-                if not self._next():
-                    return 0
-                state = self._connection.poll()
-        except psycopg2.Error as error:
-            self.close()
-            raise _translated(self.name, error) from error
-        return select.POLLIN if state == psycopg2.extensions.POLL_READ else select.POLLOUT
-
-    def _next(self) -> bool:
-        if self._cursor is None:
-            self._cursor = self._connection.cursor()
-            self.deadline_s = time.monotonic() + READ_TIMEOUT_S + 3
-        else:
-            self._found.append(self._cursor.fetchall() if self._cursor.description else [])
-        following = next(self._todo, None)
-        if following is None:
-            self.results = self._found[1:]
-            self.close()
-            return False
-        self._cursor.execute(*following)
-        return True
-
-    def close(self) -> None:
-        """Close, whatever state it is in."""
-        if self._connection is not None and not self._connection.closed:
-            self._connection.close()
-        self._connection = self._cursor = None

@@ -9,8 +9,9 @@ from __future__ import annotations
 from structlog.typing import FilteringBoundLogger
 
 from .backlog import Backlog
-from .database import Database, Job
+from .database import Database
 from .dispatch import Dispatcher
+from .job import Job
 
 #: Contract: never shorter.
 DEAD_AFTER_S = 10.0

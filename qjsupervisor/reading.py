@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 from . import queries
 from .backlog import Backlog, Found, Snapshot
-from .database import Database, Job, Reader, job_of
+from .database import Database
 from .errors import DatabaseError, DatabaseUnavailable
+from .job import Job, job_of
 from .nodes import Node
 from .policy import Backoff
+from .reader import Reader
 
 #: Failed jobs that are known one by one; of more only the number is.
 FAILED_LIMIT = 2000

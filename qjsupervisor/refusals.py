@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from structlog.typing import FilteringBoundLogger
 
-from .database import Job
+from .job import Job
 from .queries import MAX_UUID_BYTES
 
 #: Jobs whose refusal is remembered.

@@ -19,8 +19,9 @@ from psycopg2.extensions import adapt
 from structlog.typing import FilteringBoundLogger
 
 from . import logs
-from .database import Database, Job, Waiter, job_of
+from .database import Database
 from .dispatch import Dispatcher, Ended
+from .job import Job, job_of
 from .reading import sort_out
 from .request import End, Outcome, Request
 from .semaphore import SemaphoreTable
@@ -28,6 +29,7 @@ from .serving import Serving
 from .settings import Config
 from .states import JobState
 from .trees import shared_tree
+from .waiter import Waiter
 
 #: As often as the interpreter wants to see code before it settles on a form of it.
 ROUNDS = 24

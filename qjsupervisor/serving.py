@@ -18,10 +18,11 @@ from structlog.typing import FilteringBoundLogger
 from .answers import GONE, Answers
 from .backlog import Backlog
 from .cooling import Cooling
-from .database import Database, Job
+from .database import Database
 from .dispatch import Dispatcher, Ended
 from .echoes import Echoes
 from .errors import DatabaseError
+from .job import Job
 from .orphans import Orphans
 from .permits import Permits
 from .refusals import Refusals

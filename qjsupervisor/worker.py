@@ -23,10 +23,11 @@ from structlog.typing import FilteringBoundLogger
 from . import logs, queries
 from .backlog import Backlog
 from .control import Message, Pipe
-from .database import READ_TIMEOUT_S, STATEMENT_TIMEOUT_S, Database, Waiter
+from .database import Database
 from .dispatch import Dispatcher
 from .errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseUnfit, ProtocolError
 from .policy import GIVE_UP_S, Backoff
+from .reader import READ_TIMEOUT_S
 from .reading import Loaded, Reading
 from .reporting import Reporting
 from .seat import Seat
@@ -35,6 +36,7 @@ from .serving import Serving
 from .settings import WorkerSettings
 from .states import EXIT_GONE, EXIT_STOPPED, Mode
 from .trees import build_tree
+from .waiter import STATEMENT_TIMEOUT_S, Waiter
 
 #: How often it sees that its connection does; with SIGN_LIMIT_S, a dead one is noticed within 30 s.
 SIGN_S = 20.0

@@ -9,8 +9,9 @@ import pytest
 
 from qjsupervisor import logs
 from qjsupervisor.channelspec import ChannelSpec
-from qjsupervisor.database import Database, Job, Waiter
+from qjsupervisor.database import Database
 from qjsupervisor.dispatch import Dispatcher, Ended
+from qjsupervisor.job import Job
 from qjsupervisor.request import End, Outcome
 from qjsupervisor.seat import Seat
 from qjsupervisor.semaphore import SemaphoreTable
@@ -18,6 +19,7 @@ from qjsupervisor.serving import Serving
 from qjsupervisor.settings import TargetSettings
 from qjsupervisor.states import Fairness
 from qjsupervisor.trees import shared_tree
+from qjsupervisor.waiter import Waiter
 
 
 class Rows(Database):

@@ -1,13 +1,12 @@
-"""Rows and notifications, as the driver hands them over."""
+"""Rows, as the driver hands them over."""
 
 from __future__ import annotations
 
 import math
 
 import pytest
-from psycopg2.extensions import Notify
 
-from qjsupervisor.database import MAX_NOTIFIED, Notified, job_of
+from qjsupervisor.job import job_of
 
 #: extract(epoch from timestamp '294276-12-31 23:59:59.999999'), and of the first day there is.
 LAST_S, FIRST_S = 9224318016000.0, -210866803200.0
@@ -33,24 +32,3 @@ def test_what_has_no_date_comes_last() -> None:
 
 def test_a_missing_priority_is_the_default() -> None:
     assert job_of((1, "u", None, "pending", None, 0.0, None)).key[0] == 10
-
-
-def test_notifications() -> None:
-    notified = Notified()
-    notified.own_pid = 5
-    for pid, payload in ((5, "mine"), (6, "a"), (6, "b"), (7, "a"), (6, ""), (6, "reload")):
-        notified.append(Notify(pid, "queue_job", payload))
-    assert (notified.heard_itself, notified.reload, notified.overflowed) == (True, True, False)
-    assert list(notified.take(2)) == ["a", "b"]
-    assert list(notified.take(2)) == [""]
-    assert len(notified) == 0
-
-
-def test_more_notifications_than_are_remembered() -> None:
-    notified = Notified()
-    for number in range(MAX_NOTIFIED + 1):
-        notified.append(Notify(6, "queue_job", str(number)))
-    assert notified.overflowed
-    assert len(notified) == MAX_NOTIFIED
-    notified.forget()
-    assert (len(notified), notified.overflowed) == (0, False)

@@ -1,0 +1,44 @@
+"""One row of queue_job, as far as a runner is concerned.  Pure.
+
+Whatever PostgreSQL may hold there fits into the words of the shared table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from .nodes import Pending
+
+#: Sorts behind every date; for NULL and 'infinity'.
+_LATEST_US = 1 << 62
+
+
+class Job(NamedTuple):
+    """A job; `channel` as in the row, `key` its place in the order of all jobs, the lowest first."""
+
+    id: int
+    uuid: str
+    channel: str | None
+    state: str
+    key: tuple[int, int, int]
+    eta_us: int | None
+
+    @property
+    def pending(self) -> Pending:
+        return Pending(self.key, self.channel, self.eta_us)
+
+
+def job_of(row: Sequence[Any]) -> Job:
+    """A Job from JOB_COLUMNS."""
+    job_id, uuid, channel, state, priority, created_s, eta_s = row
+    key = (10 if priority is None else priority, _micros(created_s, _LATEST_US), job_id)
+    return Job(job_id, uuid, channel, state, key, None if eta_s is None else _micros(eta_s, 0))
+
+
+def _micros(seconds: float | None, missing: int) -> int:
+    if seconds is None:
+        return missing
+    if seconds in (float("inf"), float("-inf")):
+        return _LATEST_US if seconds > 0 else -_LATEST_US
+    return max(-_LATEST_US, min(_LATEST_US, round(seconds * 1e6)))  # timestamps reach further than 63 bits
