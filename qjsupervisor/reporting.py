@@ -1,16 +1,18 @@
-"""What a worker tells: numbers to the shared table, changes of state to its master."""
+"""What a worker tells: numbers to the shared table, changes of state to its master and to the log."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from structlog.typing import FilteringBoundLogger
+
 from .control import Pipe
 from .dispatch import Dispatcher
 from .layout import Slot
 from .seat import Seat
 from .serving import Serving
-from .states import TargetState
+from .states import Phase, TargetState
 
 #: How often the numbers are written while jobs come and go.
 REPORT_S = 0.2
@@ -19,10 +21,11 @@ REPORT_S = 0.2
 class Reporting:
     """Numbers at most a few times a second; messages at once, or as soon as the master reads again."""
 
-    def __init__(self, seat: Seat, pipe: Pipe, dispatcher: Dispatcher) -> None:
+    def __init__(self, seat: Seat, pipe: Pipe, dispatcher: Dispatcher, log: FilteringBoundLogger) -> None:
         self._seat = seat
         self._pipe = pipe
         self._dispatcher = dispatcher
+        self._log = log
         self._unsent: dict[str, Mapping[str, Any]] = {}
         self._written: dict[int, int] = {}
         self._channels: dict[int, int] = {}
@@ -34,11 +37,17 @@ class Reporting:
 
     # -- the master ----------------------------------------------------------------------------------------
 
-    def enter(self, word: str, reason: str) -> None:
+    def enter(self, phase: Phase, reason: str) -> None:
         """A change of state, with its reason ('' = none)."""
+        if phase is Phase.APART:
+            self._log.warning("database_lost", reason=reason)
+        elif phase is Phase.BLOCKED:
+            self._log.warning("database_blocked", reason=reason)
+        else:
+            self._log.info(f"database_{phase.value}", **({"reason": reason} if reason else {}))
         self.reason = reason
         self._seat.say(reason)
-        self.tell({"is": word, "reason": reason} if reason else {"is": word})
+        self.tell({"is": phase.value, "reason": reason} if reason else {"is": phase.value})
 
     def tell(self, message: Mapping[str, Any]) -> None:
         """Send a message; of two of the same kind that could not be sent yet the last one counts."""

@@ -49,6 +49,18 @@ class WorkerState(enum.Enum):
     FAILED = "failed"
 
 
+class Phase(enum.Enum):
+    """Where a worker is with its database, by the word (a WorkerState) that it tells its master."""
+
+    #: Not connected, or on the way to serve.
+    APART = "starting"
+    #: Another runner leads.
+    STANDBY = "standby"
+    #: Not to be served as it is.
+    BLOCKED = "blocked"
+    SERVING = "ready"
+
+
 class JobState(str, enum.Enum):
     """`queue_job.state` as queue_job writes it."""
 

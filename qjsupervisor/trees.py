@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from . import queries
 from .backlog import Backlog
 from .channelspec import ROOT, ChannelSpec, parent_name
+from .database import Database
 from .errors import DatabaseUnfit
 from .seat import Seat
 from .states import Mode
@@ -50,11 +52,16 @@ def own_tree(settings: WorkerSettings, rows: list[tuple[Any, ...]]) -> Backlog:
     return Backlog(ordered, shared={ROOT: 0}, keep_limits=True, window=settings.window)
 
 
-def build_tree(settings: WorkerSettings, seat: Seat, rows: list[tuple[Any, ...]]) -> Backlog:
-    """The tree that goes with the mode; `rows` for the per-database mode only."""
-    if settings.mode is Mode.PER_DATABASE:
-        return own_tree(settings, rows)
-    return shared_tree(seat, window=settings.window)
+def build_tree(settings: WorkerSettings, seat: Seat, database: Database) -> Backlog:
+    """The tree that goes with the mode; in the per-database mode read from the database. Raises DatabaseError."""
+    if settings.mode is not Mode.PER_DATABASE:
+        return shared_tree(seat, window=settings.window)
+    if not database.has_channel_table:
+        raise DatabaseUnfit(
+            settings.database,
+            "channels per database need queue_job 18.0.4 or newer in it: upgrade it, or configure `channels`",
+        )
+    return own_tree(settings, database.rows(queries.CHANNELS))
 
 
 def _spec(settings: WorkerSettings, row: tuple[Any, ...]) -> ChannelSpec:
