@@ -105,6 +105,7 @@ class Master:
             slots, mode = self._table.slots, self._config.mode.value
             self._log.info("master_started", version=__version__, mode=mode, slots=slots)
             self._operations.log_doubts()
+            self._start_services()
             self._loop()
             self._log.info("master_stopped")
         return EX_OK
@@ -112,7 +113,7 @@ class Master:
     # -- set up --------------------------------------------------------------------------------------------------
 
     def _set_up(self) -> None:
-        """The table, and all that forks; then what every child shares is put out of the collector's reach."""
+        """The table, and all that forks; nothing is forked yet."""
         parts, config = self._parts, self._config
         slots = _affordable_slots(config.max_databases)
         if slots < config.max_databases:
@@ -131,10 +132,14 @@ class Master:
         self._orders = Orders(self._operations, self.stop, parts.clock)
         self._fleet, self._rescan = self._operations.fleet, self._operations.rescan
         self._monitor = self._operations.monitor
-        self._operations.start_monitor(parts.clock())
-        rehearse(config)
+
+    def _start_services(self) -> None:
+        """Monitor and scout; then, while the scout looks around, make ready what all workers will share."""
+        self._operations.start_monitor(self._parts.clock())
+        self._rescan.step(self._parts.clock())
+        rehearse(self._config)
         gc.collect()
-        gc.freeze()
+        gc.freeze()  # out of the collector's reach, or its first round writes into every page
 
     def _close_in_child(self) -> None:
         """In a forked child: close every descriptor that only the master may have."""
