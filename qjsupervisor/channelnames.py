@@ -6,7 +6,9 @@ whichever order the names turn up.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from .channelspec import ROOT, ChannelSpec, complete_name, parent_name
 from .nodes import Branch, Node
@@ -24,29 +26,30 @@ def not_shared(_spec: ChannelSpec, _parent: int) -> int | None:
     return None
 
 
-class ChannelNames:
+class Shared(NamedTuple):
+    """What of a tree is in the shared table."""
+
+    #: Channels, and the index of each there. It belongs to the tree, which adds to it.
+    channels: dict[str, int]
+    #: The tree keeps the limits of those too.
+    keep_limits: bool
+    #: Called for a channel that an ancestor's defaults make, and the index of that ancestor; returns its index in the
+    #: table or None.
+    add: Callable[[ChannelSpec, int], int | None] = not_shared
+
+
+def only_root() -> Shared:
+    """A tree per database: the table knows the root's overall limit only."""
+    return Shared({ROOT: 0}, keep_limits=True)
+
+
+class ChannelNames(ABC):
     """Nodes by name."""
 
-    def __init__(
-        self,
-        specs: Iterable[ChannelSpec],
-        *,
-        shared: dict[str, int],
-        keep_limits: bool,
-        window: int,
-        share: Callable[[ChannelSpec, int], int | None] = not_shared,
-    ) -> None:
-        """`specs`: parents before children.
-
-        `shared`: the channels of the shared table and their index. `keep_limits`: this tree keeps the limits of
-        those too (a tree per database, where the table knows the root's overall limit only). `share`: called for a
-        channel that an ancestor's defaults make, and the index of that ancestor; returns its index in the table or
-        None.
-        """
+    def __init__(self, specs: Iterable[ChannelSpec], shared: Shared, window: int) -> None:
+        """`specs`: parents before children. `window`: jobs of each node that are held here."""
         self._window = window
-        self._shared = shared
-        self._keep_limits = keep_limits
-        self._share = share
+        self._shared, self._keep_limits, self._share = shared
         self.nodes: dict[str, Node] = {}
         self.names: dict[str | None, Node] = {}
         self._configured: set[str] = set()
@@ -142,6 +145,6 @@ class ChannelNames:
             name = parent_name(name)
         return name is not None
 
+    @abstractmethod
     def _give_room(self, node: Node) -> None:
         """Something that held up jobs in a node may be over."""
-        raise NotImplementedError

@@ -11,10 +11,10 @@ are filled is backlog.py's business.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from .channelnames import ChannelNames, not_shared
+from .channelnames import ChannelNames, Shared
 from .channelspec import ChannelSpec
 from .grants import Key
 from .nodes import Alarms, Node, Pending
@@ -36,17 +36,9 @@ Heard = Pending | Failed | None
 class ChannelTree(ChannelNames):
     """All jobs of one database that wait, run or failed."""
 
-    def __init__(
-        self,
-        specs: Iterable[ChannelSpec],
-        *,
-        shared: dict[str, int],
-        keep_limits: bool,
-        window: int,
-        share: Callable[[ChannelSpec, int], int | None] = not_shared,
-    ) -> None:
+    def __init__(self, specs: Iterable[ChannelSpec], shared: Shared, window: int) -> None:
         """As ChannelNames."""
-        super().__init__(specs, shared=shared, keep_limits=keep_limits, window=window, share=share)
+        super().__init__(specs, shared, window)
         self._pending: dict[int, tuple[Node, Pending]] = {}
         self._holding: dict[int, Node] = {}
         #: Failed jobs that are known one by one, so that one that is put right is counted once.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import queries
 from .backlog import Backlog
+from .channelnames import Shared, only_root
 from .channelspec import ROOT, ChannelSpec, parent_name
 from .database import Database
 from .errors import DatabaseUnfit
@@ -22,7 +23,7 @@ def shared_tree(seat: Seat, *, window: int) -> Backlog:
     shared = {spec.name: index for index, spec in enumerate(specs) if spec is not None}
     # Those that defaults made last: an ancestor of theirs may have been configured since.
     known = sorted((spec for spec in specs if spec is not None), key=lambda spec: spec.made)
-    return Backlog(known, shared=shared, keep_limits=False, window=window, share=seat.add_channel)
+    return Backlog(known, Shared(shared, keep_limits=False, add=seat.add_channel), window)
 
 
 def own_tree(settings: WorkerSettings, rows: list[tuple[Any, ...]]) -> Backlog:
@@ -49,7 +50,7 @@ def own_tree(settings: WorkerSettings, rows: list[tuple[Any, ...]]) -> Backlog:
             specs[above] = ChannelSpec(name=above, capacity=None)
             above = parent_name(above)
     ordered = sorted(specs.values(), key=lambda spec: (spec.name.count("."), spec.name))
-    return Backlog(ordered, shared={ROOT: 0}, keep_limits=True, window=settings.window)
+    return Backlog(ordered, only_root(), settings.window)
 
 
 def build_tree(settings: WorkerSettings, seat: Seat, database: Database) -> Backlog:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from qjsupervisor.backlog import Backlog, Found, Snapshot
+from qjsupervisor.channelnames import Shared, not_shared
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.nodes import Node
 from qjsupervisor.tablewords import bits
@@ -39,13 +40,8 @@ class Driver:
         self.successions = 0
 
     def _new_tree(self) -> Backlog:
-        return Backlog(
-            self.specs,
-            shared=dict(self.table.index),
-            keep_limits=self.keep_limits,
-            window=self.window,
-            share=self.table.add if not self.keep_limits else lambda spec, parent: None,
-        )
+        add = not_shared if self.keep_limits else self.table.add
+        return Backlog(self.specs, Shared(dict(self.table.index), self.keep_limits, add), self.window)
 
     # -- the database --------------------------------------------------------------------------------------
 

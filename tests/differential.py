@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from unittest import mock
 
 from qjsupervisor.backlog import Backlog
+from qjsupervisor.channelnames import only_root
 from qjsupervisor.channelspec import ROOT, ChannelSpec, complete_name, parent_name
 from qjsupervisor.channelstring import parse_channels
 from qjsupervisor.nodes import Pending
@@ -36,7 +37,7 @@ class Ours:
         self._told: dict[int, tuple[int, str | None, int, int, int | None, str]] = {}
 
     def _made(self, specs: Sequence[ChannelSpec]) -> Backlog:
-        return Backlog(specs, shared={ROOT: 0}, keep_limits=True, window=_ALL)
+        return Backlog(specs, only_root(), _ALL)
 
     def configure(self, channels: str) -> None:
         """Other channels from here on, as the channel string says."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from qjsupervisor.backlog import Backlog, Found, Snapshot
-from qjsupervisor.channelspec import ROOT
+from qjsupervisor.channelnames import only_root
 from qjsupervisor.channelstring import parse_channels
 from qjsupervisor.nodes import Pending
 from tests.channel_histories import ACTIONS, random_driver, random_history, step
@@ -52,7 +52,7 @@ def test_long_random_histories(seed: int) -> None:
 
 
 def backlog(channels: str = "root:9", window: int = 3) -> Backlog:
-    made = Backlog(parse_channels(channels), shared={ROOT: 0}, keep_limits=True, window=window)
+    made = Backlog(parse_channels(channels), only_root(), window)
     made.prepare(0, 0)
     return made
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from qjsupervisor.backlog import Backlog
-from qjsupervisor.channelnames import MAX_MADE
+from qjsupervisor.channelnames import MAX_MADE, Shared, only_root
 from qjsupervisor.channels import ChannelTree
-from qjsupervisor.channelspec import ROOT, ChannelSpec
+from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.channelstring import parse_channels
 from qjsupervisor.nodes import Alarms, Node, Pending
 from tests.channel_examples import EXAMPLES, Example
@@ -42,7 +42,7 @@ def test_documented_examples_hold(ours: type[Ours], example: Example) -> None:
 
 
 def tree_of(channels: str, window: int = 1000) -> Backlog:
-    return Backlog(parse_channels(channels), shared={ROOT: 0}, keep_limits=True, window=window)
+    return Backlog(parse_channels(channels), only_root(), window)
 
 
 def job(job_id: int, channel: str | None = None, eta_us: int | None = None, priority: int = 10) -> Pending:
@@ -237,7 +237,7 @@ class TestSuccession:
     @pytest.fixture
     def tree(self) -> Backlog:
         specs = parse_channels("root:2, a:2, b:1")
-        tree = Backlog(specs, shared={"root": 0, "root.a": 1, "root.b": 2}, keep_limits=False, window=1000)
+        tree = Backlog(specs, Shared({"root": 0, "root.a": 1, "root.b": 2}, keep_limits=False), 1000)
         tree.hold(1, "a")
         tree.hold(2, "b")
         tree.changed.clear()
