@@ -121,11 +121,6 @@ class Fleet:
         for worker in self.workers.values():
             self._send_pauses(worker)
 
-    def signal_all(self, signum: int) -> None:
-        for worker in self.workers.values():
-            if worker.child is not None:
-                worker.child.signal(signum)
-
     # -- the end ---------------------------------------------------------------------------------------------
 
     def stop_all(self, now_s: float) -> None:
