@@ -16,7 +16,7 @@ import selectors
 import socket
 import stat
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from .control import MAX_FRAME_BYTES, Message, decode, encode, is_trusted, peer_credentials
 from .errors import AlreadyRunning, ConfigError, ProtocolError, QJSupervisorError
@@ -54,12 +54,11 @@ class ControlSocket:
             raise _refused(self.path, f"is longer than the {_MAX_PATH_BYTES} bytes that a socket's path may have")
         prepare_directory(os.path.dirname(self.path) or ".")
         self._lock.acquire()
-        try:
+        with ExitStack() as on_failure:
+            on_failure.callback(self._lock.release)
             self._remove_stale()
             self._listener = _listen(self.path)
-        except BaseException:
-            self._lock.release()
-            raise
+            on_failure.pop_all()
 
     def register(self, selector: selectors.BaseSelector) -> None:
         """Serve from this selector on: its keys' data are called with the monotonic second of the event."""

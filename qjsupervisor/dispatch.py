@@ -10,6 +10,7 @@ import base64
 import functools
 import os
 import selectors
+import socket
 import ssl
 import time
 from collections.abc import Iterator, Sequence
@@ -197,7 +198,7 @@ class Dispatcher:
         request.step()
         self._after_step(opened, sock, events)
 
-    def _after_step(self, opened: _Open, old_sock: object, old_events: int) -> None:
+    def _after_step(self, opened: _Open, old_sock: socket.socket | None, old_events: int) -> None:
         """Keep the selector, the deadline and `ended` in line with where the request is now."""
         request = opened.request
         assert request is not None
@@ -216,12 +217,12 @@ class Dispatcher:
             timeout_s = self._read_timeout_s
             self._set_deadline(opened, opened.began_s + timeout_s if timeout_s is not None else None)
 
-    def _rewatch(self, opened: _Open, old_sock: object) -> None:
+    def _rewatch(self, opened: _Open, old_sock: socket.socket | None) -> None:
         request = opened.request
         assert request is not None
         if old_sock is not None:
             with suppress(KeyError, ValueError):
-                self._selector.unregister(old_sock)  # type: ignore[arg-type]
+                self._selector.unregister(old_sock)
         if request.sock is not None and request.events:
             self._selector.register(request.sock, request.events, functools.partial(self._step, opened))
 

@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import stat
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import TracebackType
 
 from .errors import AlreadyRunning, ConfigError
@@ -46,18 +46,15 @@ class Pidfile:
         """
         for _ in range(_ATTEMPTS):
             descriptor = self._open()
-            try:
+            with ExitStack() as unless_ours:
+                unless_ours.callback(os.close, descriptor)
                 self._lock(descriptor)
                 self._check(descriptor)
-                current = self._is_current(descriptor)
-            except BaseException:
-                os.close(descriptor)
-                raise
-            if current:
-                self._descriptor = descriptor
-                self._write(descriptor)
-                return
-            os.close(descriptor)
+                if self._is_current(descriptor):
+                    unless_ours.pop_all()
+                    self._descriptor = descriptor
+                    self._write(descriptor)
+                    return
         raise AlreadyRunning(f"{self.path}: replaced again and again by others; who else starts here?", None)
 
     def release(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,11 +52,10 @@ class Session:
             self._connection = psycopg2.connect(**{**dsn, "client_encoding": "UTF8"}, async_=1)
         except psycopg2.Error as error:
             raise self._translated(error) from error
-        try:
+        with ExitStack() as on_failure:
+            on_failure.callback(self._connection.close)
             self._wait(deadline_s, f"no connection within {connect_s:g} s")
-        except BaseException:
-            self._connection.close()
-            raise
+            on_failure.pop_all()
         self._statements_s = statements_s
         self._deadline_s = time.monotonic() + statements_s
 

@@ -130,7 +130,7 @@ class Seat:
             self._publish(source, now_ns, served=taken > 0)
             if taken:
                 self._kept, self._slice_ends_ns = 0, now_ns + SLICE_NS
-        except BaseException:
+        except BaseException:  # whatever it is: a lock that is kept would stop all databases
             core.abandon()
             raise
         core.leave()
@@ -251,7 +251,7 @@ class Seat:
             core.settle_anew(found, now_ns)
         except SemaphoreError:
             found = None
-        except BaseException:
+        except BaseException:  # whatever it is: a lock that is kept would stop all databases
             core.abandon()
             raise
         core.leave()

@@ -114,7 +114,7 @@ class SemaphoreTable(TableReader):
         try:
             self._configure(with_parents(channels), now_ns)
             self._grant_to_others(now_ns)
-        except BaseException:
+        except BaseException:  # whatever it is: a lock that is kept would stop all databases
             self.core.abandon()
             raise
         self.core.leave()
@@ -150,7 +150,7 @@ class SemaphoreTable(TableReader):
         try:
             self._bury(slot, now_ns, give_up=give_up)
             self._grant_to_others(now_ns)
-        except BaseException:
+        except BaseException:  # whatever it is: a lock that is kept would stop all databases
             self.core.abandon()
             raise
         self.core.leave()
