@@ -39,9 +39,15 @@ class Snapshot(NamedTuple):
     failed: Sequence[tuple[int, str | None]]
 
 
+#: How far jobs that are not due are known: not at all.
+_UNKNOWN = (-(1 << 62), (-(1 << 62), 0, 0))
+
+
 class Backlog(ChannelTree):
     """A channel tree that is filled from the database."""
 
+    #: Only the best due jobs are known so far; nothing of what failed, of what is not due, of how many there are.
+    partial = False
     #: Jobs held here of which the last full read said that they are pending.
     _doubted: Mapping[int, Pending] = MappingProxyType({})
 
@@ -138,6 +144,30 @@ class Backlog(ChannelTree):
                     node.beyond = max(0, node.beyond - counted[node])
                     self._place(node, job)
 
+    # -- the head ----------------------------------------------------------------------------------------
+
+    @property
+    def can_begin_with_head(self) -> bool:
+        """Whether no channel can turn up that is not there yet: it would be taken for empty."""
+        specs = [node.spec for node in self.nodes.values()]
+        return not any(spec.sequential_default or spec.capacity_default for spec in specs)
+
+    def load_head(self, held: Iterable[tuple[int, str | None]], due: Sequence[Pending]) -> None:
+        """Begin with the best due jobs of all channels together, of which there are more; `load` has to follow.
+
+        Until then nothing starts in a sequential channel: what its jobs may have to wait for is not known.
+        """
+        self._heard = None
+        self.partial = True
+        by_node: dict[Node, list[Pending]] = defaultdict(list)
+        for job in due:
+            by_node[self.node_for(job.channel)].append(job)
+        for node in self.nodes.values():
+            node.beyond = 1  # more than none: they were not counted yet
+            self._fill(node, by_node[node], (), due[-1].key, _UNKNOWN)
+        for job_id, channel in held:
+            self.hold(job_id, channel)
+
     # -- everything --------------------------------------------------------------------------------------
 
     def load(self, snapshot: Snapshot) -> list[int]:
@@ -146,6 +176,7 @@ class Backlog(ChannelTree):
         The caller knows which of them have an open request; the others it hands to `believe`.
         """
         heard, self._heard = self._heard or {}, None
+        self.partial = False
         self._pending.clear()
         for node in self.nodes.values():
             node.ready.clear()

@@ -21,6 +21,8 @@ from .notified import Notified
 from .waiter import Waiter
 
 CHANNEL = "queue_job"
+#: PostgreSQL 12, as libpq counts.
+_HAS_USER_TIMEOUT = 120000
 #: libpq's own connect_timeout does not count when it does not block.
 CONNECT_LIMIT_S = 10.0
 #: A table that somebody has locked (an upgrade) is not waited for any longer: permits were taken for what is asked.
@@ -38,6 +40,7 @@ class About(NamedTuple):
     has_lock_table: bool
     may_lock: bool
     has_channel_table: bool
+    jobs_bytes: int
 
 
 class Database:
@@ -73,6 +76,8 @@ class Database:
         self.notified.own_pid = self.about.backend_pid
         self._connection.notifies = self.notified
         self.rows(queries.KEEPALIVES)
+        if self._connection.server_version >= _HAS_USER_TIMEOUT:
+            self.rows(queries.USER_TIMEOUT)
 
     def limit_statements(self, limit_s: float) -> None:
         """How long a statement may take from now on, here and on the server."""

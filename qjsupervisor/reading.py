@@ -23,6 +23,9 @@ from .reader import Reader
 
 #: Failed jobs that are known one by one; of more only the number is.
 FAILED_LIMIT = 2000
+#: Of a table that is bigger than this, so many of the best jobs are read before anything else.
+BIG_BYTES = 4 << 20
+HEAD = 200
 #: Nodes read in one go.
 NODES_AT_ONCE = 20
 
@@ -59,6 +62,23 @@ class Reading:
         self.loaded: Loaded | None = None
 
     # -- on the main connection ----------------------------------------------------------------------------
+
+    def read_first(self, backlog: Backlog) -> Loaded:
+        """Read what is needed to begin: of a big table only its head (`backlog.partial`), the rest is to be read aside.
+
+        Raises DatabaseError.
+        """
+        about = self._database.about
+        assert about is not None
+        if about.jobs_bytes <= BIG_BYTES or not backlog.can_begin_with_head:
+            return self.read_all(backlog)
+        began_s = time.monotonic()
+        self._database.notified.forget()
+        held, found = sort_out(self._database.rows(queries.HEAD, {"limit": HEAD, "aside": list(backlog.aside)}), HEAD)
+        if not found.due_more:  # big with jobs that are over
+            return self.read_all(backlog)
+        backlog.load_head([(job.id, job.channel) for job in held], found.due)
+        return Loaded(held, [], 0, time.monotonic() - began_s)
 
     def read_all(self, backlog: Backlog) -> Loaded:
         """Read everything now. Raises DatabaseError."""

@@ -173,15 +173,16 @@ class Worker:
         return True
 
     def _read_all(self) -> None:
-        """Make the channel tree afresh, and read everything; the loop waits."""
+        """Make the channel tree afresh, and fill it; the loop waits."""
         backlog = build_tree(self._settings, self._seat, self._database)
         backlog.set_paused(self._instructions.pauses)
         if self._serving is not None:
             backlog.inherit(self._serving.backlog)
-        loaded = self._reading.read_all(backlog)  # where that fails, the old tree goes on holding its permits
         if self._serving is None:
+            loaded = self._reading.read_first(backlog)
             self._serving = Serving(self._database, self._seat, backlog, self._dispatcher, self._log)
         else:
+            loaded = self._reading.read_all(backlog)  # where that fails, the old tree goes on holding its permits
             self._serving.replace(backlog)
         self._after_load(loaded)
         self._unread_since_s = math.inf
@@ -218,8 +219,9 @@ class Worker:
             reading.error = None
         more = serving.turn(now_s, start=True)
         self._listening.note_started(serving.dispatched, now_s)
-        unread = serving.backlog.unread()
-        if unread:
+        if serving.backlog.partial:
+            reading.start(serving.backlog, None, now_s)
+        elif unread := serving.backlog.unread():
             reading.start(serving.backlog, unread, now_s)
         return more
 

@@ -38,6 +38,7 @@ class Driver:
         self.seen: Snapshot | dict[str, Found] | None = None
         self._missed_at_snapshot: dict[int, int] = {}
         self.successions = 0
+        self.heads = 0
 
     def _new_tree(self) -> Backlog:
         add = not_shared if self.keep_limits else self.table.add
@@ -103,15 +104,16 @@ class Driver:
         if self.tree.set_paused(self.world.paused):
             self.rebuild()
 
-    def rebuild(self) -> None:
-        """As Worker._read_all: another tree, read at once."""
+    def rebuild(self, *, with_head: bool = False) -> None:
+        """As Worker._read_all: another tree, read at once; `with_head`: only the best jobs, if that can be."""
         old, self.tree = self.tree, self._new_tree()
         self.tree.set_paused(self.world.paused)
         self.tree.inherit(old)
         self._untake(old)
         self.table.begin_again()
         self.reading = False
-        self.read_everything()
+        if not (with_head and self.read_head()):
+            self.read_everything()
 
     def _untake(self, tree: Backlog) -> None:
         for job_id in tree.taken:
@@ -168,9 +170,21 @@ class Driver:
         self.begin(None)
         self.end()
 
+    def read_head(self) -> bool:
+        """As Reading.read_first; False: it takes more."""
+        limit = max(1, self.window // 2)
+        found = self.world.found(limit)
+        if not self.tree.can_begin_with_head or not found.due_more:
+            return False
+        self.tree.load_head([(row.job_id, row.channel) for row in self.world.of(*HOLDS)], found.due)
+        self.heads += 1
+        return True
+
     def read_all_there_is(self) -> None:
         """Until no window wants reading."""
         self.end()
+        if self.tree.partial:
+            self.read_everything()
         for _ in range(1000):
             names = [node.name for node in self.tree.unread()]
             if not names:

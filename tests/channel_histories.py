@@ -20,7 +20,13 @@ JOB_CHANNELS: tuple[str | None, ...] = (
 
 
 def random_specs(rng: random.Random) -> list[ChannelSpec]:
-    """A tree: the root, and some of CHANNELS, parents first."""
+    """A tree: the root, and some of CHANNELS, parents first; no defaults for unknown channels in a third of them."""
+    if rng.random() < 0.33:
+        return [replace(spec, sequential_default=False, capacity_default=None) for spec in _any(rng)]
+    return _any(rng)
+
+
+def _any(rng: random.Random) -> list[ChannelSpec]:
     specs = [random_spec(rng, ROOT)]
     names = {ROOT}
     for name in CHANNELS:
@@ -107,7 +113,7 @@ def _hear(driver: Driver, rng: random.Random, _heard: str) -> None:
 def _begin(driver: Driver, rng: random.Random, _heard: str) -> None:
     if driver.reading is False:
         unread = [node.name for node in driver.tree.unread()]
-        driver.begin(None if not unread or rng.random() < 0.4 else unread)
+        driver.begin(None if driver.tree.partial or not unread or rng.random() < 0.4 else unread)
 
 
 def _start(driver: Driver, rng: random.Random, _heard: str) -> None:
@@ -154,9 +160,9 @@ def _claim(driver: Driver, _rng: random.Random, _heard: str) -> None:
     driver.claim()
 
 
-def _rebuild(driver: Driver, _rng: random.Random, _heard: str) -> None:
+def _rebuild(driver: Driver, rng: random.Random, _heard: str) -> None:
     driver.claim()
-    driver.rebuild()
+    driver.rebuild(with_head=rng.random() < 0.7)
 
 
 def _settle(driver: Driver, rng: random.Random, _heard: str) -> None:
@@ -182,7 +188,7 @@ ACTIONS: Mapping[str, tuple[Action, float]] = {
     "take": (_take, 1),
     "claim": (_claim, 2),
     "pause": (_pause, 0.7),
-    "rebuild": (_rebuild, 0.3),
+    "rebuild": (_rebuild, 0.6),
     "aside": (_aside, 0.7),
     "succeed": (_succeed, 3),
     "settle": (_settle, 3),

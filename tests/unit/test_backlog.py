@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -11,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from qjsupervisor.backlog import Backlog, Found, Snapshot
 from qjsupervisor.channelnames import only_root
+from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.channelstring import parse_channels
 from qjsupervisor.nodes import Pending
 from tests.channel_histories import ACTIONS, random_driver, random_history, step
@@ -329,3 +331,37 @@ def test_names_in_order_are_those_of_sequential_channels() -> None:
     tree = backlog("root:1:sequential")
     tree.put(job(1))
     assert tree.names_in_order() == ["", "root"]
+
+
+# -- the head --------------------------------------------------------------------------------------------------------
+
+
+def test_a_big_table_begins_with_its_best_jobs() -> None:
+    """What comes behind the last one read waits for the rest; what is better than it does not."""
+    tree = backlog()
+    tree.load_head([(7, None)], jobs(3, 4))
+    assert tree.partial
+    assert tree.is_held(7)
+    tree.put(job(5))
+    tree.put(job(6, eta_us=SECOND_US))
+    tree.put(job(2))
+    assert started(tree, 2 * SECOND_US) == [2, 3, 4]
+    tree.begin_read()
+    tree.load(snapshot(found(job(5), job(6), limit=9), held=dict.fromkeys((2, 3, 4, 7)), pending=2))
+    assert not tree.partial
+    assert started(tree, 2 * SECOND_US) == [5, 6]
+
+
+def test_in_order_nothing_starts_before_all_is_read() -> None:
+    """A failed job, or one that is not due yet, may come before those that were read."""
+    tree = backlog("root:9,root.line:1:sequential")
+    tree.load_head([], [job(1, "root.line"), job(2)])
+    assert started(tree) == [2]
+
+
+@pytest.mark.parametrize("default", [{"capacity_default": 2}, {"sequential_default": True}])
+def test_no_head_where_a_channel_may_turn_up(default: dict[str, Any]) -> None:
+    """It would be taken for empty, and its newest job for its best."""
+    specs = [ChannelSpec(name="root", capacity=9, **default)]
+    assert not Backlog(specs, only_root(), 3).can_begin_with_head
+    assert backlog("root:9,root.line:1:sequential").can_begin_with_head
