@@ -73,15 +73,15 @@ class Facts:
     #: Our role may read the module's state.
     module_readable: bool
     module_state: str | None
-    #: The schema of a table queue_job, wherever it is.
-    job_schema: str | None
+    #: The schema of a table queue_job that the search path does not lead to.
+    hidden_in: str | None
     #: Of the tables that the search path leads to.
     columns: Columns
     #: pg_trigger.tgenabled; None: there is no such trigger.
     trigger_enabled: str | None
     #: It fires on INSERT and on UPDATE.
     trigger_complete: bool
-    #: Who holds the leader lock; None: nobody.
+    #: Who holds the leader lock; None: nobody, or it was not asked for.
     leader: str | None
 
     @property
@@ -96,13 +96,12 @@ class Facts:
 
 def judge(facts: Facts, mode: Mode) -> tuple[Verdict, str | None, tuple[str, ...]]:
     """(verdict, reason, warnings). All that is wrong is in the reason, so that it can be put right at once."""
-    hidden = facts.job_schema is not None and "queue_job" not in facts.columns
-    if not facts.module_table and not hidden:
+    if facts.hidden_in is not None:
+        return Verdict.BLOCKED, _hidden(facts.hidden_in, facts.role), ()
+    if not facts.module_table:
         return Verdict.ABSENT, "no Odoo database (it has no table ir_module_module)", ()
-    if hidden:
-        return Verdict.BLOCKED, _hidden(facts), ()
     if not facts.module_readable:
-        if facts.job_schema is None:
+        if "queue_job" not in facts.columns:
             return Verdict.ABSENT, "queue_job is not installed (it has no table queue_job)", ()
         return Verdict.BLOCKED, _missing("SELECT", "ir_module_module", ("name", "state"), facts), ()
     if facts.module_state in _NOT_THERE:
@@ -117,10 +116,10 @@ def judge(facts: Facts, mode: Mode) -> tuple[Verdict, str | None, tuple[str, ...
     return Verdict.READY, None, tuple(_warnings(facts))
 
 
-def _hidden(facts: Facts) -> str:
+def _hidden(schema: str, role: str) -> str:
     return (
-        f"table queue_job is in schema {facts.job_schema}, which role {facts.role} may not use or does not have "
-        f"in its search path: GRANT USAGE ON SCHEMA {_quoted(facts.job_schema or '')} TO {_quoted(facts.role)}"
+        f"table queue_job is in schema {schema}, which role {role} may not use or does not have "
+        f"in its search path: GRANT USAGE ON SCHEMA {_quoted(schema)} TO {_quoted(role)}"
     )
 
 

@@ -57,8 +57,11 @@ def list_databases(config: Config) -> list[str]:
     return [name for name in dict.fromkeys(names) if config.selects(name)]
 
 
-def scan(config: Config, names: list[str], deadline_s: float) -> Iterator[Probe]:
-    """Look into each database, in parallel; each answer as soon as it is there, all by `deadline_s`."""
+def scan(config: Config, names: list[str], deadline_s: float, *, ask_leader: bool = False) -> Iterator[Probe]:
+    """Look into each database, in parallel; each answer as soon as it is there, all by `deadline_s`.
+
+    `ask_leader`: see probe().
+    """
     wanted: queue.SimpleQueue[str] = queue.SimpleQueue()
     answers: queue.SimpleQueue[Probe] = queue.SimpleQueue()
     # Databases with a URI of their own last: a host that nobody can resolve holds a thread for long.
@@ -70,7 +73,7 @@ def scan(config: Config, names: list[str], deadline_s: float) -> Iterator[Probe]
         with suppress(queue.Empty):
             while True:
                 name = wanted.get_nowait()
-                answers.put(_probe(config, name))
+                answers.put(_probe(config, name, ask_leader))
 
     for _ in range(min(PARALLEL, len(names))):
         # Daemons: one that the resolver holds must not hold the process.
@@ -101,8 +104,8 @@ def as_message(found: Probe) -> dict[str, Any]:
     }
 
 
-def _probe(config: Config, name: str) -> Probe:
-    return probe(name, config.dsn(name), config.mode, connect_s=_connect_s(config))
+def _probe(config: Config, name: str, ask_leader: bool) -> Probe:
+    return probe(name, config.dsn(name), config.mode, connect_s=_connect_s(config), ask_leader=ask_leader)
 
 
 def _connect_s(config: Config) -> float:

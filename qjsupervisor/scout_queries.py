@@ -22,22 +22,24 @@ BEGIN = "BEGIN READ ONLY; SET LOCAL statement_timeout = %(timeout_ms)s"
 
 COMMIT = "COMMIT"
 
-#: Facts of the server and of the database. No params. One row, see scout.Facts.
-#: The search path decides which table a name means, as it does for the worker; `elsewhere` is the schema of a
-#: queue_job that it does not lead to, or that the role may not use.
+#: Facts of the server and of the database. No params. One row: (role, server version, in recovery, encoding,
+#: has ir_module_module, has queue_job). The search path decides which table a name means, as it does for the worker.
 FACTS = """
 SELECT current_user::text,
        current_setting('server_version'),
        pg_is_in_recovery(),
        current_setting('server_encoding'),
        to_regclass('ir_module_module') IS NOT NULL,
-       to_regclass('queue_job') IS NOT NULL,
-       to_regclass('queue_job_lock') IS NOT NULL,
-       to_regclass('queue_job_channel') IS NOT NULL,
-       (SELECT min(n.nspname)::text
-          FROM pg_class c
-          JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE c.relname = 'queue_job' AND c.relkind IN ('r', 'p'))
+       to_regclass('queue_job') IS NOT NULL
+"""
+
+#: The schema of a queue_job that the search path does not lead to, or that the role may not use. No params.
+#: One row: (schema or NULL).
+ELSEWHERE = """
+SELECT min(n.nspname)::text
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relname = 'queue_job' AND c.relkind IN ('r', 'p')
 """
 
 #: Columns and privileges of the tables that the worker uses. No params.

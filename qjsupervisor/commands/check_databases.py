@@ -50,7 +50,7 @@ class DatabaseReport:
 def check_databases(config: Config) -> list[DatabaseReport]:
     """All databases by name; raises DatabaseError where they cannot be listed."""
     names = list_databases(config)
-    probes = scan(config, names, time.monotonic() + SCAN_DEADLINE_S)
+    probes = scan(config, names, time.monotonic() + SCAN_DEADLINE_S, ask_leader=True)
     with ThreadPoolExecutor(_PARALLEL) as pool:
         return sorted(pool.map(lambda found: report(config, found), probes), key=lambda each: each.name)
 

@@ -24,7 +24,7 @@ GOOD = Facts(
     module_table=True,
     module_readable=True,
     module_state="installed",
-    job_schema="public",
+    hidden_in=None,
     columns={"ir_module_module": MODULE, "queue_job": JOB, "queue_job_lock": LOCK, "queue_job_channel": CHANNEL},
     trigger_enabled="O",
     trigger_complete=True,
@@ -45,7 +45,7 @@ def test_all_is_well(mode: Mode) -> None:
 @pytest.mark.parametrize(
     ("changes", "verdict", "reason"),
     [
-        ({"module_table": False, "job_schema": None, "columns": {}}, Verdict.ABSENT, "no Odoo database"),
+        ({"module_table": False, "columns": {}}, Verdict.ABSENT, "no Odoo database"),
         ({"module_state": None}, Verdict.ABSENT, "not installed"),
         ({"module_state": "uninstalled"}, Verdict.ABSENT, "not installed"),
         ({"module_state": "to upgrade"}, Verdict.BLOCKED, "queue_job is 'to upgrade'"),
@@ -57,11 +57,15 @@ def test_all_is_well(mode: Mode) -> None:
         ({"trigger_enabled": "R"}, Verdict.BLOCKED, "replica sessions only"),
         ({"trigger_complete": False}, Verdict.BLOCKED, "does not fire on both INSERT and UPDATE"),
         (
-            {"job_schema": None, **with_table("queue_job", None)},
+            with_table("queue_job", None),
             Verdict.BLOCKED,
             "installed, but there is no table queue_job",
         ),
-        (with_table("queue_job", None), Verdict.BLOCKED, "schema public, which role odoo may not use"),
+        (
+            {"hidden_in": "public", **with_table("queue_job", None)},
+            Verdict.BLOCKED,
+            "schema public, which role odoo may not use",
+        ),
         (
             {"module_readable": False},
             Verdict.BLOCKED,
