@@ -255,8 +255,13 @@ class Dispatcher:
         if deadline_s is not None:
             self._deadline_s = min(self._deadline_s or deadline_s, deadline_s)
 
-    def next_deadline_s(self, now_s: float) -> float | None:
+    @property
+    def tick_due_s(self) -> float | None:
         """When `tick` should be called at the latest."""
+        return self._deadline_s
+
+    def next_deadline_s(self, now_s: float) -> float | None:
+        """The same, or when more may be sent or knocked at, where that is to be done."""
         moments = [target.wakes_at_s(now_s) for target in self.targets]
         return min((m for m in (*moments, self._deadline_s) if m is not None), default=None)
 

@@ -107,6 +107,7 @@ class Worker:
     def _step(self, now_s: float) -> bool:
         """One turn; True if there is more to do at once."""
         self._seat.stamp(time.monotonic_ns())
+        self._instructions.end_pauses(now_s)
         more = False
         try:
             if self._instructions.stop:
@@ -131,11 +132,12 @@ class Worker:
         if self._phase is Phase.SERVING and self._serving is not None:
             times = self._read_times
             moments += [times.reconcile_due_s, self._listening.sign_due_s, self._serving.next_deadline_s(now_s)]
+            moments += self._instructions.pauses.values()
             if self._awaits_reload:
                 moments.append(times.reload_due_s)
         else:
-            moments += [self._due_s, self._dispatcher.next_deadline_s(now_s)]
-        moments += self._instructions.pauses.values()
+            # Nothing is started: neither the end of a pause nor a target that may be asked again is worth a turn.
+            moments += [self._due_s, self._dispatcher.tick_due_s]
         self._turn_due_s = due_s = min(moment for moment in moments if moment is not None)
         return self._listening.wake_s(due_s, now_s)
 
@@ -205,7 +207,6 @@ class Worker:
             self._instructions.rebuild = self._database.notified.reload = False
             self._read_all()
             self._log.info("channels_read", channels=len(serving.backlog.nodes))
-        self._instructions.end_pauses(now_s)
         if now_s >= self._listening.sign_due_s:
             self._listening.give_sign(now_s)
         if now_s >= self._read_times.reconcile_due_s or self._database.notified.overflowed:

@@ -1,0 +1,66 @@
+"""When a worker wakes: a moment that is over must not wake it again and again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from qjsupervisor.config import load
+from qjsupervisor.control import Pipe
+from qjsupervisor.semaphore import SemaphoreTable
+from qjsupervisor.states import Phase, TargetState
+from qjsupervisor.worker import Worker
+
+APART_FROM_JOBS = [Phase.APART, Phase.BLOCKED, Phase.STANDBY]
+
+
+class Rig:
+    """A worker that does not serve, and whose next attempt to do so is an hour away."""
+
+    def __init__(self) -> None:
+        config = load({}, {"ODOO_QUEUE_JOB_CHANNELS": "root:1", "ODOO_RC": "/dev/null"})
+        table = SemaphoreTable(config.channels, slots=1, fairness=config.fairness)
+        table.assign(0, "db", 1)
+        self.settings = config.worker_settings("db")
+        self.master, self.pipe = Pipe.pair()
+        self.worker = Worker(self.settings, table.seat(0), self.pipe)
+        self.worker._due_s = time.monotonic() + 3600
+
+    def turn(self, phase: Phase) -> float:
+        """One turn; how long the worker would wait after it."""
+        self.worker._phase = phase
+        self.worker._instructions._hear()
+        now_s = time.monotonic()
+        self.worker._step(now_s)
+        return self.worker._next_deadline_s(now_s) - now_s
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    made = Rig()
+    yield made
+    made.worker._close()
+    made.master.close()
+    made.pipe.close()
+
+
+@pytest.mark.parametrize("phase", APART_FROM_JOBS)
+def test_the_end_of_a_pause_wakes_nobody_who_does_not_serve(rig: Rig, phase: Phase) -> None:
+    now_s = time.monotonic()
+    rig.master.send({"do": "pauses", "pauses": {"root": now_s - 1, "root.a": now_s + 0.1, "root.b": None}})
+    assert rig.turn(phase) == pytest.approx(rig.settings.heartbeat_s)
+    assert set(rig.worker._instructions.pauses) == {"root.a", "root.b"}, "none is in force that is over"
+
+
+@pytest.mark.parametrize("phase", APART_FROM_JOBS)
+def test_a_target_that_is_down_wakes_nobody_who_does_not_serve(rig: Rig, phase: Phase) -> None:
+    """Who does not serve does not knock there, so its pause may be over for long."""
+    (target,) = rig.worker._dispatcher.targets
+    now_s = time.monotonic()
+    target.breaker.failed(now_s - 3600, "Connection refused", 1, connecting=True)
+    assert target.breaker.state is TargetState.DOWN
+    assert target.breaker.retry_at_s < now_s
+    rig.master.send({"do": "pauses", "pauses": {}})
+    assert rig.turn(phase) == pytest.approx(rig.settings.heartbeat_s)
