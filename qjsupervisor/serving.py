@@ -127,6 +127,7 @@ class Serving:
         for job_id, its_end in ended.items():  # no row any more
             self.backlog.forget(job_id)
             self._judge(its_end, None)
+        self._cooling.forget_gone(self.backlog, missed | ended.keys(), uuids, claimed + read)
         if not_run:
             self._return(not_run, now_s)
 

@@ -1,4 +1,4 @@
-"""Permits of jobs whose requests ended badly: kept as long as the row counts."""
+"""Permits of jobs whose requests ended badly, kept as long as the row counts; jobs set aside, kept as long as it is."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import selectors
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pytest
+from psycopg2.extensions import Notify
 
 from qjsupervisor import logs
 from qjsupervisor.channelspec import ChannelSpec
+from qjsupervisor.cooling import MAX_ATTEMPTS, Cooling
 from qjsupervisor.database import Database
 from qjsupervisor.dispatch import Dispatcher, Ended
 from qjsupervisor.job import Job
+from qjsupervisor.nodes import Pending
 from qjsupervisor.request import End, Outcome
 from qjsupervisor.seat import Seat
 from qjsupervisor.semaphore import SemaphoreTable
@@ -28,10 +31,20 @@ class Rows(Database):
     def __init__(self) -> None:
         super().__init__("db", {}, Waiter(lambda: None))
         self.state = self.read_as = "enqueued"
+        self.id = 1
+        self.claims: list[int] = []
 
     def turn(self, claim: Mapping[int, int], uuids: Sequence[str]) -> tuple[list[Job], list[Job]]:
         read, self.read_as = self.read_as, self.state
-        return [], [Job(1, "u", "root", read, (10, 1, 1), None)] if "u" in uuids else []
+        self.claims += claim
+        if read == "gone" or not ("u" in uuids or self.id in claim):
+            return [], []
+        return [], [Job(self.id, "u", "root", read, (10, 1, self.id), None)]
+
+    def replace(self, state: str, job_id: int = 1) -> None:
+        """By somebody else, who notifies."""
+        self.state, self.read_as, self.id = state, state, job_id
+        self.notified.append(Notify(self.notified.own_pid + 1, "queue_job", "u"))
 
     def give_back(self, ids: Iterable[int]) -> list[int]:
         if self.state != "enqueued":
@@ -47,7 +60,8 @@ class Play:
     """One worker's serving, with a job that holds the only permit and whose request is about to end."""
 
     def __init__(self, selector: selectors.BaseSelector) -> None:
-        self.table = SemaphoreTable([ChannelSpec(name="root", capacity=1)], slots=2, fairness=Fairness.ROUND_ROBIN)
+        root = ChannelSpec(name="root", capacity=1, sequential=True)
+        self.table = SemaphoreTable([root], slots=2, fairness=Fairness.ROUND_ROBIN)
         self.table.assign(0, "db", 1)
         self.table.open_gate()
         seat: Seat = self.table.seat(0)
@@ -120,3 +134,78 @@ def test_a_double_that_cannot_be_given_back_keeps_its_permit(play: Play, locked:
     serving.settle()
     assert play.running == running
     assert bool(serving._look) == locked, "its row is looked at again"
+
+
+@pytest.fixture
+def cooling(play: Play) -> Cooling:
+    """Of a job that nobody ran: it was given back, and set aside. Its target is well again."""
+    play.ends(LOST)
+    play.serving.turn(1000.0, start=False)
+    assert list(play.serving.backlog.aside) == [1]
+    play.dispatcher.targets[0].breaker.proved()
+    return play.serving._cooling
+
+
+#: No row any more, or only one of another job: uuids are not unique.
+gone = pytest.mark.parametrize(("state", "job_id"), [("gone", 1), ("done", 9)])
+
+
+@gone
+def test_a_job_set_aside_whose_row_is_deleted_holds_up_nobody(
+    play: Play, cooling: Cooling, state: str, job_id: int
+) -> None:
+    play.serving.backlog.put(Pending((10, 2, 2), "root", None))
+    play.serving.turn(1000.1, start=True)
+    assert not play.rows.claims, "in a sequential channel the others wait for it"
+    play.rows.replace(state, job_id)
+    play.serving.turn(1000.2, start=True)
+    assert not play.serving.backlog.aside
+    assert play.rows.claims == [2]
+
+
+def test_a_job_set_aside_stays_so_as_long_as_it_has_a_row(play: Play, cooling: Cooling) -> None:
+    play.rows.replace("pending")
+    play.serving.turn(1000.1, start=True)
+    assert list(play.serving.backlog.aside) == list(cooling._attempts) == [1]
+
+
+@gone
+def test_attempts_are_forgotten_with_the_row(play: Play, cooling: Cooling, state: str, job_id: int) -> None:
+    play.rows.replace(state, job_id)
+    play.serving.turn(1000.1, start=True)
+    assert not cooling._attempts
+
+
+def test_attempts_are_forgotten_where_the_row_is_not_there_to_be_claimed(play: Play, cooling: Cooling) -> None:
+    """TRUNCATE, for one, notifies nobody."""
+    play.rows.state = play.rows.read_as = "gone"
+    play.serving.turn(2000.0, start=True)
+    assert play.rows.claims == [1]
+    assert not cooling._attempts
+
+
+@gone
+def test_attempts_are_forgotten_where_the_row_is_not_there_after_the_request(
+    play: Play, cooling: Cooling, state: str, job_id: int
+) -> None:
+    play.serving.turn(2000.0, start=False)
+    play.serving.backlog.hold(1, "root")
+    play.rows.state, play.rows.read_as, play.rows.id = state, state, job_id
+    play.ends(LOST)
+    play.serving.turn(2000.1, start=False)
+    assert not cooling._attempts
+
+
+def test_there_is_an_end_to_how_many_attempts_are_remembered(play: Play) -> None:
+    """Of rows that were deleted while the database could not be heard nobody tells."""
+    cooling, backlog = Cooling(), play.serving.backlog
+
+    def in_vain(job_id: int) -> None:
+        cooling.not_run(backlog, Job(job_id, str(job_id), "root", "pending", (10, 1, job_id), None), 1000.0)
+        cooling.readmit(backlog, job_id)
+
+    for job_id in (*range(MAX_ATTEMPTS), 0, MAX_ATTEMPTS):
+        in_vain(job_id)
+    assert len(cooling._attempts) == MAX_ATTEMPTS
+    assert cooling._attempts[0] == 2
+    assert 1 not in cooling._attempts, "the one that was not asked for for longest"
