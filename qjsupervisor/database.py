@@ -175,7 +175,7 @@ class Database:
         except psycopg2.Error as error:
             self.close()
             translation = translated(self.name, error)
-            translation.refused = error.pgcode is not None
+            translation.refused = had_no_effect(error.pgcode)
             raise translation from error
 
     # -- jobs --------------------------------------------------------------------------------------------
@@ -219,6 +219,17 @@ class Database:
     def _may_lock(self) -> bool:
         assert self.about is not None
         return self.about.may_lock
+
+
+def had_no_effect(sqlstate: str | None) -> bool:
+    """Whether a statement that ended with this error (None: no word of the server) has certainly changed nothing.
+
+    A session that waits for its synchronous standby has committed already. What ends it then (57: shutdown, crash;
+    08: the connection) tells nothing of the statement; a statement that is canceled then is reported as done.
+    """
+    if sqlstate is None or sqlstate == "40003":  # statement_completion_unknown
+        return False
+    return sqlstate == "57014" or sqlstate[:2] not in ("08", "57")  # query_canceled, by a timeout too
 
 
 def translated(name: str, error: psycopg2.Error) -> DatabaseError:
