@@ -34,6 +34,8 @@ class Reporting:
         self.due_s: float | None = None
         self.wait_dependencies = 0
         self.reason = ""
+        #: None: a predecessor may have said something.
+        self._said: str | None = None
 
     # -- the master ----------------------------------------------------------------------------------------
 
@@ -46,7 +48,7 @@ class Reporting:
         else:
             self._log.info(f"database_{phase.value}", **({"reason": reason} if reason else {}))
         self.reason = reason
-        self._seat.say(reason)
+        self._say(reason)
         self.tell({"is": phase.value, "reason": reason} if reason else {"is": phase.value})
 
     def tell(self, message: Mapping[str, Any]) -> None:
@@ -99,12 +101,12 @@ class Reporting:
         self._put(Slot.TARGET_STATE, worst.state)
         self._put(Slot.TARGET_FAILURES, worst.failures)
         self._put(Slot.TARGET_RETRY_NS, int(worst.retry_at_s * 1e9) if worst.state is TargetState.DOWN else 0)
-        reason = self.reason or (worst.reason if worst.state is TargetState.DOWN else "")
+        self._say(self.reason or (worst.reason if worst.state is TargetState.DOWN else ""))
+
+    def _say(self, reason: str) -> None:
         if reason != self._said:
             self._said = reason
             self._seat.say(reason)
-
-    _said = ""
 
     def _put(self, word: int, value: int) -> bool:
         if self._written.get(word) == value:

@@ -1,0 +1,79 @@
+"""What a worker tells in the status: its reason, or its target's."""
+
+from __future__ import annotations
+
+import selectors
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from qjsupervisor import logs
+from qjsupervisor.channelspec import ChannelSpec
+from qjsupervisor.control import Pipe
+from qjsupervisor.database import Database
+from qjsupervisor.dispatch import Dispatcher
+from qjsupervisor.reporting import REPORT_S, Reporting
+from qjsupervisor.semaphore import SemaphoreTable
+from qjsupervisor.serving import Serving
+from qjsupervisor.settings import TargetSettings
+from qjsupervisor.states import Fairness, Phase
+from qjsupervisor.trees import shared_tree
+from qjsupervisor.waiter import Waiter
+
+
+class Rig:
+    """A worker that tells what it is about to the table and to its master."""
+
+    def __init__(self, selector: selectors.BaseSelector) -> None:
+        root = ChannelSpec(name="root", capacity=1)
+        self.table = SemaphoreTable([root], slots=1, fairness=Fairness.ROUND_ROBIN)
+        self.table.assign(0, "db", 1)
+        seat = self.table.seat(0)
+        seat.say("of a worker that died")
+        targets = [TargetSettings(url="http://127.0.0.1:1")]
+        self.dispatcher = Dispatcher(selector, targets, "db", connect_timeout_s=1, read_timeout_s=None)
+        self.master, self.pipe = Pipe.pair()
+        log = logs.silent_logger()
+        database = Database("db", {}, Waiter(lambda: None))
+        self.serving = Serving(database, seat, shared_tree(seat, window=10), self.dispatcher, log)
+        self.reporting = Reporting(seat, self.pipe, self.dispatcher, log)
+        self.now_s = 1000.0
+
+    def write(self) -> None:
+        self.now_s += REPORT_S
+        self.reporting.write(self.serving, self.now_s, more=False)
+
+    def close(self) -> None:
+        self.dispatcher.close()
+        self.master.close()
+        self.pipe.close()
+
+    @property
+    def message(self) -> str:
+        """As the status has it."""
+        return self.table.slot_view(0).message
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    with selectors.DefaultSelector() as selector:
+        made = Rig(selector)
+        yield made
+        made.close()
+
+
+def test_the_reason_of_a_target_that_is_down_is_told_again_after_a_change_of_state(rig: Rig) -> None:
+    rig.dispatcher.targets[0].breaker.failed(time.monotonic(), "Connection refused", 1, connecting=True)
+    rig.write()
+    assert rig.message == "Connection refused"
+    rig.reporting.enter(Phase.APART, "the server does not answer")
+    assert rig.message == "the server does not answer"
+    rig.reporting.enter(Phase.SERVING, "")
+    rig.write()
+    assert rig.message == "Connection refused"
+
+
+def test_the_reason_of_a_predecessor_is_taken_back(rig: Rig) -> None:
+    rig.reporting.enter(Phase.SERVING, "")
+    assert rig.message == ""
