@@ -63,6 +63,7 @@ def configure(config: Config) -> None:
         sink = _open_sink(config.log_file)
     if _sink is not None and _sink is not sink:
         _sink.close()
+        sink.lost_in_all += _sink.lost_in_all
     _sink = sink
     _chain = _processors(_renderer(config.log_format, terminal=is_terminal(config.log_file)))
     structlog.configure(

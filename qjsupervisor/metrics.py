@@ -97,6 +97,11 @@ def _of_supervisor(status: Mapping[str, Any]) -> Iterator[Metric]:
         "Time since the master's start.",
         value=_number(status.get("uptime_s"), 0.0),
     )
+    yield CounterMetricFamily(
+        PREFIX + "log_lines_lost",
+        "Lines of the master's log that could not be written.",
+        value=_number(status.get("log_lines_lost"), 0.0),
+    )
 
 
 def _up(name: str, text: str, key: str, fine: str, views: Sequence[Mapping[str, Any]]) -> Metric:

@@ -166,6 +166,7 @@ class Operations:
             pauses=self.pauses.items(),
             problems=[each for each in (self.rescan.error, self._monitor_problem()) if each],
             stopping=self.fleet.stopping,
+            log_lines_lost=logs.lost_lines(),
             next_scan_in_s=self.rescan.next_in_s(now_s),
         )
         return build_status(self.config, self._seams.table, snapshot)

@@ -49,6 +49,8 @@ class Snapshot:
     #: What keeps more than one database from being served.
     problems: Sequence[str] = ()
     stopping: bool = False
+    #: Lines of the master's log that could not be written since its start.
+    log_lines_lost: int = 0
     #: None while a scan is under way.
     next_scan_in_s: float | None = None
 
@@ -75,6 +77,7 @@ def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, 
         "ignored": [{"name": name, "reason": why} for name, why in sorted(snapshot.ignored.items())],
         "gate_open": table.gate_open,
         "stopping": snapshot.stopping,
+        "log_lines_lost": snapshot.log_lines_lost,
         "config_file": config.config_file,
     }
 

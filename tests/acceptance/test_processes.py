@@ -269,6 +269,7 @@ def test_disk_full_for_the_log(
     running.wait_ready(one.name)
     one.insert_jobs(10)
     one.wait_for_states(done=10)
+    assert running.status()["log_lines_lost"] > 0
     real = tmp_path / "other-disk.log"
     replacement = tmp_path / "replacement"
     replacement.symlink_to(real)

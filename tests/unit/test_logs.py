@@ -230,6 +230,8 @@ def test_what_is_lost_is_counted_and_told(configure: Configure) -> None:
     }.items()  # fmt: skip
     assert back["event"] == "back"
     assert logs.lost_lines() == 3
+    configure("other")
+    assert logs.lost_lines() == 3, "a counter does not begin again with another file"
 
 
 def test_captured_logs_stay_out_of_the_file(configure: Configure) -> None:

@@ -78,6 +78,11 @@ def test_it_is_json_and_holds_no_password() -> None:
     assert "s3cret" not in text
 
 
+def test_lines_that_the_masters_log_lost_are_counted() -> None:
+    assert status()["log_lines_lost"] == 0
+    assert status(log_lines_lost=3)["log_lines_lost"] == 3
+
+
 def test_a_database_without_a_worker_has_the_same_keys() -> None:
     found = status({1: View()}, unserved={"a": "queue_job is 'to upgrade'"})
     unserved, served = found["databases"]
