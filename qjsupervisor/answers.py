@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 from structlog.typing import FilteringBoundLogger
 
-from .dispatch import Ended, Target
+from .dispatch import Ended
+from .odootarget import Target
 from .request import End
 from .states import JobState
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 from .policy import Backoff
 from .states import TargetState
 
+#: As many requests as there are jobs.
+NO_LIMIT = 1 << 30
 #: Requests in the air to a target that has not proved itself.
 UNPROVEN_LIMIT = 4
 #: A request that is open for so long was not turned away.
@@ -38,7 +40,7 @@ class Breaker:
     def allowance(self, now_s: float, in_flight_s: list[float]) -> int:
         """How many more requests may be sent; `in_flight_s`: when each open request to the target was sent."""
         if self.state is TargetState.UP:
-            return 1 << 30
+            return NO_LIMIT
         if self.state is TargetState.UNKNOWN:
             young = sum(1 for sent_s in in_flight_s if now_s - sent_s < ACCEPTED_AFTER_S)
             return max(0, UNPROVEN_LIMIT - young)

@@ -1,4 +1,4 @@
-"""Asks Odoo to run jobs: open requests, the targets they go to, and how each of them ended.
+"""Asks Odoo to run jobs: open requests, which target each of them goes to, and how it ended.
 
 Runs in the worker's loop and never blocks it. It knows jobs by id and uuid only; what an ended request means for a job
 is decided by its row (serving.py), which then tells the target's breaker (`proved`, `failed`).
@@ -6,21 +6,17 @@ is decided by its row (serving.py), which then tells the target's breaker (`prov
 
 from __future__ import annotations
 
-import base64
 import functools
 import os
 import selectors
 import socket
-import ssl
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
-from urllib.parse import quote, urlsplit
 
-from .breaker import Breaker
+from .odootarget import Target
 from .request import DRAIN_S, Address, End, Outcome, Request
-from .resolver import Resolver
 from .settings import TargetSettings
 from .states import TargetState
 
@@ -36,47 +32,6 @@ class Ended(NamedTuple):
     target: Target
     outcome: Outcome
     duration_s: float
-
-
-class Target:
-    """One Odoo, with its health."""
-
-    def __init__(self, settings: TargetSettings, database: str, wakeup: int) -> None:
-        url = urlsplit(settings.url)
-        self.url = settings.url
-        self.host = url.hostname or "localhost"
-        port = url.port or (443 if url.scheme == "https" else 80)
-        self.resolver = Resolver(self.host, port, wakeup)
-        self.context = tls_context(settings.ca_file) if url.scheme == "https" else None
-        self.breaker = Breaker()
-        #: Of uuids; Latin-1 where the database holds any bytes (SQL_ASCII), so that they come out as they are.
-        self.encoding = "utf-8"
-        #: When each open request was sent, by job id.
-        self.sent_s: dict[int, float] = {}
-        name = quote(database, safe="")
-        self._head = f"GET {url.path.rstrip('/')}/queue_job/runjob?db={name}&job_uuid="
-        headers = {"Host": url.netloc.rpartition("@")[2], "User-Agent": "qjsupervisor", "Accept": "*/*"}
-        headers |= {"X-Odoo-Database": name, "Connection": "close"}
-        if settings.user is not None:
-            pair = f"{settings.user}:{settings.password or ''}".encode()
-            headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
-        self._tail = " HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers.items()) + "\r\n"
-
-    def payload(self, uuid: str) -> bytes:
-        """The request for one job."""
-        return (self._head + quote(uuid, safe="", encoding=self.encoding) + self._tail).encode("latin-1")
-
-    def allowance(self, now_s: float) -> int:
-        """How many more requests may be sent now."""
-        if self.breaker.state is TargetState.UP:
-            return MAX_OPEN
-        return self.breaker.allowance(now_s, list(self.sent_s.values()))
-
-    def wakes_at_s(self, now_s: float) -> float | None:
-        """When more may be sent, if nothing happens before."""
-        if self.breaker.state is TargetState.UP:
-            return None
-        return self.breaker.wakes_at_s(now_s, list(self.sent_s.values()))
 
 
 class _Open:
@@ -320,18 +275,3 @@ class Dispatcher:
                 opened.request.close()
         self._selector.unregister(self._wakeup)
         os.close(self._wakeup)
-
-
-@functools.lru_cache(maxsize=8)
-def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """The context for https to a target; made once for each CA file, in the master before any fork."""
-    # Not at the top: it takes a fifth of the time of a start, and most targets are plain http on the same machine.
-    from urllib3.util.ssl_ import create_urllib3_context
-
-    context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
-    context.check_hostname = True
-    if ca_file is None:
-        context.load_default_certs()
-    else:
-        context.load_verify_locations(ca_file)
-    return context

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from qjsupervisor.dispatch import tls_context
+from qjsupervisor.odootarget import tls_context
 from qjsupervisor.request import MAX_HEAD_BYTES, Address, End, Outcome, Request
 
 from ..scripted import Script, black_hole, reset, say, say_and_keep, serving, silence, unused_port
