@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-EXTRAS = ("demo", "test")
+EXTRAS = ("demo", "test", "audit")
 CHECKOUT = Path(__file__).resolve().parent.parent
 #: What an installation of the project is made from.
 SOURCES = ("setup.cfg", "setup.py", "README.md", "LICENSE", "qjsupervisor")
