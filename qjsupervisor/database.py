@@ -75,9 +75,8 @@ class Database:
         self.notified = Notified()
         self.notified.own_pid = self.about.backend_pid
         self._connection.notifies = self.notified
-        self.rows(queries.KEEPALIVES)
-        if self._connection.server_version >= _HAS_USER_TIMEOUT:
-            self.rows(queries.USER_TIMEOUT)
+        has_user_timeout = self._connection.server_version >= _HAS_USER_TIMEOUT
+        self.rows(f"{queries.KEEPALIVES}; {queries.USER_TIMEOUT}" if has_user_timeout else queries.KEEPALIVES)
 
     def limit_statements(self, limit_s: float) -> None:
         """How long a statement may take from now on, here and on the server."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 #: How many jobs, and for how long, a database may run one after the other on a permit while others wait their turn.
 SLICE_JOBS = 8
-SLICE_NS = 40_000_000
+SLICE_NS = 100_000_000
 
 
 class Seat:

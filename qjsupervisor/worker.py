@@ -219,7 +219,7 @@ class Worker:
             self._log.warning("table_read_failed", reason=str(reading.error))
             reading.error = None
         more = serving.turn(now_s, start=True)
-        self._listening.note_started(serving.dispatched, now_s)
+        self._listening.note_started(serving.dispatched, now_s, waiting=bool(serving.backlog.mask))
         if serving.backlog.partial:
             reading.start(serving.backlog, None, now_s)
         elif unread := serving.backlog.unread():
