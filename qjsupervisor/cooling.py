@@ -81,6 +81,8 @@ class Cooling:
 
     def warm_up(self, backlog: Backlog, now_s: float) -> None:
         """Let the jobs whose time aside is over compete again."""
+        if not self._aside:
+            return
         for job_id in [job_id for job_id, aside in self._aside.items() if aside.until_s <= now_s]:
             backlog.readmit(job_id)
             backlog.put(self._aside.pop(job_id).job.pending)

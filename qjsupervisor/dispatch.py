@@ -85,7 +85,13 @@ class Dispatcher:
 
     def allowance(self, now_s: float) -> int:
         """How many more jobs may be sent now."""
-        return min(MAX_OPEN - len(self._open), sum(target.allowance(now_s) for target in self.targets))
+        room = MAX_OPEN - len(self._open)
+        allowed = 0
+        for target in self.targets:
+            allowed += target.allowance(now_s)
+            if allowed >= room:
+                return room
+        return allowed
 
     def send(self, job_id: int, uuid: str) -> None:
         """Ask a target that may be asked. Its end will be in `ended`."""
@@ -218,7 +224,7 @@ class Dispatcher:
     def next_deadline_s(self, now_s: float) -> float | None:
         """The same, or when more may be sent or knocked at, where that is to be done."""
         moments = [target.wakes_at_s(now_s) for target in self.targets]
-        return min((m for m in (*moments, self._deadline_s) if m is not None), default=None)
+        return min([m for m in (*moments, self._deadline_s) if m is not None], default=None)
 
     def tick(self, now_s: float) -> None:
         """End what took too long."""

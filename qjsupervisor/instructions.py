@@ -75,6 +75,8 @@ class Instructions:
 
     def end_pauses(self, now_s: float) -> None:
         """Forget the pauses whose time is over."""
+        if not self.pauses:
+            return
         going_on = {name: end_s for name, end_s in self.pauses.items() if end_s is None or end_s > now_s}
         if len(going_on) < len(self.pauses):
             self._set_pauses(going_on)

@@ -55,7 +55,7 @@ class Listening:
 
         `waiting`: others could start, but for a permit.
         """
-        if dispatched > self._dispatched and now_s >= self._quiet_until_s:
+        if dispatched > self._dispatched:
             self._dispatched = dispatched
             self._quiet_until_s = now_s + (BUSY_QUIET_S if waiting else QUIET_S)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -39,6 +39,8 @@ with _without_rich():
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _LONGEST_VALUE = 2_000
+#: When, how grave and what come first in a line.
+_FIRST_KEYS = ("timestamp", "level", "event")
 #: A traceback ends with what matters: its beginning is cut.
 _LONGEST_TRACEBACK = 20_000
 _COLOURS = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31;1m"}
@@ -154,7 +156,10 @@ def _finish(render: Renderer) -> Processor:
     """The last step: the line's bytes. Values that cannot be rendered are replaced by their repr."""
 
     def finish(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> bytes:
-        values = {key: _cut(key, value) for key, value in _in_order(event_dict)}
+        values = {**{key: event_dict.pop(key, None) for key in _FIRST_KEYS}, **event_dict}
+        for key, value in values.items():
+            if isinstance(value, str) and len(value) > _LONGEST_VALUE:
+                values[key] = _cut(key, value)
         try:
             line = render(values)
         except (TypeError, ValueError, RecursionError):
@@ -164,20 +169,13 @@ def _finish(render: Renderer) -> Processor:
     return finish
 
 
-def _in_order(event_dict: EventDict) -> Iterable[tuple[str, Any]]:
-    """When, how grave and what come first."""
-    for key in ("timestamp", "level", "event"):
-        yield key, event_dict.pop(key, None)
-    yield from event_dict.items()
-
-
 def _as_text(value: object) -> str:
-    return value if isinstance(value, str) else str(_cut("", repr(value)))
+    return value if isinstance(value, str) else _cut("", repr(value))
 
 
-def _cut(key: str, value: Any) -> Any:
+def _cut(key: str, value: str) -> str:
     """A text of a length that is no attack."""
-    if not isinstance(value, str) or len(value) <= _LONGEST_VALUE:
+    if len(value) <= _LONGEST_VALUE:
         return value
     if key != "exception":
         return f"{value[:_LONGEST_VALUE]}... ({len(value)} characters)"

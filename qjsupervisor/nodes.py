@@ -191,6 +191,10 @@ class Alarms:
         #: Also moments that were changed since; they are passed over.
         self._heap: list[tuple[int, Node]] = []
 
+    def __bool__(self) -> bool:
+        """Whether any node is to be looked at again."""
+        return bool(self._moments)
+
     def set(self, node: Node, moment_us: int | None) -> None:
         """Change a node's moment; None: it has none."""
         if moment_us is None:

@@ -58,12 +58,13 @@ class Seat:
 
     def is_due(self, source: Source) -> bool:
         """Whether an exchange could change anything: something is new here, or may be in the table."""
+        mask = source.mask
         return (
             self._woken
             or bool(source.changed)
             or bool(source.new_heads and self._order_matters(source))
-            or source.mask != self._published
-            or bool(source.mask and self._core.is_throttled())
+            or mask != self._published
+            or bool(mask and self._core.is_throttled())
             or self._look_again_ns is not None
         )
 

@@ -100,8 +100,10 @@ class Serving:
         """
         found = [*self._unjudged, *self._look]
         self._look.clear()
-        curious = any(target.breaker.state is not TargetState.UP for target in self._dispatcher.targets)
         said = self._database.notified.take(max(0, READ_BATCH - len(found)))
+        if not said:
+            return found
+        curious = any(target.breaker.state is not TargetState.UP for target in self._dispatcher.targets)
         return found + self._echoes.news(said, self._open_uuids, curious=curious)
 
     def _read_and_claim(self, claims: dict[int, int], uuids: list[str], now_s: float) -> None:
@@ -199,7 +201,7 @@ class Serving:
             self.dispatched += 1
             self._log.info("job_dispatched", job_uuid=job.uuid, channel=job.channel)
             self._dispatcher.send(job.id, job.uuid)
-        for job in self._give_back(doubles):
+        for job in self._give_back(doubles) if doubles else ():
             self._cooling.not_run(self.backlog, job, time.monotonic())
             self._log.warning("job_postponed", job_uuid=job.uuid, job_id=job.id, reason="a job of the same uuid is run")
         for job_id in missed:
@@ -253,7 +255,7 @@ class Serving:
         look_again_ns = self._seat.look_again_ns(self.backlog.mask)
         if look_again_ns is not None:
             moments.append(look_again_ns / 1e9)
-        return min((moment for moment in moments if moment is not None), default=None)
+        return min([moment for moment in moments if moment is not None], default=None)
 
     def lost(self, now_s: float) -> None:
         """The connection is gone: what was decided and not claimed yet is undone; open requests go on."""

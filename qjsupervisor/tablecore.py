@@ -114,8 +114,9 @@ class TableCore(TableWords):
 
     def is_over(self, channel: int) -> bool:
         """Whether a permit just held here must not be used: capacity was lowered, a pause ordered, a job failed."""
-        for node in self.tree().paths[channel]:
-            limits, base = self.tree().limits[node], self.channel_base(node)
+        tree = self.tree()
+        for node in tree.paths[channel]:
+            limits, base = tree.limits[node], self.channel_base(node)
             if limits is not None and (
                 limits.flags & (Flag.PAUSED | Flag.RETIRED)
                 or 0 <= limits.capacity < self.words[base + Channel.TOTAL]
@@ -126,11 +127,14 @@ class TableCore(TableWords):
 
     def has_rules(self, channel: int) -> bool:
         """Whether a channel or one above it has more than a capacity to say of who may start: throttle, sequential."""
-        limits = (self.tree().limits[node] for node in self.tree().paths[channel])
+        tree = self.tree()
+        limits = [tree.limits[node] for node in tree.paths[channel]]
         return any(found is not None and (found.throttle_ns or found.flags & Flag.SEQUENTIAL) for found in limits)
 
     def has_weights(self) -> bool:
         """Whether databases differ in weight: then each single start is counted."""
+        if self.words[Header.CLASSES] < 2:
+            return False
         return len([members for members in self.class_bitmaps() if members]) > 1
 
     def not_before_ns(self, channel: int) -> int:

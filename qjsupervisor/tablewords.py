@@ -86,7 +86,7 @@ class TableWords:
     def read_bitmap(self, word: int, bits: int) -> int:
         """The bitmap of `bits` bits that starts at `word`, as one integer."""
         start = word * WORD
-        return int.from_bytes(self.bytes[start : start + bitmap_words(bits) * WORD], "little")
+        return int.from_bytes(self.bytes[start : start + (bits + 63 >> 6) * WORD], "little")
 
     def put_bit(self, word: int, bit: int, value: bool) -> None:
         """Set or clear one bit of the bitmap that starts at `word`; the lock is held."""
