@@ -21,8 +21,8 @@ from .notified import Notified
 from .waiter import Waiter
 
 CHANNEL = "queue_job"
-#: PostgreSQL 12, as libpq counts.
-_HAS_USER_TIMEOUT = 120000
+#: As libpq counts.
+_POSTGRESQL_12 = 120000
 #: libpq's own connect_timeout does not count when it does not block.
 CONNECT_LIMIT_S = 10.0
 #: A table that somebody has locked (an upgrade) is not waited for any longer: permits were taken for what is asked.
@@ -75,8 +75,8 @@ class Database:
         self.notified = Notified()
         self.notified.own_pid = self.about.backend_pid
         self._connection.notifies = self.notified
-        has_user_timeout = self._connection.server_version >= _HAS_USER_TIMEOUT
-        self.rows(f"{queries.KEEPALIVES}; {queries.USER_TIMEOUT}" if has_user_timeout else queries.KEEPALIVES)
+        is_12 = self._connection.server_version >= _POSTGRESQL_12
+        self.rows(f"{queries.KEEPALIVES}; {queries.SETTINGS_12}" if is_12 else queries.KEEPALIVES)
 
     def limit_statements(self, limit_s: float) -> None:
         """How long a statement may take from now on, here and on the server."""

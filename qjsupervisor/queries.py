@@ -58,10 +58,17 @@ SELECT pg_terminate_backend(pid) FROM pg_locks
 #: The server is to notice within 25 s that our machine is gone, or the leader lock stays for hours and no other
 #: supervisor can take over. Without effect on a local socket.
 KEEPALIVES = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
-#: The same for what was sent and not confirmed; since PostgreSQL 12.
-USER_TIMEOUT = "SET tcp_user_timeout = 20000"
+#: From PostgreSQL 12 on. The same for what was sent and not confirmed. And what is prepared gets one plan, which looks
+#: rows up by their keys however small the table was when it was made: planning it takes longer than running it, and of
+#: itself the server would plan each call. Statements that read a whole table are sent in a transaction of their own.
+SETTINGS_12 = """
+SET tcp_user_timeout = 20000;
+SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_mergejoin = off; SET jit = off
+"""
 
-#: Prepared once a connection; see READ and TURN.
+#: Prepared once a connection; see READ and TURN. Written so that no other plan is possible than to look each row up by
+#: its key: a join to `former` or an index on the state (hence || '') reads all rows that are, or lately were, `pending`
+#: or `enqueued`, which looks cheap while the table is small.
 PREPARE = f"""
 PREPARE qjs_read (varchar[]) AS
  SELECT false, {JOB_COLUMNS} FROM queue_job WHERE uuid = ANY($1);
@@ -69,11 +76,11 @@ PREPARE qjs_turn (int[], int[], varchar[]) AS
  WITH claimed AS (
      UPDATE queue_job SET state = 'enqueued', date_enqueued = now() AT TIME ZONE 'UTC'
       WHERE id IN (
-          SELECT next.id FROM unnest($1, $2) AS pair (id, former) JOIN queue_job next ON next.id = pair.id
-           WHERE next.state = 'pending'
-             AND NOT EXISTS (SELECT 1 FROM queue_job former
-                              WHERE former.id = pair.former AND former.state IN ('enqueued', 'started'))
-             FOR UPDATE OF next SKIP LOCKED)
+          SELECT next.id
+            FROM unnest($1, $2) AS pair (id, former),
+                 LATERAL (SELECT id FROM queue_job WHERE id = pair.id AND state || '' = 'pending'
+                             FOR UPDATE SKIP LOCKED) AS next
+           WHERE NOT coalesce((SELECT state IN ('enqueued', 'started') FROM queue_job WHERE id = pair.former), false))
      RETURNING {JOB_COLUMNS})
  SELECT true, * FROM claimed
  UNION ALL
@@ -95,7 +102,7 @@ RETURNING id
 """
 
 #: All that follows, up to the end of the transaction, sees the rows as they are at one moment.
-BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL enable_seqscan = on"
 END_SNAPSHOT = "COMMIT"
 
 #: Uuids that no request can carry; such jobs are never started.

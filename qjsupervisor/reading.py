@@ -30,6 +30,7 @@ HEAD = 200
 NODES_AT_ONCE = 20
 
 Rows = list[tuple[Any, ...]]
+Statement = tuple[str, dict[str, Any] | None]
 
 
 class Loaded(NamedTuple):
@@ -74,7 +75,8 @@ class Reading:
             return self.read_all(backlog)
         began_s = time.monotonic()
         self._database.notified.forget()
-        held, found = sort_out(self._database.rows(queries.HEAD, {"limit": HEAD, "aside": list(backlog.aside)}), HEAD)
+        (rows,) = self._snapshot([(queries.HEAD, {"limit": HEAD, "aside": list(backlog.aside)})])
+        held, found = sort_out(rows, HEAD)
         if not found.due_more:  # big with jobs that are over
             return self.read_all(backlog)
         backlog.load_head([(job.id, job.channel) for job in held], found.due)
@@ -86,12 +88,16 @@ class Reading:
         began_s = time.monotonic()
         self._database.notified.forget()
         backlog.begin_read()
-        self._database.rows(queries.BEGIN_SNAPSHOT)
-        load, counts, failed = (self._database.rows(*statement) for statement in self._everything(backlog))
-        self._database.rows(queries.END_SNAPSHOT)
+        load, counts, failed = self._snapshot(self._everything(backlog))
         return self._load(backlog, load, counts, failed, time.monotonic() - began_s)
 
-    def _everything(self, backlog: Backlog) -> list[tuple[str, dict[str, Any] | None]]:
+    def _snapshot(self, statements: list[Statement]) -> list[Rows]:
+        self._database.rows(queries.BEGIN_SNAPSHOT)
+        found = [self._database.rows(*statement) for statement in statements]
+        self._database.rows(queries.END_SNAPSHOT)
+        return found
+
+    def _everything(self, backlog: Backlog) -> list[Statement]:
         return [
             (queries.LOAD, {"limit": self._window, "aside": list(backlog.aside)}),
             (queries.COUNTS, None),
@@ -135,9 +141,9 @@ class Reading:
         self._go_on()
         return True
 
-    def _channels(self, nodes: list[Node]) -> list[tuple[str, dict[str, Any] | None]]:
+    def _channels(self, nodes: list[Node]) -> list[Statement]:
         assert self._backlog is not None
-        statements: list[tuple[str, dict[str, Any] | None]] = []
+        statements: list[Statement] = []
         aside = list(self._backlog.aside)
         for node in nodes:
             names, and_null = self._backlog.raw_names(node)

@@ -199,8 +199,8 @@ class Serving:
                 continue
             self._open_uuids[job.uuid] = job.id
             self.dispatched += 1
-            self._log.info("job_dispatched", job_uuid=job.uuid, channel=job.channel)
             self._dispatcher.send(job.id, job.uuid)
+            self._log.info("job_dispatched", job_uuid=job.uuid, channel=job.channel)
         for job in self._give_back(doubles) if doubles else ():
             self._cooling.not_run(self.backlog, job, time.monotonic())
             self._log.warning("job_postponed", job_uuid=job.uuid, job_id=job.id, reason="a job of the same uuid is run")

@@ -1,9 +1,10 @@
-"""A worker's connection against a real PostgreSQL: what is known after an error."""
+"""A worker's connection against a real PostgreSQL: what its statements touch, and what is known after an error."""
 
 from __future__ import annotations
 
 import pytest
 
+from qjsupervisor import queries
 from qjsupervisor.database import Database
 from qjsupervisor.errors import DatabaseError
 from qjsupervisor.waiter import Waiter
@@ -17,6 +18,40 @@ def connected(database: DatabaseFactory) -> Database:
     made = Database(one.name, one.dsn(), Waiter(lambda: None))
     made.connect()
     return made
+
+
+def blocks_touched(connected: Database, statement: str, params: dict[str, object]) -> int:
+    """Pages that the server had to look at for a prepared statement."""
+    explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}"
+    ((plans,),) = connected.rows(explain, params)
+    return int(plans[0]["Plan"]["Shared Hit Blocks"]) + int(plans[0]["Plan"]["Shared Read Blocks"])
+
+
+@pytest.mark.parametrize("state", ["pending", "enqueued", "done"])
+def test_a_claim_looks_at_its_own_rows_only(database: DatabaseFactory, state: str) -> None:
+    """However many others there are, and though the plan was made while the table was all but empty."""
+    one = database()
+    made = Database(one.name, one.dsn(), Waiter(lambda: None))
+    made.connect()
+    made.listen()
+    (first,) = one.insert_jobs(1)
+    assert len(made.turn({one.job(first)["id"]: 0}, [])[0]) == 1
+    one.execute(
+        """INSERT INTO queue_job (uuid, channel, state, priority, date_created, date_done, retry, max_retries)
+           SELECT 'other-' || n, 'root', %(state)s, 10, now() AT TIME ZONE 'UTC', now() AT TIME ZONE 'UTC', 0, 5
+             FROM generate_series(1, 20000) n""",
+        {"state": state},
+    )
+    jobs = [one.job(uuid) for uuid in one.insert_jobs(4)]
+    former, ended = jobs.pop(), jobs.pop()
+    touched = [
+        blocks_touched(made, queries.TURN, {"claim": [job["id"]], "former": [former["id"]], "uuids": [ended["uuid"]]})
+        for job in jobs
+    ]
+    assert [one.job(job["uuid"])["state"] for job in jobs] == ["enqueued"] * 2
+    assert max(touched) <= 120, "each page of an index that is new is looked at once more"
+    assert touched[1] <= 60
+    assert blocks_touched(made, queries.READ, {"uuids": [ended["uuid"]]}) <= 20
 
 
 def error_of(connected: Database, statement: str) -> DatabaseError:
