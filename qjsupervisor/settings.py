@@ -18,8 +18,10 @@ from .states import Fairness, Mode
 from .values import Rules, first_match
 
 APPLICATION_NAME = "qjsupervisor"
-#: Seldom enough that an idle system stays idle; an impatient hang_timeout makes it shorter.
-LONGEST_HEARTBEAT_S = 10.0
+#: As often as an idle worker wakes anyway, to see that its connection hears; an impatient hang_timeout makes it shorter.
+LONGEST_HEARTBEAT_S = 20.0
+#: What a late one is forgiven, where hang_timeout leaves room for that.
+_HEARTBEAT_GRACE_S = 10.0
 #: libpq takes a connect_timeout of 1 for 2.
 _SHORTEST_CONNECT_TIMEOUT_S = 2
 
@@ -193,7 +195,7 @@ class Config:
             graceful_timeout_s=self.graceful_timeout_s,
             window=self.window,
             reconcile_interval_s=self.reconcile_interval_s,
-            heartbeat_s=min(LONGEST_HEARTBEAT_S, self.hang_timeout_s / 3),
+            heartbeat_s=min(LONGEST_HEARTBEAT_S, max(self.hang_timeout_s / 3, self.hang_timeout_s - _HEARTBEAT_GRACE_S)),
         )
 
 
