@@ -18,7 +18,7 @@ from .states import Fairness, Mode
 from .values import Rules, first_match
 
 APPLICATION_NAME = "qjsupervisor"
-#: As often as an idle worker wakes anyway, to see that its connection hears; an impatient hang_timeout makes it shorter.
+#: As often as an idle worker wakes anyway, to see that its connection hears. An impatient hang_timeout shortens it.
 LONGEST_HEARTBEAT_S = 20.0
 #: What a late one is forgiven, where hang_timeout leaves room for that.
 _HEARTBEAT_GRACE_S = 10.0
@@ -184,6 +184,7 @@ class Config:
 
     def worker_settings(self, database: str) -> WorkerSettings:
         """What a worker of that database is to be started with."""
+        hang_s = self.hang_timeout_s
         return WorkerSettings(
             database=database,
             dsn=tuple(self.dsn(database).items()),
@@ -195,7 +196,7 @@ class Config:
             graceful_timeout_s=self.graceful_timeout_s,
             window=self.window,
             reconcile_interval_s=self.reconcile_interval_s,
-            heartbeat_s=min(LONGEST_HEARTBEAT_S, max(self.hang_timeout_s / 3, self.hang_timeout_s - _HEARTBEAT_GRACE_S)),
+            heartbeat_s=min(LONGEST_HEARTBEAT_S, max(hang_s / 3, hang_s - _HEARTBEAT_GRACE_S)),
         )
 
 

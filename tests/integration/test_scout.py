@@ -53,7 +53,7 @@ def black_hole() -> Iterator[int]:
 
 
 def look(postgres: ThrowawayPostgres, name: str, mode: Mode = Mode.SERVER_WIDE, **dsn: Any) -> Probe:
-    return probe(name, {**postgres.dsn(name), **dsn}, mode)
+    return probe(name, {**postgres.dsn(name), **dsn}, mode, ask_leader=True)
 
 
 def scanned(config: Config, timeout_s: float = 30.0) -> dict[str, Probe]:
