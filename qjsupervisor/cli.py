@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
 _EXIT_SIGINT = 128 + signal.SIGINT
 _EXIT_SIGPIPE = 128 + signal.SIGPIPE
 Command = Callable[[argparse.Namespace], int]
+#: Of a URL or several: from the first user to the last @.
+_CREDENTIALS = re.compile(r"(?<=://)\S*(?=@)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status; wrong usage ends in SystemExit(2), as argparse does it."""
+    _hide_credentials()
     arguments = parse(argv)
     command = _COMMANDS[arguments.command]
     try:
@@ -44,6 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output went away; the interpreter must not try to flush the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_SIGPIPE
+
+
+def _hide_credentials() -> None:
+    """Take passwords out of our command line as everybody on the machine sees it."""
+    shown = [_CREDENTIALS.sub("...", word) for word in sys.orig_argv]
+    if shown != sys.orig_argv:
+        from setproctitle import setproctitle
+
+        setproctitle(" ".join(shown))
 
 
 def _config(arguments: argparse.Namespace) -> Config:

@@ -157,13 +157,16 @@ SELECT id, channel FROM queue_job WHERE state = 'failed'
  ORDER BY coalesce(channel, '') = ANY(%(first)s) DESC, id DESC LIMIT %(limit)s
 """
 
+#: Enqueued long ago, or at a time that cannot be: NULL, infinity, the year 9999. The hour is for clocks that differ.
+_LONG_AGO = """coalesce(date_enqueued NOT BETWEEN (now() AT TIME ZONE 'UTC') - make_interval(secs => %(grace_s)s)
+                                               AND (now() AT TIME ZONE 'UTC') + interval '1 hour', true)"""
 #: Of jobs that hold a permit without a request of ours, those that look dead by the contract's rule.
 #: Params: ids, grace_s. Rows: (id, state). The lock rows are locked for the length of this statement only.
-LOOK_DEAD = """
+LOOK_DEAD = f"""
 WITH suspect AS (
     SELECT id, state FROM queue_job
      WHERE id = ANY(%(ids)s) AND state IN ('enqueued', 'started')
-       AND coalesce(date_enqueued, '-infinity') < now() AT TIME ZONE 'UTC' - make_interval(secs => %(grace_s)s)),
+       AND {_LONG_AGO}),
 free AS (
     SELECT queue_job_id FROM queue_job_lock WHERE queue_job_id IN (SELECT id FROM suspect)
        FOR NO KEY UPDATE SKIP LOCKED)
@@ -172,10 +175,10 @@ SELECT id, state FROM suspect
     OR NOT EXISTS (SELECT 1 FROM queue_job_lock l WHERE l.queue_job_id = suspect.id)
 """
 #: Where the lock rows cannot tell: only `enqueued` is known to be safe. Params and rows as LOOK_DEAD.
-LOOK_DEAD_UNLOCKED = """
+LOOK_DEAD_UNLOCKED = f"""
 SELECT id, state FROM queue_job
  WHERE id = ANY(%(ids)s) AND state = 'enqueued'
-   AND coalesce(date_enqueued, '-infinity') < now() AT TIME ZONE 'UTC' - make_interval(secs => %(grace_s)s)
+   AND {_LONG_AGO}
 """
 #: queue_job compares the number before it is raised.
 _USED_UP = "max_retries <> 0 AND retry > max_retries"
@@ -191,8 +194,6 @@ UPDATE queue_job
                WHERE id = ANY(%(ids)s) AND {{still_dead}} FOR UPDATE SKIP LOCKED)
 RETURNING {JOB_COLUMNS}
 """
-_AFTER_GRACE = """
-coalesce(date_enqueued, '-infinity') < now() AT TIME ZONE 'UTC' - make_interval(secs => %(grace_s)s)"""
 #: Put dead jobs back. Params: ids, grace_s, started (ids of those that were seen `started`).
 #: Rows: JOB_COLUMNS, with the new state. The rule is asked again, and what was taken by Odoo between the two
 #: statements is left alone: a job seen `enqueued` that is `started` now is not dead.
@@ -201,13 +202,13 @@ WITH free AS (
     SELECT queue_job_id FROM queue_job_lock WHERE queue_job_id = ANY(%(ids)s)
        FOR NO KEY UPDATE SKIP LOCKED)
 """ + _REVIVE.format(
-    still_dead=f"""{_AFTER_GRACE}
+    still_dead=f"""{_LONG_AGO}
                  AND (state = 'enqueued' OR state = 'started' AND id = ANY(%(started)s))
                  AND (id IN (SELECT queue_job_id FROM free)
                       OR NOT EXISTS (SELECT 1 FROM queue_job_lock l WHERE l.queue_job_id = queue_job.id))"""
 )
 #: The same where the lock rows cannot tell.
-REVIVE_UNLOCKED = _REVIVE.format(still_dead=f"state = 'enqueued' AND {_AFTER_GRACE}")
+REVIVE_UNLOCKED = _REVIVE.format(still_dead=f"state = 'enqueued' AND {_LONG_AGO}")
 
 #: Trees of queue_job 18.0.4. Rows: (complete_name, capacity, sequential, throttle, paused, capacity_default,
 #: sequential_default).

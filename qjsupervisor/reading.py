@@ -58,6 +58,8 @@ class Reading:
         self._backlog: Backlog | None = None
         self._backoff = Backoff(first_s=1, limit_s=60)
         self._not_before_s = 0.0
+        #: When a read that was to begin too soon after a failed one may do so.
+        self.retry_s: float | None = None
         #: The error of the last read aside, until it is taken.
         self.error: DatabaseError | None = None
         self.loaded: Loaded | None = None
@@ -125,7 +127,10 @@ class Reading:
 
     def start(self, backlog: Backlog, nodes: list[Node] | None, now_s: float) -> bool:
         """Begin to read some nodes, or everything (None). False: one is under way, or the last one failed just now."""
-        if self.busy or now_s < self._not_before_s:
+        if self.busy:
+            return False
+        if now_s < self._not_before_s:
+            self.retry_s = self._not_before_s
             return False
         self._nodes = nodes[:NODES_AT_ONCE] if nodes is not None else None
         self._backlog = backlog
@@ -194,7 +199,9 @@ class Reading:
             backlog.merge(found)
 
     def tick(self, now_s: float) -> None:
-        """Give up a read that a silent server would hold up for ever."""
+        """Give up a read that a silent server would hold up for ever; let one that had to wait begin."""
+        if self.retry_s is not None and now_s >= self.retry_s:
+            self.retry_s = None
         if self._reader is not None and now_s >= self._reader.deadline_s:
             self._fail(DatabaseUnavailable(self._reader.name, "the server does not answer"))
 

@@ -132,6 +132,7 @@ class Worker:
         if self._phase is Phase.SERVING and self._serving is not None:
             times = self._read_times
             moments += [times.reconcile_due_s, self._listening.sign_due_s, self._serving.next_deadline_s(now_s)]
+            moments.append(self._reading.retry_s)
             moments += self._instructions.pauses.values()
             if self._awaits_reload:
                 moments.append(times.reload_due_s)
@@ -176,6 +177,7 @@ class Worker:
 
     def _read_all(self) -> None:
         """Make the channel tree afresh, and fill it; the loop waits."""
+        self._instructions.rebuild = self._database.notified.reload = False
         backlog = build_tree(self._settings, self._seat, self._database)
         backlog.set_paused(self._instructions.pauses)
         if self._serving is not None:
@@ -204,7 +206,6 @@ class Worker:
         serving, reading = self._serving, self._reading
         assert serving is not None
         if self._instructions.rebuild or (self._awaits_reload and now_s >= self._read_times.reload_due_s):
-            self._instructions.rebuild = self._database.notified.reload = False
             self._read_all()
             self._log.info("channels_read", channels=len(serving.backlog.nodes))
         if now_s >= self._listening.sign_due_s:

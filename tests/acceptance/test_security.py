@@ -150,6 +150,22 @@ def test_no_password_is_visible(
     assert "Current thread" in running.log_text(), "the stacks were there"
 
 
+def test_no_password_in_the_command_line(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, stand_in: StandInFactory, supervisor: SupervisorFactory
+) -> None:
+    """One that was given there is used, and is not shown to whoever lists the processes."""
+    one = database()
+    odoo = stand_in(auth=f"runner:{HTTP_PASSWORD}")
+    target = f"http://runner:{quote(HTTP_PASSWORD, safe='')}@127.0.0.1:{odoo.port}"
+    running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name), arguments=("--targets", f"*:{target}"))
+    running.wait_ready(one.name)
+    one.insert_jobs(1)
+    one.wait_for_states(done=1)
+    lines = [Path(f"/proc/{pid}/cmdline").read_text() for pid in (running.pid, *running.pids().values())]
+    assert f"--targets *:http://...@127.0.0.1:{odoo.port}" in lines[0]
+    assert not any(secret in line for line in lines for secret in (HTTP_PASSWORD, quote(HTTP_PASSWORD, safe="")))
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -27,10 +27,10 @@ def number(value: float | None) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """Ours to theirs: what is below 1/100 as a fraction."""
+    """Ours to theirs: what is below 1/10 as a fraction."""
     if value is None:
         return DASH
-    return f"1/{1 / value:,.0f}" if 0 < value < 0.01 else f"{value:.2f}"
+    return f"1/{1 / value:,.0f}" if 0 < value < 0.1 else f"{value:.2f}"
 
 
 def rows(results: Results) -> list[tuple[str, ...]]:

@@ -67,7 +67,7 @@ def test_numbers(value: float | None, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(None, "-"), (0.25, "0.25"), (3.0, "3.00"), (0.001, "1/1,000"), (0.0, "0.00")]
+    ("value", "shown"), [(None, "-"), (0.25, "0.25"), (0.056, "1/18"), (3.0, "3.00"), (0.001, "1/1,000"), (0.0, "0.00")]
 )
 def test_ratios(value: float | None, shown: str) -> None:
     assert table.ratio(value) == shown

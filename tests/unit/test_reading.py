@@ -1,0 +1,32 @@
+"""When a worker reads its table again."""
+
+from __future__ import annotations
+
+import selectors
+
+from qjsupervisor.backlog import Backlog
+from qjsupervisor.channelnames import only_root
+from qjsupervisor.channelstring import parse_channels
+from qjsupervisor.database import Database
+from qjsupervisor.reading import Reading
+from qjsupervisor.waiter import Waiter
+
+
+def test_a_read_that_comes_too_soon_after_a_failed_one_says_when_it_may_begin() -> None:
+    """Nothing else need happen until then, so that the loop has to wake for it; and once only."""
+    with selectors.DefaultSelector() as selector:
+        # A port that nobody listens on: libpq says so at once.
+        refused = {"host": "127.0.0.1", "port": 1, "dbname": "db"}
+        reading = Reading(Database("db", refused, Waiter(lambda: None)), selector, 10)
+        tree = Backlog(parse_channels("root:1"), only_root(), 10)
+        while not reading.error:
+            reading.start(tree, None, 0.0)
+            for key, _events in selector.select(1):
+                key.data()
+        assert not reading.busy
+        assert not reading.start(tree, None, 0.0)
+        due_s = reading.retry_s
+        assert due_s is not None
+        assert due_s > 0
+        reading.tick(due_s)
+        assert reading.retry_s is None
