@@ -172,6 +172,8 @@ class Dispatcher:
         if not request.events:
             self._draining.discard(opened)
             request.close()
+            if not (self._open or self._knocks or self._draining):
+                self._deadline_s = None  # or an idle worker wakes for one that is over
         elif request.asked and request.outcome is None:
             timeout_s = self._read_timeout_s
             self._set_deadline(opened, opened.began_s + timeout_s if timeout_s is not None else None)

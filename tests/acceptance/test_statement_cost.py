@@ -82,3 +82,24 @@ def test_statements_for_a_job(
     finally:
         for database in databases:
             database.drop()
+
+
+def test_notifications_are_read_together(
+    talkative: ThrowawayPostgres, stand_in: StandInFactory, supervisor: SupervisorFactory
+) -> None:
+    """A thousand jobs that nobody may start yet cost a few statements, not a thousand."""
+    odoo = stand_in(talkative)
+    (database,) = made(talkative, 1)
+    try:
+        running = supervisor(odoo_conf(talkative, odoo.port, db_name=database.name, channels="root:1"))
+        running.wait_ready(database.name)
+        database.insert_jobs(1, kwargs={"sleep": 30})
+        database.wait_for_states(started=1)
+        before = statements(talkative)
+        database.insert_jobs(1000)
+        shown = lambda: (running.database_status(database.name) or {}).get("pending")  # noqa: E731
+        wait_until(lambda: shown() == 1000, lambda: f"{shown()} of 1000 are known")
+        assert 1 <= statements(talkative) - before <= 12
+        running.kill()
+    finally:
+        database.drop()
