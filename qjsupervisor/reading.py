@@ -60,6 +60,8 @@ class Reading:
         self._not_before_s = 0.0
         #: When a read that was to begin too soon after a failed one may do so.
         self.retry_s: float | None = None
+        #: So much changed during the last read of everything aside that it was not worth keeping.
+        self.overtaken = False
         #: The error of the last read aside, until it is taken.
         self.error: DatabaseError | None = None
         self.loaded: Loaded | None = None
@@ -91,6 +93,7 @@ class Reading:
         self._database.notified.forget()
         backlog.begin_read()
         load, counts, failed = self._snapshot(self._everything(backlog))
+        self.overtaken = False
         return self._load(backlog, load, counts, failed, time.monotonic() - began_s)
 
     def _snapshot(self, statements: list[Statement]) -> list[Rows]:
@@ -191,6 +194,7 @@ class Reading:
         self._backoff.reset()
         if backlog.heard_too_much:
             backlog.abandon_read()
+            self.overtaken = nodes is None
         elif nodes is None:
             load, counts, failed = results
             self.loaded = self._load(backlog, load, counts, failed, took_s)

@@ -18,6 +18,7 @@ import time
 from structlog.typing import FilteringBoundLogger
 
 from . import logs
+from .backlog import Backlog
 from .control import Pipe
 from .database import Database
 from .dispatch import Dispatcher
@@ -222,10 +223,19 @@ class Worker:
         more = serving.turn(now_s, start=True)
         self._listening.note_started(serving.dispatched, now_s, waiting=bool(serving.backlog.mask))
         if serving.backlog.partial:
-            reading.start(serving.backlog, None, now_s)
+            self._complete(serving.backlog, now_s)
         elif unread := serving.backlog.unread():
             reading.start(serving.backlog, unread, now_s)
         return more
+
+    def _complete(self, backlog: Backlog, now_s: float) -> None:
+        """Read aside what the head left out; or here, where more changes meanwhile than is worth remembering."""
+        if not self._reading.overtaken:
+            self._reading.start(backlog, None, now_s)
+            return
+        self._database.limit_statements(READ_TIMEOUT_S)
+        self._after_load(self._reading.read_all(backlog))
+        self._database.limit_statements(STATEMENT_TIMEOUT_S)
 
     @property
     def _awaits_reload(self) -> bool:

@@ -1,0 +1,47 @@
+"""Reads aside, against a real PostgreSQL."""
+
+from __future__ import annotations
+
+import selectors
+
+from qjsupervisor.backlog import Backlog
+from qjsupervisor.channelnames import only_root
+from qjsupervisor.channelstring import parse_channels
+from qjsupervisor.database import Database
+from qjsupervisor.nodes import Pending
+from qjsupervisor.reading import Reading
+from qjsupervisor.waiter import Waiter
+
+from ..conftest import DatabaseFactory
+
+
+def finish(reading: Reading, selector: selectors.BaseSelector) -> None:
+    while reading.busy:
+        for key, _events in selector.select(5):
+            key.data()
+
+
+def test_a_read_that_is_overtaken_by_changes_says_so(database: DatabaseFactory) -> None:
+    """Nothing of it is kept; whoever cannot do without reads where nothing can change meanwhile."""
+    one = database()
+    one.insert_jobs(3)
+    connected = Database(one.name, one.dsn(), Waiter(lambda: None))
+    connected.connect()
+    tree = Backlog(parse_channels("root:1"), only_root(), window=1)
+    tree.prepare(0, 0)
+    tree.load_head([], [Pending((10, 0, 900), None, None)])
+    with selectors.DefaultSelector() as selector:
+        reading = Reading(connected, selector, 1)
+        assert reading.start(tree, None, 1.0)
+        for number in range(9):
+            tree.put(Pending((10, 1, 1000 + number), None, None))
+        finish(reading, selector)
+        assert (reading.overtaken, reading.loaded, tree.partial) == (True, None, True)
+        reading.read_all(tree)
+        assert (reading.overtaken, tree.partial) == (False, False)
+        assert tree.node_for(None).pending == 3
+        assert reading.start(tree, None, 2.0)
+        finish(reading, selector)
+        assert not reading.overtaken
+        assert reading.loaded is not None
+    connected.close()
