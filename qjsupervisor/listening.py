@@ -18,9 +18,9 @@ SIGN_S = 20.0
 #: While jobs are being started, their own notifications (started, done) come in one after the other. They are left to
 #: lie for this long after a start, or until the next statement, which brings them along: a new job waits no longer.
 QUIET_S = 0.008
-#: And for this long where jobs wait for a permit: one more of them changes nothing before there is one, and the
+#: And for this long where no permit is left for any channel: a new job changes nothing before there is one, and the
 #: statement that looks at an ended job brings along what was said until then.
-BUSY_QUIET_S = 0.05
+FULL_QUIET_S = 0.05
 
 
 class Listening:
@@ -50,14 +50,14 @@ class Listening:
             self._selector.register(fd, selectors.EVENT_READ, self._on_ready)
         self._watched_fd = fd
 
-    def note_started(self, dispatched: int, now_s: float, *, waiting: bool) -> None:
+    def note_started(self, dispatched: int, now_s: float, *, full: bool) -> None:
         """So many jobs were started since the beginning: where that is more than before, be quiet for a moment.
 
-        `waiting`: others could start, but for a permit.
+        `full`: nothing else could start anywhere.
         """
         if dispatched > self._dispatched:
             self._dispatched = dispatched
-            self._quiet_until_s = now_s + (BUSY_QUIET_S if waiting else QUIET_S)
+            self._quiet_until_s = now_s + (FULL_QUIET_S if full else QUIET_S)
 
     def wake_s(self, due_s: float, now_s: float) -> float:
         """When to call `watch` again, where the loop is to wake at `due_s`."""

@@ -95,6 +95,10 @@ class Seat:
         self._kept += 1
         return self._kept < SLICE_JOBS and time.monotonic_ns() < self._slice_ends_ns
 
+    def is_full(self) -> bool:
+        """Whether nothing could start anywhere. Reads the table without the lock."""
+        return self._core.is_full()
+
     def attach(self) -> None:
         """Sit down. What the predecessor waited for is dropped; what it held stays until the first exchange."""
         core, base = self._core, self._base

@@ -125,6 +125,11 @@ class TableCore(TableWords):
                 return True
         return False
 
+    def is_full(self) -> bool:
+        """Whether the root's permits are all held: nothing can start anywhere."""
+        limits = self.tree().limits[0]
+        return limits is not None and 0 <= limits.capacity <= self.words[self.channel_base(0) + Channel.TOTAL]
+
     def has_rules(self, channel: int) -> bool:
         """Whether a channel or one above it has more than a capacity to say of who may start: throttle, sequential."""
         tree = self.tree()

@@ -221,7 +221,7 @@ class Worker:
             self._log.warning("table_read_failed", reason=str(reading.error))
             reading.error = None
         more = serving.turn(now_s, start=True)
-        self._listening.note_started(serving.dispatched, now_s, waiting=bool(serving.backlog.mask))
+        self._listening.note_started(serving.dispatched, now_s, full=self._seat.is_full())
         if serving.backlog.partial:
             self._complete(serving.backlog, now_s)
         elif unread := serving.backlog.unread():

@@ -335,6 +335,20 @@ def test_one_that_was_granted_nothing_yet_ends_a_slice(make: Make) -> None:
     assert not keeps(world)
 
 
+def test_full_is_full_for_all(make: Make) -> None:
+    """The root's permits, whoever has them; a channel below it that is full does not count."""
+    world = make()
+    world.start_all()
+    arrive(world, 0, SLOW, 2)
+    world.quiet()
+    assert runs(world) == [1, 0, 0]
+    assert not world.workers[1].seat.is_full()
+    arrive(world, 1, ROOT)
+    world.quiet()
+    assert runs(world) == [1, 1, 0]
+    assert world.workers[2].seat.is_full()
+
+
 def test_after_a_repair_nobody_keeps_a_permit_before_it_wrote_what_it_holds(make: Make) -> None:
     world = busy(make)
     world.core.words[Header.DIRTY] = 1

@@ -1,0 +1,39 @@
+"""For how long a worker does not listen, so that its own jobs' noise does not wake it."""
+
+from __future__ import annotations
+
+import selectors
+from collections.abc import Iterator
+
+import pytest
+
+from qjsupervisor.database import Database
+from qjsupervisor.listening import FULL_QUIET_S, QUIET_S, Listening
+from qjsupervisor.waiter import Waiter
+
+LATER_S = 1000.0
+
+
+@pytest.fixture
+def listening() -> Iterator[Listening]:
+    with selectors.DefaultSelector() as selector:
+        yield Listening(Database("db", {}, Waiter(lambda: None)), selector, lambda: None)
+
+
+def test_quiet_for_a_moment_after_each_start(listening: Listening) -> None:
+    """Each start is in a statement, and that one has brought along what was said until then."""
+    assert listening.wake_s(LATER_S, 100.0) == LATER_S
+    listening.note_started(1, 100.0, full=False)
+    assert listening.wake_s(LATER_S, 100.0) == 100.0 + QUIET_S
+    listening.note_started(2, 100.005, full=False)
+    assert listening.wake_s(LATER_S, 100.005) == 100.005 + QUIET_S
+    listening.note_started(2, 100.01, full=False)
+    assert listening.wake_s(LATER_S, 100.01) == 100.005 + QUIET_S
+    assert listening.wake_s(LATER_S, 100.02) == LATER_S
+
+
+def test_quiet_for_longer_only_where_nothing_could_start(listening: Listening) -> None:
+    """Where one channel is full and others are not, a job of another one must not wait for that."""
+    listening.note_started(1, 100.0, full=True)
+    assert listening.wake_s(LATER_S, 100.0) == 100.0 + FULL_QUIET_S
+    assert FULL_QUIET_S > QUIET_S
