@@ -96,15 +96,18 @@ class Database:
             raise DatabaseGone(self.name, "queue_job is not installed")
         if state != "installed":
             raise DatabaseUnfit(self.name, f"queue_job is '{state}': its jobs wait until that is done")
+        columns = {"may_read": list(READ_COLUMNS), "may_write": list(WRITTEN_COLUMNS)}
+        lacking = [f"{privilege} ({column})" for column, privilege in self.rows(queries.LACKING, columns)]
+        if lacking:
+            raise DatabaseUnfit(self.name, f"a privilege is missing: GRANT {', '.join(lacking)} ON queue_job")
+
+    def check_trigger(self) -> None:
+        """Whether we hear of jobs here. Raises DatabaseUnfit with the reason; the rows can be read all the same."""
         enabled = next(iter(self.rows(queries.TRIGGER)), (None,))[0]
         if enabled is None:
             raise DatabaseUnfit(self.name, "trigger queue_job_notify is missing: upgrade queue_job in this database")
         if enabled not in ("O", "A"):
             raise DatabaseUnfit(self.name, "trigger queue_job_notify is disabled: enable it on table queue_job")
-        columns = {"may_read": list(READ_COLUMNS), "may_write": list(WRITTEN_COLUMNS)}
-        lacking = [f"{privilege} ({column})" for column, privilege in self.rows(queries.LACKING, columns)]
-        if lacking:
-            raise DatabaseUnfit(self.name, f"a privilege is missing: GRANT {', '.join(lacking)} ON queue_job")
 
     def listen(self) -> None:
         """Hear of jobs from now on, and prepare the statements of the loop."""

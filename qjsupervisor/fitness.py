@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .states import Mode
 
@@ -114,6 +114,13 @@ def judge(facts: Facts, mode: Mode) -> tuple[Verdict, str | None, tuple[str, ...
     if wrong:
         return Verdict.BLOCKED, "; ".join(wrong), ()
     return Verdict.READY, None, tuple(_warnings(facts))
+
+
+def is_only_deaf(facts: Facts, mode: Mode) -> bool:
+    """Whether nothing is wrong but that no trigger tells of jobs: what runs there can be counted."""
+    if facts.trigger_enabled in _FIRES:
+        return False
+    return judge(replace(facts, trigger_enabled=_FIRES[0], trigger_complete=True), mode)[0] is Verdict.READY
 
 
 def _hidden(schema: str, role: str) -> str:

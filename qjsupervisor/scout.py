@@ -18,10 +18,10 @@ from typing import Any
 from . import scout_queries as queries
 from .control import Pipe
 from .errors import DatabaseError, DatabaseUnavailable
-from .fitness import Verdict
+from .fitness import Verdict, is_only_deaf
 from .probe import CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S, Probe, Session, probe
 from .settings import Config
-from .states import EX_OK
+from .states import EX_OK, Mode
 
 #: For a whole scan.
 SCAN_DEADLINE_S = 45.0
@@ -42,7 +42,7 @@ def run_scout(config: Config, pipe: Pipe) -> int:
     for start in range(0, len(names), _NAMES_AT_ONCE):
         _send(pipe, {"listed": names[start : start + _NAMES_AT_ONCE]})
     for found in scan(config, names, deadline_s):
-        _send(pipe, as_message(found))
+        _send(pipe, as_message(found, config.mode))
     _send(pipe, {"done": True})
     return EX_OK
 
@@ -90,12 +90,17 @@ def scan(config: Config, names: list[str], deadline_s: float, *, ask_leader: boo
         yield Probe(database=name, verdict=Verdict.UNREACHABLE, reason="no answer until the end of the scan")
 
 
-def as_message(found: Probe) -> dict[str, Any]:
-    """A probe as the master gets it."""
+def as_message(found: Probe, mode: Mode) -> dict[str, Any]:
+    """A probe as the master gets it.
+
+    A database that is only deaf gets a worker too: it starts nothing and says why, but what still runs there, after a
+    restart of ours perhaps, holds its permits.
+    """
     facts: Mapping[str, Any] = {} if found.facts is None else asdict(found.facts)
+    countable = found.facts is not None and is_only_deaf(found.facts, mode)
     return {
         "database": found.database,
-        "verdict": found.verdict.value,
+        "verdict": (Verdict.READY if countable else found.verdict).value,
         "reason": found.reason,
         "details": {
             **{key: value for key, value in facts.items() if key != "columns"},

@@ -161,6 +161,8 @@ class Worker:
         if not database.connected:
             database.connect()
         database.check()
+        if self._serving is not None and not self._serving.backlog.holding():
+            database.check_trigger()  # nothing to be counted: no need to read it all before
         if not database.lead():
             self._let_go(now_s)
             self._enter(Phase.STANDBY, "another runner holds the leader lock of this database")
@@ -171,6 +173,7 @@ class Worker:
         database.limit_statements(READ_TIMEOUT_S)
         self._read_all()
         database.limit_statements(STATEMENT_TIMEOUT_S)
+        database.check_trigger()  # only now: what runs here holds its permits, whether we hear of the rest or not
         self._backoff.reset()
         self._listening.begin_signs()
         self._enter(Phase.SERVING, "")
@@ -246,6 +249,7 @@ class Worker:
         """See whether the database may still be served, and read it afresh: notifications can have been missed."""
         assert self._serving is not None
         self._database.check()
+        self._database.check_trigger()
         self._read_times.begin(now_s)
         if self._read_times.is_quick and not self._reading.busy:
             self._after_load(self._reading.read_all(self._serving.backlog))

@@ -282,6 +282,31 @@ def test_damaged_and_repaired(
     assert running.pids() == pids
 
 
+def test_what_runs_in_a_deaf_database_is_counted(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """After a restart that found its trigger disabled: its jobs that still run hold their permits."""
+    deaf, other = database("deaf_1"), database("deaf_2")
+    conf = odoo_conf(postgres, odoo.port, db_name="deaf_1,deaf_2", channels="root:2")
+    former = supervisor(conf)
+    former.wait_ready("deaf_1", "deaf_2")
+    deaf.insert_jobs(2, kwargs={"sleep": 6})
+    deaf.wait_for_states(started=2)
+    former.kill()
+    postgres.execute("deaf_1", DISABLE, superuser=True)
+    running = supervisor(conf)
+    running.wait_ready("deaf_2")
+    wait_for_reason(running, "deaf_1", "trigger queue_job_notify is disabled")
+    other.insert_jobs(3)
+    other.wait_for_states(done=3, timeout_s=30)
+    assert odoo.stats()["peak"]["root"] == 2
+    deaf.wait_for_states(done=2)
+    assert len(running.log_events("database_blocked", database="deaf_1")) == 1
+    postgres.execute("deaf_1", ENABLE, superuser=True)
+    running.wait_ready("deaf_1")
+    run_jobs(deaf)
+
+
 def test_connections_forbidden(
     postgres: ThrowawayPostgres, database: DatabaseFactory, start: Callable[[str], Supervisor]
 ) -> None:
