@@ -229,6 +229,8 @@ def test_no_descriptors(
         assert time_jobs(other, lambda: True) < 2
         assert set(one.states()) <= {"pending", "enqueued"}
     one.wait_for_states(done=10, timeout_s=30)
+    # What it holds when it dies stays held until its successor has looked, which there is none of for a while.
+    wait_until(lambda: entry(running, one)["running"] == 0, "its worker knows that they are done")
     with UsedUp(running.pid):
         os.kill(pids[one.name], signal.SIGKILL)
         line = running.wait_for("fork_failed")
