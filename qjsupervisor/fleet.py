@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .child import is_stopped
 from .chores import Chores
 from .control import Message, Pipe
 from .errors import SemaphoreError
@@ -29,6 +30,8 @@ from .states import WorkerState
 
 #: How often heartbeats and the owner of the table's lock are looked at, while any worker lives.
 WATCH_S = 1.0
+#: For how long a stopped worker may hold permits that others wait for.
+STOPPED_NS = 1_000_000_000
 #: The master itself came so late to its watch that everything must have stood still (a frozen container, a
 #: stopped group, a paused machine): let the others stamp first.
 LATE_S = 5.0
@@ -197,6 +200,8 @@ class Fleet:
                 self._amnesty_s = now_s + LATE_S
             self._watch_s = now_s + WATCH_S
             self._end_stuck_owner(now_ns)
+            if now_s >= self._amnesty_s:
+                self._end_stopped_holders(now_ns)
         for worker in list(self.workers.values()):
             if worker.child is None:
                 self._give_up(worker, now_s)
@@ -277,6 +282,15 @@ class Fleet:
             reason=f"its database could not be read for {GIVE_UP_S:g} s; jobs that still run there are not counted",
         )
         self.chores.add(slot, lambda: self._seams.table.try_give_up(slot))
+
+    def _end_stopped_holders(self, now_ns: int) -> None:
+        """SIGKILL workers that were stopped, if others wait for permits that they hold: they cannot tell what ended."""
+        silent = self._seams.table.silent_holders(now_ns, STOPPED_NS)
+        for worker in self.workers.values() if silent else ():
+            if worker.slot in silent and worker.child is not None and is_stopped(worker.child.pid):
+                reason = "it is stopped, and holds permits that others wait for"
+                self._log.error("worker_aborted", database=worker.database, worker_pid=worker.pid, reason=reason)
+                worker.kill(reason)
 
     def _end_stuck_owner(self, now_ns: int) -> None:
         """SIGKILL whoever holds the table's lock and does not move: everybody else waits for it."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from .layout import CELL_WORDS, Cell, Channel, Flag, Slot
 from .states import TargetState
 from .tablecore import TableCore
+from .tablewords import bits
 
 
 class SlotView(NamedTuple):
@@ -71,6 +72,21 @@ class TableReader:
     def heartbeat_age_s(self, slot: int, now_ns: int) -> float:
         """Seconds since the worker of a slot was last seen alive."""
         return max(0, now_ns - self.core.words[self.core.slot_base(slot) + Slot.HEARTBEAT_NS]) / 1e9
+
+    def silent_holders(self, now_ns: int, silence_ns: int) -> list[int]:
+        """Slots that hold permits and were not seen alive for so long, while another database waits as long for one.
+
+        That may be right: a worker sleeps while its jobs run.
+        """
+        core, words = self.core, self.core.words
+        long_ago_ns = now_ns - silence_ns
+        since = Slot.WAITING_SINCE_NS
+        waiting = bits(core.read_bitmap(core.layout.waiting, core.slots))
+        patient = {slot for slot in waiting if 0 < words[core.slot_base(slot) + since] <= long_ago_ns}
+        if not patient:
+            return []
+        silent = [s for s in self._occupied() if words[core.slot_base(s) + Slot.HEARTBEAT_NS] <= long_ago_ns]
+        return [slot for slot in silent if patient - {slot} and any(self._row(slot, Cell.HELD))]
 
     def slot_view(self, slot: int) -> SlotView:
         """What the table says of one database."""

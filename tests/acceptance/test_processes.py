@@ -55,9 +55,9 @@ def entry(supervisor: Supervisor, one: Database) -> dict[str, object]:
 
 
 def time_jobs(one: Database, until: Callable[[], bool], timeout_s: float = 30) -> float:
-    """Run one job after the other until something is true; the longest that one of them took, seconds."""
+    """Run one job, and one after the other until something is true; the longest that one of them took, seconds."""
     longest_s, deadline = 0.0, time.monotonic() + timeout_s
-    while not until():
+    while not longest_s or not until():
         assert time.monotonic() < deadline, "what was waited for does not happen"
         (uuid,) = one.insert_jobs(1)
         began_s = time.monotonic()
@@ -237,7 +237,7 @@ def test_no_descriptors(
         assert "Too many open files" in line["reason"]
         one.insert_jobs(10)
         other.insert_jobs(10)
-        other.wait_for_states(done=10)
+        other.wait_for_states(done=11)
     one.wait_for_states(done=20, timeout_s=30)
     assert set(odoo.stats()["executions"][one.name].values()) == {1}
     assert running.pids()[other.name] == pids[other.name]
@@ -279,3 +279,29 @@ def test_disk_full_for_the_log(
     one.insert_jobs(1)
     one.wait_for_states(done=11)
     wait_until(lambda: real.exists() and "No space left on device" in real.read_text(), "what was lost is told")
+
+
+def test_a_stopped_worker_does_not_keep_permits_from_others(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, supervisor: SupervisorFactory
+) -> None:
+    """It held the only one, for a job that has ended meanwhile, and hang_timeout is half a minute."""
+    one, other, idle = database(), database(), database()
+    names = [each.name for each in (one, other, idle)]
+    running = supervisor(odoo_conf(postgres, odoo.port, db_name=",".join(names), channels="root:1"))
+    running.wait_ready(*names)
+    pids = running.pids()
+    one.insert_jobs(1, kwargs={"sleep": 0.5})
+    one.wait_for_states(started=1)
+    for stopped in (one, idle):
+        os.kill(pids[stopped.name], signal.SIGSTOP)
+    one.wait_for_states(done=1)
+    assert time_jobs(other, lambda: True) < 4
+    line = running.wait_for("worker_aborted", database=one.name)
+    assert "holds permits that others wait for" in line["reason"]
+    running.wait_ready(one.name)
+    assert running.pids()[idle.name] == pids[idle.name], "who is in nobody's way has until hang_timeout"
+    os.kill(pids[idle.name], signal.SIGCONT)
+    for each in (one, idle):
+        each.insert_jobs(2)
+    one.wait_for_states(done=3)
+    idle.wait_for_states(done=2)

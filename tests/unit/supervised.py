@@ -137,6 +137,7 @@ class FakeTable:
         self.calls: list[tuple[Any, ...]] = []
         self.ages_s: dict[int, float] = {}
         self.owner: int | None = None
+        self.silent: list[int] = []
         self.views: dict[int, View] = {}
         self.channels: list[ChannelView] = []
         self.held: dict[str, list[Holder]] = {}
@@ -171,6 +172,9 @@ class FakeTable:
 
     def heartbeat_age_s(self, slot: int, now_ns: int) -> float:
         return self.ages_s.get(slot, 0.0)
+
+    def silent_holders(self, now_ns: int, silence_ns: int) -> list[int]:
+        return self.silent
 
     def slot_view(self, slot: int) -> View:
         return self.views.get(slot, View())

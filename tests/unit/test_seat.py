@@ -335,6 +335,15 @@ def test_one_that_was_granted_nothing_yet_ends_a_slice(make: Make) -> None:
     assert not keeps(world)
 
 
+def test_who_is_silent_and_holds_what_another_one_waits_for(make: Make) -> None:
+    """Itself waiting for more is no reason, and nor is a wait that has only begun."""
+    world = busy(make, others=1)
+    assert world.table.silent_holders(world.now_ns + S // 2, S) == []
+    assert world.table.silent_holders(world.now_ns + 2 * S, S) == [0]
+    alone = busy(make)
+    assert alone.table.silent_holders(alone.now_ns + 2 * S, S) == []
+
+
 def test_full_is_full_for_all(make: Make) -> None:
     """The root's permits, whoever has them; a channel below it that is full does not count."""
     world = make()
