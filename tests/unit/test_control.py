@@ -432,6 +432,6 @@ def test_ask_gives_up_on_one_that_hangs(server: Server, path: str) -> None:
 
 
 def test_ask_does_not_talk_to_strangers(server: Server, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "peer_credentials", lambda _: (1, 65534))
+    monkeypatch.setattr(control, "peer_credentials", lambda _: (1, os.geteuid() + 1))
     with pytest.raises(ProtocolError, match="not asked"):
         ask(path, {"do": "status"})
