@@ -26,7 +26,7 @@ _EXIT_SIGINT = 128 + signal.SIGINT
 _EXIT_SIGPIPE = 128 + signal.SIGPIPE
 Command = Callable[[argparse.Namespace], int]
 #: Of a URL or several: from the first user to the last @.
-_CREDENTIALS = re.compile(r"(?<=://)\S*(?=@)")
+_CREDENTIALS = re.compile(r"(?<=://).*(?=@)", re.DOTALL)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

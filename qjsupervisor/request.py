@@ -3,7 +3,7 @@
 A small state machine over a non-blocking socket: a thread for each open request costs memory and switches that hundreds
 of waiting requests are not worth, and urllib3 has no other way to wait. What is needed of HTTP is little, because the
 contract makes it so: one GET with `Connection: close`, an answer of which only the status counts (the row in the table
-decides), no redirect ever followed. urllib3 still builds what is easy to get wrong: TLS contexts, credentials, URLs.
+decides), no redirect ever followed. urllib3 still makes what is easy to get wrong: TLS contexts.
 
 It must not know of jobs' states, breakers or databases.
 """

@@ -157,13 +157,15 @@ def test_no_password_in_the_command_line(
     one = database()
     odoo = stand_in(auth=f"runner:{HTTP_PASSWORD}")
     target = f"http://runner:{quote(HTTP_PASSWORD, safe='')}@127.0.0.1:{odoo.port}"
-    running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name), arguments=("--targets", f"*:{target}"))
+    both = f"other_*:http://runner:{WRONG_PASSWORD} {WRONG_PASSWORD}@odoo,*:{target}"
+    running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name), arguments=("--targets", both))
     running.wait_ready(one.name)
     one.insert_jobs(1)
     one.wait_for_states(done=1)
     lines = [Path(f"/proc/{pid}/cmdline").read_text() for pid in (running.pid, *running.pids().values())]
-    assert f"--targets *:http://...@127.0.0.1:{odoo.port}" in lines[0]
-    assert not any(secret in line for line in lines for secret in (HTTP_PASSWORD, quote(HTTP_PASSWORD, safe="")))
+    assert f"--targets other_*:http://...@127.0.0.1:{odoo.port}" in lines[0]
+    secrets = (HTTP_PASSWORD, quote(HTTP_PASSWORD, safe=""), WRONG_PASSWORD)
+    assert not any(secret in line for line in lines for secret in secrets)
 
 
 @pytest.mark.parametrize(
