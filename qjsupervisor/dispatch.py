@@ -74,6 +74,7 @@ class Dispatcher:
         #: Requests with their answer, whose connections wait for the server to finish.
         self._draining: set[_Open] = set()
         self._deadline_s: float | None = None
+        self._asked_s = 0.0
         self.ended: list[Ended] = []
 
     def encode_uuids(self, encoding: str) -> None:
@@ -85,6 +86,7 @@ class Dispatcher:
 
     def allowance(self, now_s: float) -> int:
         """How many more jobs may be sent now."""
+        self._asked_s = now_s
         room = MAX_OPEN - len(self._open)
         allowed = 0
         for target in self.targets:
@@ -223,9 +225,12 @@ class Dispatcher:
         """When `tick` should be called at the latest."""
         return self._deadline_s
 
-    def next_deadline_s(self, now_s: float) -> float | None:
-        """The same, or when more may be sent or knocked at, where that is to be done."""
-        moments = [target.wakes_at_s(now_s) for target in self.targets]
+    def next_deadline_s(self) -> float | None:
+        """The same, or when more may be sent than `allowance` said last, or be knocked at, where that is to be done.
+
+        A moment that passed since it was asked is still to come: nobody has acted on it.
+        """
+        moments = [target.wakes_at_s(self._asked_s) for target in self.targets]
         return min([m for m in (*moments, self._deadline_s) if m is not None], default=None)
 
     def tick(self, now_s: float) -> None:

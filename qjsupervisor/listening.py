@@ -32,6 +32,8 @@ class Listening:
         self._on_ready = on_ready
         self._watched_fd = -1
         self._quiet_until_s = 0.0
+        #: Not listening until then.
+        self._is_quiet = False
         self._dispatched = 0
         self._sign_expected = False
         #: When the next sign is due.
@@ -40,7 +42,8 @@ class Listening:
     def watch(self, now_s: float, *, busy: bool) -> None:
         """Keep the selector in line with the connection; `busy`: requests are open, whose jobs may be noisy."""
         fd = self._database.fileno() if self._database.connected else -1
-        if now_s < self._quiet_until_s and busy:
+        self._is_quiet = busy and now_s < self._quiet_until_s
+        if self._is_quiet:
             fd = -1
         if fd == self._watched_fd:
             return
@@ -59,9 +62,9 @@ class Listening:
             self._dispatched = dispatched
             self._quiet_until_s = now_s + (FULL_QUIET_S if full else QUIET_S)
 
-    def wake_s(self, due_s: float, now_s: float) -> float:
-        """When to call `watch` again, where the loop is to wake at `due_s`."""
-        return min(due_s, self._quiet_until_s) if self._quiet_until_s > now_s else due_s
+    def wake_s(self, due_s: float) -> float:
+        """When to call `watch` again, where the loop is to wake at `due_s`; it may have passed meanwhile."""
+        return min(due_s, self._quiet_until_s) if self._is_quiet else due_s
 
     def begin_signs(self) -> None:
         """A connection listens from now on."""

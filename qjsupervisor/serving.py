@@ -248,7 +248,7 @@ class Serving:
 
     def next_deadline_s(self, now_s: float) -> float | None:
         """When, if nothing happens before, the next turn is due (monotonic)."""
-        moments = [self._dispatcher.next_deadline_s(now_s), self._orphans.due_s, *self._cooling.ends_s()]
+        moments = [self._dispatcher.next_deadline_s(), self._orphans.due_s, *self._cooling.ends_s()]
         wall_us = self.backlog.next_deadline_us()
         if wall_us is not None:
             moments.append(now_s + max(0.0, wall_us / 1e6 - time.time()))

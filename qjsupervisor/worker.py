@@ -141,7 +141,7 @@ class Worker:
             # Nothing is started: neither the end of a pause nor a target that may be asked again is worth a turn.
             moments += [self._due_s, self._dispatcher.tick_due_s]
         self._turn_due_s = due_s = min([moment for moment in moments if moment is not None])
-        return self._listening.wake_s(due_s, now_s)
+        return self._listening.wake_s(due_s)
 
     def _watch(self, now_s: float) -> None:
         self._listening.watch(now_s, busy=self._dispatcher.open > 0)

@@ -20,20 +20,38 @@ def listening() -> Iterator[Listening]:
         yield Listening(Database("db", {}, Waiter(lambda: None)), selector, lambda: None)
 
 
+def wakes(listening: Listening, now_s: float, *, busy: bool = True) -> float:
+    """When a loop that looked at its ear just now wakes."""
+    listening.watch(now_s, busy=busy)
+    return listening.wake_s(LATER_S)
+
+
 def test_quiet_for_a_moment_after_each_start(listening: Listening) -> None:
     """Each start is in a statement, and that one has brought along what was said until then."""
-    assert listening.wake_s(LATER_S, 100.0) == LATER_S
+    assert wakes(listening, 100.0) == LATER_S
     listening.note_started(1, 100.0, full=False)
-    assert listening.wake_s(LATER_S, 100.0) == 100.0 + QUIET_S
+    assert wakes(listening, 100.0) == 100.0 + QUIET_S
     listening.note_started(2, 100.005, full=False)
-    assert listening.wake_s(LATER_S, 100.005) == 100.005 + QUIET_S
+    assert wakes(listening, 100.005) == 100.005 + QUIET_S
     listening.note_started(2, 100.01, full=False)
-    assert listening.wake_s(LATER_S, 100.01) == 100.005 + QUIET_S
-    assert listening.wake_s(LATER_S, 100.02) == LATER_S
+    assert wakes(listening, 100.01) == 100.005 + QUIET_S
+    assert wakes(listening, 100.02) == LATER_S
+
+
+def test_listens_to_whom_it_has_nothing_to_fear_from(listening: Listening) -> None:
+    listening.note_started(1, 100.0, full=False)
+    assert wakes(listening, 100.0, busy=False) == LATER_S
+
+
+def test_a_quiet_moment_that_is_over_before_the_loop_sleeps_ends_all_the_same(listening: Listening) -> None:
+    """Its statements had taken longer than that; then nothing was heard until a request ended, or for 20 s."""
+    listening.note_started(1, 100.0, full=False)
+    listening.watch(100.0, busy=True)
+    assert listening.wake_s(LATER_S) == 100.0 + QUIET_S
 
 
 def test_quiet_for_longer_only_where_nothing_could_start(listening: Listening) -> None:
     """Where one channel is full and others are not, a job of another one must not wait for that."""
     listening.note_started(1, 100.0, full=True)
-    assert listening.wake_s(LATER_S, 100.0) == 100.0 + FULL_QUIET_S
+    assert wakes(listening, 100.0) == 100.0 + FULL_QUIET_S
     assert FULL_QUIET_S > QUIET_S

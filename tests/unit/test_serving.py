@@ -9,6 +9,7 @@ import pytest
 from psycopg2.extensions import Notify
 
 from qjsupervisor import logs
+from qjsupervisor.breaker import ACCEPTED_AFTER_S, UNPROVEN_LIMIT
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.cooling import MAX_ATTEMPTS, Cooling
 from qjsupervisor.database import Database
@@ -122,6 +123,27 @@ def test_while_the_database_is_away_only_success_gives_a_permit_back(play: Play,
     play.ends(Outcome(End.ANSWERED, status, f"HTTP {status}"))
     play.serving.settle_unread(1000.0)
     assert play.running == running
+
+
+@pytest.mark.parametrize("down", [True, False])
+def test_a_pause_that_ends_between_the_turn_and_the_sleep_is_not_slept_over(play: Play, down: bool) -> None:
+    """A job waited for 20 s, as the pause of its target had ended a millisecond before its worker went to sleep."""
+    (target,) = play.dispatcher.targets
+    if down:
+        target.breaker.failed(1000.0, "HTTP 404", 7, connecting=False)
+        ends_s = target.breaker.retry_at_s
+    else:
+        target.sent_s.update(dict.fromkeys(range(10, 10 + UNPROVEN_LIMIT), 1000.0))
+        ends_s = 1000.0 + ACCEPTED_AFTER_S
+    play.serving.backlog.forget(1)
+    play.serving.backlog.put(Pending((10, 2, 2), "root", None))
+    play.serving.turn(ends_s - 0.001, start=True)
+    assert not play.rows.claims
+    due_s = play.serving.next_deadline_s(ends_s + 0.001)
+    assert due_s is not None
+    assert due_s <= ends_s
+    play.serving.turn(ends_s + 0.002, start=True)
+    assert play.rows.claims == [2]
 
 
 @pytest.mark.parametrize(("locked", "running"), [(True, 1), (False, 0)])
