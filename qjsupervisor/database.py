@@ -194,11 +194,11 @@ class Database:
             found = self.rows(queries.TURN, params)
         else:
             found = self.rows(queries.READ, {"uuids": list(uuids)})
-        claimed: list[Job] = []
-        read: list[Job] = []
-        for is_claimed, *columns in found:
-            (claimed if is_claimed else read).append(job_of(columns))
-        return claimed, read
+        return _sorted(found)
+
+    def claim_announced(self, uuid: str, channel: str) -> tuple[list[Job], list[Job]]:
+        """Read the jobs of a uuid, and claim one that is pending, due and in this channel; (claimed, read)."""
+        return _sorted(self.rows(queries.ANNOUNCED, {"uuid": uuid, "channel": channel}))
 
     def give_back(self, ids: Iterable[int]) -> list[int]:
         """Put jobs that are still enqueued back to pending; ids of those that were."""
@@ -221,6 +221,15 @@ class Database:
     def _may_lock(self) -> bool:
         assert self.about is not None
         return self.about.may_lock
+
+
+def _sorted(rows: Iterable[tuple[Any, ...]]) -> tuple[list[Job], list[Job]]:
+    """Of rows (claimed, *JOB_COLUMNS): the jobs that were claimed, and the others."""
+    claimed: list[Job] = []
+    read: list[Job] = []
+    for is_claimed, *columns in rows:
+        (claimed if is_claimed else read).append(job_of(columns))
+    return claimed, read
 
 
 def had_no_effect(sqlstate: str | None) -> bool:

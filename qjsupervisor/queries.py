@@ -86,6 +86,18 @@ PREPARE qjs_turn (int[], int[], varchar[]) AS
  UNION ALL
  SELECT false, {JOB_COLUMNS} FROM queue_job
   WHERE (uuid = ANY($3) OR id = ANY($1)) AND id NOT IN (SELECT id FROM claimed);
+PREPARE qjs_announced (varchar, varchar) AS
+ WITH claimed AS (
+     UPDATE queue_job SET state = 'enqueued', date_enqueued = now() AT TIME ZONE 'UTC'
+      WHERE id = (
+          SELECT id FROM queue_job
+           WHERE uuid = $1 AND channel || '' = $2 AND state || '' = 'pending'
+             AND (eta IS NULL OR eta <= now() AT TIME ZONE 'UTC')
+             LIMIT 1 FOR UPDATE SKIP LOCKED)
+     RETURNING {JOB_COLUMNS})
+ SELECT true, * FROM claimed
+ UNION ALL
+ SELECT false, {JOB_COLUMNS} FROM queue_job WHERE uuid = $1 AND id NOT IN (SELECT id FROM claimed);
 """
 #: Read the jobs of notifications and of finished requests. Rows: (false, *JOB_COLUMNS).
 READ = "EXECUTE qjs_read (%(uuids)s::varchar[])"
@@ -93,6 +105,9 @@ READ = "EXECUTE qjs_read (%(uuids)s::varchar[])"
 #: be over for that. Rows: (claimed, *JOB_COLUMNS); a job that could not be claimed comes as it is.
 #: A row that somebody else has locked is left alone: waiting for it would hold up all the others.
 TURN = "EXECUTE qjs_turn (%(claim)s::int[], %(former)s::int[], %(uuids)s::varchar[])"
+
+#: Read the jobs of one uuid, and claim one that is due and in this very channel. Rows: as of TURN.
+ANNOUNCED = "EXECUTE qjs_announced (%(uuid)s, %(channel)s)"
 
 #: Give back jobs that nobody was asked to run, or that nobody ran. Params: ids. Rows: (id) of those put back.
 GIVE_BACK = """

@@ -11,6 +11,15 @@ from .queries import MAX_UUID_BYTES
 MAX_REFUSED = 10_000
 
 
+def is_sendable(uuid: str) -> bool:
+    """Whether a request can name a job of this uuid."""
+    return 0 < _size(uuid) <= MAX_UUID_BYTES
+
+
+def _size(uuid: str) -> int:
+    return len(uuid.encode("utf-8", "surrogateescape"))
+
+
 class Refusals:
     """The jobs that were refused."""
 
@@ -20,11 +29,10 @@ class Refusals:
 
     def concern(self, job: Job) -> bool:
         """Whether a job can never be asked for."""
-        size = len(job.uuid.encode("utf-8", "surrogateescape"))
-        if 0 < size <= MAX_UUID_BYTES:
+        if is_sendable(job.uuid):
             return False
         if job.id not in self._refused and len(self._refused) < MAX_REFUSED:
             self._refused.add(job.id)
-            why = f"its uuid has {size} bytes, not 1 to {MAX_UUID_BYTES}"
+            why = f"its uuid has {_size(job.uuid)} bytes, not 1 to {MAX_UUID_BYTES}"
             self._log.warning("job_refused", job_uuid=job.uuid[:64], job_id=job.id, reason=why)
         return True

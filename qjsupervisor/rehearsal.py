@@ -9,6 +9,7 @@ It must not change anything that the real workers see, and its failure is a fail
 
 from __future__ import annotations
 
+import itertools
 import os
 import selectors
 import time
@@ -31,8 +32,8 @@ from .states import JobState
 from .trees import shared_tree
 from .waiter import Waiter
 
-#: As often as the interpreter wants to see code before it settles on a form of it.
-ROUNDS = 24
+#: Jobs in the play: each kind as often as the interpreter wants to see code before it settles on a form of it.
+JOBS = 36
 _NAME = "rehearsal"
 
 
@@ -51,6 +52,12 @@ class _Stage(Database):
         read = [self._job(int(u), JobState.DONE if u in over else JobState.PENDING) for u in uuids]
         self.sent = claimed
         return claimed, read
+
+    def claim_announced(self, uuid: str, channel: str) -> tuple[list[Job], list[Job]]:
+        adapt(uuid).getquoted()
+        adapt(channel).getquoted()
+        self.sent = [self._job(int(uuid), JobState.ENQUEUED)]
+        return self.sent, []
 
     def _job(self, number: int, state: JobState) -> Job:
         return job_of((number, str(number), "root", state.value, 10, 1.0e9 + number, None))
@@ -78,8 +85,9 @@ def rehearse(config: Config) -> None:
         stage = _Stage()
         wings = _Wings(selector, settings.targets, _NAME, connect_timeout_s=1, read_timeout_s=None)
         serving = Serving(stage, seat, shared_tree(seat, window=settings.window), wings, log)
-        for number, notify in enumerate(_notifications()):
-            stage.notified.append(notify)
+        for number, together in enumerate(_notifications()):
+            for notify in together:
+                stage.notified.append(notify)
             sort_out([("due", number, str(number), "root", "pending", 10, 1.0, None)], 10)
             while serving.turn(time.monotonic(), start=True):
                 serving.next_deadline_s(time.monotonic())
@@ -97,5 +105,9 @@ class _Notify:
         self.pid = -1
 
 
-def _notifications() -> Iterator[Any]:
-    return (_Notify(str(number)) for number in range(1, ROUNDS + 1))
+def _notifications() -> Iterator[list[Any]]:
+    """Of a job alone, which is claimed unseen, and of two together, in turns."""
+    notifies = (_Notify(str(number)) for number in range(1, JOBS + 1))
+    for first in notifies:
+        yield [first]
+        yield list(itertools.islice(notifies, 2))

@@ -95,6 +95,12 @@ class Seat:
         self._kept += 1
         return self._kept < SLICE_JOBS and time.monotonic_ns() < self._slice_ends_ns
 
+    def has_room(self, channel: int) -> bool:
+        """Whether a permit is left for a channel, and may be taken. Reads the table without the lock."""
+        core = self._core
+        closed = core.read_bitmap(core.layout.closed, core.layout.channels)
+        return bool(core.words[Header.GATE]) and not any(closed >> node & 1 for node in core.tree().paths[channel])
+
     def is_full(self) -> bool:
         """Whether nothing could start anywhere. Reads the table without the lock."""
         return self._core.is_full()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 
 from structlog.typing import FilteringBoundLogger
 
@@ -22,6 +23,7 @@ from .database import Database
 from .dispatch import Dispatcher, Ended
 from .echoes import Echoes
 from .errors import DatabaseError
+from .guess import Guess
 from .job import Job
 from .orphans import Orphans
 from .permits import Permits
@@ -61,6 +63,7 @@ class Serving:
         self._answers = Answers(dispatcher.targets, log, lambda: self._cooling.warm_up(self.backlog, math.inf))
         self._refusals = Refusals(log)
         self._permits = Permits(seat, dispatcher)
+        self._guess = Guess(database, seat, dispatcher, self._permits)
         self.dispatched = 0
         self.finished = 0
 
@@ -76,7 +79,9 @@ class Serving:
         if start:
             claims |= self._permits.successors(self.backlog, self._unjudged.values(), now_s)
         uuids = self._to_read()
-        if claims or uuids:
+        if start and not claims and len(uuids) == 1 and self._claim_announced(uuids[0], now_s):
+            pass
+        elif claims or uuids:
             self._read_and_claim(claims, uuids, now_s)
         if self._orphans.is_due(now_s):
             for job in self._orphans.revive(self.backlog, now_s):
@@ -106,8 +111,23 @@ class Serving:
         curious = any(target.breaker.state is not TargetState.UP for target in self._dispatcher.targets)
         return found + self._echoes.news(said, self._open_uuids, curious=curious)
 
+    def _claim_announced(self, uuid: str, now_s: float) -> bool:
+        """Read the rows of a job that is new here, and claim it unseen. False: nothing was done."""
+        if uuid in self._unjudged or uuid in self._open_uuids:
+            return False
+        found = self._guess.claim(self.backlog, uuid, now_s)
+        if found is not None:
+            self._take_in(*found, claims=(), uuids=[uuid], now_s=now_s)
+        return found is not None
+
     def _read_and_claim(self, claims: dict[int, int], uuids: list[str], now_s: float) -> None:
         claimed, read = self._turn(claims, uuids)
+        self._take_in(claimed, read, claims=claims, uuids=uuids, now_s=now_s)
+
+    def _take_in(
+        self, claimed: list[Job], read: list[Job], *, claims: Iterable[int], uuids: list[str], now_s: float
+    ) -> None:
+        """What a statement found: of the `claims` those that were `claimed`, and the rows of the `uuids`."""
         missed = set(claims).difference(job.id for job in claimed)
         self._send_claimed(missed, claimed)
         ended = {}
@@ -200,6 +220,7 @@ class Serving:
             self._open_uuids[job.uuid] = job.id
             self.dispatched += 1
             self._dispatcher.send(job.id, job.uuid)
+            self._guess.note_started(job.channel)
             self._log.info("job_dispatched", job_uuid=job.uuid, channel=job.channel)
         for job in self._give_back(doubles) if doubles else ():
             self._cooling.not_run(self.backlog, job, time.monotonic())

@@ -30,7 +30,7 @@ def calls(config: Config, rounds: int, monkeypatch: pytest.MonkeyPatch) -> int:
         nonlocal counted
         counted += event == "call"
 
-    monkeypatch.setattr(rehearsal, "ROUNDS", rounds)
+    monkeypatch.setattr(rehearsal, "JOBS", rounds)
     sys.setprofile(count)
     try:
         rehearsal.rehearse(config)
@@ -46,7 +46,7 @@ def test_calls_for_a_job(config: Config, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_job_leaves_nothing_behind(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker lives for months: what it keeps for each job that is over must have an end."""
-    monkeypatch.setattr(rehearsal, "ROUNDS", 1500)
+    monkeypatch.setattr(rehearsal, "JOBS", 1500)
     left = []
     for _ in range(3):
         rehearsal.rehearse(config)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import selectors
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import pytest
 from psycopg2.extensions import Notify
 
 from qjsupervisor import logs
+from qjsupervisor.backlog import Found, Snapshot
 from qjsupervisor.breaker import ACCEPTED_AFTER_S, UNPROVEN_LIMIT
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.cooling import MAX_ATTEMPTS, Cooling
 from qjsupervisor.database import Database
 from qjsupervisor.dispatch import Dispatcher, Ended
+from qjsupervisor.errors import DatabaseError, DatabaseUnavailable
+from qjsupervisor.guess import GUESS
 from qjsupervisor.job import Job
+from qjsupervisor.layout import Header
 from qjsupervisor.nodes import Pending
 from qjsupervisor.request import End, Outcome
 from qjsupervisor.seat import Seat
 from qjsupervisor.semaphore import SemaphoreTable
 from qjsupervisor.serving import Serving
 from qjsupervisor.settings import TargetSettings
-from qjsupervisor.states import Fairness
+from qjsupervisor.states import Fairness, TargetState
 from qjsupervisor.trees import shared_tree
 from qjsupervisor.waiter import Waiter
 
@@ -34,6 +38,9 @@ class Rows(Database):
         self.state = self.read_as = "enqueued"
         self.id = 1
         self.claims: list[int] = []
+        self.guesses: list[str] = []
+        self.announced_in = "root"
+        self.error: DatabaseError | None = None
 
     def turn(self, claim: Mapping[int, int], uuids: Sequence[str]) -> tuple[list[Job], list[Job]]:
         read, self.read_as = self.read_as, self.state
@@ -41,6 +48,15 @@ class Rows(Database):
         if read == "gone" or not ("u" in uuids or self.id in claim):
             return [], []
         return [], [Job(self.id, "u", "root", read, (10, 1, self.id), None)]
+
+    def claim_announced(self, uuid: str, channel: str) -> tuple[list[Job], list[Job]]:
+        if self.error is not None:
+            raise self.error
+        self.guesses.append(channel)
+        if self.state == "pending" and channel == self.announced_in:
+            self.state = self.read_as = "enqueued"
+            return [Job(self.id, uuid, channel, "enqueued", (10, 1, self.id), None)], []
+        return self.turn({}, [uuid])
 
     def replace(self, state: str, job_id: int = 1) -> None:
         """By somebody else, who notifies."""
@@ -58,10 +74,9 @@ class Rows(Database):
 
 
 class Play:
-    """One worker's serving, with a job that holds the only permit and whose request is about to end."""
+    """One worker's serving, with a job that holds a permit, of one if nothing else is said, and whose request ends."""
 
-    def __init__(self, selector: selectors.BaseSelector) -> None:
-        root = ChannelSpec(name="root", capacity=1, sequential=True)
+    def __init__(self, selector: selectors.BaseSelector, root: ChannelSpec) -> None:
         self.table = SemaphoreTable([root], slots=2, fairness=Fairness.ROUND_ROBIN)
         self.table.assign(0, "db", 1)
         self.table.open_gate()
@@ -92,7 +107,7 @@ class Play:
 @pytest.fixture
 def play() -> Iterator[Play]:
     with selectors.DefaultSelector() as selector:
-        made = Play(selector)
+        made = Play(selector, ChannelSpec(name="root", capacity=1, sequential=True))
         yield made
         made.dispatcher.close()
 
@@ -231,3 +246,140 @@ def test_there_is_an_end_to_how_many_attempts_are_remembered(play: Play) -> None
     assert len(cooling._attempts) == MAX_ATTEMPTS
     assert cooling._attempts[0] == 2
     assert 1 not in cooling._attempts, "the one that was not asked for for longest"
+
+
+PLAIN = ChannelSpec(name="root", capacity=2)
+
+
+@pytest.fixture
+def announced(request: pytest.FixtureRequest) -> Iterator[Play]:
+    """Two jobs ran in root before, and now a new one is announced, which may be anything."""
+    with selectors.DefaultSelector() as selector:
+        made = Play(selector, getattr(request, "param", PLAIN))
+        made.serving.backlog.forget(1)
+        made.serving.settle()
+        made.dispatcher.targets[0].breaker.proved()
+        for _ in range(2):
+            made.serving._guess.note_started("root")
+        made.rows.replace("pending")
+        yield made
+        made.dispatcher.close()
+
+
+def test_a_job_like_those_before_it_is_claimed_unseen(announced: Play) -> None:
+    announced.serving.turn(1000.0, start=True)
+    assert announced.rows.guesses == ["root"]
+    assert not announced.rows.claims
+    assert announced.serving.dispatched == 1
+    assert announced.serving.backlog.holding() == {1}
+    assert announced.running == 1
+
+
+def test_a_job_that_is_another_one_than_guessed_is_claimed_as_any(announced: Play) -> None:
+    announced.rows.announced_in = "root.elsewhere"
+    announced.serving.turn(1000.0, start=True)
+    assert announced.rows.guesses == ["root"]
+    assert announced.rows.claims == [1]
+    assert announced.serving.backlog.holding() <= {1}
+
+
+def test_a_job_that_is_over_already_keeps_no_permit(announced: Play) -> None:
+    announced.rows.replace("done")
+    announced.serving.turn(1000.0, start=True)
+    assert announced.rows.guesses == ["root"]
+    assert announced.serving.dispatched == announced.running == 0
+
+
+@pytest.mark.parametrize(("refused", "running"), [(True, 0), (False, 1)])
+def test_a_guess_whose_answer_is_lost_keeps_its_permit_until_the_rows_are_read(
+    announced: Play, refused: bool, running: int
+) -> None:
+    announced.rows.error = DatabaseUnavailable("db", "away")
+    announced.rows.error.refused = refused
+    with pytest.raises(DatabaseUnavailable):
+        announced.serving.turn(1000.0, start=True)
+    announced.serving.lost(1000.0)
+    assert announced.running == running
+    backlog = announced.serving.backlog
+    backlog.begin_read()
+    doubtful = backlog.load(Snapshot([], Found([], False, [], False), {}, []))
+    announced.serving.after_load([], doubtful)
+    announced.serving.settle()
+    assert announced.running == 0
+
+
+def _unproven(play: Play) -> None:
+    play.dispatcher.targets[0].breaker.state = TargetState.UNKNOWN
+
+
+def _taken(play: Play) -> None:
+    for job_id in (7, 8):
+        play.serving.backlog.hold(job_id, "root")
+    play.serving.settle()
+
+
+def _waiting(play: Play) -> None:
+    _taken(play)
+    play.serving.backlog.put(Pending((10, 2, 2), "root", None))
+
+
+def _later(play: Play) -> None:
+    play.serving.backlog.put(Pending((10, 2, 2), "root", 1 << 60))
+
+
+def _aside(play: Play) -> None:
+    play.serving.backlog.set_aside(Pending((10, 2, 2), "root", None))
+
+
+def _paused(play: Play) -> None:
+    play.serving.backlog.set_paused({"root": None})
+
+
+def _elsewhere_before(play: Play) -> None:
+    play.serving._guess.note_started("root.other")
+
+
+def _closed(play: Play) -> None:
+    play.table.core.words[Header.GATE] = 0
+
+
+def _reading(play: Play) -> None:
+    play.serving.backlog.begin_read()
+
+
+def _long(play: Play) -> None:
+    play.rows.notified.take(1)
+    play.rows.notified.append(Notify(play.rows.notified.own_pid + 1, "queue_job", "u" * 257))
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [_unproven, _taken, _waiting, _later, _aside, _paused, _elsewhere_before, _closed, _reading, _long],
+)
+def test_nothing_is_guessed(announced: Play, prepare: Callable[[Play], None]) -> None:
+    """Where another one is next, or it could not start, or nothing speaks for the guess."""
+    prepare(announced)
+    before = announced.running
+    announced.serving.turn(1000.0, start=True)
+    assert not announced.rows.guesses
+    assert not announced.serving.backlog.is_held(GUESS)
+    assert announced.running <= max(before, 1)
+
+
+@pytest.mark.parametrize(
+    "announced",
+    [ChannelSpec(name="root", capacity=2, throttle_s=5), ChannelSpec(name="root", capacity=1, sequential=True)],
+    indirect=True,
+)
+def test_nothing_is_guessed_where_a_start_is_counted_or_has_its_place(announced: Play) -> None:
+    announced.serving.turn(1000.0, start=True)
+    assert not announced.rows.guesses
+    assert announced.rows.claims == [1]
+
+
+def test_nothing_is_guessed_of_several_or_at_the_end(announced: Play) -> None:
+    announced.serving.turn(1000.0, start=False)
+    announced.rows.notified.append(Notify(announced.rows.notified.own_pid + 1, "queue_job", "u"))
+    announced.rows.notified.append(Notify(announced.rows.notified.own_pid + 1, "queue_job", "v"))
+    announced.serving.turn(1000.1, start=True)
+    assert not announced.rows.guesses
