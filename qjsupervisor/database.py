@@ -76,7 +76,8 @@ class Database:
         self.notified.own_pid = self.about.backend_pid
         self._connection.notifies = self.notified
         is_12 = self._connection.server_version >= _POSTGRESQL_12
-        self.rows(f"{queries.KEEPALIVES}; {queries.SETTINGS_12}" if is_12 else queries.KEEPALIVES)
+        settings = [queries.KEEPALIVES, queries.COMMITS, *([queries.SETTINGS_12] if is_12 else [])]
+        self.rows("; ".join(settings))
 
     def limit_statements(self, limit_s: float) -> None:
         """How long a statement may take from now on, here and on the server."""

@@ -79,7 +79,7 @@ def configure(config: Config) -> None:
 
 def silent_logger(**bound: Any) -> FilteringBoundLogger:
     """A logger that renders every line as `configure` said, and drops it."""
-    return cast("FilteringBoundLogger", structlog.wrap_logger(_Nowhere(), **bound))
+    return cast("FilteringBoundLogger", structlog.wrap_logger(_Nowhere(), **bound).bind())
 
 
 class _Nowhere:

@@ -58,7 +58,11 @@ SELECT pg_terminate_backend(pid) FROM pg_locks
 #: The server is to notice within 25 s that our machine is gone, or the leader lock stays for hours and no other
 #: supervisor can take over. Without effect on a local socket.
 KEEPALIVES = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
-#: From PostgreSQL 12 on. The same for what was sent and not confirmed. And what is prepared gets one plan, which looks
+#: A claim does not wait for the disk, or for a standby. A crash may undo it then, but never what came after it: Odoo's
+#: own commit, `started`, is later in the log and waits for all that is before it. So a claim that is undone is one of a
+#: job that was not begun, and its row says `pending` again.
+COMMITS = "SET synchronous_commit = off"
+#: From PostgreSQL 12 on. Keep-alives for what was sent and not confirmed. And what is prepared gets one plan, which looks
 #: rows up by their keys however small the table was when it was made: planning it takes longer than running it, and of
 #: itself the server would plan each call. Statements that read a whole table are sent in a transaction of their own.
 SETTINGS_12 = """

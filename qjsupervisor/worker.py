@@ -55,7 +55,8 @@ class Worker:
     def __init__(self, settings: WorkerSettings, seat: Seat, pipe: Pipe) -> None:
         self._settings = settings
         self._seat = seat
-        self._log: FilteringBoundLogger = logs.get_logger(database=settings.database)
+        # Bound once: a worker's configuration stays, and a proxy would bind anew for each of a job's lines.
+        self._log: FilteringBoundLogger = logs.get_logger(database=settings.database).bind()
         self._selector = selectors.DefaultSelector()
         self._database = Database(
             settings.database, settings.connect_kwargs, Waiter(lambda: seat.stamp(time.monotonic_ns()))

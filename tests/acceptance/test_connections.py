@@ -18,6 +18,7 @@ import pytest
 
 from qjsupervisor.demo import schema
 from qjsupervisor.demo.postgres import ThrowawayPostgres
+from qjsupervisor.demo.odoo_http import Mode
 from qjsupervisor.demo.standin import StandIn, Stats
 from qjsupervisor.states import EX_OK
 
@@ -98,6 +99,28 @@ def test_kill_under_180_running_jobs(stand_in: StandInFactory, supervisor: Super
         assert running.pids() == pids, "no worker had to be replaced"
         for name in uuids:
             assert running.log_events("database_lost", database=name)
+
+
+def test_a_claim_that_a_crash_undid(stand_in: StandInFactory, supervisor: SupervisorFactory) -> None:
+    """Claims do not wait for the disk: what Odoo had not begun is pending again, and is run once."""
+    settings: dict[str, str | int] = {"wal_writer_delay": "10s", "autovacuum": "off"}
+    with ThrowawayPostgres(settings=settings) as cluster:
+        one = make_database(cluster, "undone", [])
+        odoo = stand_in(cluster)
+        own = {"qjsupervisor": {"read_timeout": 5}}
+        running = supervisor(odoo_conf(cluster, odoo.port, db_name="undone", sections=own))
+        running.wait_ready("undone")
+        odoo.set_mode("undone", Mode.HANG)
+        (uuid,) = one.insert_jobs(1)
+        running.wait_for("job_dispatched", job_uuid=uuid)
+        cluster.kill()
+        cluster.start()
+        one.reconnect()
+        assert one.state(uuid) == "pending", "nothing was undone: the claim waited for the disk"
+        odoo.set_mode("undone", Mode.OK)
+        one.wait_for_states(done=1, timeout_s=30)
+        assert odoo.stats()["executions"]["undone"] == {uuid: 1}
+        one.connection.close()
 
 
 @pytest.mark.timeout(120)
