@@ -17,8 +17,8 @@ import psycopg2
 import pytest
 
 from qjsupervisor.demo import schema
-from qjsupervisor.demo.postgres import ThrowawayPostgres
 from qjsupervisor.demo.odoo_http import Mode
+from qjsupervisor.demo.postgres import ThrowawayPostgres
 from qjsupervisor.demo.standin import StandIn, Stats
 from qjsupervisor.states import EX_OK
 

@@ -70,6 +70,14 @@ def assert_clean(lines: Iterator[str] | list[str]) -> None:
         assert found is None, f"{found[0]!r} in {line!r}"
 
 
+def one_by_one(one: Database, channel: str | None, count: int) -> int:
+    """Jobs each of which is alone, so that it is guessed what the next one will be like."""
+    for _ in range(count):
+        uuid = insert_row(one.connection, channel=channel)
+        wait_until(lambda uuid=uuid: one.state(uuid) == "done", f"a job of channel {channel!r} is done")
+    return count
+
+
 def test_payloads(
     postgres: ThrowawayPostgres, odoo: StandIn, pair: tuple[Database, Database], supervisor: SupervisorFactory
 ) -> None:
@@ -79,11 +87,15 @@ def test_payloads(
     (foreign,) = other.insert_jobs(1, eta_s=3600)
     for payload in [*PAYLOADS, foreign]:
         one.execute("SELECT pg_notify('queue_job', %s)", (payload,))
+    done = one_by_one(one, "root", 3)
+    for payload in [*PAYLOADS, foreign]:
+        one.execute("SELECT pg_notify('queue_job', %s)", (payload,))
+        done += one_by_one(one, "root", 1)
     # More than a worker remembers, in one go.
     one.execute("SELECT pg_notify('queue_job', 'x' || n) FROM generate_series(1, 7000) AS n")
     for database in pair:
         database.insert_jobs(20)
-    one.wait_for_states(done=20)
+    one.wait_for_states(done=done + 20)
     other.wait_for_states(done=20, pending=1)
     assert_undisturbed(running, pids)
     assert all("x1" not in uuids and foreign not in uuids for uuids in odoo.stats()["requests"].values())
@@ -206,6 +218,18 @@ def test_rows(
         assert sorted(reasons) == sorted(f"its uuid has {n} bytes, not 1 to 256" for n in (0, 257, 5000))
 
 
+def test_odd_channels_one_by_one(
+    postgres: ThrowawayPostgres, odoo: StandIn, pair: tuple[Database, Database], supervisor: SupervisorFactory
+) -> None:
+    one, other = pair
+    running = start(postgres, odoo, supervisor, one, other)
+    pids = running.pids()
+    for channel in ODD_CHANNELS:
+        one_by_one(one, channel, 3)
+    assert_undisturbed(running, pids)
+    assert set(odoo.stats()["executions"][one.name].values()) == {1}
+
+
 def test_bytes_that_are_no_text(
     postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
 ) -> None:
@@ -219,6 +243,7 @@ def test_bytes_that_are_no_text(
         schema.install(one.connection)
         running = start(postgres, odoo, supervisor, one, other)
         pids = running.pids()
+        one_by_one(one, "root", 3)
         with one.connection.cursor() as cursor:
             cursor.execute(b"SELECT pg_notify('queue_job', E'\\xff\\xfe\\x80')")
             cursor.execute(b"NOTIFY queue_job, '\xc3\x28\xa0\xa1'")
@@ -232,11 +257,11 @@ def test_bytes_that_are_no_text(
         one.insert_jobs(5)
         other.insert_jobs(5)
         other.wait_for_states(done=5)
-        wait_until(lambda: count(one, "done") == 5, "the jobs whose uuids are text")
+        wait_until(lambda: count(one, "done") == 8, "the jobs whose uuids are text")
         assert_undisturbed(running, pids)
         # The bytes of a uuid arrive as they are; whether Odoo knows such a job is its own business.
         wait_until(lambda: "é" in odoo.stats()["requests"][name], "the job whose uuid is UTF-8")
-        assert len(odoo.stats()["requests"][name]) == 6
+        assert len(odoo.stats()["requests"][name]) == 9
     finally:
         one.drop()
 
