@@ -240,7 +240,8 @@ def test_reload(
     wait_until(lambda: running.status()["channels"][0]["capacity"] == 2, "the capacity is lowered")
     wait_until(lambda: odoo.stats()["running"].get("root", 0) <= 2, "no more than two run")
     odoo.reset()
-    one.wait_for_states(done=13)
+    one.insert_jobs(4, kwargs={"sleep": 0.3})
+    one.wait_for_states(done=17)
     assert odoo.stats()["peak"]["root"] == 2
     assert running.pids() == pids
 
