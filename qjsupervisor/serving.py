@@ -1,6 +1,7 @@
 """Serving one database while its worker leads it: the turn of the loop of design section 4.
 
-    notifications and ended requests -> one statement that reads their rows and claims what was decided last turn
+    notifications and ended requests -> one statement that reads their rows and claims what was decided last turn,
+                                        or, of a job that is announced alone, what is guessed (guess.py)
     rows -> the backlog; claimed rows -> the dispatcher; ended requests -> judged by their row
     the backlog and the shared table -> what may start next
 
