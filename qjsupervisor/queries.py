@@ -62,9 +62,10 @@ KEEPALIVES = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET
 #: own commit, `started`, is later in the log and waits for all that is before it. So a claim that is undone is one of a
 #: job that was not begun, and its row says `pending` again.
 COMMITS = "SET synchronous_commit = off"
-#: From PostgreSQL 12 on. Keep-alives for what was sent and not confirmed. And what is prepared gets one plan, which looks
-#: rows up by their keys however small the table was when it was made: planning it takes longer than running it, and of
-#: itself the server would plan each call. Statements that read a whole table are sent in a transaction of their own.
+#: From PostgreSQL 12 on. Keep-alives for what was sent and not confirmed. And what is prepared gets one plan, which
+#: looks rows up by their keys however small the table was when it was made: planning it takes longer than running it,
+#: and of itself the server would plan each call. Statements that read a whole table are sent in a transaction of their
+#: own.
 SETTINGS_12 = """
 SET tcp_user_timeout = 20000;
 SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_mergejoin = off; SET jit = off

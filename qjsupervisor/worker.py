@@ -224,19 +224,18 @@ class Worker:
         if reading.error is not None:
             self._log.warning("table_read_failed", reason=str(reading.error))
             reading.error = None
+        if serving.backlog.partial and reading.overtaken:
+            self._complete(serving.backlog)
         more = serving.turn(now_s, start=True)
         self._listening.note_started(serving.dispatched, now_s, full=self._seat.is_full())
         if serving.backlog.partial:
-            self._complete(serving.backlog, now_s)
+            reading.start(serving.backlog, None, now_s)
         elif unread := serving.backlog.unread():
             reading.start(serving.backlog, unread, now_s)
         return more
 
-    def _complete(self, backlog: Backlog, now_s: float) -> None:
-        """Read aside what the head left out; or here, where more changes meanwhile than is worth remembering."""
-        if not self._reading.overtaken:
-            self._reading.start(backlog, None, now_s)
-            return
+    def _complete(self, backlog: Backlog) -> None:
+        """Read here what the head of a big table left out: aside, more changes meanwhile than is worth remembering."""
         self._database.limit_statements(READ_TIMEOUT_S)
         self._after_load(self._reading.read_all(backlog))
         self._database.limit_statements(STATEMENT_TIMEOUT_S)

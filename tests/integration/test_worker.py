@@ -1,0 +1,58 @@
+"""A worker's turns against a real PostgreSQL, one at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qjsupervisor.config import load
+from qjsupervisor.control import Pipe
+from qjsupervisor.demo.postgres import ThrowawayPostgres
+from qjsupervisor.semaphore import SemaphoreTable
+from qjsupervisor.worker import Worker
+
+from ..conftest import DatabaseFactory
+from ..helpers import Database, odoo_conf
+from ..scripted import unused_port
+
+
+@pytest.fixture
+def one(database: DatabaseFactory) -> Database:
+    return database()
+
+
+@pytest.fixture
+def worker(one: Database, postgres: ThrowawayPostgres, tmp_path: Path) -> Iterator[Worker]:
+    """It serves, and knows of no job yet."""
+    conf = tmp_path / "odoo.conf"
+    conf.write_text(odoo_conf(postgres, unused_port(), db_name=one.name))
+    config = load({"config": str(conf)}, {})
+    table = SemaphoreTable(config.channels, slots=1, fairness=config.fairness)
+    table.assign(0, one.name, 1)
+    table.open_gate()
+    master, pipe = Pipe.pair()
+    seat = table.seat(0)
+    seat.attach()
+    made = Worker(config.worker_settings(one.name), seat, pipe)
+    assert made._step(time.monotonic())
+    yield made
+    made._close()
+    master.close()
+    pipe.close()
+
+
+def test_what_a_read_that_could_not_be_aside_found_is_started_at_once(one: Database, worker: Worker) -> None:
+    """The head of a big table was done before the rest was read, and so much changed meanwhile that it was read anew:
+    nothing else would have made the worker look at it for 20 s."""
+    assert worker._serving is not None
+    one.insert_jobs(3)
+    worker._database.notified.forget()
+    worker._serving.backlog.partial = True
+    worker._reading.overtaken = True
+    while worker._step(time.monotonic()):
+        pass
+    assert not worker._serving.backlog.partial
+    assert worker._serving.dispatched == 3
