@@ -99,6 +99,7 @@ def test_of_doubles_one_is_claimed_and_a_locked_row_is_left_alone(database: Data
     holder = psycopg2.connect(**one.dsn())
     holder.cursor().execute("SELECT FROM queue_job FOR UPDATE")
     assert [len(jobs) for jobs in made.claim_announced("double", "root")] == [0, 3]
+    holder.rollback()
     holder.close()
     assert [len(jobs) for jobs in made.claim_announced("double", "root")] == [1, 2]
     assert one.states() == {"enqueued": 1, "pending": len(uuids) - 1}
