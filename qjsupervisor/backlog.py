@@ -86,6 +86,26 @@ class Backlog(ChannelTree):
         """Whether so much changed during a read that it is not worth keeping; it is begun again."""
         return self._heard is not None and len(self._heard) > 8 * self._window
 
+    # -- a job that is guessed at (guess.py) ---------------------------------------------------------------
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no job waits that could start, as far as this database is concerned, and no read is under way."""
+        return not self._line and self._heard is None
+
+    def is_plain(self, channel: str) -> bool:
+        """Whether no job waits in a channel, and one in it needs not be counted (throttle) nor put into an order."""
+        node: Node | None = self.node_for(channel)
+        if node is not None and node.pending:
+            return False
+        while node is not None and not node.spec.throttle_s and not node.spec.sequential:
+            node = node.parent
+        return node is None
+
+    def rename(self, job_id: int, new_id: int) -> None:
+        """The permit that one job holds is another's, in the same channel."""
+        self._holding[new_id] = self._holding.pop(job_id)
+
     # -- some nodes --------------------------------------------------------------------------------------
 
     def merge(self, found: dict[str, Found]) -> None:

@@ -300,24 +300,6 @@ class ChannelTree(ChannelNames):
         self._renew(node)
         self._settle()
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether no job waits that could start, as far as this database is concerned, and no read is under way."""
-        return not self._line and not self.taken and self._heard is None
-
-    def is_plain(self, channel: str) -> bool:
-        """Whether no job waits in a channel, and one in it needs not be counted (throttle) nor put into an order."""
-        node: Node | None = self.node_for(channel)
-        if node is not None and node.pending:
-            return False
-        while node is not None and not node.spec.throttle_s and not node.spec.sequential:
-            node = node.parent
-        return node is None
-
-    def rename(self, job_id: int, new_id: int) -> None:
-        """The permit that one job holds is another's, in the same channel."""
-        self._holding[new_id] = self._holding.pop(job_id)
-
     def line_is_for(self, job_id: int) -> int | None:
         """The shared channel of a job that holds a permit, if the best job of all waits in the same node; else None."""
         node = self._holding.get(job_id)

@@ -80,9 +80,8 @@ class Serving:
         if start:
             claims |= self._permits.successors(self.backlog, self._unjudged.values(), now_s)
         uuids = self._to_read()
-        if start and not claims and len(uuids) == 1 and self._claim_announced(uuids[0], now_s):
-            pass
-        elif claims or uuids:
+        alone = start and not claims and len(uuids) == 1
+        if (claims or uuids) and not (alone and self._claim_announced(uuids[0], now_s)):
             self._read_and_claim(claims, uuids, now_s)
         if self._orphans.is_due(now_s):
             for job in self._orphans.revive(self.backlog, now_s):
@@ -114,7 +113,7 @@ class Serving:
 
     def _claim_announced(self, uuid: str, now_s: float) -> bool:
         """Read the rows of a job that is new here, and claim it unseen. False: nothing was done."""
-        if uuid in self._unjudged or uuid in self._open_uuids:
+        if uuid in self._unjudged:
             return False
         found = self._guess.claim(self.backlog, uuid, now_s)
         if found is not None:

@@ -655,3 +655,21 @@ def test_the_words_of_a_slot_are_its_own(make: Make) -> None:
     assert [(each.name, each.pending) for each in world.table.channel_views()][:2] == [("root", 5), ("root.slow", 5)]
     assert [tuple(each) for each in world.table.holders("root")] == [("db1", 0, 5)]
     assert world.table.holders("root.unknown") == []
+
+
+def test_room_is_seen_without_the_lock(make: Make) -> None:
+    """On the whole path, and none before the start barrier is over."""
+    world = make(tree(root=2))
+    world.start_all()
+    seat = world.workers[1].seat
+    assert [seat.has_room(channel) for channel in (ROOT, SLOW, CALM)] == [True, True, True]
+    arrive(world, 0, SLOW)
+    world.quiet()
+    assert [seat.has_room(channel) for channel in (ROOT, SLOW, CALM)] == [True, False, True]
+    arrive(world, 0, CALM)
+    world.quiet()
+    assert [seat.has_room(channel) for channel in (ROOT, SLOW, CALM)] == [False, False, False]
+    closed = make(tree(root=2))
+    closed.start_all()
+    closed.table.core.words[Header.GATE] = 0
+    assert not closed.workers[1].seat.has_room(ROOT)

@@ -76,8 +76,8 @@ class Rows(Database):
 class Play:
     """One worker's serving, with a job that holds a permit, of one if nothing else is said, and whose request ends."""
 
-    def __init__(self, selector: selectors.BaseSelector, root: ChannelSpec) -> None:
-        self.table = SemaphoreTable([root], slots=2, fairness=Fairness.ROUND_ROBIN)
+    def __init__(self, selector: selectors.BaseSelector, *specs: ChannelSpec) -> None:
+        self.table = SemaphoreTable(specs, slots=2, fairness=Fairness.ROUND_ROBIN)
         self.table.assign(0, "db", 1)
         self.table.open_gate()
         seat: Seat = self.table.seat(0)
@@ -255,7 +255,7 @@ PLAIN = ChannelSpec(name="root", capacity=2)
 def announced(request: pytest.FixtureRequest) -> Iterator[Play]:
     """Two jobs ran in root before, and now a new one is announced, which may be anything."""
     with selectors.DefaultSelector() as selector:
-        made = Play(selector, getattr(request, "param", PLAIN))
+        made = Play(selector, getattr(request, "param", PLAIN), ChannelSpec(name="root.other", capacity=1))
         made.serving.backlog.forget(1)
         made.serving.settle()
         made.dispatcher.targets[0].breaker.proved()
@@ -323,6 +323,18 @@ def _waiting(play: Play) -> None:
     play.serving.backlog.put(Pending((10, 2, 2), "root", None))
 
 
+def _waiting_elsewhere(play: Play) -> None:
+    play.serving.backlog.hold(7, "root.other")
+    play.serving.backlog.put(Pending((10, 2, 2), "root.other", None))
+    play.serving._permits.exchange(play.serving.backlog, 999.0, start=True)
+
+
+def _ended(play: Play) -> None:
+    """Its row has to be judged, whatever it says now."""
+    play.rows.notified.take(1)
+    play.ends(LOST)
+
+
 def _later(play: Play) -> None:
     play.serving.backlog.put(Pending((10, 2, 2), "root", 1 << 60))
 
@@ -354,16 +366,30 @@ def _long(play: Play) -> None:
 
 @pytest.mark.parametrize(
     "prepare",
-    [_unproven, _taken, _waiting, _later, _aside, _paused, _elsewhere_before, _closed, _reading, _long],
+    [
+        _unproven,
+        _taken,
+        _waiting,
+        _waiting_elsewhere,
+        _ended,
+        _later,
+        _aside,
+        _paused,
+        _elsewhere_before,
+        _closed,
+        _reading,
+        _long,
+    ],
 )
 def test_nothing_is_guessed(announced: Play, prepare: Callable[[Play], None]) -> None:
     """Where another one is next, or it could not start, or nothing speaks for the guess."""
     prepare(announced)
-    before = announced.running
     announced.serving.turn(1000.0, start=True)
     assert not announced.rows.guesses
     assert not announced.serving.backlog.is_held(GUESS)
-    assert announced.running <= max(before, 1)
+    assert GUESS not in announced.serving.backlog._pending
+    announced.serving.settle()
+    assert announced.running == len(announced.serving.backlog.holding())
 
 
 @pytest.mark.parametrize(
@@ -375,6 +401,14 @@ def test_nothing_is_guessed_where_a_start_is_counted_or_has_its_place(announced:
     announced.serving.turn(1000.0, start=True)
     assert not announced.rows.guesses
     assert announced.rows.claims == [1]
+
+
+def test_what_was_decided_before_is_claimed_first(announced: Play) -> None:
+    announced.serving.backlog.put(Pending((10, 2, 2), "root", None))
+    announced.serving._permits.exchange(announced.serving.backlog, 999.0, start=True)
+    announced.serving.turn(1000.0, start=True)
+    assert announced.rows.claims[:1] == [2]
+    assert not announced.rows.guesses
 
 
 def test_nothing_is_guessed_of_several_or_at_the_end(announced: Play) -> None:
