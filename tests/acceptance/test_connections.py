@@ -111,14 +111,21 @@ def test_a_claim_that_a_crash_undid(stand_in: StandInFactory, supervisor: Superv
         running.wait_ready("undone")
         odoo.set_mode("undone", Mode.HANG)
         writer = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"
-        ((pid,),) = cluster.execute("postgres", writer, superuser=True)
-        os.kill(pid, signal.SIGSTOP)  # or what was not waited for might be on the disk nevertheless
+        ((writer_pid,),) = cluster.execute("postgres", writer, superuser=True)
+        os.kill(writer_pid, signal.SIGSTOP)  # or what was not waited for might be on the disk nevertheless
         (uuid,) = one.insert_jobs(1)
         running.wait_for("job_dispatched", job_uuid=uuid)
+        ours = (running.pid, running.pids()["undone"])
+        for pid in ours:
+            os.kill(pid, signal.SIGSTOP)  # or the row might be claimed again before it is looked at
+        os.kill(cluster.pid, signal.SIGKILL)
+        os.kill(writer_pid, signal.SIGKILL)  # before cluster.kill() lets everything go on
         cluster.kill()
         cluster.start()
         one.reconnect()
         assert one.state(uuid) == "pending", "nothing was undone: the claim waited for the disk"
+        for pid in ours:
+            os.kill(pid, signal.SIGCONT)
         odoo.set_mode("undone", Mode.OK)
         one.wait_for_states(done=1, timeout_s=30)
         assert odoo.stats()["executions"]["undone"] == {uuid: 1}
