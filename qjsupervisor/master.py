@@ -137,9 +137,10 @@ class Master:
         """Monitor and scout; then, while the scout looks around, make ready what all workers will share."""
         self._operations.start_monitor(self._parts.clock())
         self._rescan.step(self._parts.clock())
+        gc.freeze()  # out of the collector's reach, or its first round in a worker writes into every page
         rehearse(self._config)
         gc.collect()
-        gc.freeze()  # out of the collector's reach, or its first round writes into every page
+        gc.freeze()
 
     def _close_in_child(self) -> None:
         """In a forked child: close every descriptor that only the master may have."""

@@ -56,7 +56,7 @@ class Serving:
         self._open_uuids: dict[str, int] = {}
         #: Ended requests whose row was not looked at yet, by uuid.
         self._unjudged: dict[str, Ended] = {}
-        #: Rows to look at though nobody said anything about them.
+        #: Other rows to look at.
         self._look: dict[str, None] = {}
         self._echoes = Echoes()
         self._orphans = Orphans(database, dispatcher, log)
@@ -89,6 +89,7 @@ class Serving:
         self._permits.exchange(self.backlog, now_s, start=start)
         if self.backlog.taken and self._dispatcher.open < MERGE_FROM:
             self._read_and_claim(self._claims(), [], now_s)
+        self._hear()  # a statement brings notifications along, most of them echoes: not worth a turn
         return bool(
             self.backlog.taken or self._look or self._unjudged or self._dispatcher.ended or len(self._database.notified)
         )
@@ -99,17 +100,21 @@ class Serving:
         return claims
 
     def _to_read(self) -> list[str]:
-        """Uuids of rows to read: ended requests first, then what notifications said, without what is still open.
+        """Uuids of rows to read: ended requests first, then what notifications said."""
+        self._hear()
+        found = [*self._unjudged, *self._look]
+        self._look.clear()
+        return found
+
+    def _hear(self) -> None:
+        """Take in what notifications said of jobs, without what is known of those that are or were open.
 
         As long as a target has not proved itself, it is worth knowing too that one of its jobs was started.
         """
-        found = [*self._unjudged, *self._look]
-        self._look.clear()
-        said = self._database.notified.take(max(0, READ_BATCH - len(found)))
-        if not said:
-            return found
-        curious = any(target.breaker.state is not TargetState.UP for target in self._dispatcher.targets)
-        return found + self._echoes.news(said, self._open_uuids, curious=curious)
+        said = self._database.notified.take(max(0, READ_BATCH - len(self._unjudged) - len(self._look)))
+        if said:
+            curious = any(target.breaker.state is not TargetState.UP for target in self._dispatcher.targets)
+            self._look.update(dict.fromkeys(self._echoes.news(said, self._open_uuids, curious=curious)))
 
     def _claim_announced(self, uuid: str, now_s: float) -> bool:
         """Read the rows of a job that is new here, and claim it unseen. False: nothing was done."""

@@ -9,6 +9,7 @@ A worker's behaviour is the beginning of its database's name, see WORKERS.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import select
@@ -36,6 +37,7 @@ def obey(settings: Any, table: Table, slot: int, pipe: Pipe) -> int:
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     log = logs.get_logger(database=settings.database)
+    log.info("worker_began", shared=gc.get_freeze_count())
     pipe.send({"is": "read"})
     pipe.send({"is": "ready"})
     while not stopped.is_set():

@@ -132,6 +132,8 @@ def test_serves_shows_and_stops(start: Start) -> None:
     assert status["pid"] == master.pid
     assert [channel["name"] for channel in status["channels"]] == ["root", "root.slow"]
     assert first["restarts"] == second["restarts"] == 0
+    began = master.wait_for("worker_began", database="db1")
+    assert began["shared"] > 10_000, "the first collection would write into all that is shared with the master"
     titles = {child.pid: child.cmdline()[0] for child in master.children()}
     assert titles[first["pid"]] == "qjsupervisor: worker db1"
     assert master.stop() == 0

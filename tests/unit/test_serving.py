@@ -41,9 +41,14 @@ class Rows(Database):
         self.guesses: list[str] = []
         self.announced_in = "root"
         self.error: DatabaseError | None = None
+        #: Payloads of the notifications that the next statement's answer has with it.
+        self.brings: list[str] = []
 
     def turn(self, claim: Mapping[int, int], uuids: Sequence[str]) -> tuple[list[Job], list[Job]]:
         read, self.read_as = self.read_as, self.state
+        for payload in self.brings:
+            self.notified.append(Notify(self.notified.own_pid + 1, "queue_job", payload))
+        self.brings.clear()
         self.claims += claim
         if read == "gone" or not ("u" in uuids or self.id in claim):
             return [], []
@@ -124,6 +129,19 @@ def test_a_job_that_odoo_took_after_its_row_was_read_keeps_its_permit(play: Play
     play.serving.turn(1000.1, start=True)
     assert play.running == 1
     assert play.serving.backlog.is_held(1)
+
+
+@pytest.mark.parametrize(("brings", "more"), [(["u", "u"], False), (["u", "u", "other"], True), (["u"] * 3, True)])
+def test_what_a_jobs_own_statement_brings_along_is_worth_a_turn_if_it_is_news(
+    play: Play, brings: list[str], more: bool
+) -> None:
+    """Of a job that is over, `started` and `done` are told too: a turn for these came after every job's last one."""
+    play.rows.replace("done")
+    play.rows.notified.take(1)
+    play.rows.brings = brings
+    play.ends(Outcome(End.ANSWERED, 200, "HTTP 200"))
+    assert play.serving.turn(1000.0, start=True) is more
+    assert not play.rows.notified
 
 
 def test_a_job_that_was_given_back_has_none(play: Play) -> None:
