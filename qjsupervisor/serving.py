@@ -74,6 +74,7 @@ class Serving:
         """One turn; `start` False: nothing new is started. True if there is more to do at once."""
         self._dispatcher.tick(now_s)
         self._dispatcher.knock(now_s)
+        self._hear()  # before it is forgotten whose requests were open when it was said
         self._collect_ended()
         self._cooling.warm_up(self.backlog, now_s)
         claims = self._claims()
@@ -101,7 +102,6 @@ class Serving:
 
     def _to_read(self) -> list[str]:
         """Uuids of rows to read: ended requests first, then what notifications said."""
-        self._hear()
         found = [*self._unjudged, *self._look]
         self._look.clear()
         return found
@@ -111,7 +111,7 @@ class Serving:
 
         As long as a target has not proved itself, it is worth knowing too that one of its jobs was started.
         """
-        said = self._database.notified.take(max(0, READ_BATCH - len(self._unjudged) - len(self._look)))
+        said = self._database.notified.take(max(0, READ_BATCH - len(self._look)))
         if said:
             curious = any(target.breaker.state is not TargetState.UP for target in self._dispatcher.targets)
             self._look.update(dict.fromkeys(self._echoes.news(said, self._open_uuids, curious=curious)))

@@ -71,10 +71,6 @@ def start(
     return running
 
 
-def enqueued(database: Database) -> list[str]:
-    return [uuid for (uuid,) in database.execute("SELECT uuid FROM queue_job WHERE state = 'enqueued'")]
-
-
 def last_for(seconds: float) -> None:
     """The outage itself."""
     threading.Event().wait(seconds)
@@ -233,14 +229,15 @@ def test_a_probe_whose_job_is_taken_away(
 ) -> None:
     """Its end tells nothing of the target, which must not be waited for ever."""
     ends = {"DELETE FROM queue_job": observed(), "UPDATE queue_job SET state = 'cancelled'": observed()}
-    own: dict[str, dict[str, object]] = {"qjsupervisor": {"read_timeout": 1}}
+    own: dict[str, dict[str, object]] = {"qjsupervisor": {"read_timeout": 3}}
     running = start(postgres, odoo.port, supervisor, *ends.values(), sections=own)
     for statement, one in ends.items():
         odoo.set_mode(one.name, Mode.NOT_FOUND)
         one.insert_jobs(2)
         running.wait_for("target_down", database=one.name)
         odoo.set_mode(one.name, Mode.HANG)
-        (probe,) = wait_until(lambda one=one: enqueued(one), "a probe that is not answered")
+        mark = running.mark()
+        probe = running.wait_for("job_dispatched", after=mark, database=one.name)["job_uuid"]
         one.execute(f"{statement} WHERE uuid = %s", (probe,))
         running.wait_for("job_finished", job_uuid=probe)
         odoo.set_mode(one.name, Mode.OK)

@@ -144,6 +144,18 @@ def test_what_a_jobs_own_statement_brings_along_is_worth_a_turn_if_it_is_news(
     assert not play.rows.notified
 
 
+def test_what_was_said_before_a_request_ended_is_no_echo_that_is_still_owed(play: Play) -> None:
+    """Both of a job's notifications came with the end of its request: the next one is somebody else's."""
+    play.serving._open_uuids["u"] = 1
+    for _ in ("started", "done"):
+        play.rows.replace("done")
+    play.ends(Outcome(End.ANSWERED, 200, "HTTP 200"))
+    assert not play.serving.turn(1000.0, start=True)
+    play.rows.replace("pending")
+    play.serving.turn(1000.1, start=True)
+    assert play.rows.claims == [1], "somebody wants it to run once more"
+
+
 def test_a_job_that_was_given_back_has_none(play: Play) -> None:
     play.ends(LOST)
     play.serving.turn(1000.0, start=False)
