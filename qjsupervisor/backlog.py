@@ -90,8 +90,8 @@ class Backlog(ChannelTree):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no job waits that could start, as far as this database is concerned, and no read is under way."""
-        return not self._line and self._heard is None
+        """Whether no job waits that could start, nor is set aside, and no read is under way."""
+        return not self._line and not self.aside and self._heard is None
 
     def is_plain(self, channel: str) -> bool:
         """Whether no job waits in a channel, and one in it needs not be counted (throttle) nor put into an order."""
@@ -103,7 +103,11 @@ class Backlog(ChannelTree):
         return node is None
 
     def rename(self, job_id: int, new_id: int) -> None:
-        """The permit that one job holds is another's, in the same channel."""
+        """The permit that one job holds is another's, in the same channel.
+
+        That one may have been here before: failed or dead, and requeued by somebody.
+        """
+        self._leave(new_id)
         self._holding[new_id] = self._holding.pop(job_id)
 
     # -- some nodes --------------------------------------------------------------------------------------

@@ -313,6 +313,27 @@ def test_a_job_that_is_another_one_than_guessed_is_claimed_as_any(announced: Pla
     assert announced.serving.backlog.holding() <= {1}
 
 
+def test_a_dead_job_that_was_requeued_holds_one_permit(announced: Play) -> None:
+    """Held without a request of ours, as its Odoo worker died; `requeue` makes it pending, and it is guessed."""
+    announced.serving.backlog.hold(1, "root")
+    announced.serving.settle()
+    announced.serving.turn(1000.0, start=True)
+    assert announced.rows.guesses == ["root"]
+    announced.serving.settle()
+    assert announced.running == 1
+    announced.rows.state = announced.rows.read_as = "done"
+    announced.ends(Outcome(End.ANSWERED, 200, ""))
+    announced.serving.turn(1000.1, start=True)
+    assert announced.running == 0
+
+
+def test_a_failed_job_that_was_requeued_is_not_counted_as_failed(announced: Play) -> None:
+    announced.serving.backlog.fail(1, "root")
+    announced.serving.turn(1000.0, start=True)
+    assert announced.rows.guesses == ["root"]
+    assert announced.serving.backlog.nodes["root"].failed == 0
+
+
 def test_a_job_that_is_over_already_keeps_no_permit(announced: Play) -> None:
     announced.rows.replace("done")
     announced.serving.turn(1000.0, start=True)
@@ -373,6 +394,11 @@ def _aside(play: Play) -> None:
     play.serving.backlog.set_aside(Pending((10, 2, 2), "root", None))
 
 
+def _aside_elsewhere(play: Play) -> None:
+    """It may be the very job that is announced, in another channel now."""
+    play.serving.backlog.set_aside(Pending((10, 2, 2), "root.other", None))
+
+
 def _paused(play: Play) -> None:
     play.serving.backlog.set_paused({"root": None})
 
@@ -404,6 +430,7 @@ def _long(play: Play) -> None:
         _ended,
         _later,
         _aside,
+        _aside_elsewhere,
         _paused,
         _elsewhere_before,
         _closed,
