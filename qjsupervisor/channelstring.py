@@ -10,7 +10,7 @@ import difflib
 from dataclasses import replace
 
 from .channelspec import ROOT, ChannelSpec, complete_name, parent_name
-from .values import entries, integer_in, shown
+from .values import entries, integer_in, is_unicode, shown
 
 #: Far more than one Odoo can run, and far below what a counter in the shared table holds.
 HIGHEST_CAPACITY = 1_000_000
@@ -62,6 +62,8 @@ def inherited(name: str, parent: ChannelSpec) -> ChannelSpec:
 
 def checked(spec: ChannelSpec) -> ChannelSpec:
     """The spec with 0 as 'no limit of its own', or ValueError: what must hold of any channel."""
+    if not is_unicode(spec.name):
+        raise ValueError(f"{shown(spec.name)} is not UTF-8")
     if not all(part.strip() for part in spec.name.split(".")):
         raise ValueError(f"{shown(spec.name)} is not a channel name; allowed: parts separated by single dots")
     if spec.sequential and spec.capacity != 1:

@@ -28,6 +28,8 @@ from .states import Mode
 
 #: The monitor would rather show nothing than wait for a busy master.
 _MONITOR_PATIENCE_S = 2.0
+#: Pauses that a line of the log names.
+_SHOWN = 20
 
 
 class Operations:
@@ -141,7 +143,8 @@ class Operations:
 
     def pauses_changed(self) -> None:
         """Tell all workers."""
-        self._log.info("pauses_changed", scopes=[str(scope) for scope, _ in self.pauses.items()])
+        scopes = [str(scope) for scope, _ in self.pauses.items()]
+        self._log.info("pauses_changed", pauses=len(scopes), scopes=scopes[:_SHOWN])
         self.fleet.send_pauses()
 
     def known_databases(self) -> set[str]:

@@ -17,6 +17,7 @@ from .values import (
     Parser,
     Rules,
     address,
+    certificates,
     choice,
     duration_in,
     globs,
@@ -25,7 +26,6 @@ from .values import (
     optional_duration_in,
     path,
     plain,
-    readable_file,
     rules_in,
     socket_path,
     user_name,
@@ -121,7 +121,7 @@ TARGETS: Option[TargetRules] = _own(
     "Odoo for each database (prod_*:https://a,*:http://b:8069); default: host and port of [queue_job]",
 )
 CA_FILE: Option[str | None] = _own(
-    "ca_file", None, "", readable_file, "file with the certificates to verify https targets with"
+    "ca_file", None, "", certificates, "file with the certificates to verify https targets with"
 )
 CONNECT_TIMEOUT = _own("connect_timeout", 5.0, "5", duration_in(0.1, 300), "seconds to connect to Odoo or PostgreSQL")
 READ_TIMEOUT: Option[float | None] = _own(

@@ -13,16 +13,16 @@ control), its input is not.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 
 from .channelspec import complete_name
-from .control import Message
+from .control import MAX_FRAME_BYTES, Message, encode
 from .errors import ProtocolError
 from .operations import Operations
-from .pauses import Scope
+from .pauses import LONGEST_S, Scope
 from .states import Mode
+from .values import is_unicode
 
 _LONGEST_NAME = 500
 
@@ -58,12 +58,19 @@ class Orders:
         scope, for_s = self._scope(request), request.get("for_s")
         until_s = None
         if for_s is not None:
-            if isinstance(for_s, bool) or not isinstance(for_s, (int, float)) or not 0 < for_s < math.inf:
-                raise ProtocolError(f"for_s must be seconds above 0, or null, not {str(for_s)[:80]}")
+            if isinstance(for_s, bool) or not isinstance(for_s, (int, float)) or not 0 < for_s <= LONGEST_S:
+                raise ProtocolError("for_s must be seconds above 0 and at most ten years, or null")
             until_s = self._clock() + for_s
+        self._check_room(scope, until_s)
         self._operations.pauses.add(scope, until_s)
         self._operations.pauses_changed()
         return {"scope": str(scope), "warning": self._unknown_channel(scope)}
+
+    def _check_room(self, scope: Scope, until_s: float | None) -> None:
+        """Each worker is told all its pauses in one message."""
+        channels = {each.channel: end_s for each, end_s in self._operations.pauses.items()}
+        if len(encode({"do": "pauses", "pauses": {**channels, scope.channel: until_s}})) > MAX_FRAME_BYTES:
+            raise ProtocolError("too many channels are paused: pause one above them, or resume some first")
 
     def _resume(self, request: Message) -> Message:
         scope = self._scope(request)
@@ -96,4 +103,6 @@ def _name(request: Message, key: str) -> str | None:
         return None
     if not isinstance(value, str) or len(value) > _LONGEST_NAME:
         raise ProtocolError(f"{key} must be a name, or null")
+    if not is_unicode(value):
+        raise ProtocolError(f"{key} {value!r} is not UTF-8")
     return value

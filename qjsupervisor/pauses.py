@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 from .channelspec import ROOT
 
+#: Longer than anybody means, and far below what a time stamp can hold.
+LONGEST_S = 10 * 365 * 86400.0
+
 
 class Scope(NamedTuple):
     """What is paused: a complete channel name, in one database or in all (None)."""

@@ -47,7 +47,11 @@ class Resolver:
             self._look_up()
             return self.addresses()
         self._running = True
-        threading.Thread(target=self._look_up_aside, name=f"resolve {self._host}", daemon=True).start()
+        try:
+            threading.Thread(target=self._look_up_aside, name=f"resolve {self._host}", daemon=True).start()
+        except RuntimeError as error:  # no thread to be had
+            self._running = False
+            raise OSError(f"{self._host}: {error}") from error
         return None
 
     def prefer(self, address: Address | None) -> None:

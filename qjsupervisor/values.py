@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+import socket
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _DURATION = re.compile(r"([+-]?[0-9]{1,12}(?:\.[0-9]{1,9})?)\s*([smhd]?)")
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})")
-_IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[A-Za-z0-9_.-]+)?")
+_ZONE = re.compile(r"[A-Za-z0-9_.-]+")
 #: What `sun_path` of a Unix socket's address holds, without its final NUL.
 _SOCKET_PATH_BYTES = 107
 
@@ -34,6 +35,15 @@ def unset(text: str | None) -> bool:
 def shown(text: str, limit: int = 80) -> str:
     """A text as part of an error line: quoted, control characters escaped, not endless."""
     return repr(text if len(text) <= limit else text[:limit] + "...")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text has an encoding: there are halves of characters in JSON, and odd bytes of arguments are such."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def integer(text: str) -> int:
@@ -171,11 +181,20 @@ def host(text: str) -> str:
     bare = text.strip()
     if bare.startswith("[") and bare.endswith("]"):
         bare = bare[1:-1]
-    if _IPV6.fullmatch(bare):
+    if _is_ipv6(bare):
         return f"[{bare}]"
     if not _HOST_NAME.fullmatch(bare):
         raise ValueError(f"{shown(text)} is not a host; allowed: a host name or an IP address, nothing else")
     return bare
+
+
+def _is_ipv6(text: str) -> bool:
+    number, percent, zone = text.partition("%")
+    try:
+        socket.inet_pton(socket.AF_INET6, number)
+    except (OSError, ValueError):
+        return False
+    return not percent or _ZONE.fullmatch(zone) is not None
 
 
 def split_port(text: str) -> tuple[str, int | None]:
@@ -214,11 +233,15 @@ def socket_path(text: str) -> str:
     return result
 
 
-def readable_file(text: str) -> str:
-    """As `path`, of a file that can be read now."""
+def certificates(text: str) -> str:
+    """As `path`, of a file with certificates that can be read now."""
+    import ssl  # not at the top: it takes longer than all else here, and most targets are plain http
+
     result = path(text)
     try:
-        with open(result, "rb"):
-            return result
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(result)
+        return result
+    except ssl.SSLError:
+        raise ValueError(f"{shown(result)} holds no certificate; allowed: a file of certificates (PEM)") from None
     except OSError as error:
         raise ValueError(f"{shown(result)} cannot be read ({error.strerror}); allowed: a readable file") from None

@@ -6,12 +6,11 @@ import re
 from typing import NamedTuple
 
 from ..channelspec import ROOT, complete_name
+from ..pauses import LONGEST_S
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+|\d+(?:\.\d+)?", re.ASCII)
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)", re.ASCII)
-#: Longer than anybody means, and far below what a time stamp can hold.
-_LONGEST_S = 10 * 365 * 86400.0
 
 
 class Scope(NamedTuple):
@@ -32,7 +31,7 @@ def parse_duration(text: str) -> float:
     if not _DURATION.fullmatch(text):
         raise ValueError(f"{text!r} is not a duration: write 90s, 30m, 2h, 1d or 1h30m")
     seconds = sum(float(number) * _UNITS_S[unit or "s"] for number, unit in _PART.findall(text))
-    if not 0 < seconds <= _LONGEST_S:
+    if not 0 < seconds <= LONGEST_S:
         raise ValueError(f"a duration is more than 0 and at most ten years, not {text!r}")
     return seconds
 

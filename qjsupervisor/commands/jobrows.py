@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from psycopg2.extensions import connection as Connection
 
 from ..explain import Job
+from ..values import is_unicode
 from . import statements
 
 
@@ -94,8 +95,8 @@ def _undone(connection: Connection, uuids: set[str]) -> dict[str, str]:
     """uuid -> what to call it, of those that are not done: '<uuid> (failed)'."""
     if not uuids:
         return {}
-    # A NUL cannot be in a column, and not in a parameter either.
-    askable = [uuid for uuid in uuids if "\0" not in uuid]
+    # Neither a NUL nor half a character can be in a column, and not in a parameter either.
+    askable = [uuid for uuid in uuids if "\0" not in uuid and is_unicode(uuid)]
     states = dict(fetch(connection, statements.LIST_STATES, {"uuids": askable}))
     return {uuid: f"{uuid} ({states.get(uuid, 'deleted')})" for uuid in uuids if states.get(uuid) != "done"}
 

@@ -36,6 +36,8 @@ def opened(dsn: Mapping[str, Any], database: str) -> Iterator[Connection]:
     """The same, from what psycopg2.connect takes."""
     try:
         connection = psycopg2.connect(**dsn)
+    except UnicodeEncodeError as error:
+        raise DatabaseGone(database, f"{database!r} is not UTF-8: no database is called that") from error
     except psycopg2.Error as error:
         # Of a refused connection psycopg2 keeps no SQLSTATE: the server's words have to do.
         raise DatabaseUnavailable(database, f"{database}: cannot connect: {first_line(error)}") from error
@@ -47,6 +49,8 @@ def opened(dsn: Mapping[str, Any], database: str) -> Iterator[Connection]:
         raise translated(error, database) from error
     except UnicodeDecodeError as error:
         raise DatabaseUnfit(database, f"{database}: holds text that is not UTF-8") from error
+    except UnicodeEncodeError as error:
+        raise DatabaseUnfit(database, f"{database}: asked for {error.object!r}, which is not UTF-8") from error
     finally:
         connection.close()
 

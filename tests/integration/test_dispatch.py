@@ -233,6 +233,16 @@ def test_a_failed_look_up_is_shared(loops: Callable[..., Loop], monkeypatch: pyt
     assert asked == ["odoo.test"] * 2
 
 
+def test_no_thread_to_look_a_name_up_in(loops: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    (ended,) = loops("http://odoo.test:8069").ask("u")
+    assert ended.outcome.end is End.UNASKED
+    assert ended.outcome.reason == "odoo.test: can't start new thread"
+
+
 def test_a_name_server_that_is_silent(loops: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
 

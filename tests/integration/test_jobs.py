@@ -160,6 +160,8 @@ def test_odd_rows_harm_nobody(run: Run, database: DatabaseFactory) -> None:
     for eta in ("infinity", "-infinity", "200000-01-01"):
         demo_jobs.insert_row(one.connection, uuid=eta, eta=eta, date_created=eta)
     demo_jobs.insert_row(one.connection, uuid="x", state="wait_dependencies", dependencies="[[")
+    halves = '{"depends_on": ["\\ud800", "\\u0000"]}'
+    demo_jobs.insert_row(one.connection, uuid="w", state="wait_dependencies", dependencies=halves)
     demo_jobs.insert_row(one.connection, uuid="y", state=evil)
     demo_jobs.insert_row(one.connection, uuid="z", state="enqueued", date_enqueued="-infinity")
     status, out, err = run("jobs", one.name)
@@ -170,6 +172,25 @@ def test_odd_rows_harm_nobody(run: Run, database: DatabaseFactory) -> None:
     _, out, _ = run("jobs", one.name, "--json")
     assert "Infinity" not in out
     assert evil in reasons(out)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("jobs", "{db}", "\udcff"),
+        ("jobs", "\udcff"),
+        ("requeue", "{db}", "\udcff"),
+        ("jobs", "{db}", "--channel", "\udcff"),
+    ],
+)
+def test_odd_bytes_as_arguments_are_an_error_in_one_line(
+    run: Run, database: DatabaseFactory, arguments: tuple[str, ...]
+) -> None:
+    one = database()
+    status, _, err = run(*(each.format(db=one.name) for each in arguments))
+    assert status in (1, 70)
+    assert "is not UTF-8" in err
+    assert err.count("\n") == 1
 
 
 def test_oldest_branch(run: Run, database: DatabaseFactory) -> None:

@@ -527,6 +527,8 @@ def test_pauses_reach_the_worker_survive_it_and_end(start: Start) -> None:
         ({"do": "pause", "for_s": float("inf")}, "seconds above 0"),
         ({"do": "pause", "for_s": float("nan")}, "seconds above 0"),
         ({"do": "pause", "for_s": True}, "seconds above 0"),
+        ({"do": "pause", "for_s": 10**400}, "seconds above 0"),
+        ({"do": "pause", "channel": "root.\udcff"}, "is not UTF-8"),
     ],
 )
 def test_nonsense_is_refused(start: Start, order: dict[str, object], complaint: str) -> None:
@@ -535,6 +537,19 @@ def test_nonsense_is_refused(start: Start, order: dict[str, object], complaint: 
     answer = ask(master.socket, order)
     assert not answer["ok"]
     assert complaint in answer["error"]
+
+
+def test_only_so_many_channels_are_paused_as_a_worker_can_be_told(start: Start) -> None:
+    master = start("db1")
+    pid = master.wait_state("db1", "ready")["pid"]
+    answers = (ask(master.socket, {"do": "pause", "channel": f"{'é' * 400}{number}"}) for number in range(100))
+    refused = next(answer for answer in answers if not answer["ok"])
+    assert "too many channels are paused" in refused["error"]
+    paused = len(master.status()["pauses"])
+    assert paused > 10
+    os.kill(pid, signal.SIGKILL)
+    order = master.wait_for("order_received", after=master.mark(), database="db1", do="pauses")
+    assert len(order["pauses"]) == paused
 
 
 def test_stop_by_order(start: Start) -> None:

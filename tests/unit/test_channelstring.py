@@ -101,6 +101,12 @@ def test_what_is_wrong_is_named(text: str, parts: list[str]) -> None:
         assert part in str(raised.value)
 
 
+def test_names_are_unicode() -> None:
+    """Bytes of the environment that are not come as halves of characters."""
+    with pytest.raises(ValueError, match="is not UTF-8"):
+        parse_channels("root:4,a\udcff:1")
+
+
 def test_error_is_one_short_line() -> None:
     with pytest.raises(ValueError, match="entry") as raised:
         parse_channels("root:4,a\x1b[31m" + "x" * 5000 + ":bogus\t1")

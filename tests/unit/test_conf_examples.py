@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+import trustme
 from supervisor.options import ServerOptions
 
 from qjsupervisor.config import load
@@ -23,7 +24,7 @@ _EXAMPLE_KEY = re.compile(r"; (\w+ = .*)")
 
 def written_out(tmp_path: Path) -> Path:
     """The example with every key in force, and a file with certificates that is there."""
-    (tmp_path / "ca.pem").touch()
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     lines = [_EXAMPLE_KEY.sub(r"\1", line) for line in EXAMPLE.read_text().splitlines()]
     text = re.sub(r"(?m)^ca_file = .*", f"ca_file = {tmp_path}/ca.pem", "\n".join(lines))
     file = tmp_path / "odoo.conf"

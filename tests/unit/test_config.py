@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import trustme
 
 from qjsupervisor import odooconf
 from qjsupervisor.channelspec import ChannelSpec
@@ -195,7 +196,7 @@ def test_places_of_queue_job(
 
 
 def test_every_option_can_be_set_in_every_place(conf: Loader, tmp_path: Path) -> None:
-    (tmp_path / "ca").touch()
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca"))
     texts = {
         "databases_include": "a*", "databases_exclude": "b*", "maintenance_db": "m", "max_databases": "7",
         "rescan_interval": "7", "reconcile_interval": "7", "fairness": "priority", "fairness_weights": "7",

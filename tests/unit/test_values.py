@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trustme
 
 from qjsupervisor.values import (
     address,
+    certificates,
     choice,
     duration_in,
     entries,
@@ -19,7 +21,6 @@ from qjsupervisor.values import (
     optional_duration_in,
     path,
     plain,
-    readable_file,
     rules_in,
     shown,
     socket_path,
@@ -122,7 +123,9 @@ def test_hosts(text: str, url_part: str) -> None:
     assert host(text) == url_part
 
 
-@pytest.mark.parametrize("text", ["", "a b", "http://a", "a/b", "-a", "a\nb", "a?b", "[::1", "ä.example"])
+@pytest.mark.parametrize(
+    "text", ["", "a b", "http://a", "a/b", "-a", "a\nb", "a?b", "[::1", "ä.example", "::::", "1:2:3"]
+)
 def test_no_hosts(text: str) -> None:
     with pytest.raises(ValueError, match="is not a host"):
         host(text)
@@ -164,14 +167,17 @@ def test_socket_path_has_a_limit() -> None:
         socket_path("/" + "ä" * 60)
 
 
-def test_readable_file(tmp_path: Path) -> None:
-    certificates = tmp_path / "ca.pem"
+def test_certificates(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
     with pytest.raises(ValueError, match="No such file"):
-        readable_file(str(certificates))
-    certificates.touch()
-    assert readable_file(str(certificates)) == str(certificates)
+        certificates(str(file))
+    file.write_text("not a certificate")
+    with pytest.raises(ValueError, match="holds no certificate"):
+        certificates(str(file))
+    trustme.CA().cert_pem.write_to_path(str(file))
+    assert certificates(str(file)) == str(file)
     with pytest.raises(ValueError, match="Is a directory"):
-        readable_file(str(tmp_path))
+        certificates(str(tmp_path))
 
 
 @pytest.mark.parametrize("parse", [plain, path], ids=["plain", "path"])
