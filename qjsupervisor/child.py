@@ -143,16 +143,6 @@ def exited_children() -> Iterator[tuple[int, int]]:
         yield pid, os.waitstatus_to_exitcode(status)
 
 
-def is_stopped(pid: int) -> bool:
-    """Whether a child of ours was stopped by a signal, or by a debugger."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            # The name before the state may hold anything, parentheses too.
-            return stat.read().rpartition(b") ")[2][:1] in (b"T", b"t")
-    except OSError:  # it has just ended, or there is no descriptor left to ask with
-        return False
-
-
 def exit_reason(exit_code: int) -> str:
     """What waitpid said, in words; negative: the number of the signal that ended it."""
     if exit_code >= 0:

@@ -135,6 +135,8 @@ class Pipe:
                 frame, _, flags, _ = self._socket.recvmsg(MAX_FRAME_BYTES)
             except BlockingIOError:
                 break
+            except ConnectionResetError:
+                continue  # the peer ended with orders unread; told once, before what it sent last
             except ConnectionError:
                 frame, flags = b"", 0
             if not frame:

@@ -18,10 +18,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .child import is_stopped
 from .chores import Chores
 from .control import Message, Pipe
 from .errors import SemaphoreError
+from .holder import is_stopped
 from .logs import get_logger
 from .policy import GIVE_UP_S
 from .process import ABORT_GRACE_S, Limits, WorkerProcess

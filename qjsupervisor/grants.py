@@ -87,7 +87,7 @@ class Source(Wishes, Protocol):
 
 
 class NoWishes:
-    """Somebody who only grants to others (the master)."""
+    """Somebody who only grants to others: the master, or a worker that holds nothing (`Nothing`)."""
 
     mask = 0
 
@@ -96,6 +96,22 @@ class NoWishes:
 
     def key(self, _channel: int) -> Key:
         raise AssertionError("asked for a key without a wish")
+
+
+class Nothing(NoWishes):
+    """The Source of a worker that has no queue: it holds nothing."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, int] = {}
+        self.failed: dict[int, int] = {}
+        self.changed: set[int] = set()
+        self.new_heads: set[int] = set()
+
+    def take(self, _channel: int) -> None:
+        raise AssertionError("given a permit without a wish")
+
+    def order(self) -> Sequence[int]:
+        return ()
 
 
 class Round:

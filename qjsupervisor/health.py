@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .settings import LONGEST_HEARTBEAT_S
 from .states import WorkerState
 
-#: A worker stamps the shared table far more often; the master replaces it after hang_timeout (30 s).
-STALE_HEARTBEAT_S = 15.0
+#: An idle worker stamps the shared table every LONGEST_HEARTBEAT_S, or a moment later on a busy machine.
+STALE_HEARTBEAT_S = LONGEST_HEARTBEAT_S + 10.0
 
 _FINE = {WorkerState.READY.value, WorkerState.STANDBY.value, WorkerState.STOPPING.value}
 

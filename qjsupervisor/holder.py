@@ -46,10 +46,10 @@ def send_signal(pid: int, signum: int) -> None:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a process is stopped (by a signal or a debugger); a process that is gone is not."""
+    """Whether a process is stopped (by a signal or a debugger); one that is gone, or cannot be asked about, is not."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
-            state = stat.read().rpartition(b")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
+            # The name before the state may hold anything, parentheses too.
+            return stat.read().rpartition(b") ")[2][:1] in (b"T", b"t")
+    except OSError:  # it has just ended, or there is no descriptor left to ask with
         return False
-    return state in (b"T", b"t")

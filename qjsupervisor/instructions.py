@@ -5,6 +5,7 @@ It is noted here and done by the worker when its loop comes to it, as a signal m
 
 from __future__ import annotations
 
+import os
 import selectors
 import signal
 from collections.abc import Callable
@@ -21,9 +22,10 @@ ORPHAN_LIMIT_S = 4
 class Instructions:
     """One worker's orders, as they are now."""
 
-    def __init__(self, pipe: Pipe, log: FilteringBoundLogger, on_pauses: Callable[[], None]) -> None:
-        """`on_pauses`: called when `pauses` changed."""
+    def __init__(self, pipe: Pipe, wakeup: int, log: FilteringBoundLogger, on_pauses: Callable[[], None]) -> None:
+        """`wakeup`: an eventfd that the loop watches. `on_pauses`: called when `pauses` changed."""
         self._pipe = pipe
+        self._wakeup = wakeup
         self._log = log
         self._on_pauses = on_pauses
         self._selector: selectors.BaseSelector | None = None
@@ -44,6 +46,7 @@ class Instructions:
         """SIGTERM: from an operator, or because the master died."""
         self.stop = True
         signal.alarm(ORPHAN_LIMIT_S)
+        os.eventfd_write(self._wakeup, 1)  # a signal does not end the loop's sleep
 
     def _hear(self) -> None:
         try:

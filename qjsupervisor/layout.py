@@ -92,7 +92,7 @@ class Flag:
 class Slot:
     """Words of a slot record."""
 
-    EPOCH: Final = 0  # one more for each worker that sits here
+    EPOCH: Final = 0  # one more for each database that sat here
     PID: Final = 1
     WEIGHT: Final = 2
     HEARTBEAT_NS: Final = 3

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -54,6 +55,27 @@ def get_logger(**bound: Any) -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", structlog.get_logger(**bound))
 
 
+class _Bound:
+    """A logger that is bound once for each `configure`, and not for each line."""
+
+    def __init__(self, **facts: Any) -> None:
+        self._facts = facts
+        self.bind_anew()
+        _all_bound.add(self)
+
+    def bind_anew(self) -> None:
+        logger = get_logger(**self._facts).bind()
+        self.debug, self.info, self.warning, self.error = logger.debug, logger.info, logger.warning, logger.error
+
+
+_all_bound: weakref.WeakSet[_Bound] = weakref.WeakSet()
+
+
+def bound_logger(**facts: Any) -> FilteringBoundLogger:
+    """The same, for many lines of one process: only debug, info, warning and error."""
+    return cast("FilteringBoundLogger", _Bound(**facts))
+
+
 def configure(config: Config) -> None:
     """Log as the configuration says, from now on.
 
@@ -75,6 +97,8 @@ def configure(config: Config) -> None:
         # Loggers made at import would else stay with the configuration of their first line.
         cache_logger_on_first_use=False,
     )
+    for logger in _all_bound:
+        logger.bind_anew()
 
 
 def silent_logger(**bound: Any) -> FilteringBoundLogger:

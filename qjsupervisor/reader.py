@@ -38,6 +38,8 @@ class Reader:
         self._todo: Iterator[tuple[str, dict[str, Any] | None]] = iter(())
         self._found: list[list[tuple[Any, ...]]] = []
         self.results: list[list[tuple[Any, ...]]] | None = None
+        #: There was no connection yet.
+        self.connecting = True
         self.began_s = 0.0
         #: When it is too late, wherever it is.
         self.deadline_s = 0.0
@@ -75,6 +77,7 @@ class Reader:
     def _next(self) -> bool:
         if self._cursor is None:
             self._cursor = self._connection.cursor()
+            self.connecting = False
             self.deadline_s = time.monotonic() + READ_TIMEOUT_S + 3
         else:
             self._found.append(self._cursor.fetchall() if self._cursor.description else [])

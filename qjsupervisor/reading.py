@@ -62,6 +62,7 @@ class Reading:
         self.retry_s: float | None = None
         #: So much changed during the last read of everything aside that it was not worth keeping.
         self.overtaken = False
+        self._got_no_connection = False
         #: The error of the last read aside, until it is taken.
         self.error: DatabaseError | None = None
         self.loaded: Loaded | None = None
@@ -78,6 +79,7 @@ class Reading:
         if about.jobs_bytes <= BIG_BYTES or not backlog.can_begin_with_head:
             return self.read_all(backlog)
         began_s = time.monotonic()
+        self.close()
         self._database.notified.forget()
         (rows,) = self._snapshot([(queries.HEAD, {"limit": HEAD, "aside": list(backlog.aside)})])
         held, found = sort_out(rows, HEAD)
@@ -128,6 +130,10 @@ class Reading:
         """Whether a read is under way."""
         return self._reader is not None
 
+    def is_refused(self, now_s: float) -> bool:
+        """Whether there was no connection to read aside on, and none is tried for now."""
+        return self._got_no_connection and now_s < self._not_before_s
+
     def start(self, backlog: Backlog, nodes: list[Node] | None, now_s: float) -> bool:
         """Begin to read some nodes, or everything (None). False: one is under way, or the last one failed just now."""
         if self.busy:
@@ -168,12 +174,14 @@ class Reading:
             self._fail(error)
             return
         if events:
-            self._watch(reader.fileno(), selectors.EVENT_READ if events == select.POLLIN else selectors.EVENT_WRITE)
+            wanted = selectors.EVENT_READ if events == select.POLLIN else selectors.EVENT_WRITE
+            self._watch(reader.fileno(), wanted, anew=reader.connecting)
         else:
             self._finish(reader)
 
-    def _watch(self, fd: int, events: int) -> None:
-        if self._watched == (fd, events):
+    def _watch(self, fd: int, events: int, *, anew: bool) -> None:
+        """`anew`: libpq may have closed the descriptor, for another address, and have got the same number again."""
+        if self._watched == (fd, events) and not anew:
             return
         self._unwatch()
         self._selector.register(fd, events, self._go_on)
@@ -192,6 +200,7 @@ class Reading:
         self._unwatch()
         self._reader = None
         self._backoff.reset()
+        self._got_no_connection = False
         if backlog.heard_too_much:
             backlog.abandon_read()
             self.overtaken = nodes is None
@@ -210,6 +219,7 @@ class Reading:
             self._fail(DatabaseUnavailable(self._reader.name, "the server does not answer"))
 
     def _fail(self, error: DatabaseError) -> None:
+        self._got_no_connection = self._reader is not None and self._reader.connecting
         self.close()
         self.error = error
         self._not_before_s = time.monotonic() + self._backoff.next_s()

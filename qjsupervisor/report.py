@@ -144,6 +144,7 @@ def _unserved(name: str, reason: str, snapshot: Snapshot) -> dict[str, Any]:
 def _channels(table: Table, snapshot: Snapshot) -> list[dict[str, Any]]:
     """Channels that are configured, and retired ones in which something still runs."""
     paused = {scope.channel for scope, _ in snapshot.pauses if scope.database is None}
+    holders = table.holders()
     return [
         {
             "name": view.name,
@@ -156,18 +157,10 @@ def _channels(table: Table, snapshot: Snapshot) -> list[dict[str, Any]]:
             "paused": view.paused or view.name in paused,
             "retired": view.retired,
             "throttled_for_s": _left_s(view.throttled_until_ns, snapshot.now_ns),
-            # Each look goes over all databases: not for a channel where there is nothing to see.
-            "holders": _holders(table, view.name) if view.running or view.pending else [],
+            "holders": [holder._asdict() for holder in holders.get(view.name, ())],
         }
         for view in table.channel_views()
         if not view.retired or view.running or view.pending
-    ]
-
-
-def _holders(table: Table, channel: str) -> list[dict[str, Any]]:
-    return [
-        {"database": holder.database, "running": holder.running, "pending": holder.pending}
-        for holder in table.holders(channel)
     ]
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from .channelspec import ChannelSpec
 from .errors import SemaphoreError
-from .grants import Key, Round, Source, give
+from .grants import Key, Nothing, Round, Source, give
 from .layout import WORD, Cell, Header, Slot
 from .states import Fairness, TargetState
 from .tablechannels import add_channel, check_room, read_spec, write_channel
@@ -148,6 +148,19 @@ class Seat:
         self._woken = False
         return taken
 
+    @property
+    def holds_any(self) -> bool:
+        """Whether the table says that we hold permits, be they of a predecessor. Reads it without the lock."""
+        core = self._core
+        cells = (core.cell_base(self.slot, channel) for channel in range(core.words[Header.USED_CHANNELS]))
+        return any(core.words[cell + Cell.HELD] for cell in cells)
+
+    def let_go(self) -> None:
+        """Without a queue: give back what a predecessor held."""
+        self.begin_again()
+        self.exchange(Nothing())
+        self.begin_again()
+
     def _write_back(self, source: Source, now_ns: int) -> None:
         core = self._core
         repairs = core.words[Header.REPAIRS]
@@ -253,10 +266,10 @@ class Seat:
             found = core.tree().index.get(spec.name)
             if found is None:
                 check_room(core, [spec.name])
-                found = add_channel(core, spec, parent)
+                found = add_channel(core, spec, parent, now_ns)
                 core.words[Header.GENERATION] += 1
             elif read_spec(core, found) is None:  # a reload retired it, as it is in no configuration
-                write_channel(core, found, spec)
+                write_channel(core, found, spec, now_ns)
                 core.words[Header.GENERATION] += 1
                 self._woken = True  # somebody may wait there already
             core.settle_anew(found, now_ns)

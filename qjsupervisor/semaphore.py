@@ -185,9 +185,9 @@ class SemaphoreTable(TableReader):
         check_room(core, [name for name in wanted if name not in index])
         for spec in channels:
             if spec.name in index:
-                write_channel(core, index[spec.name], spec)
+                write_channel(core, index[spec.name], spec, now_ns)
             else:
-                index[spec.name] = add_channel(core, spec, index.get(parent_name(spec.name) or "", -1))
+                index[spec.name] = add_channel(core, spec, index.get(parent_name(spec.name) or "", -1), now_ns)
         for name, channel in index.items():
             if name not in wanted:
                 core.words[core.channel_base(channel) + Channel.FLAGS] = Flag.RETIRED

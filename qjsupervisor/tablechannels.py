@@ -10,7 +10,7 @@ from .layout import NAME_BYTES, Channel, Flag, Header
 from .tablecore import TableCore
 
 #: Records beyond the configured channels: for a reload that adds some, and for capacity_default.
-SPARE_CHANNELS = 64
+SPARE_CHANNELS = 256
 
 
 def with_parents(channels: Sequence[ChannelSpec]) -> list[ChannelSpec]:
@@ -44,7 +44,7 @@ def check_room(core: TableCore, names: Sequence[str]) -> None:
             raise SemaphoreError(f"the channel name {name[:40]!r}... is longer than {NAME_BYTES} bytes")
 
 
-def add_channel(core: TableCore, spec: ChannelSpec, parent: int) -> int:
+def add_channel(core: TableCore, spec: ChannelSpec, parent: int, now_ns: int) -> int:
     """Take the next free record for a channel; returns its index. The caller has checked that there is room.
 
     The record is whole before it counts: a process killed in between leaves no channel of half the settings.
@@ -53,17 +53,20 @@ def add_channel(core: TableCore, spec: ChannelSpec, parent: int) -> int:
     base = core.channel_base(channel)
     core.words[base + Channel.PARENT] = parent
     core.put_text(base + core.layout.channel_name, base + Channel.NAME_LENGTH, spec.name)
-    write_channel(core, channel, spec)
+    write_channel(core, channel, spec, now_ns)
     core.words[Header.USED_CHANNELS] = channel + 1
     return channel
 
 
-def write_channel(core: TableCore, channel: int, spec: ChannelSpec) -> None:
+def write_channel(core: TableCore, channel: int, spec: ChannelSpec, now_ns: int) -> None:
     """Put a channel's settings in force; the caller moves Header.GENERATION and settles afterwards."""
     base = core.channel_base(channel)
     words = core.words
+    throttle_ns = spec.throttle_s * 1_000_000_000
     words[base + Channel.CAPACITY] = _limit(spec.capacity, spec.name == ROOT)
-    words[base + Channel.THROTTLE_NS] = spec.throttle_s * 1_000_000_000
+    words[base + Channel.THROTTLE_NS] = throttle_ns
+    # The last start counts by the new throttle where that is shorter.
+    words[base + Channel.NOT_BEFORE_NS] = min(words[base + Channel.NOT_BEFORE_NS], now_ns + throttle_ns)
     words[base + Channel.CAPACITY_DEFAULT] = _limit(spec.capacity_default, False)
     words[base + Channel.FLAGS] = (
         Flag.SEQUENTIAL * spec.sequential

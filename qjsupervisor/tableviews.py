@@ -11,7 +11,7 @@ from typing import NamedTuple
 from .layout import CELL_WORDS, Cell, Channel, Flag, Slot
 from .states import TargetState
 from .tablecore import TableCore
-from .tablewords import bits
+from .tablewords import Tree, bits
 
 
 class SlotView(NamedTuple):
@@ -116,26 +116,31 @@ class TableReader:
         tree = self.core.tree()
         pending = [0] * len(tree.names)
         for slot in self._occupied():
-            for channel, waiting in enumerate(self._row(slot, Cell.PENDING)):
-                if waiting:
-                    for node in tree.paths[channel]:
-                        pending[node] += waiting
+            for node, waiting in self._sums(tree, slot, Cell.PENDING).items():
+                pending[node] += waiting
         return [self._channel_view(channel, pending[channel]) for channel in range(len(tree.names))]
 
-    def holders(self, channel_name: str) -> list[Holder]:
-        """Which databases run or wait in a channel or below it; most running first."""
+    def holders(self) -> dict[str, list[Holder]]:
+        """For each channel in which something runs or waits, or below it, in which databases; most running first."""
         tree = self.core.tree()
-        channel = tree.index.get(channel_name)
-        if channel is None:
-            return []
-        below = [i for i in range(len(tree.names)) if tree.below[channel] >> i & 1]
-        found = []
+        found: dict[str, list[Holder]] = {}
         for slot in self._occupied():
-            held, pending = self._row(slot, Cell.HELD), self._row(slot, Cell.PENDING)
-            running, waiting = sum(held[i] for i in below), sum(pending[i] for i in below)
-            if running or waiting:
-                found.append(Holder(self.slot_view(slot).database, running, waiting))
-        return sorted(found, key=lambda holder: (-holder.running, -holder.pending, holder.database))
+            database = self.slot_view(slot).database
+            running, pending = self._sums(tree, slot, Cell.HELD), self._sums(tree, slot, Cell.PENDING)
+            for node in running.keys() | pending.keys():
+                holder = Holder(database, running.get(node, 0), pending.get(node, 0))
+                found.setdefault(tree.names[node], []).append(holder)
+        for holders in found.values():
+            holders.sort(key=lambda holder: (-holder.running, -holder.pending, holder.database))
+        return found
+
+    def _sums(self, tree: Tree, slot: int, word: int) -> dict[int, int]:
+        """A slot's words of a kind, of each channel and what is below it, where that is not 0."""
+        sums: dict[int, int] = {}
+        for channel, number in enumerate(self._row(slot, word)):
+            for node in tree.paths[channel] if number else ():
+                sums[node] = sums.get(node, 0) + number
+        return sums
 
     def _occupied(self) -> Iterator[int]:
         return (s for s in range(self.slots) if self.core.words[self.core.slot_base(s) + Slot.NAME_LENGTH])

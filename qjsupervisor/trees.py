@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import queries
@@ -17,13 +18,26 @@ if TYPE_CHECKING:
     from .settings import WorkerSettings
 
 
-def shared_tree(seat: Seat, *, window: int) -> Backlog:
-    """Server-wide mode: every configured channel is shared, and so are those that defaults make."""
+def shared_tree(seat: Seat, *, window: int, on_full: Callable[[str], None] = lambda _channel: None) -> Backlog:
+    """Server-wide mode: every configured channel is shared, and so are those that defaults make.
+
+    `on_full`: called with the first of those for which the shared table has no room.
+    """
+    told = False
+
+    def add(spec: ChannelSpec, parent: int) -> int | None:
+        nonlocal told
+        index = seat.add_channel(spec, parent)
+        if index is None and not told:
+            told = True
+            on_full(spec.name)
+        return index
+
     specs = seat.channels()
     shared = {spec.name: index for index, spec in enumerate(specs) if spec is not None}
     # Those that defaults made last: an ancestor of theirs may have been configured since.
     known = sorted((spec for spec in specs if spec is not None), key=lambda spec: spec.made)
-    return Backlog(known, Shared(shared, keep_limits=False, add=seat.add_channel), window)
+    return Backlog(known, Shared(shared, keep_limits=False, add=add), window)
 
 
 def own_tree(settings: WorkerSettings, rows: list[tuple[Any, ...]]) -> Backlog:
@@ -53,10 +67,10 @@ def own_tree(settings: WorkerSettings, rows: list[tuple[Any, ...]]) -> Backlog:
     return Backlog(ordered, only_root(), settings.window)
 
 
-def build_tree(settings: WorkerSettings, seat: Seat, database: Database) -> Backlog:
+def build_tree(settings: WorkerSettings, seat: Seat, database: Database, on_full: Callable[[str], None]) -> Backlog:
     """The tree that goes with the mode; in the per-database mode read from the database. Raises DatabaseError."""
     if settings.mode is not Mode.PER_DATABASE:
-        return shared_tree(seat, window=settings.window)
+        return shared_tree(seat, window=settings.window, on_full=on_full)
     if not database.has_channel_table:
         raise DatabaseUnfit(
             settings.database,

@@ -15,8 +15,6 @@ import random
 import selectors
 import time
 
-from structlog.typing import FilteringBoundLogger
-
 from . import logs
 from .backlog import Backlog
 from .control import Pipe
@@ -55,14 +53,13 @@ class Worker:
     def __init__(self, settings: WorkerSettings, seat: Seat, pipe: Pipe) -> None:
         self._settings = settings
         self._seat = seat
-        # Bound once: a worker's configuration stays, and a proxy would bind anew for each of a job's lines.
-        self._log: FilteringBoundLogger = logs.get_logger(database=settings.database).bind()
+        self._log = logs.bound_logger(database=settings.database)
         self._selector = selectors.DefaultSelector()
         self._database = Database(
             settings.database, settings.connect_kwargs, Waiter(lambda: seat.stamp(time.monotonic_ns()))
         )
         self._listening = Listening(self._database, self._selector, self._hear_database)
-        self._instructions = Instructions(pipe, self._log, self._apply_pauses)
+        self._instructions = Instructions(pipe, seat.wakeup, self._log, self._apply_pauses)
         self._reading = Reading(self._database, self._selector, settings.window)
         self._dispatcher = Dispatcher(
             self._selector,
@@ -77,8 +74,8 @@ class Worker:
         self._backoff = Backoff(first_s=0.5, limit_s=30)
         #: When the next step towards serving is due.
         self._due_s = 0.0
-        #: Since when the database was not read any more, as long as permits are held for it.
-        self._unread_since_s = math.inf
+        #: Since when the database was not read, as long as permits may be held for it: those of a predecessor at first.
+        self._unread_since_s = time.monotonic()
         self._read_times = ReadTimes(settings.reconcile_interval_s)
         #: When to wake for more than to listen to the database again.
         self._turn_due_s = 0.0
@@ -140,7 +137,7 @@ class Worker:
                 moments.append(times.reload_due_s)
         else:
             # Nothing is started: neither the end of a pause nor a target that may be asked again is worth a turn.
-            moments += [self._due_s, self._dispatcher.tick_due_s]
+            moments += [self._due_s, self._dispatcher.tick_due_s, self._unread_since_s + GIVE_UP_S]
         self._turn_due_s = due_s = min([moment for moment in moments if moment is not None])
         return self._listening.wake_s(due_s)
 
@@ -171,33 +168,36 @@ class Worker:
             return False
         database.listen()
         self._dispatcher.encode_uuids(database.encoding)
-        database.limit_statements(READ_TIMEOUT_S)
-        self._read_all()
-        database.limit_statements(STATEMENT_TIMEOUT_S)
+        self._begin_reading()
         database.check_trigger()  # only now: what runs here holds its permits, whether we hear of the rest or not
         self._backoff.reset()
         self._listening.begin_signs()
         self._enter(Phase.SERVING, "")
         return True
 
-    def _read_all(self) -> None:
-        """Make the channel tree afresh, and fill it; the loop waits."""
+    def _begin_reading(self) -> None:
+        """Make the channel tree afresh, and fill it, or of a big table its head; the loop waits."""
         self._instructions.rebuild = self._database.notified.reload = False
-        backlog = build_tree(self._settings, self._seat, self._database)
+        backlog = build_tree(self._settings, self._seat, self._database, self._note_full)
         backlog.set_paused(self._instructions.pauses)
         if self._serving is not None:
             backlog.inherit(self._serving.backlog)
+        self._database.limit_statements(READ_TIMEOUT_S)
+        loaded = self._reading.read_first(backlog)  # where that fails, the old tree goes on holding its permits
+        self._database.limit_statements(STATEMENT_TIMEOUT_S)
         if self._serving is None:
-            loaded = self._reading.read_first(backlog)
             self._serving = Serving(self._database, self._seat, backlog, self._dispatcher, self._log)
         else:
-            loaded = self._reading.read_all(backlog)  # where that fails, the old tree goes on holding its permits
             self._serving.replace(backlog)
         self._after_load(loaded)
         self._unread_since_s = math.inf
         # Running jobs hold their permits in the table before the master hears of it, and opens the start barrier.
         self._serving.settle()
         self._reporting.tell({"is": "read"})
+
+    def _note_full(self, channel: str) -> None:
+        reason = "the shared table has no room for more channels: this one is limited in each database, not over all"
+        self._log.warning("channel_not_shared", channel=channel, reason=f"{reason}; configure those that matter")
 
     def _after_load(self, loaded: Loaded) -> None:
         assert self._serving is not None
@@ -211,7 +211,7 @@ class Worker:
         serving, reading = self._serving, self._reading
         assert serving is not None
         if self._instructions.rebuild or (self._awaits_reload and now_s >= self._read_times.reload_due_s):
-            self._read_all()
+            self._begin_reading()
             self._log.info("channels_read", channels=len(serving.backlog.nodes))
         if now_s >= self._listening.sign_due_s:
             self._listening.give_sign(now_s)
@@ -224,18 +224,26 @@ class Worker:
         if reading.error is not None:
             self._log.warning("table_read_failed", reason=str(reading.error))
             reading.error = None
-        if serving.backlog.partial and reading.overtaken:
+        if reading.overtaken:
             self._complete(serving.backlog)
         more = serving.turn(now_s, start=True)
         self._listening.note_started(serving.dispatched, now_s, full=self._seat.is_full())
-        if serving.backlog.partial:
-            reading.start(serving.backlog, None, now_s)
-        elif unread := serving.backlog.unread():
-            reading.start(serving.backlog, unread, now_s)
-        return more
+        return self._read_more(serving.backlog, now_s) or more
+
+    def _read_more(self, backlog: Backlog, now_s: float) -> bool:
+        """See that the windows are filled. True: that was done here, and something may start."""
+        nodes = None if backlog.partial else backlog.unread()
+        if nodes == []:
+            return False
+        self._reading.start(backlog, nodes, now_s)
+        if not self._reading.is_refused(now_s):
+            return False
+        self._database.check()  # a server that is silent altogether is given up sooner than in a long read
+        self._complete(backlog)
+        return True
 
     def _complete(self, backlog: Backlog) -> None:
-        """Read here what the head of a big table left out: aside, more changes meanwhile than is worth remembering."""
+        """Read here what cannot be read aside: more changes meanwhile than is worth remembering, or no connection."""
         self._database.limit_statements(READ_TIMEOUT_S)
         self._after_load(self._reading.read_all(backlog))
         self._database.limit_statements(STATEMENT_TIMEOUT_S)
@@ -280,18 +288,23 @@ class Worker:
     def _wait(self, now_s: float) -> None:
         """Not serving: requests go on, and their permits are not kept from the other databases for ever."""
         self._dispatcher.tick(now_s)
-        if self._serving is None:
-            return
-        self._serving.settle_unread(now_s)
-        if now_s >= self._unread_since_s + GIVE_UP_S:
+        if self._serving is not None:
+            self._serving.settle_unread(now_s)
+        if now_s >= self._unread_since_s + GIVE_UP_S and self._let_go(now_s):
             reason = f"its database was not served for {GIVE_UP_S:g} s; jobs that still run there are not counted"
             self._log.error("permits_given_up", reason=reason)
-            self._let_go(now_s)
 
-    def _let_go(self, now_s: float) -> None:
+    def _let_go(self, now_s: float) -> bool:
+        """Hold no permit any more; whether one was held."""
+        if math.isinf(self._unread_since_s):
+            return False
         self._unread_since_s = math.inf
+        held = self._seat.holds_any
         if self._serving is not None:
             self._serving.let_go(now_s)
+        elif held:
+            self._seat.let_go()
+        return held
 
     def _enter(self, phase: Phase, reason: str) -> None:
         """Change the phase; it is told once for each change."""

@@ -47,3 +47,8 @@ def test_the_best_jobs_first(
     assert shown is not None
     assert ROWS - 5000 < shown["pending"] <= ROWS, "what is not read is counted"
     assert running.log_events("table_read_failed") == []
+    assert running.run("pause", f"{big.name}:unheard").returncode == 0  # the tree is made anew
+    running.wait_for("channels_read")
+    (urgent,) = big.insert_jobs(1, priority=0)
+    wait_until(lambda: big.state(urgent) == "done", "an urgent job", 10)
+    wait_until(lambda: (running.database_status(big.name) or {})["pending"] > ROWS - 10_000, "all are counted again")

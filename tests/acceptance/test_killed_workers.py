@@ -7,7 +7,7 @@ import random
 import signal
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from qjsupervisor.demo.postgres import ThrowawayPostgres
 from qjsupervisor.demo.standin import StandIn
@@ -16,6 +16,7 @@ from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import odoo_conf, wait_until
 
 SECONDS = 10.0
+LEADER_LOCK = 2293787760715711918  # contract section 5
 
 
 def test_random_workers_are_killed_for_ten_seconds(
@@ -55,3 +56,38 @@ def test_random_workers_are_killed_for_ten_seconds(
     wait_until(lambda: odoo.stats()["running"].get("root") == 6, "all six are usable")
     for each in databases:
         each.wait_for_states(done=128, timeout_s=30)
+
+
+def test_an_idle_worker_that_is_told_to_end(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """By an operator, without the master: it sleeps, and has to notice."""
+    one = database()
+    running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name))
+    running.wait_ready(one.name)
+    wait_until(lambda: (running.database_status(one.name) or {})["heartbeat_age_s"] > 2, "it sleeps")
+    os.kill(running.pids()[one.name], signal.SIGTERM)
+    assert running.wait_for("worker_reaped", timeout_s=2)["exit_code"] == 0
+
+
+def test_permits_of_a_worker_whose_database_somebody_else_leads_now(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    one, other = database(), database()
+    running = supervisor(odoo_conf(postgres, odoo.port, db_name=f"{one.name},{other.name}", channels="root:1"))
+    running.wait_ready(one.name, other.name)
+    one.insert_jobs(1, kwargs={"sleep": 2})
+    one.wait_for_states(started=1)
+    with closing(postgres.connect(one.name)) as leader, leader.cursor() as cursor:
+        os.kill(running.pids()[one.name], signal.SIGKILL)
+
+        def leads() -> bool:
+            cursor.execute(f"SELECT pg_try_advisory_lock({LEADER_LOCK})")
+            return bool(cursor.fetchone() == (True,))
+
+        wait_until(leads, "the lock is free")
+        other.insert_jobs(1)
+        other.wait_for_states(done=1)
+        shown = running.database_status(one.name)
+        assert shown is not None
+        assert shown["state"] == "standby"

@@ -14,6 +14,7 @@ from pathlib import Path
 import requests
 
 from qjsupervisor.demo.postgres import ThrowawayPostgres
+from qjsupervisor.demo.standin import StandIn
 
 from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import REPOSITORY, Supervisor, odoo_conf, wait_until
@@ -78,6 +79,29 @@ def test_reload(postgres: ThrowawayPostgres, database: DatabaseFactory, supervis
     done = running.run("reload")
     assert done.returncode == 78, "the command reads the same file"
     assert "log_level" in done.stderr
+
+
+def test_a_new_log_level_holds_for_running_workers(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    one = database()
+
+    def configured(level: str) -> str:
+        return odoo_conf(postgres, odoo.port, db_name=one.name, sections={"qjsupervisor": {"log_level": level}})
+
+    running = supervisor(configured("warning"))
+    running.wait_ready(one.name)
+    pids = running.pids()
+    uuids = []
+    for level in ("info", "warning", "info"):
+        running.write_conf(configured(level))
+        assert running.run("reload").returncode == 0
+        uuids += one.insert_jobs(1)
+        one.wait_for_states(done=len(uuids))
+    first, _, third = uuids
+    running.wait_for("job_finished", job_uuid=third)
+    assert [entry["job_uuid"] for entry in running.log_events("job_finished")] == [first, third]
+    assert running.pids() == pids
 
 
 def test_status_for_people(

@@ -44,13 +44,16 @@ def worker(one: Database, postgres: ThrowawayPostgres, tmp_path: Path) -> Iterat
     pipe.close()
 
 
-def test_what_a_read_that_could_not_be_aside_found_is_started_at_once(one: Database, worker: Worker) -> None:
-    """The head of a big table was done before the rest was read, and so much changed meanwhile that it was read anew:
-    nothing else would have made the worker look at it for 20 s."""
+@pytest.mark.parametrize("partial", [True, False])
+def test_what_a_read_that_could_not_be_aside_found_is_started_at_once(
+    one: Database, worker: Worker, partial: bool
+) -> None:
+    """So much changed during a read aside, of what the head of a big table left out or of what was not remembered,
+    that it was read anew: nothing else would have made the worker look at it for 20 s."""
     assert worker._serving is not None
     one.insert_jobs(3)
     worker._database.notified.forget()
-    worker._serving.backlog.partial = True
+    worker._serving.backlog.partial = partial
     worker._reading.overtaken = True
     while worker._step(time.monotonic()):
         pass

@@ -182,5 +182,5 @@ class FakeTable:
     def channel_views(self) -> list[ChannelView]:
         return self.channels
 
-    def holders(self, channel_name: str) -> list[Holder]:
-        return self.held.get(channel_name, [])
+    def holders(self) -> dict[str, list[Holder]]:
+        return self.held

@@ -83,6 +83,17 @@ def test_the_end_comes_after_the_last_words(pipe: tuple[Pipe, Pipe]) -> None:
     assert not master.send({"do": "stop"})
 
 
+def test_the_last_words_of_one_who_did_not_read_are_heard(pipe: tuple[Pipe, Pipe]) -> None:
+    """The kernel then says first that the connection was reset."""
+    master, child = pipe
+    master.send({"do": "resync"})
+    child.send({"is": "error", "reason": "last words"})
+    child.close()
+    assert master.receive_all() == [{"is": "error", "reason": "last words"}]
+    with pytest.raises(EOFError):
+        master.receive_all()
+
+
 def test_sending_to_nobody_is_noticed(pipe: tuple[Pipe, Pipe]) -> None:
     master, child = pipe
     child.close()

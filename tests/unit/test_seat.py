@@ -424,6 +424,19 @@ def test_a_throttle_is_known_to_whoever_waits_behind_it(make: Make) -> None:
     assert runs(world) == [0, 1]
 
 
+def test_a_shorter_throttle_counts_from_the_reload(make: Make) -> None:
+    world = make(tree(throttle_s=600))
+    world.start_all()
+    arrive(world, 0, CALM, 2)
+    world.check_quiet()
+    assert world.table.try_configure(tree(throttle_s=2))
+    world.check_quiet()
+    assert runs(world) == [1, 0, 0]
+    world.now_ns += 3 * S
+    world.check_quiet()
+    assert runs(world) == [2, 0, 0]
+
+
 def test_a_throttle_that_is_taken_away_leaves_no_deadline(make: Make) -> None:
     world = make(tree(throttle_s=5))
     world.start_all()
@@ -653,8 +666,7 @@ def test_the_words_of_a_slot_are_its_own(make: Make) -> None:
     assert (view.database, view.pending) == ("db1", 7)
     assert view.message.startswith("é" * 100)
     assert [(each.name, each.pending) for each in world.table.channel_views()][:2] == [("root", 5), ("root.slow", 5)]
-    assert [tuple(each) for each in world.table.holders("root")] == [("db1", 0, 5)]
-    assert world.table.holders("root.unknown") == []
+    assert world.table.holders() == {"root": [("db1", 0, 5)], "root.slow": [("db1", 0, 5)]}
 
 
 def test_room_is_seen_without_the_lock(make: Make) -> None:

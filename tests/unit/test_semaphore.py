@@ -9,10 +9,11 @@ import pytest
 
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.errors import SemaphoreError
-from qjsupervisor.layout import MAX_CLASSES, Header
+from qjsupervisor.layout import MAX_CLASSES, Cell, Header
 from qjsupervisor.mutex import Acquired
 from qjsupervisor.semaphore import STUCK_NS, SemaphoreTable
 from qjsupervisor.states import Fairness
+from qjsupervisor.tablechannels import SPARE_CHANNELS
 
 S = 1_000_000_000
 Make = Callable[..., SemaphoreTable]
@@ -76,13 +77,28 @@ def test_a_reload_changes_in_place_adds_and_retires(make: Make) -> None:
 def test_a_reload_that_does_not_fit_changes_nothing(make: Make) -> None:
     table = make(channel("root", 2), channel("root.a"))
     before = table.channel_views()
-    too_many = [channel("root", 9), *(channel(f"root.c{i}") for i in range(70))]
+    too_many = [channel("root", 9), *(channel(f"root.c{i}") for i in range(SPARE_CHANNELS + 1))]
     with pytest.raises(SemaphoreError, match="no room for channel"):
         table.try_configure(too_many)
     with pytest.raises(SemaphoreError, match="longer than 256 bytes"):
         table.try_configure([channel("root", 9), channel("root." + "x" * 300)])
     assert table.channel_views() == before
     assert table.try_configure([channel("root", 3)])
+
+
+def test_a_look_at_everything_reads_each_database_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for each channel: `status` of many of both would hold up the master for seconds."""
+    table = make(channel("root", 9), *(channel(f"root.c{number}", 9) for number in range(40)), slots=3)
+    for slot in range(3):
+        table.assign(slot, f"db{slot}", 1)
+        for number in range(1, 41):
+            table.core.words[table.core.cell_base(slot, number) + Cell.PENDING] = 1
+    reads: list[int] = []
+    read_row = SemaphoreTable._row
+    monkeypatch.setattr(SemaphoreTable, "_row", lambda self, *where: reads.append(1) or read_row(self, *where))
+    assert table.channel_views()[0].pending == 120
+    assert table.holders()["root"] == [("db0", 0, 40), ("db1", 0, 40), ("db2", 0, 40)]
+    assert len(reads) <= 3 * 3
 
 
 def test_slots_are_named_and_vacated(make: Make) -> None:

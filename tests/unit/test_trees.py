@@ -16,6 +16,7 @@ from qjsupervisor.errors import DatabaseUnfit
 from qjsupervisor.seat import Seat
 from qjsupervisor.semaphore import SemaphoreTable
 from qjsupervisor.states import Fairness
+from qjsupervisor.tablechannels import SPARE_CHANNELS
 from qjsupervisor.trees import own_tree, shared_tree
 
 Row = tuple[Any, ...]
@@ -117,9 +118,11 @@ class TestSharedTree:
         assert (node.name, node.spec.capacity, node.parent and node.parent.name) == ("root.a.x.y", 2, "root.a")
 
     def test_where_the_table_is_full_a_default_limits_this_database_alone(self, seat: Seat) -> None:
-        made = shared_tree(seat, window=5)
-        nodes = [made.node_for(f"a.made{number}") for number in range(100)]
+        told: list[str] = []
+        made = shared_tree(seat, window=5, on_full=told.append)
+        nodes = [made.node_for(f"a.made{number}") for number in range(SPARE_CHANNELS + 5)]
         local = [node for node in nodes if node.local_limits]
-        assert 0 < len(local) < 100
+        assert 0 < len(local) < SPARE_CHANNELS
+        assert told == [local[0].spec.name]
         assert {node.shared for node in local} == {1}
         assert {node.spec.capacity for node in nodes} == {2}

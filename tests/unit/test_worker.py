@@ -9,6 +9,7 @@ import pytest
 
 from qjsupervisor.config import load
 from qjsupervisor.control import Pipe
+from qjsupervisor.policy import GIVE_UP_S
 from qjsupervisor.semaphore import SemaphoreTable
 from qjsupervisor.states import Phase, TargetState
 from qjsupervisor.worker import Worker
@@ -21,7 +22,7 @@ class Rig:
 
     def __init__(self) -> None:
         config = load({}, {"ODOO_QUEUE_JOB_CHANNELS": "root:1", "ODOO_RC": "/dev/null"})
-        table = SemaphoreTable(config.channels, slots=1, fairness=config.fairness)
+        self.table = table = SemaphoreTable(config.channels, slots=1, fairness=config.fairness)
         table.assign(0, "db", 1)
         self.settings = config.worker_settings("db")
         self.master, self.pipe = Pipe.pair()
@@ -44,6 +45,18 @@ def rig() -> Iterator[Rig]:
     made.worker._close()
     made.master.close()
     made.pipe.close()
+
+
+@pytest.mark.parametrize("phase", [Phase.APART, Phase.BLOCKED])
+def test_permits_of_a_predecessor_are_given_up_where_nobody_can_read(rig: Rig, phase: Phase) -> None:
+    """It died, and its database is not fit now: another one's jobs do not wait for that for ever."""
+    rig.table.core.add_held(0, 0, 2, 0)
+    rig.turn(phase)
+    assert rig.table.channel_views()[0].running == 2
+    rig.worker._unread_since_s -= GIVE_UP_S
+    rig.turn(phase)
+    assert rig.table.channel_views()[0].running == 0
+    assert not rig.worker._seat.holds_any
 
 
 @pytest.mark.parametrize("phase", APART_FROM_JOBS)
