@@ -43,9 +43,12 @@ class Cooling:
             del self._attempts[next(iter(self._attempts))]
         self._set_aside(backlog, job, now_s + min(COOLING_LIMIT_S, COOLING_S * 2 ** min(attempts - 1, 10)))
 
-    def locked(self, backlog: Backlog, job: Job, now_s: float) -> None:
-        """A job could not be claimed, as somebody has its row locked."""
-        self._set_aside(backlog, job, now_s + LOCKED_S)
+    def not_claimed(self, backlog: Backlog, job: Job, now_s: float, *, refused: bool) -> None:
+        """A job could not be claimed: the server `refused`, or somebody has its row locked."""
+        if refused:
+            self.not_run(backlog, job, now_s)
+        else:
+            self._set_aside(backlog, job, now_s + LOCKED_S)
 
     def _set_aside(self, backlog: Backlog, job: Job, until_s: float) -> None:
         self._aside[job.id] = _Aside(job, until_s)

@@ -1,8 +1,8 @@
 """A worker's connection to its database: LISTEN, the leader lock, jobs in and out.
 
 One connection a database, in autocommit; a second one, only while a big table is read (reader.py). Every psycopg2
-error leaves here as a DatabaseError, and the connection is of no use afterwards. It decides nothing about jobs, logs
-nothing, sleeps never.
+error leaves here as a DatabaseError, and the connection is of no use afterwards, unless that says `of_row`. It decides
+nothing about jobs, logs nothing, sleeps never.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ CONNECT_LIMIT_S = 10.0
 LOCK_TIMEOUT_S = 1.0
 #: A sign of life takes no longer than this, unless the server is gone.
 SIGN_LIMIT_S = 5.0
+
+
+#: SQLSTATE classes of what a row is refused for: its data, constraints, functions and triggers of somebody's.
+_OF_ROWS = ("22", "23", "27", "38", "39", "44", "P0")
 
 
 class About(NamedTuple):
@@ -168,17 +172,24 @@ class Database:
         found: list[tuple[Any, ...]] = self._run(lambda: self._execute(statement, params))
         return found
 
+    def _claiming(self, statement: str, params: dict[str, Any]) -> list[tuple[Any, ...]]:
+        """The same, of one that somebody's trigger or constraint may refuse: that does not cost the connection."""
+        found: list[tuple[Any, ...]] = self._run(lambda: self._execute(statement, params), spare=True)
+        return found
+
     def _execute(self, statement: str, params: dict[str, Any] | None) -> list[tuple[Any, ...]]:
         self._cursor.execute(statement, params)
         return self._cursor.fetchall() if self._cursor.description else []
 
-    def _run(self, action: Callable[[], Any]) -> Any:
+    def _run(self, action: Callable[[], Any], *, spare: bool = False) -> Any:
         try:
             return action()
         except psycopg2.Error as error:
-            self.close()
             translation = translated(self.name, error)
             translation.refused = had_no_effect(error.pgcode)
+            translation.of_row = spare and (error.pgcode or "")[:2] in _OF_ROWS
+            if not translation.of_row:
+                self.close()
             raise translation from error
 
     # -- jobs --------------------------------------------------------------------------------------------
@@ -192,14 +203,18 @@ class Database:
         """
         if claim:
             params = {"claim": list(claim), "former": list(claim.values()), "uuids": list(uuids)}
-            found = self.rows(queries.TURN, params)
+            found = self._claiming(queries.TURN, params)
         else:
             found = self.rows(queries.READ, {"uuids": list(uuids)})
         return _sorted(found)
 
     def claim_announced(self, uuid: str, channel: str) -> tuple[list[Job], list[Job]]:
         """Read the jobs of a uuid, and claim one that is pending, due and in this channel; (claimed, read)."""
-        return _sorted(self.rows(queries.ANNOUNCED, {"uuid": uuid, "channel": channel}))
+        return _sorted(self._claiming(queries.ANNOUNCED, {"uuid": uuid, "channel": channel}))
+
+    def read_ids(self, ids: Iterable[int]) -> list[Job]:
+        """Read jobs by id."""
+        return [job_of(row) for row in self.rows(queries.READ_IDS, {"ids": list(ids)})]
 
     def give_back(self, ids: Iterable[int]) -> list[int]:
         """Put jobs that are still enqueued back to pending; ids of those that were."""

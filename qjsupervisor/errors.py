@@ -60,6 +60,8 @@ class DatabaseError(QJSupervisorError):
         self.database = database
         #: The server itself refused the statement, which so had no effect; else nobody knows.
         self.refused = False
+        #: It did so for what is in some row (somebody's trigger, a constraint); the connection is as good as before.
+        self.of_row = False
 
 
 class DatabaseUnavailable(DatabaseError):

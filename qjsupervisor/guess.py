@@ -53,6 +53,8 @@ class Guess:
         except DatabaseError as error:
             if error.refused:
                 backlog.forget(GUESS)
+            if error.of_row:
+                return None
             raise  # otherwise the row may be claimed, and the permit is kept until it is read
         if claimed:
             backlog.rename(GUESS, claimed[0].id)

@@ -111,6 +111,9 @@ READ = "EXECUTE qjs_read (%(uuids)s::varchar[])"
 #: A row that somebody else has locked is left alone: waiting for it would hold up all the others.
 TURN = "EXECUTE qjs_turn (%(claim)s::int[], %(former)s::int[], %(uuids)s::varchar[])"
 
+#: Read jobs. Params: ids. Rows: JOB_COLUMNS.
+READ_IDS = f"SELECT {JOB_COLUMNS} FROM queue_job WHERE id = ANY(%(ids)s::int[])"
+
 #: Read the jobs of one uuid, and claim one that is due and in this very channel. Rows: as of TURN.
 ANNOUNCED = "EXECUTE qjs_announced (%(uuid)s, %(channel)s)"
 

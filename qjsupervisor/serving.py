@@ -19,6 +19,7 @@ from structlog.typing import FilteringBoundLogger
 
 from .answers import GONE, Answers
 from .backlog import Backlog
+from .claims import Claims
 from .cooling import Cooling
 from .database import Database
 from .dispatch import Dispatcher, Ended
@@ -58,6 +59,7 @@ class Serving:
         self._unjudged: dict[str, Ended] = {}
         #: Other rows to look at.
         self._look: dict[str, None] = {}
+        self._claiming = Claims(database, log)
         self._echoes = Echoes()
         self._orphans = Orphans(database, dispatcher, log)
         self._cooling = Cooling()
@@ -146,7 +148,7 @@ class Serving:
             if its_end is not None and self._judge(its_end, job):
                 not_run.append((its_end, job))
             elif job.id in missed and job.state == JobState.PENDING:
-                self._cooling.locked(self.backlog, job, now_s)
+                self._cooling.not_claimed(self.backlog, job, now_s, refused=job.id in self._claiming.refused)
             elif its_end is not None or not self._dispatcher.is_open(job.id):
                 self.apply(job)
             elif job.state == JobState.STARTED:
@@ -159,9 +161,9 @@ class Serving:
             self._return(not_run, now_s)
 
     def _turn(self, claims: dict[int, int], uuids: list[str]) -> tuple[list[Job], list[Job]]:
-        """Database.turn. Where it is certain that nothing was claimed, the permits for that are not kept."""
+        """Claims.turn. Where it is certain that nothing was claimed, the permits for that are not kept."""
         try:
-            return self._database.turn(claims, uuids)
+            return self._claiming.turn(claims, uuids)
         except DatabaseError as error:
             if error.refused:
                 for job_id in claims:

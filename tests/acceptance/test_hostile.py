@@ -37,6 +37,17 @@ PAYLOADS = [
 UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202e]")
 
 
+#: Somebody's own: two rows may not become `enqueued`.
+STUBBORN = """
+CREATE FUNCTION stubborn() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.state = 'enqueued' AND NEW.name = 'stubborn' THEN RAISE EXCEPTION 'not this one'; END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER stubborn BEFORE UPDATE ON queue_job FOR EACH ROW EXECUTE FUNCTION stubborn();
+"""
+
+
 @pytest.fixture
 def pair(database: DatabaseFactory) -> tuple[Database, Database]:
     """The one that is attacked, and the one that must not notice."""
@@ -290,3 +301,30 @@ def test_notifications_of_others(
         assert_undisturbed(running, pids)
     finally:
         postgres.execute("postgres", "DROP ROLE stranger", superuser=True)
+
+
+def test_rows_that_the_database_does_not_let_start(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """Neither the connection nor another job is lost for them, and they run when they may."""
+    one = database()
+    one.execute(STUBBORN)
+    running = start(postgres, odoo, supervisor, one)
+    pids = running.pids()
+    for number in range(3):  # alone, so that they are like those that are guessed at
+        one.insert_jobs(1)
+        one.wait_for_states(done=number + 1)
+    insert_row(one.connection, uuid="stubborn 1", name="stubborn", priority=1)
+    running.wait_for("job_refused")
+    one.insert_jobs(30)
+    insert_row(one.connection, uuid="stubborn 2", name="stubborn", priority=1)
+    one.wait_for_states(done=33, pending=2)
+    said = running.log_events("job_refused")
+    assert {entry["reason"].partition(" CONTEXT")[0] for entry in said} == {
+        "the database does not let it start: not this one"
+    }
+    assert running.log_events("database_lost") == []
+    assert running.pids() == pids
+    one.execute("ALTER TABLE queue_job DISABLE TRIGGER stubborn")
+    one.wait_for_states(done=35, timeout_s=20)
+    assert {entry["running"] for entry in running.status()["channels"]} == {0}
