@@ -30,8 +30,8 @@ from .states import WorkerState
 
 #: How often heartbeats and the owner of the table's lock are looked at, while any worker lives.
 WATCH_S = 1.0
-#: For how long a stopped worker may hold permits that others wait for.
-STOPPED_NS = 1_000_000_000
+#: For how long a worker that is stopped may hold permits that others wait for.
+STOPPED_NS = 500_000_000
 #: The master itself came so late to its watch that everything must have stood still (a frozen container, a
 #: stopped group, a paused machine): let the others stamp first.
 LATE_S = 5.0
@@ -201,7 +201,7 @@ class Fleet:
             self._watch_s = now_s + WATCH_S
             self._end_stuck_owner(now_ns)
             if now_s >= self._amnesty_s:
-                self._end_stopped_holders(now_ns)
+                self._free_held(now_s, now_ns)
         for worker in list(self.workers.values()):
             if worker.child is None:
                 self._give_up(worker, now_s)
@@ -283,14 +283,21 @@ class Fleet:
         )
         self.chores.add(slot, lambda: self._seams.table.try_give_up(slot))
 
-    def _end_stopped_holders(self, now_ns: int) -> None:
-        """SIGKILL workers that were stopped, if others wait for permits that they hold: they cannot tell what ended."""
+    def _free_held(self, now_s: float, now_ns: int) -> None:
+        """See to permits that others wait for, and whose worker cannot tell what ended: it is stopped, or dead.
+
+        What is stopped is killed; a new worker follows, sooner than after its pause.
+        """
         silent = self._seams.table.silent_holders(now_ns, STOPPED_NS)
         for worker in self.workers.values() if silent else ():
-            if worker.slot in silent and worker.child is not None and is_stopped(worker.child.pid):
+            if worker.slot not in silent:
+                continue
+            if worker.child is None:
+                worker.hasten(now_s)
+            elif is_stopped(worker.child.pid):
                 reason = "it is stopped, and holds permits that others wait for"
                 self._log.error("worker_aborted", database=worker.database, worker_pid=worker.pid, reason=reason)
-                worker.kill(reason)
+                worker.kill(reason, blameless=True)
 
     def _end_stuck_owner(self, now_ns: int) -> None:
         """SIGKILL whoever holds the table's lock and does not move: everybody else waits for it."""

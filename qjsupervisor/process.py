@@ -39,6 +39,8 @@ TRANSITIONS: Mapping[WorkerState, frozenset[WorkerState]] = {
 _SAID = {state.value: state for state in _ALIVE}
 #: From SIGABRT, which writes the stacks, to SIGKILL.
 ABORT_GRACE_S = 1.0
+#: From a death until its successor is started after all, whatever the pause, where others wait for its permits.
+HASTEN_S = 2.0
 
 
 class Limits(NamedTuple):
@@ -87,6 +89,8 @@ class WorkerProcess:
         self._healthy_since_s: float | None = None
         #: Why we end it, where it was our decision.
         self._cause: str | None = None
+        #: We ended it, though there was no fault in it.
+        self._blameless = False
         #: The last fault that this life told of.
         self._told: str | None = None
         self._kill_s = math.inf
@@ -135,7 +139,7 @@ class WorkerProcess:
             return False
         self._spawned_s = now_s
         self._booted = self.has_read = self.told_pauses = self.pipe_ended = self._restart_wanted = False
-        self._cause, self._told, self._healthy_since_s = None, None, None
+        self._cause, self._told, self._healthy_since_s, self._blameless = None, None, None, False
         self._kill_s = math.inf
         self._enter(WorkerState.STARTING, None)
         self._log.info("worker_spawned", worker_pid=self.pid, restarts=self.restarts)
@@ -201,11 +205,16 @@ class WorkerProcess:
         self._log.error("worker_aborted", worker_pid=self.pid, reason=cause)
         self.child.signal(signal.SIGABRT)
 
-    def kill(self, cause: str) -> None:
-        """End it at once."""
+    def kill(self, cause: str, *, blameless: bool = False) -> None:
+        """End it at once; with `blameless` the next life follows at once, too."""
         if self.child is not None:
-            self._cause = cause
+            self._cause, self._blameless = cause, blameless
             self.child.signal(signal.SIGKILL)
+
+    def hasten(self, now_s: float) -> None:
+        """Others wait for permits that its last life held: if that one had read its database, the next one can, too."""
+        if self.is_due and self.has_read and now_s >= (self.unread_since_s or 0.0) + HASTEN_S:
+            self.due_s = min(self.due_s, now_s)
 
     def want_again(self, now_s: float, *, at_once: bool = False) -> None:
         """The scan found its database fit: a failed worker becomes due, one that stops will start again."""
@@ -252,7 +261,7 @@ class WorkerProcess:
         else:
             self.restarts += 1
             # Also where the database is gone: should the scan disagree, the two must not chase each other.
-            self.due_s = now_s + self._policy.delay_s(healthy_s)
+            self.due_s = now_s + (0.0 if self._blameless else self._policy.delay_s(healthy_s))
             again = exit_code != EXIT_GONE
         state = WorkerState.BACKING_OFF if again else WorkerState.FAILED
         self._enter(state, self.reason if asked else self.last_error)

@@ -290,12 +290,14 @@ def test_a_stopped_worker_does_not_keep_permits_from_others(
     running = supervisor(odoo_conf(postgres, odoo.port, db_name=",".join(names), channels="root:1"))
     running.wait_ready(*names)
     pids = running.pids()
-    one.insert_jobs(1, kwargs={"sleep": 0.5})
-    one.wait_for_states(started=1)
-    for stopped in (one, idle):
-        os.kill(pids[stopped.name], signal.SIGSTOP)
-    one.wait_for_states(done=1)
-    assert time_jobs(other, lambda: True) < 4
+    os.kill(pids[idle.name], signal.SIGSTOP)
+    for number in range(3):  # the third time as soon as the first
+        running.wait_ready(one.name)
+        one.insert_jobs(1, kwargs={"sleep": 0.5})
+        wait_until(lambda: one.states().get("started"), "its job runs")
+        os.kill(running.pids()[one.name], signal.SIGSTOP)
+        one.wait_for_states(done=number + 1)
+        assert time_jobs(other, lambda: True) < 2
     line = running.wait_for("worker_aborted", database=one.name)
     assert "holds permits that others wait for" in line["reason"]
     running.wait_ready(one.name)
@@ -303,5 +305,20 @@ def test_a_stopped_worker_does_not_keep_permits_from_others(
     os.kill(pids[idle.name], signal.SIGCONT)
     for each in (one, idle):
         each.insert_jobs(2)
-    one.wait_for_states(done=3)
+    one.wait_for_states(done=5)
     idle.wait_for_states(done=2)
+
+
+def test_a_worker_that_dies_again_and_again_does_not_keep_permits_from_others(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, supervisor: SupervisorFactory
+) -> None:
+    """It is started anew after 1, 2, 4, 8 s, but for them."""
+    one, other = database(), database()
+    running = supervisor(odoo_conf(postgres, odoo.port, db_name=f"{one.name},{other.name}", channels="root:1"))
+    for number in range(4):
+        running.wait_ready(one.name, other.name)
+        one.insert_jobs(1, kwargs={"sleep": 0.3})
+        wait_until(lambda: one.states().get("started"), "its job runs")
+        os.kill(running.pids()[one.name], signal.SIGKILL)
+        one.wait_for_states(done=number + 1)
+        assert time_jobs(other, lambda: True) < 4.5
