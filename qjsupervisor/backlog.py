@@ -73,6 +73,20 @@ class Backlog(ChannelTree):
                 found |= {name, name.removeprefix(f"{ROOT}.") if name != ROOT else ""}
         return sorted(found)
 
+    @property
+    def longest_throttle_s(self) -> int:
+        """0: there is none."""
+        return max(node.spec.throttle_s for node in self.nodes.values())
+
+    def note_start(self, channel: str | None, started_us: int) -> int:
+        """A job was started then (UTC): throttles count from there. The channel's index in the shared table."""
+        node = self.node_for(channel)
+        for guard in node.guards:
+            until_us = started_us + guard.spec.throttle_s * 1_000_000
+            if guard.local_limits and guard.spec.throttle_s and until_us > guard.not_before_us:
+                self._throttle(guard, until_us)
+        return node.shared
+
     def begin_read(self) -> None:
         """A read begins now; what is heard from here on stands against it, and so do claims that are to be made."""
         self._heard = dict.fromkeys(self.taken)

@@ -17,6 +17,7 @@ blocks: what does not fit into the kernel's buffer is refused to the sender.
     {"is": "read"}                  worker -> master    the rows were read once (start barrier)
     {"is": "ready"}                 worker -> master    and "standby", "starting", "blocked" with "reason"
     {"is": "error", "reason": ""}   worker -> master    kept as last_error
+    {"is": "targets", "targets": []} worker -> master   each a states.TargetHealth; where there are several
     {"listed": [names]}             scout -> master     which databases exist (in several messages)
     {"database": ..., "verdict": ...} scout -> master   one probed database
     {"done": true} {"error": ""}    scout -> master     its last word

@@ -181,7 +181,7 @@ def _where_trees_are(status: Mapping[str, Any]) -> str:
 def _target(status: Mapping[str, Any], database: str) -> Iterator[Reason]:
     view = _database(status, database) or {}
     target = view.get("target") or status.get("target") or {}
-    if target.get("state") != "down":
+    if any(each.get("state") != "down" for each in view.get("targets") or [target]):
         return
     retry_s = target.get("retry_in_s")
     again = "asked again soon" if retry_s is None else f"asked again in {seconds(retry_s)}"

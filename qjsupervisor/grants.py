@@ -268,7 +268,7 @@ def give(core: TableCore, grant: Grant, now_ns: int) -> None:
     through; a HELD that no GRANT explains is taken back by its owner, as Header.REPAIRS moves.
     """
     base = core.slot_base(grant.slot)
-    core.start_throttles(grant.channel, now_ns)
+    core.start_throttles(grant.channel, now_ns, now_ns)
     core.words[base + Slot.GRANTED_NS] = now_ns
     core.add_held(grant.slot, grant.channel, 1, now_ns)
     core.words[base + Slot.GRANT] = grant.channel + 1

@@ -16,7 +16,7 @@ _FINE = {WorkerState.READY.value, WorkerState.STANDBY.value, WorkerState.STOPPIN
 
 def problems(status: Mapping[str, Any]) -> list[str]:
     """One line for each thing that keeps a database's jobs from being run; [] if all is well."""
-    return [*map(str, status.get("problems", ())), *_of_databases(status)]
+    return [*map(str, status.get("problems", ())), *_of_databases(status), *dict.fromkeys(_of_targets(status))]
 
 
 def _of_databases(status: Mapping[str, Any]) -> Iterator[str]:
@@ -29,3 +29,13 @@ def _of_databases(status: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: {state}" + (f": {why}" if why else "")
         elif state == WorkerState.READY.value and age_s is not None and age_s > STALE_HEARTBEAT_S:
             yield f"{name}: no heartbeat for {age_s:.0f} s"
+
+
+def _of_targets(status: Mapping[str, Any]) -> Iterator[str]:
+    """The targets that are down, of databases that have no other."""
+    for view in status.get("databases", ()):
+        targets = view.get("targets") or ()
+        if all(each.get("state") == "down" for each in targets):
+            for each in targets:
+                why = each.get("reason")
+                yield f"Odoo at {each.get('url')} is down" + (f": {why}" if why else "")

@@ -13,7 +13,10 @@ from urllib.parse import quote, urlsplit
 from .breaker import NO_LIMIT, Breaker
 from .resolver import Resolver
 from .settings import TargetSettings
-from .states import TargetState
+from .states import TargetHealth, TargetState
+
+#: So that the health of many fits into one message.
+_LONGEST_REASON = 200
 
 
 class Target:
@@ -39,6 +42,14 @@ class Target:
             pair = f"{settings.user}:{settings.password or ''}".encode()
             headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
         self._tail = " HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers.items()) + "\r\n"
+
+    @property
+    def health(self) -> TargetHealth:
+        """How it is."""
+        breaker = self.breaker
+        is_down = breaker.state is TargetState.DOWN
+        retry_at_s, reason = (breaker.retry_at_s, breaker.reason[:_LONGEST_REASON]) if is_down else (0.0, "")
+        return TargetHealth(self.url, breaker.state, breaker.failures, retry_at_s, reason)
 
     def payload(self, uuid: str) -> bytes:
         """The request for one job."""

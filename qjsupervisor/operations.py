@@ -195,4 +195,6 @@ def limits_of(config: Config) -> Limits:
 def _view(worker: WorkerProcess, now_s: float) -> WorkerView:
     error = worker.reason or worker.last_error
     age_s = round(now_s - worker.last_error_s, 1) if worker.last_error else None
-    return WorkerView(worker.database, worker.slot, worker.state, worker.pid, worker.restarts, error, age_s)
+    return WorkerView(
+        worker.database, worker.slot, worker.state, worker.pid, worker.restarts, error, age_s, worker.targets
+    )

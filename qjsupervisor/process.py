@@ -20,7 +20,7 @@ from .child import Body, Child, Nursery, exit_reason
 from .errors import ProtocolError
 from .logs import get_logger
 from .policy import RestartPolicy
-from .states import EXIT_GONE, EXIT_STOPPED, WorkerState
+from .states import EXIT_GONE, EXIT_STOPPED, TargetHealth, TargetState, WorkerState
 
 _ALIVE = frozenset({WorkerState.STARTING, WorkerState.STANDBY, WorkerState.READY, WorkerState.BLOCKED})
 _OVER = frozenset({WorkerState.STOPPING, WorkerState.BACKING_OFF, WorkerState.FAILED})
@@ -71,6 +71,8 @@ class WorkerProcess:
         self.last_error_s = 0.0
         #: This life has read its database's rows once.
         self.has_read = False
+        #: What this life tells of its targets, if it has several.
+        self.targets: list[TargetHealth] = []
         #: This life was told of pauses that hold.
         self.told_pauses = False
         #: Its database is not to be served any more: the fleet forgets it when it has no process.
@@ -141,6 +143,7 @@ class WorkerProcess:
         self._booted = self.has_read = self.told_pauses = self.pipe_ended = self._restart_wanted = False
         self._cause, self._told, self._healthy_since_s, self._blameless = None, None, None, False
         self._kill_s = math.inf
+        self.targets = []
         self._enter(WorkerState.STARTING, None)
         self._log.info("worker_spawned", worker_pid=self.pid, restarts=self.restarts)
         return True
@@ -275,6 +278,8 @@ class WorkerProcess:
         elif said == "error":
             self._told = reason or "unknown"
             self._fault(self._told, now_s)
+        elif said == "targets":
+            self.targets = _healths(message.get("targets"))
         elif isinstance(said, str) and said in _SAID:
             self._say(_SAID[said], reason, now_s)
         else:
@@ -303,6 +308,15 @@ class WorkerProcess:
         note = self._log.debug if self.state is WorkerState.STOPPING else self._log.info
         note("worker_moved", worker_pid=self.pid, state=state.value, former_state=self.state.value, reason=reason)
         self.state, self.reason = state, reason
+
+
+def _healths(told: object) -> list[TargetHealth]:
+    if not isinstance(told, list):
+        raise ProtocolError("targets are a list")
+    try:
+        return [TargetHealth(url, TargetState(state), *rest) for url, state, *rest in told]
+    except (TypeError, ValueError) as error:
+        raise ProtocolError(f"no target: {error}") from error
 
 
 def _printable(name: str) -> str:

@@ -124,6 +124,15 @@ UPDATE queue_job SET state = 'pending', date_enqueued = NULL, date_started = NUL
 RETURNING id
 """
 
+#: When jobs were last started, as far as the rows tell. Params: within_s. Rows: (channel, age in seconds).
+LAST_STARTS = """
+SELECT channel, extract(epoch FROM (now() AT TIME ZONE 'UTC') - max(date_enqueued))::float8
+  FROM queue_job
+ WHERE date_enqueued > (now() AT TIME ZONE 'UTC') - make_interval(secs => %(within_s)s)
+   AND date_enqueued <= (now() AT TIME ZONE 'UTC')
+ GROUP BY channel
+"""
+
 #: All that follows, up to the end of the transaction, sees the rows as they are at one moment.
 BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL enable_seqscan = on"
 END_SNAPSHOT = "COMMIT"

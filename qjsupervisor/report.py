@@ -15,7 +15,7 @@ from .channelspec import ROOT
 from .pauses import Scope
 from .seams import Table
 from .settings import Config
-from .states import TargetState, WorkerState
+from .states import TargetHealth, TargetState, WorkerState
 
 _NS = 1_000_000_000
 
@@ -31,6 +31,8 @@ class WorkerView(NamedTuple):
     #: Why it is in its state, else its last fault.
     last_error: str | None
     last_error_age_s: float | None
+    #: What it tells of its targets, if it has several; the table tells of a single one.
+    targets: Sequence[TargetHealth] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,7 @@ def _database(config: Config, table: Table, worker: WorkerView, snapshot: Snapsh
     alive = worker.pid is not None
     beats = alive and view.heartbeat_ns
     urls = [target.url for target in config.targets_for(worker.database)]
+    targets = [_target(each, now_ns) for each in _healths(urls, view, worker)]
     return {
         "name": worker.database,
         "state": worker.state.value,
@@ -104,13 +107,8 @@ def _database(config: Config, table: Table, worker: WorkerView, snapshot: Snapsh
         "wait_s": round((now_ns - view.waiting_since_ns) / _NS, 1) if view.waiting_since_ns else 0,
         "weight": view.weight,
         "message": view.message or None,
-        "target": {
-            "url": urls[0] if urls else None,
-            "state": TargetState(view.target_state).name.lower() if alive else "unknown",
-            "failures": view.target_failures,
-            "retry_in_s": _left_s(view.target_retry_ns, now_ns),
-            "reason": (view.message or None) if view.target_state == TargetState.DOWN else None,
-        },
+        "target": max(targets, key=lambda each: (each["state"] == "down", each["failures"]), default=_unasked(None)),
+        "targets": targets,
         "target_urls": urls,
         "paused": any(
             scope.channel == ROOT and scope.database in (None, worker.database) for scope, _ in snapshot.pauses
@@ -136,6 +134,7 @@ def _unserved(name: str, reason: str, snapshot: Snapshot) -> dict[str, Any]:
         "weight": 0,
         "message": None,
         "target": None,
+        "targets": [],
         "target_urls": [],
         "paused": False,
     }
@@ -167,10 +166,7 @@ def _channels(table: Table, snapshot: Snapshot) -> list[dict[str, Any]]:
 def _targets(databases: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each target over all its databases: down if it is for any, up if it is for any other, else unknown."""
     found: dict[str, dict[str, Any]] = {}
-    for database in databases:
-        seen = database["target"]
-        if seen is None or seen["url"] is None:
-            continue
+    for seen in (each for database in databases for each in database["targets"]):
         known = found.setdefault(seen["url"], _unasked(seen["url"]))
         if seen["state"] == "down" or known["state"] == "unknown":
             known["state"] = seen["state"]
@@ -179,6 +175,26 @@ def _targets(databases: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         waits = [each["retry_in_s"] for each in (known, seen) if each["retry_in_s"] is not None]
         known["retry_in_s"] = min(waits, default=None)
     return list(found.values())
+
+
+def _healths(urls: Sequence[str], view: Any, worker: WorkerView) -> list[TargetHealth]:
+    """Of each of a database's targets what its worker says."""
+    if len(urls) == 1:
+        state = TargetState(view.target_state) if worker.pid is not None else TargetState.UNKNOWN
+        reason = view.message if view.target_state == TargetState.DOWN else ""
+        return [TargetHealth(urls[0], state, view.target_failures, view.target_retry_ns / _NS, reason)]
+    told = {each.url: each for each in worker.targets} if worker.pid is not None else {}
+    return [told.get(url) or TargetHealth(url, TargetState.UNKNOWN, 0, 0.0, "") for url in urls]
+
+
+def _target(health: TargetHealth, now_ns: int) -> dict[str, Any]:
+    return {
+        "url": health.url,
+        "state": health.state.name.lower(),
+        "failures": health.failures,
+        "retry_in_s": _left_s(int(health.retry_at_s * _NS), now_ns),
+        "reason": health.reason or None,
+    }
 
 
 def _unasked(url: str | None) -> dict[str, Any]:

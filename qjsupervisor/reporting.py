@@ -34,6 +34,7 @@ class Reporting:
         self.due_s: float | None = None
         self.wait_dependencies = 0
         self.reason = ""
+        self._told_targets: list[list[object]] = []
         #: None: a predecessor may have said something.
         self._said: str | None = None
 
@@ -54,7 +55,7 @@ class Reporting:
     def tell(self, message: Mapping[str, Any]) -> None:
         """Send a message; of two of the same kind that could not be sent yet the last one counts."""
         kind = str(message["is"])
-        key = kind if kind in ("read", "error") else "state"
+        key = kind if kind in ("read", "error", "targets") else "state"
         self._unsent.pop(key, None)
         self._unsent[key] = message
         self.flush()
@@ -96,7 +97,14 @@ class Reporting:
             self.due_s = now_s + REPORT_S
 
     def _put_target(self) -> None:
-        breakers = [target.breaker for target in self._dispatcher.targets]
+        """The slot has room for one: the worst. Of several the master is told."""
+        targets = self._dispatcher.targets
+        if len(targets) > 1:
+            told = [list(target.health) for target in targets]
+            if told != self._told_targets:
+                self._told_targets = told
+                self.tell({"is": "targets", "targets": told})
+        breakers = [target.breaker for target in targets]
         worst = max(breakers, key=lambda breaker: (breaker.state is TargetState.DOWN, breaker.failures))
         self._put(Slot.TARGET_STATE, worst.state)
         self._put(Slot.TARGET_FAILURES, worst.failures)

@@ -123,6 +123,17 @@ class Seat:
 
     # -- permits -----------------------------------------------------------------------------------------
 
+    def note_start(self, channel: int, age_ns: int) -> None:
+        """A job was started in a channel so long ago: by a supervisor before this one, perhaps."""
+        core = self._core
+        now_ns = core.enter_waiting(self.slot)
+        try:
+            core.start_throttles(channel, now_ns - age_ns, now_ns)
+        except BaseException:  # whatever it is: a lock that is kept would stop all databases
+            core.abandon()
+            raise
+        core.leave()
+
     def exchange(self, source: Source) -> int:
         """Give back what ended, take permits for what could start, leave a wish for the rest.
 
@@ -194,7 +205,7 @@ class Seat:
         choice = Round(core, self._fairness, self.slot, source, now_ns)
         while (grant := choice.next()) is not None:
             if grant.slot == self.slot:
-                core.start_throttles(grant.channel, now_ns)
+                core.start_throttles(grant.channel, now_ns, now_ns)
                 core.add_held(self.slot, grant.channel, 1, now_ns)
                 source.take(grant.channel)
                 taken += 1

@@ -6,6 +6,7 @@ Imports nothing of this package, decides nothing.
 from __future__ import annotations
 
 import enum
+from typing import NamedTuple
 
 #: sysexits.h: what `qjsupervisor` itself exits with.
 EX_OK = 0
@@ -80,3 +81,14 @@ class TargetState(enum.IntEnum):
     DOWN = 1
     #: Nothing was asked of it yet.
     UNKNOWN = 2
+
+
+class TargetHealth(NamedTuple):
+    """One Odoo as one worker finds it."""
+
+    url: str
+    state: TargetState
+    failures: int
+    #: Monotonic; 0 unless it is down.
+    retry_at_s: float
+    reason: str

@@ -146,13 +146,14 @@ class TableCore(TableWords):
         """The monotonic moment before which a throttled channel starts nothing."""
         return self.words[self.channel_base(channel) + Channel.NOT_BEFORE_NS]
 
-    def start_throttles(self, channel: int, now_ns: int) -> None:
-        """A job was just let through a channel: its path's throttles begin to count."""
+    def start_throttles(self, channel: int, started_ns: int, now_ns: int) -> None:
+        """A job was let through a channel: its path's throttles count from then."""
         tree = self.tree()
         for node in tree.paths[channel]:
             limits = tree.limits[node]
             if limits is not None and limits.throttle_ns:
-                self.words[self.channel_base(node) + Channel.NOT_BEFORE_NS] = now_ns + limits.throttle_ns
+                word = self.channel_base(node) + Channel.NOT_BEFORE_NS
+                self.words[word] = max(self.words[word], started_ns + limits.throttle_ns)
                 self.settle(node, now_ns)
                 # Whoever waits here wakes by itself when the throttle ends, so it has to know when that is.
                 self._wake_wishers(tree.below[node])

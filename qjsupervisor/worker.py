@@ -15,7 +15,7 @@ import random
 import selectors
 import time
 
-from . import logs
+from . import logs, queries
 from .backlog import Backlog
 from .control import Pipe
 from .database import Database
@@ -183,6 +183,8 @@ class Worker:
         if self._serving is not None:
             backlog.inherit(self._serving.backlog)
         self._database.limit_statements(READ_TIMEOUT_S)
+        if self._serving is None:
+            self._note_last_starts(backlog)
         loaded = self._reading.read_first(backlog)  # where that fails, the old tree goes on holding its permits
         self._database.limit_statements(STATEMENT_TIMEOUT_S)
         if self._serving is None:
@@ -194,6 +196,13 @@ class Worker:
         # Running jobs hold their permits in the table before the master hears of it, and opens the start barrier.
         self._serving.settle()
         self._reporting.tell({"is": "read"})
+
+    def _note_last_starts(self, backlog: Backlog) -> None:
+        """Throttles go on where a former supervisor left them."""
+        within_s = backlog.longest_throttle_s
+        for channel, age_s in self._database.rows(queries.LAST_STARTS, {"within_s": within_s}) if within_s else ():
+            shared = backlog.note_start(channel, time.time_ns() // 1000 - int(age_s * 1e6))
+            self._seat.note_start(shared, int(age_s * 1e9))
 
     def _note_full(self, channel: str) -> None:
         reason = "the shared table has no room for more channels: this one is limited in each database, not over all"

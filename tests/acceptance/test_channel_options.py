@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 
+import pytest
+
 from qjsupervisor.demo.odoo_stats import Run
 from qjsupervisor.demo.postgres import ThrowawayPostgres
 from qjsupervisor.demo.schema import set_channel
@@ -89,6 +91,32 @@ def test_throttle(
     assert min(later - earlier for earlier, later in pairwise(begun)) > 0.7
     free = [run["started_s"] for run in runs(odoo, "root.free")]
     assert max(free) < begun[-1]
+
+
+@pytest.mark.parametrize("per_database", [False, True])
+def test_a_throttle_outlives_the_supervisor(
+    postgres: ThrowawayPostgres,
+    odoo: StandIn,
+    database: DatabaseFactory,
+    supervisor: SupervisorFactory,
+    per_database: bool,
+) -> None:
+    """The rows tell when the last job was started."""
+    one = database()
+    set_channel(one.connection, "root.slow", capacity=2, throttle=6)
+    own = {"channels": None, "max_capacity": 4} if per_database else {"channels": "root:4,root.slow:2:throttle=6"}
+    running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name, sections={"queue_job": own}))
+    running.wait_ready(one.name)
+    one.insert_jobs(1, channel="root.slow")
+    one.wait_for_states(done=1)
+    running.kill()
+    running.start()
+    one.insert_jobs(1, channel="root.slow")
+    one.insert_jobs(1)
+    one.wait_for_states(done=2, pending=1)
+    one.wait_for_states(done=3)
+    first, second = sorted(run["received_s"] for run in runs(odoo, "root.slow"))
+    assert 5.9 < second - first < 9
 
 
 def test_defaults_pause_and_unknown_names(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import requests
 
 from qjsupervisor.demo.odoo_http import Mode
 from qjsupervisor.demo.postgres import ThrowawayPostgres
@@ -305,3 +306,46 @@ def test_each_database_has_its_own(
     shown: list[Any] = [running.log_text(), running.run("status").stdout, running.run("status", "--json").stdout]
     shown += [running.run("check").stdout, *(" ".join(child.cmdline()) for child in running.children())]
     assert not any(SECRET in text for text in shown)
+
+
+def test_the_health_of_each_of_several(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """The second one refuses: nobody says so of the first, which runs the jobs."""
+    one = database()
+    well, ill = f"http://127.0.0.1:{odoo.port}", f"http://127.0.0.1:{unused_port()}"
+    own = {"targets": f"*:{well},*:{ill}", "monitor": (monitor := f"127.0.0.1:{unused_port()}")}
+    running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name, sections={"qjsupervisor": own}))
+    running.wait_ready(one.name)
+
+    def states() -> dict[str, str]:
+        return {each["url"]: each["state"] for each in running.status()["targets"]}
+
+    def both_known() -> bool:
+        one.insert_jobs(2)
+        return "unknown" not in states().values()
+
+    wait_until(both_known, "both were asked")
+    wait_until(lambda: set(one.states()) == {"done"}, "all is done")
+    assert states() == {well: "up", ill: "down"}
+    shown = running.database_status(one.name)
+    assert shown is not None
+    assert (shown["target"]["url"], shown["target"]["reason"]) == (ill, "Connection refused")
+    assert requests.get(f"http://{monitor}/healthz", timeout=5).text == "ok\n"
+    metrics = requests.get(f"http://{monitor}/metrics", timeout=5).text
+    assert f'qjsupervisor_target_up{{url="{well}"}} 1' in metrics
+    assert f'qjsupervisor_target_up{{url="{ill}"}} 0' in metrics
+
+
+def test_the_page_for_alerts_names_an_odoo_that_is_down(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    one = database()
+    port, monitor = unused_port(), f"127.0.0.1:{unused_port()}"
+    running = supervisor(odoo_conf(postgres, port, db_name=one.name, sections={"qjsupervisor": {"monitor": monitor}}))
+    running.wait_ready(one.name)
+    one.insert_jobs(5)
+    running.wait_for("target_down")
+    wait_until(lambda: running.status()["target"]["state"] == "down", "status knows")
+    answer = requests.get(f"http://{monitor}/healthz", timeout=5)
+    assert (answer.status_code, answer.text) == (503, f"Odoo at http://127.0.0.1:{port} is down: Connection refused\n")
