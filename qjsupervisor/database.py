@@ -15,7 +15,7 @@ import psycopg2
 
 from . import queries
 from .errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseUnfit
-from .fitness import READ_COLUMNS, WRITTEN_COLUMNS
+from .fitness import READ_COLUMNS, READ_ONLY, WRITTEN_COLUMNS
 from .job import Job, job_of
 from .notified import Notified
 from .waiter import Waiter
@@ -45,6 +45,7 @@ class About(NamedTuple):
     may_lock: bool
     has_channel_table: bool
     jobs_bytes: int
+    read_only: bool
 
 
 class Database:
@@ -96,6 +97,8 @@ class Database:
         assert self.about is not None
         if self.about.in_recovery:
             raise DatabaseUnavailable(self.name, "the server is in recovery: read-only")
+        if self.about.read_only:
+            raise DatabaseUnfit(self.name, READ_ONLY)
         state = next(iter(self.rows(queries.MODULE_STATE)), (None,))[0]
         if state in (None, "uninstalled", "uninstallable"):
             raise DatabaseGone(self.name, "queue_job is not installed")

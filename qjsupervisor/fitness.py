@@ -61,6 +61,9 @@ class Verdict(enum.Enum):
     UNREACHABLE = "unreachable"
 
 
+READ_ONLY = "sessions are read-only here: default_transaction_read_only is on, for the server, the database or the role"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What a probe found in a database."""
@@ -68,6 +71,8 @@ class Facts:
     role: str
     server_version: str
     in_recovery: bool
+    #: Sessions of our role begin read-only there.
+    read_only: bool
     encoding: str
     module_table: bool
     #: Our role may read the module's state.
@@ -110,6 +115,8 @@ def judge(facts: Facts, mode: Mode) -> tuple[Verdict, str | None, tuple[str, ...
         return Verdict.BLOCKED, f"queue_job is {facts.module_state!r}: finish that in Odoo", ()
     if facts.in_recovery:
         return Verdict.UNREACHABLE, "the server is in recovery (a standby): nothing can be written there", ()
+    if facts.read_only:
+        return Verdict.BLOCKED, READ_ONLY, ()
     wrong = [*_wrong_tables(facts), *_wrong_trigger(facts), *_wrong_channels(facts, mode)]
     if wrong:
         return Verdict.BLOCKED, "; ".join(wrong), ()

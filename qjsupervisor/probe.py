@@ -125,7 +125,7 @@ def gather(session: Session, statements_s: float, ask_leader: bool) -> Facts:
     """Ask for everything that judge() wants to know."""
     session.rows(queries.BEGIN, {"timeout_ms": int(statements_s * 1000)})
     (row,) = session.rows(queries.FACTS)
-    role, version, in_recovery, encoding, has_modules, has_jobs = row
+    role, version, in_recovery, read_only, encoding, has_modules, has_jobs = row
     elsewhere = None if has_jobs else session.rows(queries.ELSEWHERE)[0][0]
     columns = _columns(session.rows(queries.COLUMNS))
     modules = columns.get("ir_module_module", {})
@@ -139,6 +139,7 @@ def gather(session: Session, statements_s: float, ask_leader: bool) -> Facts:
         role=role,
         server_version=version,
         in_recovery=in_recovery,
+        read_only=read_only,
         encoding=encoding,
         module_table=has_modules,
         module_readable=readable,

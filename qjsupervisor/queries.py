@@ -18,7 +18,7 @@ JOB_ORDER = "coalesce(priority, 10), date_created, id"
 MODULE_STATE = "SELECT state FROM ir_module_module WHERE name = 'queue_job'"
 
 #: Rows: one: (this backend's pid, encoding of the database, server in recovery, has lock table, may lock its rows,
-#: has 18.0.4 channel table, bytes of queue_job).
+#: has 18.0.4 channel table, bytes of queue_job, sessions are read-only).
 ABOUT = """
 SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_in_recovery(),
        to_regclass('queue_job_lock') IS NOT NULL,
@@ -26,7 +26,8 @@ SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_in_recovery()
                 AND has_any_column_privilege(to_regclass('queue_job_lock'), 'UPDATE'), false),
        EXISTS (SELECT 1 FROM pg_attribute
                 WHERE attrelid = to_regclass('queue_job_channel') AND attname = 'capacity_default'),
-       coalesce(pg_relation_size(to_regclass('queue_job')), 0)
+       coalesce(pg_relation_size(to_regclass('queue_job')), 0),
+       current_setting('default_transaction_read_only')::boolean
 """
 
 #: Rows: one if the trigger is there: (tgenabled).

@@ -22,12 +22,13 @@ BEGIN = "BEGIN READ ONLY; SET LOCAL statement_timeout = %(timeout_ms)s"
 
 COMMIT = "COMMIT"
 
-#: Facts of the server and of the database. No params. One row: (role, server version, in recovery, encoding,
+#: Facts of the server and of the database. No params. One row: (role, server version, in recovery, read-only, encoding,
 #: has ir_module_module, has queue_job). The search path decides which table a name means, as it does for the worker.
 FACTS = """
 SELECT current_user::text,
        current_setting('server_version'),
        pg_is_in_recovery(),
+       current_setting('default_transaction_read_only')::boolean,
        current_setting('server_encoding'),
        to_regclass('ir_module_module') IS NOT NULL,
        to_regclass('queue_job') IS NOT NULL

@@ -307,6 +307,25 @@ def test_what_runs_in_a_deaf_database_is_counted(
     run_jobs(deaf)
 
 
+def test_read_only(postgres: ThrowawayPostgres, database: DatabaseFactory, start: Callable[[str], Supervisor]) -> None:
+    """No claim can be made there; that is said, and not tried again and again."""
+    one = database("read_only_db")
+    running = start("read_only_*")
+    running.wait_ready(one.name)
+    setting = f"ALTER DATABASE {one.name} SET default_transaction_read_only"
+    postgres.execute("postgres", f"{setting} = on", superuser=True)
+    end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{one.name}'"
+    postgres.execute("postgres", end, superuser=True)
+    wait_for_reason(running, one.name, "default_transaction_read_only")
+    check = running.run("check")
+    assert check.returncode == 1
+    assert "default_transaction_read_only" in check.stdout
+    postgres.execute("postgres", f"ALTER DATABASE {one.name} RESET default_transaction_read_only", superuser=True)
+    one.reconnect()
+    run_jobs(one)
+    assert len(running.log_events("database_blocked", database=one.name)) == 1
+
+
 def test_connections_forbidden(
     postgres: ThrowawayPostgres, database: DatabaseFactory, start: Callable[[str], Supervisor]
 ) -> None:
