@@ -223,10 +223,14 @@ class Database:
         """Put jobs that are still enqueued back to pending; ids of those that were."""
         return [job_id for (job_id,) in self.rows(queries.GIVE_BACK, {"ids": list(ids)})]
 
-    def look_dead(self, ids: Iterable[int], grace_s: float) -> dict[int, str]:
-        """Of jobs without a request of ours, those that look dead by the contract's rule, with their states."""
+    def look_dead(self, ids: Iterable[int], grace_s: float) -> dict[int, tuple[str, bool]]:
+        """Of jobs without a request of ours, those that look dead by the contract's rule.
+
+        With their states, and whether their rows say that they were enqueued so long ago.
+        """
         statement = queries.LOOK_DEAD if self._may_lock else queries.LOOK_DEAD_UNLOCKED
-        return dict(self.rows(statement, {"ids": list(ids), "grace_s": grace_s}))
+        rows = self.rows(statement, {"ids": list(ids), "grace_s": grace_s})
+        return {job_id: (state, dated) for job_id, state, dated in rows}
 
     def revive(self, dead: Mapping[int, str], grace_s: float) -> list[Job]:
         """Put back what `look_dead` found, if it still is so; the jobs as they are now."""

@@ -48,6 +48,8 @@ class Job:
     ahead: int = 0
     #: A better job of its channel that is not due: a sequential channel waits for it.
     not_due: str | None = None
+    #: Why it can never be asked for.
+    refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,8 @@ def explain(job: Job, status: Mapping[str, Any] | None, tree: Tree) -> list[Reas
         return [Reason("running", f"runs in Odoo{_since(job)}")]
     if job.state != JobState.PENDING:
         return []
+    if job.refusal is not None:
+        return [Reason("refused", f"can never be asked for: {job.refusal}")]
     stopped = _supervisor(status, tree.database)
     if stopped is not None:
         return [stopped]

@@ -15,7 +15,8 @@ from .job import Job
 
 #: Contract: never shorter.
 DEAD_AFTER_S = 10.0
-#: A job has to look dead twice, this far apart: `started` is committed a moment before its lock row is locked.
+#: A job has to look dead twice, this far apart: `started` is committed a moment before its lock row is locked. One
+#: whose row does not say since when, for DEAD_AFTER_S.
 DEAD_AGAIN_S = 1.0
 #: How often they are looked at.
 DEAD_CHECK_S = 2.0
@@ -66,7 +67,8 @@ class Orphans:
             elif not since_s[job_id]:
                 since_s[job_id] = now_s
                 self._due_s = now_s + DEAD_AGAIN_S
-        certain = {j: state for j, state in dead.items() if now_s - since_s[j] >= DEAD_AGAIN_S * 0.9}
+        for_s = {True: DEAD_AGAIN_S * 0.9, False: DEAD_AFTER_S}
+        certain = {j: state for j, (state, dated) in dead.items() if now_s - since_s[j] >= for_s[dated]}
         revived = self._database.revive(certain, DEAD_AFTER_S) if certain else []
         for job in revived:
             self._log.warning("job_found_dead", job_uuid=job.uuid, channel=job.channel, state=job.state)

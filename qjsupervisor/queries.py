@@ -193,23 +193,25 @@ SELECT id, channel FROM queue_job WHERE state = 'failed'
 #: Enqueued long ago, or at a time that cannot be: NULL, infinity, the year 9999. The hour is for clocks that differ.
 _LONG_AGO = """coalesce(date_enqueued NOT BETWEEN (now() AT TIME ZONE 'UTC') - make_interval(secs => %(grace_s)s)
                                                AND (now() AT TIME ZONE 'UTC') + interval '1 hour', true)"""
+_DATED = "coalesce(isfinite(date_enqueued) AND date_enqueued <= (now() AT TIME ZONE 'UTC'), false)"
 #: Of jobs that hold a permit without a request of ours, those that look dead by the contract's rule.
-#: Params: ids, grace_s. Rows: (id, state). The lock rows are locked for the length of this statement only.
+#: Params: ids, grace_s. Rows: (id, state, whether the row says when it was enqueued). The lock rows are locked for the
+#: length of this statement only.
 LOOK_DEAD = f"""
 WITH suspect AS (
-    SELECT id, state FROM queue_job
+    SELECT id, state, {_DATED} AS dated FROM queue_job
      WHERE id = ANY(%(ids)s) AND state IN ('enqueued', 'started')
        AND {_LONG_AGO}),
 free AS (
     SELECT queue_job_id FROM queue_job_lock WHERE queue_job_id IN (SELECT id FROM suspect)
        FOR NO KEY UPDATE SKIP LOCKED)
-SELECT id, state FROM suspect
+SELECT id, state, dated FROM suspect
  WHERE id IN (SELECT queue_job_id FROM free)
     OR NOT EXISTS (SELECT 1 FROM queue_job_lock l WHERE l.queue_job_id = suspect.id)
 """
 #: Where the lock rows cannot tell: only `enqueued` is known to be safe. Params and rows as LOOK_DEAD.
 LOOK_DEAD_UNLOCKED = f"""
-SELECT id, state FROM queue_job
+SELECT id, state, {_DATED} FROM queue_job
  WHERE id = ANY(%(ids)s) AND state = 'enqueued'
    AND {_LONG_AGO}
 """

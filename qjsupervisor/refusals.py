@@ -20,6 +20,11 @@ def _size(uuid: str) -> int:
     return len(uuid.encode("utf-8", "surrogateescape"))
 
 
+def refusal(uuid: str) -> str | None:
+    """Why no request can name a job of this uuid; None: one can."""
+    return None if is_sendable(uuid) else f"its uuid has {_size(uuid)} bytes, not 1 to {MAX_UUID_BYTES}"
+
+
 class Refusals:
     """The jobs that were refused."""
 
@@ -29,10 +34,10 @@ class Refusals:
 
     def concern(self, job: Job) -> bool:
         """Whether a job can never be asked for."""
-        if is_sendable(job.uuid):
+        why = refusal(job.uuid)
+        if why is None:
             return False
         if job.id not in self._refused and len(self._refused) < MAX_REFUSED:
             self._refused.add(job.id)
-            why = f"its uuid has {_size(job.uuid)} bytes, not 1 to {MAX_UUID_BYTES}"
             self._log.warning("job_refused", job_uuid=job.uuid[:64], job_id=job.id, reason=why)
         return True

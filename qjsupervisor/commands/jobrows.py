@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from psycopg2.extensions import connection as Connection
 
 from ..explain import Job
+from ..refusals import refusal
 from ..values import is_unicode
 from . import statements
 
@@ -76,6 +77,7 @@ def to_jobs(connection: Connection, rows: Iterable[Row]) -> list[Job]:
             parents=tuple(undone[uuid] for uuid in parents.get(row.uuid, ()) if uuid in undone),
             ahead=row.ahead,
             not_due=row.not_due,
+            refusal=refusal(row.uuid),
         )
         for row in rows
     ]

@@ -163,6 +163,7 @@ def test_odd_rows_harm_nobody(run: Run, database: DatabaseFactory) -> None:
     halves = '{"depends_on": ["\\ud800", "\\u0000"]}'
     demo_jobs.insert_row(one.connection, uuid="w", state="wait_dependencies", dependencies=halves)
     demo_jobs.insert_row(one.connection, uuid="y", state=evil)
+    demo_jobs.insert_row(one.connection, uuid="u" * 300)
     demo_jobs.insert_row(one.connection, uuid="z", state="enqueued", date_enqueued="-infinity")
     status, out, err = run("jobs", one.name)
     assert (status, err) == (0, "")
@@ -172,6 +173,7 @@ def test_odd_rows_harm_nobody(run: Run, database: DatabaseFactory) -> None:
     _, out, _ = run("jobs", one.name, "--json")
     assert "Infinity" not in out
     assert evil in reasons(out)
+    assert "its uuid has 300 bytes, not 1 to 256" in texts(out)["u" * 300]
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ class Rows(Database):
         self.state = "pending"
         return list(ids)
 
-    def look_dead(self, ids: Iterable[int], grace_s: float) -> dict[int, str]:
+    def look_dead(self, ids: Iterable[int], grace_s: float) -> dict[int, tuple[str, bool]]:
         return {}
 
 
@@ -276,6 +276,20 @@ def test_there_is_an_end_to_how_many_attempts_are_remembered(play: Play) -> None
     assert len(cooling._attempts) == MAX_ATTEMPTS
     assert cooling._attempts[0] == 2
     assert 1 not in cooling._attempts, "the one that was not asked for for longest"
+
+
+@pytest.mark.parametrize(("dated", "after_s"), [(True, 1), (False, 10)])
+def test_how_long_a_job_has_to_look_dead(
+    play: Play, monkeypatch: pytest.MonkeyPatch, dated: bool, after_s: int
+) -> None:
+    """Where its row does not say since when, the ten seconds of the contract are waited for here."""
+    revived: list[int] = []
+    monkeypatch.setattr(play.rows, "look_dead", lambda _ids, _grace_s: {1: ("enqueued", dated)})
+    monkeypatch.setattr(play.rows, "revive", lambda dead, _grace_s: revived.extend(dead) or [])
+    orphans = play.serving._orphans
+    orphans.add(1)
+    passed_s = next(s for s in range(20) if orphans.revive(play.serving.backlog, 1000.0 + s) or revived)
+    assert passed_s == after_s
 
 
 PLAIN = ChannelSpec(name="root", capacity=2)
