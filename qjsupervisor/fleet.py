@@ -76,7 +76,7 @@ class Fleet:
             self.workers[database].want_again(now_s)
             return None
         if not self._free_slots:
-            return f"{self._seams.table.slots} databases are served already: see max_databases, and ulimit -n"
+            return f"max_databases = {self._seams.table.slots}, or what ulimit -n allows, are served already"
         slot = self._free_slots.pop()
         try:
             self._seams.table.assign(slot, database, weight)

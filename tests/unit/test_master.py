@@ -200,7 +200,7 @@ def test_places_are_given_again_only_when_the_table_let_go(rig: Rig) -> None:
     rig = Rig(slots=1)
     rig.scan(a="ready")
     rig.scan(b="ready")
-    assert rig.rescan.unserved == {"b": "1 databases are served already: see max_databases, and ulimit -n"}
+    assert rig.rescan.unserved == {"b": "max_databases = 1, or what ulimit -n allows, are served already"}
     rig.table.busy = 1
     rig.reap("a", 0)
     rig.scan(b="ready")
