@@ -73,16 +73,21 @@ class Database:
         except psycopg2.Error as error:
             self.close()
             raise translated(self.name, error) from error
-        self.about = About(*self.rows(queries.ABOUT)[0])
-        if self.about.encoding == "SQL_ASCII":
+        about = self.look()
+        if about.encoding == "SQL_ASCII":
             # Any bytes may be in there; this way they come and go unchanged.
             self._run(lambda: self._connection.set_client_encoding("LATIN1"))
         self.notified = Notified()
-        self.notified.own_pid = self.about.backend_pid
+        self.notified.own_pid = about.backend_pid
         self._connection.notifies = self.notified
         is_12 = self._connection.server_version >= _POSTGRESQL_12
         settings = [queries.KEEPALIVES, queries.COMMITS, *([queries.SETTINGS_12] if is_12 else [])]
         self.rows("; ".join(settings))
+
+    def look(self) -> About:
+        """Look (again) what this database is."""
+        self.about = About(*self.rows(queries.ABOUT)[0])
+        return self.about
 
     def limit_statements(self, limit_s: float) -> None:
         """How long a statement may take from now on, here and on the server."""

@@ -167,7 +167,7 @@ class Seat:
         return any(core.words[cell + Cell.HELD] for cell in cells)
 
     def let_go(self) -> None:
-        """Without a queue: give back what a predecessor held."""
+        """Without a queue: take back all that a predecessor said, its permits and its failed jobs."""
         self.begin_again()
         self.exchange(Nothing())
         self.begin_again()

@@ -15,7 +15,8 @@ Who repairs what, when a process dies
                                    exchange)
     a worker, inside the lock      as above, and the next one to lock repairs what is derived (TableCore)
     a worker, and its database
-    cannot be read again           the master gives its permits up after a bounded time (`try_give_up`)
+    cannot be read again           its successor (`Seat.let_go`), or the master where there is none (`try_give_up`),
+                                   gives its permits up: at once where another runner leads, else after a bounded time
     a worker stopped in the lock   continued by the first one that waits (TableCore.enter_waiting), and killed if that
                                    does not help; or killed by the master, within a second
     the master, stopped in it      continued, likewise; never killed

@@ -185,6 +185,8 @@ class Worker:
         self._database.limit_statements(READ_TIMEOUT_S)
         if self._serving is None:
             self._note_last_starts(backlog)
+        else:
+            self._database.look()  # the table may have grown big
         loaded = self._reading.read_first(backlog)  # where that fails, the old tree goes on holding its permits
         self._database.limit_statements(STATEMENT_TIMEOUT_S)
         if self._serving is None:
@@ -311,7 +313,7 @@ class Worker:
         held = self._seat.holds_any
         if self._serving is not None:
             self._serving.let_go(now_s)
-        elif held:
+        else:
             self._seat.let_go()
         return held
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import time
@@ -182,6 +183,14 @@ def test_a_master_stopped_inside_the_lock_is_continued_by_its_workers(
     os.close(done)
     wait_until(lambda: _exit_status(pid) is not None, "the master went on")
     assert _exit_status(pid) == 0
+
+
+def test_who_cannot_be_asked_about_counts_as_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("builtins.open", full)
+    assert not is_stopped(os.getpid())
 
 
 def test_whether_a_process_is_stopped(fork: Fork) -> None:

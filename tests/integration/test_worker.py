@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from qjsupervisor import reading
 from qjsupervisor.config import load
 from qjsupervisor.control import Pipe
 from qjsupervisor.demo.postgres import ThrowawayPostgres
@@ -42,6 +43,20 @@ def worker(one: Database, postgres: ThrowawayPostgres, tmp_path: Path) -> Iterat
     made._close()
     master.close()
     pipe.close()
+
+
+def test_a_tree_that_is_made_anew_begins_with_the_head_of_a_table_that_grew_big(
+    one: Database, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert worker._serving is not None
+    assert worker._database.about is not None
+    monkeypatch.setattr(reading, "BIG_BYTES", worker._database.about.jobs_bytes)
+    monkeypatch.setattr(reading, "HEAD", 2)
+    one.insert_jobs(5)
+    worker._instructions.rebuild = True
+    worker._step(time.monotonic())
+    assert worker._serving.backlog.partial
+    assert worker._reading.busy, "the rest is read aside"
 
 
 @pytest.mark.parametrize("partial", [True, False])

@@ -47,15 +47,18 @@ def rig() -> Iterator[Rig]:
     made.pipe.close()
 
 
+@pytest.mark.parametrize("held", [2, 0])
 @pytest.mark.parametrize("phase", [Phase.APART, Phase.BLOCKED])
-def test_permits_of_a_predecessor_are_given_up_where_nobody_can_read(rig: Rig, phase: Phase) -> None:
+def test_permits_of_a_predecessor_are_given_up_where_nobody_can_read(rig: Rig, phase: Phase, held: int) -> None:
     """It died, and its database is not fit now: another one's jobs do not wait for that for ever."""
-    rig.table.core.add_held(0, 0, 2, 0)
+    rig.table.core.add_held(0, 0, held, 0)
+    rig.table.core.set_failed(0, 0, 1, 0)
     rig.turn(phase)
-    assert rig.table.channel_views()[0].running == 2
+    assert rig.table.channel_views()[0].running == held
     rig.worker._unread_since_s -= GIVE_UP_S
     rig.turn(phase)
     assert rig.table.channel_views()[0].running == 0
+    assert rig.table.channel_views()[0].failed == 0
     assert not rig.worker._seat.holds_any
 
 
