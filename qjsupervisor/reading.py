@@ -1,8 +1,9 @@
 """Filling a worker's windows from its database: at the start, when one runs dry, and every now and then to be sure.
 
-The first read is on the worker's own connection, which has nothing else to do yet. Later ones run aside, on a
+The first read of a tree is on the worker's own connection, of a big table its head only. Later ones run aside, on a
 second connection that exists for the length of the read, because there is no index for the order of jobs: on a big
-table a read takes as long as a sort of it, and the loop goes on meanwhile.
+table a read takes as long as a sort of it, and the loop goes on meanwhile. Where there is no second connection, the
+worker's own has to do (`is_refused`).
 """
 
 from __future__ import annotations

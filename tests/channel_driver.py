@@ -105,7 +105,7 @@ class Driver:
             self.rebuild()
 
     def rebuild(self, *, with_head: bool = False) -> None:
-        """As Worker._read_all: another tree, read at once; `with_head`: only the best jobs, if that can be."""
+        """As Worker._begin_reading: another tree, read at once; `with_head`: only the best jobs, if that can be."""
         old, self.tree = self.tree, self._new_tree()
         self.tree.set_paused(self.world.paused)
         self.tree.inherit(old)
