@@ -19,7 +19,7 @@ from .commands.parser import PROG, options, parse
 from .errors import ConfigError, QJSupervisorError
 
 if TYPE_CHECKING:
-    from .config import Config
+    from .config.load import Config
 
 #: What a shell reports for a program ended by the signal.
 _EXIT_SIGINT = 128 + signal.SIGINT
@@ -60,7 +60,7 @@ def _hide_credentials() -> None:
 
 
 def _config(arguments: argparse.Namespace) -> Config:
-    from .config import load
+    from .config.load import load
 
     return load(options(arguments), os.environ)
 
@@ -70,7 +70,7 @@ def _start(arguments: argparse.Namespace) -> int:
     from .logs import configure
 
     configure(config)
-    from .master import Master
+    from .master.master import Master
 
     return Master(config, lambda: _config(arguments)).run()
 
@@ -88,25 +88,25 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _reload(arguments: argparse.Namespace) -> int:
-    from .commands import orders
+    from .commands import control as orders
 
     return orders.reload(_config(arguments))
 
 
 def _stop(arguments: argparse.Namespace) -> int:
-    from .commands import orders
+    from .commands import control as orders
 
     return orders.stop(_config(arguments))
 
 
 def _pause(arguments: argparse.Namespace) -> int:
-    from .commands import orders
+    from .commands import control as orders
 
     return orders.pause(_config(arguments), arguments.scope, arguments.for_s)
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    from .commands import orders
+    from .commands import control as orders
 
     return orders.resume(_config(arguments), arguments.scope)
 

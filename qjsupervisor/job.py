@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .nodes import Pending
+from .backlog.nodes import Pending
 
 #: Sorts behind every date; for NULL and 'infinity'.
 _LATEST_US = 1 << 62

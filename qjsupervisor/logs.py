@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+from .config.settings import Config
 from .errors import ConfigError
 from .logsink import LogSink, is_terminal
-from .settings import Config
 
 
 @contextmanager

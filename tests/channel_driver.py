@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from qjsupervisor.backlog import Backlog, Found, Snapshot
-from qjsupervisor.channelnames import Shared, not_shared
+from qjsupervisor.backlog.backlog import Backlog, Found, Snapshot
+from qjsupervisor.backlog.names import Shared, not_shared
+from qjsupervisor.backlog.nodes import Node
 from qjsupervisor.channelspec import ChannelSpec
-from qjsupervisor.nodes import Node
-from qjsupervisor.tablewords import bits
+from qjsupervisor.table.words import bits
 
 from .channel_model import HOLDS, Row, TableStandIn, World
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from qjsupervisor.backlog import Backlog, Found, Snapshot
+from qjsupervisor.backlog.backlog import Backlog, Found, Snapshot
+from qjsupervisor.backlog.nodes import Pending
 from qjsupervisor.channelspec import ROOT, ChannelSpec, complete_name, parent_name
-from qjsupervisor.grants import Key
-from qjsupervisor.nodes import Pending
-from qjsupervisor.tablewords import bits
+from qjsupervisor.table.grants import Key
+from qjsupervisor.table.words import bits
 
 SECOND = 1_000_000
 HOLDS = ("enqueued", "started")

@@ -17,10 +17,10 @@ from psycopg2 import extensions
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from qjsupervisor.demo import schema as schema_module
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.schema import Schema
-from qjsupervisor.demo.standin import StandIn
+from qjsupervisor.testing import schema as schema_module
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.schema import Schema
+from qjsupervisor.testing.stand_in import StandIn
 from tests.helpers import Database, FakeClock, Supervisor
 
 # A shell without job control starts what it puts in the background with SIGINT ignored, and that is inherited.

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from unittest import mock
 
-from qjsupervisor.backlog import Backlog
-from qjsupervisor.channelnames import only_root
+from qjsupervisor.backlog.backlog import Backlog
+from qjsupervisor.backlog.names import only_root
+from qjsupervisor.backlog.nodes import Pending
 from qjsupervisor.channelspec import ROOT, ChannelSpec, complete_name, parent_name
-from qjsupervisor.channelstring import parse_channels
-from qjsupervisor.nodes import Pending
-from qjsupervisor.semaphore import SemaphoreTable
+from qjsupervisor.config.channel_string import parse_channels
 from qjsupervisor.states import Fairness
-from qjsupervisor.trees import shared_tree
+from qjsupervisor.table.semaphore import SemaphoreTable
+from qjsupervisor.worker.trees import shared_tree
 
 from .channel_histories import CHANNELS, JOB_CHANNELS
 from .channel_model import HOLDS

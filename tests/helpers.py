@@ -23,8 +23,8 @@ from typing import Any, TypeVar
 
 import psutil
 
-from qjsupervisor.demo import jobs
-from qjsupervisor.demo.postgres import ThrowawayPostgres
+from qjsupervisor.testing import jobs
+from qjsupervisor.testing.postgres import ThrowawayPostgres
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _LOOK_AGAIN_S = 0.02

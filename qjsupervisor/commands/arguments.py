@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from ..channelspec import ROOT, complete_name
-from ..pauses import LONGEST_S
+from ..master.pauses import LONGEST_S
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+|\d+(?:\.\d+)?", re.ASCII)

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..channelspec import ChannelSpec
-from ..config import Config
+from ..config.load import Config
+from ..config.settings import TargetSettings
 from ..errors import DatabaseError
-from ..settings import TargetSettings
 from . import client
 from .check_databases import DatabaseReport, check_databases, that_run
 from .check_server import check_server

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ..channelspec import ChannelSpec
-from ..config import Config
+from ..config.load import Config
+from ..config.settings import APPLICATION_NAME
 from ..errors import DatabaseError, DatabaseUnfit
-from ..fitness import Verdict
-from ..probe import Probe, changes_backend
-from ..scout import SCAN_DEADLINE_S, list_databases, scan
-from ..settings import APPLICATION_NAME
+from ..scout.eligibility import Verdict
+from ..scout.probe import Probe, changes_backend
+from ..scout.scout import SCAN_DEADLINE_S, list_databases, scan
 from ..states import Mode
 from .session import session
 from .trees import tree_of

@@ -6,11 +6,11 @@ import resource
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..config import Config
+from ..config.load import Config
 from ..errors import DatabaseError
 from . import statements
 from .findings import Finding, problem, warning
-from .jobrows import fetch
+from .job_rows import fetch
 from .session import session
 
 #: The scout's at once, and some for the commands.

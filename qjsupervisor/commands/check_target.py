@@ -20,7 +20,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from ..settings import TargetSettings
+from ..config.settings import TargetSettings
 from .findings import Finding, note, problem, warning
 
 PATH = "/queue_job/runjob"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..config import Config
+from ..config.load import Config
 from ..control import NotRunning, ask
 from ..errors import ProtocolError, QJSupervisorError
 

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from psycopg2.extensions import connection as Connection
 
-from ..config import Config
+from ..config.load import Config
 from ..errors import DatabaseUnfit
-from ..explain import Job, Reason, Tree, explain
 from . import client, statements
-from .jobrows import Row, Wanted, fetch, read_rows, to_jobs
+from .job_rows import Row, Wanted, fetch, read_rows, to_jobs
 from .output import console, print_json, print_line, table
 from .session import session
 from .trees import tree_of
+from .why_waiting import Job, Reason, Tree, explain
 
 __all__ = ["Wanted", "run"]
 

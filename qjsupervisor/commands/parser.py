@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from ..options import OPTIONS, Option
+from ..config.options import OPTIONS, Option
 from ..states import JobState
 from .arguments import parse_channel, parse_duration, parse_scope
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from psycopg2.extensions import connection as Connection
 
-from ..config import Config
+from ..config.load import Config
 from ..errors import QJSupervisorError
 from . import statements
-from .jobrows import columns, fetch
+from .job_rows import columns, fetch
 from .output import print_line
 from .session import session
 

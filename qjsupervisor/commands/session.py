@@ -10,9 +10,9 @@ import psycopg2
 from psycopg2 import errors
 from psycopg2.extensions import connection as Connection
 
-from ..config import Config
+from ..config.load import Config
+from ..config.settings import APPLICATION_NAME
 from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseUnfit
-from ..settings import APPLICATION_NAME
 
 #: Whatever a table's size: somebody waits at a terminal.
 _STATEMENT_TIMEOUT_MS = 120_000

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..config import Config
-from ..health import problems
+from ..config.load import Config
+from ..monitor.health import problems
 from . import client
 from .output import console, duration, print_json, printable, table
 

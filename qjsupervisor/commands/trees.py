@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 from psycopg2.extensions import connection as Connection
 
-from .. import queries
 from ..channelspec import ChannelSpec
-from ..config import Config
+from ..config.load import Config
 from ..errors import DatabaseUnfit
-from ..fitness import CHANNEL_COLUMNS
+from ..postgres import queries
+from ..scout.eligibility import CHANNEL_COLUMNS
 from ..states import Mode
-from ..trees import own_tree
-from .jobrows import columns, fetch
+from ..worker.trees import own_tree
+from .job_rows import columns, fetch
 
 
 def tree_of(connection: Connection, config: Config, database: str) -> Mapping[str, ChannelSpec]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 
 from psycopg2 import extensions
 
+from ..testing.odoo_stats import Stats
 from . import work
-from .odoo_stats import Stats
 
 #: Row: how many jobs began before they were due.
 _EARLY = "SELECT count(*) FROM queue_job WHERE date_started < eta"

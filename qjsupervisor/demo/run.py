@@ -17,10 +17,11 @@ from pathlib import Path
 
 from psycopg2 import extensions
 
-from . import outcome, schema, work
-from .postgres import ThrowawayPostgres
-from .processes import DemoError, end, last_lines, spawn
-from .standin import StandIn, module_environment
+from ..testing import schema
+from ..testing.postgres import ThrowawayPostgres
+from ..testing.processes import DemoError, end, last_lines, spawn
+from ..testing.stand_in import StandIn, module_environment
+from . import outcome, work
 from .view import View
 
 _LOOK_AGAIN_S = 0.2

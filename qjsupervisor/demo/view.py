@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from ..testing.odoo_stats import Stats
 from . import work
-from .odoo_stats import Stats
 from .work import Counts
 
 _PLAIN_WIDTH = 110

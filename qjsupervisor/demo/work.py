@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from psycopg2 import extensions
 
-from . import jobs
+from ..testing import jobs
 
 SHOP, BOOKS, MAIL = DATABASES = ("demo_shop", "demo_books", "demo_mail")
 

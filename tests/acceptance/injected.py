@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from qjsupervisor import cli, worker
-from qjsupervisor.master import Parts
+from qjsupervisor import cli
+from qjsupervisor.master.master import Parts
+from qjsupervisor.worker import worker
 
 from ..helpers import Supervisor
 

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.processes import free_port, spawn
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.processes import free_port, spawn
 
 from ..helpers import wait_until
 from .link import Link

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.standin import StandIn
-from qjsupervisor.reading import BIG_BYTES, HEAD
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.stand_in import StandIn
+from qjsupervisor.worker.reading import BIG_BYTES, HEAD
 
 from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import Database, odoo_conf, wait_until

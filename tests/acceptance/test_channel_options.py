@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import pytest
 
-from qjsupervisor.demo.odoo_stats import Run
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.schema import set_channel
-from qjsupervisor.demo.standin import StandIn
+from qjsupervisor.testing.odoo_stats import Run
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.schema import set_channel
+from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import Database, Supervisor, odoo_conf, wait_until

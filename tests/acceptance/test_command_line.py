@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from qjsupervisor.demo.postgres import ThrowawayPostgres
+from qjsupervisor.testing.postgres import ThrowawayPostgres
 
 from ..conftest import DatabaseFactory
 from ..helpers import REPOSITORY, clean_environment, odoo_conf

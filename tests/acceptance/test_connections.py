@@ -16,11 +16,11 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from qjsupervisor.demo import schema
-from qjsupervisor.demo.odoo_http import Mode
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.standin import StandIn, Stats
 from qjsupervisor.states import EX_OK
+from qjsupervisor.testing import schema
+from qjsupervisor.testing.odoo_http import Mode
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.stand_in import StandIn, Stats
 
 from ..conftest import DatabaseFactory, StandInFactory, SupervisorFactory
 from ..helpers import Database, Supervisor, odoo_conf, wait_until

@@ -13,10 +13,10 @@ import psycopg2
 import pytest
 from psycopg2 import errors
 
-from qjsupervisor.demo import schema
-from qjsupervisor.demo.jobs import insert_jobs
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.standin import StandIn
+from qjsupervisor.testing import schema
+from qjsupervisor.testing.jobs import insert_jobs
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import Database, Supervisor, odoo_conf, wait_until

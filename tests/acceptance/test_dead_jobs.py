@@ -8,11 +8,11 @@ from contextlib import closing
 
 import pytest
 
-from qjsupervisor.demo.jobs import insert_row
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.schema import Schema
-from qjsupervisor.demo.standin import StandIn
-from qjsupervisor.orphans import DEAD_AGAIN_S, DEAD_CHECK_S
+from qjsupervisor.testing.jobs import insert_row
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.schema import Schema
+from qjsupervisor.testing.stand_in import StandIn
+from qjsupervisor.worker.unattended import DEAD_AGAIN_S, DEAD_CHECK_S
 
 from ..conftest import DatabaseFactory, StandInFactory, SupervisorFactory
 from ..helpers import Database, Supervisor, odoo_conf, wait_until

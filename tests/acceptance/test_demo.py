@@ -22,7 +22,7 @@ import pytest
 
 from qjsupervisor.demo import run as demo_run
 from qjsupervisor.demo import work
-from qjsupervisor.demo.processes import DemoError, spawn
+from qjsupervisor.testing.processes import DemoError, spawn
 from tests.helpers import REPOSITORY, clean_environment, wait_until
 
 _COMMAND = [sys.executable, "-m", "qjsupervisor", "demo"]

@@ -11,10 +11,10 @@ from contextlib import closing
 import psycopg2
 import pytest
 
-from qjsupervisor.demo import schema
-from qjsupervisor.demo.jobs import insert_row
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.standin import StandIn
+from qjsupervisor.testing import schema
+from qjsupervisor.testing.jobs import insert_row
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import Database, Supervisor, odoo_conf, wait_until

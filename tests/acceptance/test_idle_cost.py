@@ -8,8 +8,8 @@ import time
 import psutil
 import pytest
 
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.standin import StandIn
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import Supervisor, odoo_conf, wait_until

@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from qjsupervisor.demo import schema
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.standin import StandIn
-from qjsupervisor.probe import LEADER_LOCK
+from qjsupervisor.scout.probe import LEADER_LOCK
+from qjsupervisor.testing import schema
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory, StandInFactory, SupervisorFactory
 from ..helpers import Database, Supervisor, odoo_conf, wait_until

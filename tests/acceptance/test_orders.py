@@ -13,8 +13,8 @@ from pathlib import Path
 
 import requests
 
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.standin import StandIn
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import REPOSITORY, Supervisor, odoo_conf, wait_until

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from qjsupervisor.demo.postgres import ThrowawayPostgres
+from qjsupervisor.testing.postgres import ThrowawayPostgres
 
 from ..conftest import DatabaseFactory
 from ..helpers import REPOSITORY, Supervisor, odoo_conf

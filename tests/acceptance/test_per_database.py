@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from qjsupervisor.demo import schema
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.schema import Schema
-from qjsupervisor.demo.standin import StandIn
+from qjsupervisor.testing import schema
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.schema import Schema
+from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import Database, Supervisor, odoo_conf, wait_until

@@ -15,9 +15,9 @@ import pytest
 import requests
 
 from qjsupervisor.control import ask
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.standin import StandIn
 from qjsupervisor.states import EX_CONFIG
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory, StandInFactory, SupervisorFactory
 from ..helpers import Supervisor, odoo_conf, wait_until

@@ -8,9 +8,9 @@ from contextlib import closing, contextmanager
 import pytest
 from psycopg2 import extensions
 
-from qjsupervisor.demo.jobs import insert_jobs
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.standin import StandIn
+from qjsupervisor.testing.jobs import insert_jobs
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import Database, Supervisor, odoo_conf, wait_until

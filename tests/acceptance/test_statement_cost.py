@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from qjsupervisor.demo import schema
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.standin import StandIn
+from qjsupervisor.testing import schema
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import StandInFactory, SupervisorFactory
 from ..helpers import Database, odoo_conf, wait_until

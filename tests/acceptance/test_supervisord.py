@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.standin import StandIn
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory
 from ..helpers import REPOSITORY, clean_environment, odoo_conf, wait_until

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import requests
 
-from qjsupervisor.demo.odoo_http import Mode
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.standin import EVERYBODY, StandIn
+from qjsupervisor.testing.odoo_http import Mode
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.stand_in import EVERYBODY, StandIn
 
 from ..conftest import DatabaseFactory, StandInFactory, SupervisorFactory
 from ..helpers import Database, Supervisor, odoo_conf, wait_until

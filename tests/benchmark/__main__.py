@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from qjsupervisor.demo.processes import DemoError
+from qjsupervisor.testing.processes import DemoError
 from tests.helpers import REPOSITORY
 
 from . import growth, report, table

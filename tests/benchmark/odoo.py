@@ -29,7 +29,7 @@ from typing import Any, TypedDict
 
 import asyncpg  # type: ignore[import-untyped]
 
-from qjsupervisor.demo.odoo_http import Exchange, Request
+from qjsupervisor.testing.odoo_http import Exchange, Request
 
 _BACKLOG = 4096
 #: Sessions that are opened at once.

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.processes import end, spawn
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.processes import end, spawn
 from tests.helpers import REPOSITORY, clean_environment, odoo_conf
 
 if TYPE_CHECKING:

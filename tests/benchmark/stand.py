@@ -19,9 +19,9 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from qjsupervisor.demo import schema
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.processes import end, last_lines, spawn
+from qjsupervisor.testing import schema
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.processes import end, last_lines, spawn
 from tests import oca
 from tests.helpers import REPOSITORY, clean_environment
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import psutil
 import pytest
 
-from qjsupervisor.demo.processes import DemoError
+from qjsupervisor.testing.processes import DemoError
 from tests.helpers import REPOSITORY, clean_environment, wait_until
 
 from . import growth, report

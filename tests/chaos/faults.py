@@ -15,9 +15,9 @@ from pathlib import Path
 
 import psycopg2
 
-from qjsupervisor.demo import jobs
-from qjsupervisor.demo.odoo_http import EVERYBODY, Mode
-from qjsupervisor.demo.processes import DemoError
+from qjsupervisor.testing import jobs
+from qjsupervisor.testing.odoo_http import EVERYBODY, Mode
+from qjsupervisor.testing.processes import DemoError
 
 from .record import ODD
 from .world import CAPACITIES, Heal, Interruption, World

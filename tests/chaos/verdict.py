@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import psycopg2
 
-from qjsupervisor.demo.odoo_stats import Run
+from qjsupervisor.testing.odoo_stats import Run
 
 from . import record
 from .record import ODD, Change

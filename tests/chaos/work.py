@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from qjsupervisor.demo import jobs
+from qjsupervisor.testing import jobs
 
 from .world import World
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import psycopg2
 from psycopg2 import extensions
 
-from qjsupervisor.demo import schema
-from qjsupervisor.demo.odoo_stats import Run
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.standin import StandIn
+from qjsupervisor.testing import schema
+from qjsupervisor.testing.odoo_stats import Run
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.stand_in import StandIn
 
 from ..helpers import Supervisor, odoo_conf
 from . import record

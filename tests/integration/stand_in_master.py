@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from qjsupervisor import logs
-from qjsupervisor.config import load
+from qjsupervisor.config.load import load
+from qjsupervisor.config.settings import Config
 from qjsupervisor.control import Pipe
 from qjsupervisor.errors import QJSupervisorError
-from qjsupervisor.master import Master, Parts
-from qjsupervisor.seams import Table
-from qjsupervisor.settings import Config
+from qjsupervisor.master.master import Master, Parts
+from qjsupervisor.master.parts import Table
 from qjsupervisor.states import EXIT_GONE
 
 

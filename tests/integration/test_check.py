@@ -14,9 +14,9 @@ import pytest
 
 from qjsupervisor import cli
 from qjsupervisor.commands import check_databases
-from qjsupervisor.demo import schema as demo_schema
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.schema import Schema
+from qjsupervisor.testing import schema as demo_schema
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.schema import Schema
 
 from ..conftest import DatabaseFactory
 from ..helpers import odoo_conf

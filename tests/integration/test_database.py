@@ -5,10 +5,10 @@ from __future__ import annotations
 import psycopg2
 import pytest
 
-from qjsupervisor import queries
-from qjsupervisor.database import Database
 from qjsupervisor.errors import DatabaseError
-from qjsupervisor.waiter import Waiter
+from qjsupervisor.postgres import queries
+from qjsupervisor.postgres.database import Database
+from qjsupervisor.postgres.waiter import Waiter
 
 from ..conftest import DatabaseFactory
 

@@ -8,9 +8,9 @@ import pytest
 from psycopg2 import extensions
 
 from qjsupervisor.demo import outcome, work
-from qjsupervisor.demo.odoo_stats import Stats
-from qjsupervisor.demo.standin import StandIn
 from qjsupervisor.demo.work import Batch, Work
+from qjsupervisor.testing.odoo_stats import Stats
+from qjsupervisor.testing.stand_in import StandIn
 from tests.conftest import DatabaseFactory
 
 _PLAN = (

@@ -16,11 +16,11 @@ import psutil
 import psycopg2
 import pytest
 
-from qjsupervisor.demo import binaries, jobs, schema
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.processes import Account, DemoError
-from qjsupervisor.demo.schema import Schema
-from qjsupervisor.demo.standin import module_environment
+from qjsupervisor.testing import binaries, jobs, schema
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.processes import Account, DemoError
+from qjsupervisor.testing.schema import Schema
+from qjsupervisor.testing.stand_in import module_environment
 from tests.conftest import DatabaseFactory
 from tests.helpers import Database, wait_until
 

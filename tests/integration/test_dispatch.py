@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from qjsupervisor import resolver
-from qjsupervisor.dispatch import Dispatcher, Ended
-from qjsupervisor.request import End
-from qjsupervisor.settings import TargetSettings
+from qjsupervisor.config.settings import TargetSettings
+from qjsupervisor.odoo import resolver
+from qjsupervisor.odoo.dispatcher import Dispatcher, Ended
+from qjsupervisor.odoo.request import End
 from qjsupervisor.states import TargetState
 
 from ..scripted import black_hole, reset, say, serving, silence, unused_port

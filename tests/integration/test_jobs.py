@@ -12,10 +12,10 @@ import pytest
 
 from qjsupervisor import cli
 from qjsupervisor.commands import client
-from qjsupervisor.demo import jobs as demo_jobs
-from qjsupervisor.demo import schema as demo_schema
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.schema import Schema
+from qjsupervisor.testing import jobs as demo_jobs
+from qjsupervisor.testing import schema as demo_schema
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.schema import Schema
 
 from ..conftest import DatabaseFactory
 from ..helpers import Database, odoo_conf

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import requests
 
-from qjsupervisor import metrics
 from qjsupervisor.control import Pipe
 from qjsupervisor.errors import QJSupervisorError
-from qjsupervisor.monitor import EXIT_BIND_FAILED, run_monitor
-from qjsupervisor.monitorserver import MonitorServer, Snapshot
+from qjsupervisor.monitor import metrics
+from qjsupervisor.monitor.monitor import EXIT_BIND_FAILED, run_monitor
+from qjsupervisor.monitor.server import MonitorServer, Snapshot
 
 from ..helpers import REPOSITORY, FakeClock, wait_until
 

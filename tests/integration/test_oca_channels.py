@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pytest
 
-from qjsupervisor.channelstring import parse_channels
+from qjsupervisor.config.channel_string import parse_channels
 from tests.channel_examples import EXAMPLES, Example
 from tests.differential import Ours, OursShared, compare
 from tests.oca import Oca

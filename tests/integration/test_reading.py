@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import selectors
 
-from qjsupervisor.backlog import Backlog
-from qjsupervisor.channelnames import only_root
-from qjsupervisor.channelstring import parse_channels
-from qjsupervisor.database import Database
-from qjsupervisor.nodes import Pending
-from qjsupervisor.reading import Reading
-from qjsupervisor.waiter import Waiter
+from qjsupervisor.backlog.backlog import Backlog
+from qjsupervisor.backlog.names import only_root
+from qjsupervisor.backlog.nodes import Pending
+from qjsupervisor.config.channel_string import parse_channels
+from qjsupervisor.postgres.database import Database
+from qjsupervisor.postgres.waiter import Waiter
+from qjsupervisor.worker.reading import Reading
 
 from ..conftest import DatabaseFactory
 

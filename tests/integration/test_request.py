@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from qjsupervisor.odootarget import tls_context
-from qjsupervisor.request import MAX_HEAD_BYTES, Address, End, Outcome, Request
+from qjsupervisor.odoo.request import MAX_HEAD_BYTES, Address, End, Outcome, Request
+from qjsupervisor.odoo.target import tls_context
 
 from ..scripted import Script, black_hole, reset, say, say_and_keep, serving, silence, unused_port
 

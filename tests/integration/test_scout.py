@@ -14,17 +14,17 @@ from typing import Any
 import psycopg2
 import pytest
 
-from qjsupervisor.config import load
+from qjsupervisor.config.load import load
+from qjsupervisor.config.settings import Config
 from qjsupervisor.control import Message, Pipe
-from qjsupervisor.demo import schema as schemas
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.demo.schema import Schema
 from qjsupervisor.errors import DatabaseUnavailable
-from qjsupervisor.fitness import Verdict
-from qjsupervisor.probe import LEADER_LOCK, Probe, changes_backend, probe
-from qjsupervisor.scout import list_databases, run_scout, scan
-from qjsupervisor.settings import Config
+from qjsupervisor.scout.eligibility import Verdict
+from qjsupervisor.scout.probe import LEADER_LOCK, Probe, changes_backend, probe
+from qjsupervisor.scout.scout import list_databases, run_scout, scan
 from qjsupervisor.states import Mode
+from qjsupervisor.testing import schema as schemas
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.schema import Schema
 from tests.conftest import DatabaseFactory
 from tests.helpers import odoo_conf
 

@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 import pytest
 
-from qjsupervisor.demo import jobs, schema
-from qjsupervisor.demo.schema import Schema
-from qjsupervisor.demo.standin import StandIn
+from qjsupervisor.testing import jobs, schema
+from qjsupervisor.testing.schema import Schema
+from qjsupervisor.testing.stand_in import StandIn
 from tests.conftest import DatabaseFactory, StandInFactory
 from tests.helpers import Database, wait_until
 

@@ -13,11 +13,11 @@ from typing import NoReturn
 import pytest
 
 from qjsupervisor.channelspec import ChannelSpec
-from qjsupervisor.holder import is_stopped
-from qjsupervisor.layout import Header
-from qjsupervisor.mutex import Acquired
-from qjsupervisor.semaphore import SemaphoreTable
 from qjsupervisor.states import Fairness
+from qjsupervisor.table.layout import Header
+from qjsupervisor.table.mutex import Acquired
+from qjsupervisor.table.semaphore import SemaphoreTable
+from qjsupervisor.table.stuck_holder import is_stopped
 from tests.helpers import wait_until
 
 _PTRACE_TRACEME = 0

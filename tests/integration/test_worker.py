@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from qjsupervisor import reading
-from qjsupervisor.config import load
+from qjsupervisor.config.load import load
 from qjsupervisor.control import Pipe
-from qjsupervisor.demo.postgres import ThrowawayPostgres
-from qjsupervisor.semaphore import SemaphoreTable
-from qjsupervisor.worker import Worker
+from qjsupervisor.table.semaphore import SemaphoreTable
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.worker import reading
+from qjsupervisor.worker.worker import Worker
 
 from ..conftest import DatabaseFactory
 from ..helpers import Database, odoo_conf

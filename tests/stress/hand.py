@@ -8,11 +8,11 @@ import time
 from bisect import insort
 from collections.abc import Sequence
 
-from qjsupervisor.grants import Key
-from qjsupervisor.layout import Slot
-from qjsupervisor.seat import Seat
-from qjsupervisor.semaphore import SemaphoreTable
-from qjsupervisor.tablewords import bits
+from qjsupervisor.table.grants import Key
+from qjsupervisor.table.layout import Slot
+from qjsupervisor.table.semaphore import SemaphoreTable
+from qjsupervisor.table.slot import Seat
+from qjsupervisor.table.words import bits
 
 from .ledger import ALIVE_NS, STRUCK_NS, WAITING, Job, Ledger
 

@@ -12,8 +12,8 @@ import select
 import time
 from typing import Any
 
-from qjsupervisor.layout import CELL_WORDS, Cell
-from qjsupervisor.semaphore import SemaphoreTable
+from qjsupervisor.table.layout import CELL_WORDS, Cell
+from qjsupervisor.table.semaphore import SemaphoreTable
 
 from .ledger import ALIVE_NS, STRUCK_NS, WAITING, Ledger
 

@@ -30,11 +30,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qjsupervisor.channelspec import ChannelSpec
-from qjsupervisor.holder import HolderWatch, is_stopped
-from qjsupervisor.layout import Header
-from qjsupervisor.semaphore import SemaphoreTable
 from qjsupervisor.states import Fairness
-from qjsupervisor.tablecore import TableCore
+from qjsupervisor.table.core import TableCore
+from qjsupervisor.table.layout import Header
+from qjsupervisor.table.semaphore import SemaphoreTable
+from qjsupervisor.table.stuck_holder import HolderWatch, is_stopped
 
 from .hand import Hand
 from .ledger import STRUCK_NS, Ledger, overruns

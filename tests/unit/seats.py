@@ -15,15 +15,17 @@ from typing import Any
 
 import pytest
 
-from qjsupervisor import seat, semaphore, tablecore
 from qjsupervisor.channelspec import ChannelSpec
-from qjsupervisor.grants import Key
-from qjsupervisor.layout import CELL_WORDS, Cell, Channel, Flag, Header, Slot
-from qjsupervisor.mutex import Acquired
-from qjsupervisor.seat import Seat
-from qjsupervisor.semaphore import SemaphoreTable
 from qjsupervisor.states import Fairness
-from qjsupervisor.tablewords import bits
+from qjsupervisor.table import core as tablecore
+from qjsupervisor.table import semaphore
+from qjsupervisor.table import slot as seat
+from qjsupervisor.table.grants import Key
+from qjsupervisor.table.layout import CELL_WORDS, Cell, Channel, Flag, Header, Slot
+from qjsupervisor.table.mutex import Acquired
+from qjsupervisor.table.semaphore import SemaphoreTable
+from qjsupervisor.table.slot import Seat
+from qjsupervisor.table.words import bits
 
 
 class Died(BaseException):

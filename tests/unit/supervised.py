@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from qjsupervisor.channelspec import ChannelSpec
-from qjsupervisor.child import Body
 from qjsupervisor.control import Message
+from qjsupervisor.master.child import Body
 from qjsupervisor.states import TargetState
 
 

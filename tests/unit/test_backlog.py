@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from qjsupervisor.backlog import Backlog, Found, Snapshot
-from qjsupervisor.channelnames import only_root
+from qjsupervisor.backlog.backlog import Backlog, Found, Snapshot
+from qjsupervisor.backlog.names import only_root
+from qjsupervisor.backlog.nodes import Pending
 from qjsupervisor.channelspec import ChannelSpec
-from qjsupervisor.channelstring import parse_channels
-from qjsupervisor.nodes import Pending
+from qjsupervisor.config.channel_string import parse_channels
 from tests.channel_histories import ACTIONS, random_driver, random_history, step
 
 SECOND_US = 1_000_000

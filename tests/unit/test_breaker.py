@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qjsupervisor.breaker import ACCEPTED_AFTER_S, ONE_JOB_PAUSE_S, TOLERATED, UNPROVEN_LIMIT, Breaker
-from qjsupervisor.policy import Backoff
+from qjsupervisor.backoff import Backoff
+from qjsupervisor.odoo.breaker import ACCEPTED_AFTER_S, ONE_JOB_PAUSE_S, TOLERATED, UNPROVEN_LIMIT, Breaker
 from qjsupervisor.states import TargetState
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from qjsupervisor.backlog import Backlog
-from qjsupervisor.channelnames import MAX_MADE, Shared, only_root
-from qjsupervisor.channels import ChannelTree
+from qjsupervisor.backlog.backlog import Backlog
+from qjsupervisor.backlog.names import MAX_MADE, Shared, only_root
+from qjsupervisor.backlog.nodes import Alarms, Node, Pending
+from qjsupervisor.backlog.tree import ChannelTree
 from qjsupervisor.channelspec import ChannelSpec
-from qjsupervisor.channelstring import parse_channels
-from qjsupervisor.nodes import Alarms, Node, Pending
+from qjsupervisor.config.channel_string import parse_channels
 from tests.channel_examples import EXAMPLES, Example
 from tests.differential import Ours, OursShared
 

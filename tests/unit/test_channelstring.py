@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qjsupervisor.channelspec import ChannelSpec, parent_name
-from qjsupervisor.channelstring import checked, complete_tree, inherited, parse_channels
+from qjsupervisor.config.channel_string import checked, complete_tree, inherited, parse_channels
 
 
 def spec(name: str, capacity: int | None, **more: bool | int) -> ChannelSpec:

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from qjsupervisor import cli, config
-from qjsupervisor.commands import check, jobs, orders, requeue, status
+from qjsupervisor import cli
+from qjsupervisor.commands import check, jobs, requeue, status
+from qjsupervisor.commands import control as orders
 from qjsupervisor.commands.arguments import Scope
 from qjsupervisor.commands.parser import options, parse
+from qjsupervisor.config import load as config
+from qjsupervisor.config.options import OPTIONS
 from qjsupervisor.errors import AlreadyRunning, ConfigError, DatabaseError
-from qjsupervisor.options import OPTIONS
 
 CONFIG = object()
 

@@ -19,7 +19,7 @@ from urllib3.exceptions import (
 from qjsupervisor.commands.check_server import Connections, judge_connections, judge_descriptors
 from qjsupervisor.commands.check_target import explain_answer, explain_failure
 from qjsupervisor.commands.findings import Level
-from qjsupervisor.config import load
+from qjsupervisor.config.load import load
 
 _CONNECTION = HTTPConnection("nowhere")
 

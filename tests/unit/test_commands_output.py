@@ -9,8 +9,8 @@ from rich.console import Console
 
 from qjsupervisor.commands.output import printable, table
 from qjsupervisor.commands.status import render
-from qjsupervisor.health import problems
-from qjsupervisor.settings import LONGEST_HEARTBEAT_S
+from qjsupervisor.config.settings import LONGEST_HEARTBEAT_S
+from qjsupervisor.monitor.health import problems
 
 
 @pytest.mark.parametrize(

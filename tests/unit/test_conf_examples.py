@@ -12,9 +12,9 @@ import pytest
 import trustme
 from supervisor.options import ServerOptions
 
-from qjsupervisor.config import load
-from qjsupervisor.options import ODOO_OPTIONS, OPTIONS, QUEUE_JOB_OPTIONS
-from qjsupervisor.settings import Config
+from qjsupervisor.config.load import load
+from qjsupervisor.config.options import ODOO_OPTIONS, OPTIONS, QUEUE_JOB_OPTIONS
+from qjsupervisor.config.settings import Config
 from qjsupervisor.states import EX_CANTCREAT, EX_CONFIG, EX_OK
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from qjsupervisor import odooconf
 from qjsupervisor.channelspec import ChannelSpec
-from qjsupervisor.config import Config, load
-from qjsupervisor.options import OPTIONS, QUEUE_JOB_OPTIONS
+from qjsupervisor.config import odoo_file as odooconf
+from qjsupervisor.config.load import Config, load
+from qjsupervisor.config.options import OPTIONS, QUEUE_JOB_OPTIONS
 from qjsupervisor.states import Fairness, Mode
 
 Loader = Callable[..., Config]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qjsupervisor.config import load
+from qjsupervisor.config.load import load
 from qjsupervisor.errors import ConfigError
 from qjsupervisor.states import EX_CONFIG
 

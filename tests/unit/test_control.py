@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from qjsupervisor import control, control_socket
+from qjsupervisor import control
 from qjsupervisor.control import MAX_FRAME_BYTES, Message, NotRunning, Pipe, ask, decode, encode
-from qjsupervisor.control_socket import CLIENT_TIMEOUT_S, MAX_CLIENTS, ControlSocket
 from qjsupervisor.errors import AlreadyRunning, ConfigError, ProtocolError
+from qjsupervisor.master import control_socket
+from qjsupervisor.master.control_socket import CLIENT_TIMEOUT_S, MAX_CLIENTS, ControlSocket
 
 # -- frames --------------------------------------------------------------------------------------------------
 

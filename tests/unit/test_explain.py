@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qjsupervisor.channelspec import ChannelSpec
-from qjsupervisor.explain import Job, Tree, explain, seconds
+from qjsupervisor.commands.why_waiting import Job, Tree, explain, seconds
 
 SPECS = (
     ChannelSpec(name="root", capacity=4),

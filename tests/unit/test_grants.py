@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qjsupervisor import seat as seat_module
 from qjsupervisor.channelspec import ChannelSpec
-from qjsupervisor.grants import PICK_UP_NS, Grant, Key, NoWishes, Round
-from qjsupervisor.layout import Cell
 from qjsupervisor.states import Fairness
+from qjsupervisor.table import slot as seat_module
+from qjsupervisor.table.grants import PICK_UP_NS, Grant, Key, NoWishes, Round
+from qjsupervisor.table.layout import Cell
 
 from .seats import Queue, Worker, World
 

@@ -8,9 +8,9 @@ from types import FrameType
 
 import pytest
 
-from qjsupervisor import rehearsal
-from qjsupervisor.config import load
-from qjsupervisor.settings import Config
+from qjsupervisor.config.load import load
+from qjsupervisor.config.settings import Config
+from qjsupervisor.worker import warmup as rehearsal
 
 #: Of functions written in Python, from a job's notification to the look at its row after it ran. Each is about a
 #: microsecond where the processor's caches are warm, and several where they are not. Raise it only with a reason.

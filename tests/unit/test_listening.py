@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from qjsupervisor.database import Database
-from qjsupervisor.listening import FULL_QUIET_S, QUIET_S, Listening
-from qjsupervisor.waiter import Waiter
+from qjsupervisor.postgres.database import Database
+from qjsupervisor.postgres.waiter import Waiter
+from qjsupervisor.worker.listening import FULL_QUIET_S, QUIET_S, Listening
 
 LATER_S = 1000.0
 

@@ -14,7 +14,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from qjsupervisor import logs
-from qjsupervisor.config import load
+from qjsupervisor.config.load import load
 from qjsupervisor.errors import ConfigError
 
 Configure = Callable[..., Path]

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from qjsupervisor.config import load
+from qjsupervisor.config.load import load
+from qjsupervisor.config.settings import Config
 from qjsupervisor.errors import ConfigError, ProtocolError
-from qjsupervisor.fleet import GIVE_UP_S, LATE_S
-from qjsupervisor.operations import Operations
-from qjsupervisor.orders import Orders
-from qjsupervisor.pauses import Pauses
-from qjsupervisor.reloading import compare
-from qjsupervisor.scout import SCAN_DEADLINE_S
-from qjsupervisor.seams import Seams
-from qjsupervisor.settings import Config
+from qjsupervisor.master.control_requests import Orders
+from qjsupervisor.master.fleet import GIVE_UP_S, LATE_S
+from qjsupervisor.master.operations import Operations
+from qjsupervisor.master.parts import Seams
+from qjsupervisor.master.pauses import Pauses
+from qjsupervisor.master.reloading import compare
+from qjsupervisor.scout.scout import SCAN_DEADLINE_S
 from qjsupervisor.states import EXIT_GONE, Mode, WorkerState
 from tests.unit.supervised import ChannelView, FakeChild, FakeNursery, FakeSelector, FakeTable
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from qjsupervisor.errors import SemaphoreError
-from qjsupervisor.mutex import SIZE_BYTES, Acquired, RobustMutex
+from qjsupervisor.table.mutex import SIZE_BYTES, Acquired, RobustMutex
 
 
 @pytest.fixture

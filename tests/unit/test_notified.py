@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from psycopg2.extensions import Notify
 
-from qjsupervisor.notified import MAX_NOTIFIED, Notified
+from qjsupervisor.postgres.notifications import MAX_NOTIFIED, Notified
 
 
 def test_notifications() -> None:

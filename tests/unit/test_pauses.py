@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from qjsupervisor.pauses import Pauses, Scope
+from qjsupervisor.master.pauses import Pauses, Scope
 
 EVERYTHING = Scope(None, "root")
 DB = Scope("db1", "root")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qjsupervisor.errors import AlreadyRunning, ConfigError
-from qjsupervisor.pidfile import Pidfile
+from qjsupervisor.master.pidfile import Pidfile
 from qjsupervisor.states import EX_CANTCREAT
 
 

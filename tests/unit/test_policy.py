@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qjsupervisor.policy import Backoff, RestartPolicy
+from qjsupervisor.backoff import Backoff, RestartPolicy
 
 
 def pauses(backoff: Backoff, count: int) -> list[float]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from qjsupervisor.backoff import Backoff, RestartPolicy
 from qjsupervisor.errors import ProtocolError
-from qjsupervisor.policy import Backoff, RestartPolicy
-from qjsupervisor.process import TRANSITIONS, Limits, WorkerProcess
+from qjsupervisor.master.worker_process import TRANSITIONS, Limits, WorkerProcess
 from qjsupervisor.states import EXIT_FAULT, EXIT_GONE, WorkerState
 from tests.unit.supervised import FakeChild, FakeNursery
 

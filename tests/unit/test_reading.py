@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import selectors
 
-from qjsupervisor.backlog import Backlog
-from qjsupervisor.channelnames import only_root
-from qjsupervisor.channelstring import parse_channels
-from qjsupervisor.database import Database
-from qjsupervisor.reading import Reading
-from qjsupervisor.waiter import Waiter
+from qjsupervisor.backlog.backlog import Backlog
+from qjsupervisor.backlog.names import only_root
+from qjsupervisor.config.channel_string import parse_channels
+from qjsupervisor.postgres.database import Database
+from qjsupervisor.postgres.waiter import Waiter
+from qjsupervisor.worker.reading import Reading
 
 
 def test_a_read_that_comes_too_soon_after_a_failed_one_says_when_it_may_begin() -> None:

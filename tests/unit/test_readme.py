@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from qjsupervisor import cli, metrics
-from qjsupervisor.options import ODOO, ODOO_OPTIONS, OPTIONS, OWN, QUEUE_JOB, QUEUE_JOB_OPTIONS, Option
+from qjsupervisor import cli
+from qjsupervisor.config.options import ODOO, ODOO_OPTIONS, OPTIONS, OWN, QUEUE_JOB, QUEUE_JOB_OPTIONS, Option
+from qjsupervisor.monitor import metrics
 from qjsupervisor.states import WorkerState
 
 README = Path(__file__).resolve().parents[2] / "README.md"

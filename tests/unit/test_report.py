@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from qjsupervisor.config import load
-from qjsupervisor.pauses import Scope
-from qjsupervisor.report import Snapshot, WorkerView, build_status
-from qjsupervisor.settings import Config
+from qjsupervisor.config.load import load
+from qjsupervisor.config.settings import Config
+from qjsupervisor.master.pauses import Scope
+from qjsupervisor.master.status_report import Snapshot, WorkerView, build_status
 from qjsupervisor.states import TargetState, WorkerState
 from tests.unit.supervised import ChannelView, FakeTable, Holder, View
 

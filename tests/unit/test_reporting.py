@@ -10,16 +10,16 @@ import pytest
 
 from qjsupervisor import logs
 from qjsupervisor.channelspec import ChannelSpec
+from qjsupervisor.config.settings import TargetSettings
 from qjsupervisor.control import Pipe
-from qjsupervisor.database import Database
-from qjsupervisor.dispatch import Dispatcher
-from qjsupervisor.reporting import REPORT_S, Reporting
-from qjsupervisor.semaphore import SemaphoreTable
-from qjsupervisor.serving import Serving
-from qjsupervisor.settings import TargetSettings
+from qjsupervisor.odoo.dispatcher import Dispatcher
+from qjsupervisor.postgres.database import Database
+from qjsupervisor.postgres.waiter import Waiter
 from qjsupervisor.states import Fairness, Phase
-from qjsupervisor.trees import shared_tree
-from qjsupervisor.waiter import Waiter
+from qjsupervisor.table.semaphore import SemaphoreTable
+from qjsupervisor.worker.reporting import REPORT_S, Reporting
+from qjsupervisor.worker.serving import Serving
+from qjsupervisor.worker.trees import shared_tree
 
 
 class Rig:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from qjsupervisor.channelspec import ChannelSpec
-from qjsupervisor.layout import Cell, Header, Slot
-from qjsupervisor.seat import SLICE_JOBS, SLICE_NS
 from qjsupervisor.states import Fairness
+from qjsupervisor.table.layout import Cell, Header, Slot
+from qjsupervisor.table.slot import SLICE_JOBS, SLICE_NS
 
 from .seats import Died, World
 

@@ -9,11 +9,11 @@ import pytest
 
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.errors import SemaphoreError
-from qjsupervisor.layout import MAX_CLASSES, Cell, Header
-from qjsupervisor.mutex import Acquired
-from qjsupervisor.semaphore import STUCK_NS, SemaphoreTable
 from qjsupervisor.states import Fairness
-from qjsupervisor.tablechannels import SPARE_CHANNELS
+from qjsupervisor.table.channels import SPARE_CHANNELS
+from qjsupervisor.table.layout import MAX_CLASSES, Cell, Header
+from qjsupervisor.table.mutex import Acquired
+from qjsupervisor.table.semaphore import STUCK_NS, SemaphoreTable
 
 S = 1_000_000_000
 Make = Callable[..., SemaphoreTable]

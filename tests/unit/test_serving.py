@@ -9,25 +9,25 @@ import pytest
 from psycopg2.extensions import Notify
 
 from qjsupervisor import logs
-from qjsupervisor.backlog import Found, Snapshot
-from qjsupervisor.breaker import ACCEPTED_AFTER_S, UNPROVEN_LIMIT
+from qjsupervisor.backlog.backlog import Found, Snapshot
+from qjsupervisor.backlog.nodes import Pending
 from qjsupervisor.channelspec import ChannelSpec
-from qjsupervisor.cooling import MAX_ATTEMPTS, Cooling
-from qjsupervisor.database import Database
-from qjsupervisor.dispatch import Dispatcher, Ended
+from qjsupervisor.config.settings import TargetSettings
 from qjsupervisor.errors import DatabaseError, DatabaseUnavailable
-from qjsupervisor.guess import GUESS
 from qjsupervisor.job import Job
-from qjsupervisor.layout import Header
-from qjsupervisor.nodes import Pending
-from qjsupervisor.request import End, Outcome
-from qjsupervisor.seat import Seat
-from qjsupervisor.semaphore import SemaphoreTable
-from qjsupervisor.serving import Serving
-from qjsupervisor.settings import TargetSettings
+from qjsupervisor.odoo.breaker import ACCEPTED_AFTER_S, UNPROVEN_LIMIT
+from qjsupervisor.odoo.dispatcher import Dispatcher, Ended
+from qjsupervisor.odoo.request import End, Outcome
+from qjsupervisor.postgres.database import Database
+from qjsupervisor.postgres.waiter import Waiter
 from qjsupervisor.states import Fairness, TargetState
-from qjsupervisor.trees import shared_tree
-from qjsupervisor.waiter import Waiter
+from qjsupervisor.table.layout import Header
+from qjsupervisor.table.semaphore import SemaphoreTable
+from qjsupervisor.table.slot import Seat
+from qjsupervisor.worker.deferred import MAX_ATTEMPTS, Cooling
+from qjsupervisor.worker.serving import Serving
+from qjsupervisor.worker.speculative import GUESS
+from qjsupervisor.worker.trees import shared_tree
 
 
 class Rows(Database):

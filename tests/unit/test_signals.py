@@ -7,7 +7,7 @@ import select
 import signal
 import threading
 
-from qjsupervisor.signals import SignalQueue, all_blocked
+from qjsupervisor.master.signals import SignalQueue, all_blocked
 
 
 def readable(queue: SignalQueue) -> bool:

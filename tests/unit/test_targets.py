@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qjsupervisor.settings import TargetSettings
-from qjsupervisor.targets import ANY, completed, parse_hosts, parse_targets
+from qjsupervisor.config.settings import TargetSettings
+from qjsupervisor.config.targets import ANY, completed, parse_hosts, parse_targets
 
 
 def urls(text: str) -> list[tuple[str, list[str]]]:

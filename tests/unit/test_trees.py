@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from qjsupervisor.backlog import Backlog
+from qjsupervisor.backlog.backlog import Backlog
 from qjsupervisor.channelspec import ChannelSpec
-from qjsupervisor.channelstring import parse_channels
-from qjsupervisor.config import load
+from qjsupervisor.config.channel_string import parse_channels
+from qjsupervisor.config.load import load
 from qjsupervisor.errors import DatabaseUnfit
-from qjsupervisor.seat import Seat
-from qjsupervisor.semaphore import SemaphoreTable
 from qjsupervisor.states import Fairness
-from qjsupervisor.tablechannels import SPARE_CHANNELS
-from qjsupervisor.trees import own_tree, shared_tree
+from qjsupervisor.table.channels import SPARE_CHANNELS
+from qjsupervisor.table.semaphore import SemaphoreTable
+from qjsupervisor.table.slot import Seat
+from qjsupervisor.worker.trees import own_tree, shared_tree
 
 Row = tuple[Any, ...]
 

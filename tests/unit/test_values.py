@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from qjsupervisor.values import (
+from qjsupervisor.config.values import (
     address,
     certificates,
     choice,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qjsupervisor.window import Window
+from qjsupervisor.backlog.window import Window
 
 
 def window(limit: int, *items: int, horizon: int | None = None) -> Window[int]:

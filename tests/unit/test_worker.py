@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from qjsupervisor.config import load
+from qjsupervisor.backoff import GIVE_UP_S
+from qjsupervisor.config.load import load
 from qjsupervisor.control import Pipe
-from qjsupervisor.policy import GIVE_UP_S
-from qjsupervisor.semaphore import SemaphoreTable
 from qjsupervisor.states import Phase, TargetState
-from qjsupervisor.worker import Worker
+from qjsupervisor.table.semaphore import SemaphoreTable
+from qjsupervisor.worker.worker import Worker
 
 APART_FROM_JOBS = [Phase.APART, Phase.BLOCKED, Phase.STANDBY]
 

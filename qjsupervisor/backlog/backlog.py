@@ -1,0 +1,289 @@
+"""The jobs of one database that are waiting in the table, and the windows through which its worker sees them.  Pure.
+
+A read takes time, and jobs change meanwhile: between `begin_read` and its end (`load`, `merge`, `abandon_read`) all
+that is heard is kept, and stands against what was read. So the windows are exact in order also when better jobs arrive
+behind them, when etas fall due outside them, and when rows change under a read.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from ..channelspec import ROOT
+from .nodes import Node, Pending
+from .tree import KNOWN_FAILED, ChannelTree, Failed, Heard
+
+
+class Found(NamedTuple):
+    """Pending jobs as read, best first and next first; `..._more`: the read stopped at its limit."""
+
+    due: Sequence[Pending]
+    due_more: bool
+    later: Sequence[Pending]
+    later_more: bool
+
+
+class Snapshot(NamedTuple):
+    """All that a worker has to know of its database, as of one moment: the parts are compared with each other."""
+
+    #: (id, raw channel) of the jobs that hold permits.
+    held: Sequence[tuple[int, str | None]]
+    #: Over all channels.
+    found: Found
+    #: (raw channel, state): how many.
+    counts: dict[tuple[str | None, str], int]
+    #: (id, raw channel) of failed jobs, not necessarily all.
+    failed: Sequence[tuple[int, str | None]]
+
+
+#: How far jobs that are not due are known: not at all.
+_UNKNOWN = (-(1 << 62), (-(1 << 62), 0, 0))
+
+
+class Backlog(ChannelTree):
+    """A channel tree that is filled from the database."""
+
+    #: Only the best due jobs are known so far; nothing of what failed, of what is not due, of how many there are.
+    partial = False
+    #: Jobs held here of which the last full read said that they are pending.
+    _doubted: Mapping[int, Pending] = MappingProxyType({})
+
+    def unread(self) -> list[Node]:
+        """Nodes of which more should be read."""
+        if self._thirsty:
+            self._thirsty = {node for node in self._thirsty if node.wants_reading}
+        return list(self._thirsty)
+
+    def raw_names(self, node: Node) -> tuple[list[str], bool]:
+        """The channel names in the table that belong to a node, and whether NULL does."""
+        names = [name for name, known in self.names.items() if known is node]
+        return [name for name in names if name is not None], None in names or node.parent is None
+
+    def names_in_order(self) -> list[str]:
+        """The channel names in the table that stop on a failed job, as far as they are known.
+
+        '' stands for NULL too.
+        """
+        found = {name or "" for name, node in self.names.items() if node.spec.sequential}
+        for name, node in self.nodes.items():
+            if node.spec.sequential:
+                found |= {name, name.removeprefix(f"{ROOT}.") if name != ROOT else ""}
+        return sorted(found)
+
+    @property
+    def longest_throttle_s(self) -> int:
+        """0: there is none."""
+        return max(node.spec.throttle_s for node in self.nodes.values())
+
+    def note_start(self, channel: str | None, started_us: int) -> int:
+        """A job was started then (UTC): throttles count from there. The channel's index in the shared table."""
+        node = self.node_for(channel)
+        for guard in node.guards:
+            until_us = started_us + guard.spec.throttle_s * 1_000_000
+            if guard.local_limits and guard.spec.throttle_s and until_us > guard.not_before_us:
+                self._throttle(guard, until_us)
+        return node.shared
+
+    def begin_read(self) -> None:
+        """A read begins now; what is heard from here on stands against it, and so do claims that are to be made."""
+        self._heard = dict.fromkeys(self.taken)
+
+    def abandon_read(self) -> None:
+        """The read came to nothing."""
+        self._heard = None
+
+    @property
+    def heard_too_much(self) -> bool:
+        """Whether so much changed during a read that it is not worth keeping; it is begun again."""
+        return self._heard is not None and len(self._heard) > 8 * self._window
+
+    # -- a job that is guessed at (guess.py) ---------------------------------------------------------------
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no job waits that could start, nor is set aside, and no read is under way."""
+        return not self._line and not self.aside and self._heard is None
+
+    def is_plain(self, channel: str) -> bool:
+        """Whether no job waits in a channel, and one in it needs not be counted (throttle) nor put into an order."""
+        node: Node | None = self.node_for(channel)
+        if node is not None and node.pending:
+            return False
+        while node is not None and not node.spec.throttle_s and not node.spec.sequential:
+            node = node.parent
+        return node is None
+
+    def rename(self, job_id: int, new_id: int) -> None:
+        """The permit that one job holds is another's, in the same channel.
+
+        That one may have been here before: failed or dead, and requeued by somebody.
+        """
+        self._leave(new_id)
+        self._holding[new_id] = self._holding.pop(job_id)
+
+    # -- some nodes --------------------------------------------------------------------------------------
+
+    def merge(self, found: dict[str, Found]) -> None:
+        """End a read of some nodes (by name): their windows hold the best of their jobs again."""
+        heard, self._heard = self._heard or {}, None
+        counted: dict[Node, bool] = {}
+        for name, read in found.items():
+            node = self.nodes.get(name)
+            if node is not None:
+                counted[node] = read.due_more or read.later_more
+                self._merge_node(node, read, heard)
+        self._put_heard(heard, counted)
+
+    def _merge_node(self, node: Node, read: Found, heard: dict[int, Heard]) -> None:
+        due = [job for job in read.due if self._is_news(job, heard)]
+        later = [job for job in read.later if self._is_news(job, heard)]
+        if read.due_more or read.later_more:
+            node.beyond = max(0, node.beyond - len(due) - len(later))
+        else:
+            node.beyond = 0
+        self._fill(node, due, later, _last_due(read), _last_later(read))
+
+    def _is_news(self, job: Pending, heard: dict[int, Heard]) -> bool:
+        """Whether a job that was read is pending now and not here yet."""
+        known = (heard, self._pending, self._holding, self._failed_in, self.aside)
+        return not any(job.job_id in ids for ids in known)
+
+    def _fill(
+        self,
+        node: Node,
+        due: Iterable[Pending],
+        later: Iterable[Pending],
+        last_due: tuple[int, int, int] | None,
+        last_later: tuple[int, tuple[int, int, int]] | None,
+    ) -> None:
+        """Add jobs to a node's windows, which are whole now up to the last ones read (None: altogether)."""
+        self._pending.update({job.job_id: (node, job) for job in (*due, *later)})
+        dropped = [key[2] for key in node.ready.extend([job.key for job in due], last_due)]
+        etas = [(job.eta_us or 0, job.key) for job in later]
+        dropped += [key[2] for _eta_us, key in node.etas.extend(etas, last_later)]
+        for job_id in dropped:
+            del self._pending[job_id]
+        node.beyond += len(dropped)
+        node.stale = False
+        self._renew(node)
+
+    def _put_heard(self, heard: dict[int, Heard], counted: Mapping[Node, bool]) -> None:
+        """Jobs that came during the read, and that no window had room for, may have a place now.
+
+        `counted`: the nodes that were read, and whether the job is in `beyond` already.
+        """
+        for job in heard.values():
+            if isinstance(job, Pending) and job.job_id not in self._pending:
+                node = self.node_for(job.channel)
+                if node in counted:
+                    node.beyond = max(0, node.beyond - counted[node])
+                    self._place(node, job)
+
+    # -- the head ----------------------------------------------------------------------------------------
+
+    @property
+    def can_begin_with_head(self) -> bool:
+        """Whether no channel can turn up that is not there yet: it would be taken for empty."""
+        specs = [node.spec for node in self.nodes.values()]
+        return not any(spec.sequential_default or spec.capacity_default for spec in specs)
+
+    def load_head(self, held: Iterable[tuple[int, str | None]], due: Sequence[Pending]) -> None:
+        """Begin with the best due jobs of all channels together, of which there are more; `load` has to follow.
+
+        Until then nothing starts in a sequential channel: what its jobs may have to wait for is not known.
+        """
+        self._heard = None
+        self.partial = True
+        by_node: dict[Node, list[Pending]] = defaultdict(list)
+        for job in due:
+            by_node[self.node_for(job.channel)].append(job)
+        for node in self.nodes.values():
+            node.beyond = 1  # more than none: they were not counted yet
+            self._fill(node, by_node[node], (), due[-1].key, _UNKNOWN)
+        for job_id, channel in held:
+            self.hold(job_id, channel)
+
+    # -- everything --------------------------------------------------------------------------------------
+
+    def load(self, snapshot: Snapshot) -> list[int]:
+        """End a read of everything. Returns the ids of jobs held here of which the database says otherwise.
+
+        The caller knows which of them have an open request; the others it hands to `believe`.
+        """
+        heard, self._heard = self._heard or {}, None
+        self.partial = False
+        self._pending.clear()
+        for node in self.nodes.values():
+            node.ready.clear()
+            node.etas.clear()
+        self._count(snapshot, heard)
+        self._load_found(snapshot.found, heard)
+        more = snapshot.found.due_more or snapshot.found.later_more
+        self._put_heard(heard, dict.fromkeys(self.nodes.values(), more))
+        return self._load_held(snapshot, heard)
+
+    def believe(self, job_ids: Iterable[int]) -> None:
+        """Of these doubtful jobs the database is right."""
+        for job_id in job_ids:
+            self.forget(job_id)
+            if job_id in self._doubted:
+                self.put(self._doubted[job_id])
+
+    def _load_found(self, found: Found, heard: dict[int, Heard]) -> None:
+        due: dict[Node, list[Pending]] = defaultdict(list)
+        later: dict[Node, list[Pending]] = defaultdict(list)
+        for jobs, by_node in ((found.due, due), (found.later, later)):
+            for job in jobs:
+                if self._is_news(job, heard):
+                    by_node[self.node_for(job.channel)].append(job)
+        more = found.due_more or found.later_more
+        for node in self.nodes.values():
+            # What was read is the best of all channels together, so each window is whole up to the last one read.
+            # Jobs that were set aside may have been counted, or not: they settle nothing about what is unread.
+            unread = node.beyond - len(due[node]) - len(later[node]) if more else 0
+            node.beyond = max(0, unread - len(node.aside))
+            last_due, last_later = (_last_due(found), _last_later(found)) if unread > 0 else (None, None)
+            self._fill(node, due[node], later[node], last_due, last_later)
+
+    def _load_held(self, snapshot: Snapshot, heard: dict[int, Heard]) -> list[int]:
+        said = {job_id: channel for job_id, channel in snapshot.held if job_id not in heard}
+        for job_id, channel in said.items():
+            self.hold(job_id, channel)
+        doubtful = self._holding.keys() - said.keys() - heard.keys()
+        read = (*snapshot.found.due, *snapshot.found.later)
+        self._doubted = {job.job_id: job for job in read if job.job_id in doubtful}
+        return list(doubtful)
+
+    def _count(self, snapshot: Snapshot, heard: dict[int, Heard]) -> None:
+        """Count pending (into `beyond`, for now) and failed jobs afresh."""
+        pending: dict[Node, int] = defaultdict(int)
+        failed: dict[Node, int] = defaultdict(int)
+        for (channel, state), number in snapshot.counts.items():
+            if state in ("pending", "failed"):
+                (pending if state == "pending" else failed)[self.node_for(channel)] += number
+        self._failed_in.clear()
+        for job_id, channel in snapshot.failed:
+            self._know_failed(job_id, channel, failed, 0 if job_id not in heard else -1)
+        for job_id, what in heard.items():
+            if isinstance(what, Failed):
+                self._know_failed(job_id, what.channel, failed, 1)
+        for node in list(self.nodes.values()):
+            node.beyond = pending[node]
+            self._count_failed(node, failed[node])
+
+    def _know_failed(self, job_id: int, channel: str | None, failed: dict[Node, int], change: int) -> None:
+        node = self.node_for(channel)
+        failed[node] += change
+        if change >= 0 and len(self._failed_in) < KNOWN_FAILED:
+            self._failed_in[job_id] = node
+
+
+def _last_due(found: Found) -> tuple[int, int, int] | None:
+    return found.due[-1].key if found.due_more else None
+
+
+def _last_later(found: Found) -> tuple[int, tuple[int, int, int]] | None:
+    return (found.later[-1].eta_us or 0, found.later[-1].key) if found.later_more else None

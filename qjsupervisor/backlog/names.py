@@ -1,0 +1,150 @@
+"""The channels of one database, and which of them a job's channel name means.  Pure.
+
+What nobody configured gets the defaults of its nearest configured ancestor, and lies directly below that one, in
+whichever order the names turn up.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from ..channelspec import ROOT, ChannelSpec, complete_name, parent_name
+from .nodes import Branch, Node
+
+#: Raw channel names remembered, so that a read of one channel can use the index on it.
+KNOWN_NAMES = 10_000
+#: Channels that nobody configured, in one database: names come from data. What is beyond shares one channel for each
+#: configured ancestor, so that limits hold and memory too.
+MAX_MADE = 1000
+_OTHERS = "(others)"
+
+
+def not_shared(_spec: ChannelSpec, _parent: int) -> int | None:
+    """For trees whose channels are no other database's business."""
+    return None
+
+
+class Shared(NamedTuple):
+    """What of a tree is in the shared table."""
+
+    #: Channels, and the index of each there. It belongs to the tree, which adds to it.
+    channels: dict[str, int]
+    #: The tree keeps the limits of those too.
+    keep_limits: bool
+    #: Called for a channel that an ancestor's defaults make, and the index of that ancestor; returns its index in the
+    #: table or None.
+    add: Callable[[ChannelSpec, int], int | None] = not_shared
+
+
+def only_root() -> Shared:
+    """A tree per database: the table knows the root's overall limit only."""
+    return Shared({ROOT: 0}, keep_limits=True)
+
+
+class ChannelNames(ABC):
+    """Nodes by name."""
+
+    def __init__(self, specs: Iterable[ChannelSpec], shared: Shared, window: int) -> None:
+        """`specs`: parents before children. `window`: jobs of each node that are held here."""
+        self._window = window
+        self._shared, self._keep_limits, self._share = shared
+        self.nodes: dict[str, Node] = {}
+        self.names: dict[str | None, Node] = {}
+        self._configured: set[str] = set()
+        self._paused: frozenset[str] = frozenset()
+        self._branches: dict[int, Branch] = {}
+        for spec in specs:
+            self._add(spec)
+            if not spec.made:  # (another database's worker may have shared it already)
+                self._configured.add(spec.name)
+
+    def node_for(self, channel: str | None) -> Node:
+        """The node of a job's channel.
+
+        A channel that nobody configured is not told apart from its ancestor, if that makes no difference.
+        """
+        node = self.names.get(channel)
+        if node is None:
+            name = complete_name(channel)
+            node = self.nodes.get(name) or self._unknown(name)
+            if len(self.names) < KNOWN_NAMES:
+                self.names[channel] = node
+        return node
+
+    def _configured_above(self, name: str) -> Node:
+        above = parent_name(name)
+        while above is not None and above not in self._configured:
+            above = parent_name(above)
+        return self.nodes[above or ROOT]
+
+    def _nearest(self, name: str) -> Node:
+        above = parent_name(name)
+        while above is not None and above not in self.nodes:
+            above = parent_name(above)
+        return self.nodes[above or ROOT]
+
+    def _unknown(self, name: str) -> Node:
+        above = self._configured_above(name)
+        defaults = above.spec
+        if not (defaults.sequential_default or defaults.capacity_default):
+            nearest = self._nearest(name)
+            # A failed job, or one that is not due, of a sequential channel itself holds up the others.
+            if not nearest.spec.sequential:
+                return nearest
+        return self._make(name, above)
+
+    def _make(self, name: str, above: Node) -> Node:
+        """A channel by its ancestor's defaults."""
+        if len(self.nodes) - len(self._configured) >= MAX_MADE:
+            name = f"{above.name}.{_OTHERS}"
+            if name in self.nodes:
+                return self.nodes[name]
+        defaults = above.spec
+        capacity = 1 if defaults.sequential_default else defaults.capacity_default or None
+        spec = ChannelSpec(name=name, capacity=capacity, sequential=defaults.sequential_default, made=True)
+        if capacity is not None:
+            index = self._share(spec, above.shared)
+            if index is not None:
+                self._shared[name] = index
+        return self._add(spec)
+
+    def _add(self, spec: ChannelSpec) -> Node:
+        parent = self._configured_above(spec.name) if self._configured else None
+        index = self._shared.get(spec.name)
+        local = index is None or self._keep_limits
+        if index is None:
+            index = parent.shared if parent is not None else 0
+        node = Node(spec, parent, index, self._window, local_limits=local)
+        node.paused_by_order = self._is_paused(spec.name)
+        self._branches.setdefault(index, Branch(index))
+        self.nodes[spec.name] = node
+        return node
+
+    # -- pauses ------------------------------------------------------------------------------------------
+
+    def set_paused(self, names: Iterable[str]) -> bool:
+        """Pause exactly these channels and what is below them, by order of an operator.
+
+        True: jobs have to be read again to be in force.
+        """
+        self._paused = frozenset(names)
+        unknown = self._paused - self.nodes.keys()
+        for name in unknown:
+            self._make(name, self._configured_above(name))
+        for name, node in self.nodes.items():
+            paused = self._is_paused(name)
+            if node.paused_by_order != paused:
+                node.paused_by_order = paused
+                self._give_room(node)
+        return bool(unknown)
+
+    def _is_paused(self, name: str | None) -> bool:
+        while name is not None and name not in self._paused:
+            name = parent_name(name)
+        return name is not None
+
+    @abstractmethod
+    def _give_room(self, node: Node) -> None:
+        """Something that held up jobs in a node may be over."""

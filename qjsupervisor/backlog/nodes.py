@@ -1,0 +1,221 @@
+"""One channel of a database's tree, and the line of channels that compete for one shared permit.  Pure.
+
+A node that holds up jobs parks the best jobs of the waiting nodes below it; a free place takes the best parked one out
+again, so a start costs the same with ten channels and with a thousand. What must hold: a guard that has room and
+has parked jobs has a better one of its own in the line.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple
+
+from ..channelspec import ChannelSpec
+from ..table.grants import Key
+from .window import Window
+
+#: Comes before every job.
+_FIRST: Key = (-(1 << 62), 0, 0)
+
+
+class Pending(NamedTuple):
+    """A pending job as the database says; `channel` as in the row, `eta_us` None or UTC microseconds."""
+
+    key: Key
+    channel: str | None
+    eta_us: int | None
+
+    @property
+    def job_id(self) -> int:
+        return self.key[2]
+
+
+class Node:
+    """One channel of the tree."""
+
+    def __init__(self, spec: ChannelSpec, parent: Node | None, shared: int, window: int, *, local_limits: bool) -> None:
+        self.spec = spec
+        self.name = spec.name
+        self.parent = parent
+        #: Index in the shared table of this node, or of its nearest shared ancestor.
+        self.shared = shared
+        #: Whether capacity, sequential, throttle and paused of `spec` are for this process to keep.
+        self.local_limits = local_limits
+        #: An operator paused it, or a channel above it.
+        self.paused_by_order = False
+        self.ready: Window[Key] = Window(window)
+        self.etas: Window[tuple[int, Key]] = Window(window)
+        #: Jobs beyond the due window that may be better than all in it: nothing starts before they were read.
+        self.stale = False
+        #: Pending jobs that are in the database only. 0 where both windows are complete; otherwise what was counted at
+        #: the last full read, and changes since then as far as they were heard of.
+        self.beyond = 0
+        #: Jobs that are not to be started for now, and are in no window.
+        self.aside: list[Key] = []
+        #: Failed jobs directly in it.
+        self.failed = 0
+        #: Jobs that hold a permit in this node or in its local subtree.
+        self.running = 0
+        self.not_before_us = 0
+        #: Nodes of the branch, from this one up, that can hold up a job of this node.
+        self.guards = self._guards()
+        self.parked: list[tuple[Key, Node]] = []
+        #: Sequential nodes, from this one up to the root: their jobs wait for an earlier one that is not due yet.
+        self.in_order = self._in_order()
+        #: Nodes below this one, if it is sequential.
+        self.followers: list[Node] = []
+        #: What `bar` was after the last change.
+        self.seen_bar: Key | None = None
+        #: Where this node's best job is entered: in its branch or parked at a guard.
+        self.entry: tuple[Key, Node] | None = None
+        self.place: list[tuple[Key, Node]] | None = None
+
+    def __lt__(self, other: Node) -> bool:
+        return self.name < other.name
+
+    def _guards(self) -> tuple[Node, ...]:
+        found: list[Node] = []
+        above: Node | None = self
+        while above is not None and above.shared == self.shared:
+            found.append(above)
+            above = above.parent
+        return tuple(found)
+
+    def _in_order(self) -> tuple[Node, ...]:
+        above = self.parent.in_order if self.parent is not None else ()
+        for node in above:
+            node.followers.append(self)
+        return (self, *above) if self.spec.sequential else above
+
+    @property
+    def pending(self) -> int:
+        return len(self.ready) + len(self.etas) + len(self.aside) + self.beyond
+
+    @property
+    def wants_reading(self) -> bool:
+        """Whether more of its pending jobs should be read from the database."""
+        return self.stale or self.ready.runs_dry or self.etas.runs_dry
+
+    def head(self) -> Key | None:
+        """Its own best job, if nothing but limits could hold that one up."""
+        if self.stale or not self.ready.items:
+            return None
+        head = self.ready.items[0]
+        for node in self.in_order:
+            bar = node.bar()
+            if bar is not None and bar < head:
+                return None
+        return head
+
+    def bar(self) -> Key | None:
+        """In a sequential node: what comes after this job in order waits for it, as it waits itself.
+
+        Of those that are not due this is the one that is due next, as in OCA's queue_job.
+        """
+        if self.etas.items:
+            next_due = self.etas.items[0][1]
+            return min(next_due, self.aside[0]) if self.aside else next_due
+        if self.etas.horizon is not None:
+            return _FIRST
+        return self.aside[0] if self.aside else None
+
+    def next_eta_us(self, now_us: int) -> int | None:
+        """When a job falls due: one that is held here, or one that lies beyond."""
+        if self.etas.items:
+            return self.etas.items[0][0]
+        horizon = self.etas.horizon
+        return horizon[0] if horizon is not None and horizon[0] > now_us else None
+
+    def holds_up(self, now_us: int) -> bool:
+        """Whether this guard lets nobody through now."""
+        if self.paused_by_order:
+            return True
+        if not self.local_limits:
+            return False
+        spec = self.spec
+        full = spec.capacity is not None and self.running >= spec.capacity
+        return full or spec.paused or bool(spec.sequential and self.failed) or self.not_before_us > now_us
+
+
+class Branch:
+    """The nodes below one shared channel, as one line of jobs."""
+
+    def __init__(self, shared: int) -> None:
+        self.shared = shared
+        self.line: list[tuple[Key, Node]] = []
+
+    def best(self, now_us: int) -> tuple[Key, Node] | None:
+        """The best job that no guard holds up. Parks those that are held up."""
+        while self.line:
+            key, node = self.line[0]
+            guard = next((g for g in node.guards if g.holds_up(now_us)), None)
+            if guard is None:
+                return key, node
+            del self.line[0]
+            insort(guard.parked, (key, node))
+            node.place = guard.parked
+            self.unpark(node, now_us)
+        return None
+
+    def enter(self, node: Node, now_us: int) -> bool:
+        """Enter a node's best job, in place of what it had entered; False if that is the same."""
+        head = node.head()
+        old = node.entry
+        if (old[0] if old else None) == head:
+            return False
+        if old is not None and node.place is not None:
+            del node.place[bisect_left(node.place, old)]
+        node.entry = node.place = None
+        if head is not None:
+            node.entry, node.place = (head, node), self.line
+            insort(self.line, node.entry)
+        self.unpark(node, now_us)
+        return True
+
+    def unpark(self, node: Node, now_us: int) -> None:
+        """Let the best parked job of each guard of `node` that has room come forward."""
+        for guard in node.guards:
+            if guard.parked and not guard.holds_up(now_us):
+                entry = guard.parked.pop(0)
+                entry[1].place = self.line
+                insort(self.line, entry)
+
+
+class Alarms:
+    """When nodes are to be looked at again: one moment for each at most."""
+
+    def __init__(self) -> None:
+        self._moments: dict[Node, int] = {}
+        #: Also moments that were changed since; they are passed over.
+        self._heap: list[tuple[int, Node]] = []
+
+    def __bool__(self) -> bool:
+        """Whether any node is to be looked at again."""
+        return bool(self._moments)
+
+    def set(self, node: Node, moment_us: int | None) -> None:
+        """Change a node's moment; None: it has none."""
+        if moment_us is None:
+            self._moments.pop(node, None)
+        elif self._moments.get(node) != moment_us:
+            self._moments[node] = moment_us
+            heappush(self._heap, (moment_us, node))
+            if len(self._heap) > 2 * len(self._moments) + 16:
+                self._heap = [(moment, n) for n, moment in self._moments.items()]
+                heapify(self._heap)
+
+    def first_us(self) -> int | None:
+        """The earliest moment."""
+        heap = self._heap
+        while heap and self._moments.get(heap[0][1]) != heap[0][0]:
+            heappop(heap)
+        return heap[0][0] if heap else None
+
+    def due(self, now_us: int) -> Iterator[Node]:
+        """Take out the nodes whose moment has come, one after the other."""
+        while (first := self.first_us()) is not None and first <= now_us:
+            node = heappop(self._heap)[1]
+            del self._moments[node]
+            yield node

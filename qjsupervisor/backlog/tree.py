@@ -1,0 +1,326 @@
+"""One database's jobs in its channels: which one is next.  Pure: no I/O, no clock.
+
+Order and limits are those of contract section 6. Nodes (nodes.py) are the channels of this database's tree; some are
+shared over all databases (they have an index in the shared table, which keeps their limits), the limits of the others
+are kept here. `ChannelTree` is what a seat in the shared table asks while it holds the lock (grants.Source).
+
+Only a bounded window of the pending jobs is here, by order key and, for those that are not due, by eta. How the windows
+are filled is backlog.py's business.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ..channelspec import ChannelSpec
+from ..table.grants import Key
+from .names import ChannelNames, Shared
+from .nodes import Alarms, Node, Pending
+
+#: Ids of failed jobs remembered; of more only the number is known until the next full read.
+KNOWN_FAILED = 10_000
+
+
+class Failed(NamedTuple):
+    """A failed job; `channel` as in the row."""
+
+    channel: str | None
+
+
+#: What is known of a job that changed during a read: pending, failed, or (None) neither.
+Heard = Pending | Failed | None
+
+
+class ChannelTree(ChannelNames):
+    """All jobs of one database that wait, run or failed."""
+
+    def __init__(self, specs: Iterable[ChannelSpec], shared: Shared, window: int) -> None:
+        """As ChannelNames."""
+        super().__init__(specs, shared, window)
+        self._pending: dict[int, tuple[Node, Pending]] = {}
+        self._holding: dict[int, Node] = {}
+        #: Failed jobs that are known one by one, so that one that is put right is counted once.
+        self._failed_in: dict[int, Node] = {}
+        self._etas = Alarms()
+        self._throttles = Alarms()
+        #: Nodes that may want reading.
+        self._thirsty: set[Node] = set()
+        self._dirty: set[int] = set()
+        self._heads: dict[int, tuple[Key, Node]] = {}
+        self._line: list[tuple[Key, int]] = []
+        self._wishes = 0
+        self._heard: dict[int, Heard] | None = None
+        self.now_us = 0
+        #: Pending jobs that are not to be started for now, whatever a read of the table says.
+        self.aside: dict[int, tuple[Node, Pending]] = {}
+        #: How many jobs may be taken at all; with 0 the tree wishes for nothing.
+        self.budget = 0
+        self.held: dict[int, int] = {}
+        self.failed: dict[int, int] = {}
+        self.changed: set[int] = set()
+        self.new_heads: set[int] = set()
+        #: Ids of jobs that were given a permit and wait to be claimed.
+        self.taken: list[int] = []
+
+    def inherit(self, old: ChannelTree) -> None:
+        """Take the place of a tree with other settings: what is not in the database goes on."""
+        self.now_us = old.now_us
+        for _node, job in old.aside.values():
+            self.set_aside(job)
+        for name, node in self.nodes.items():
+            former = old.nodes.get(name)
+            if former is not None and former.not_before_us:
+                self._throttle(node, former.not_before_us)
+        self._turn_back(old.now_us)  # where a throttle is shorter now
+
+    # -- jobs --------------------------------------------------------------------------------------------
+
+    def put(self, job: Pending) -> None:
+        """A job is pending."""
+        if job.job_id in self.aside:
+            return
+        self._hear(job.job_id, job)
+        known = self._pending.get(job.job_id)
+        if known is None or known[1] != job:
+            self._leave(job.job_id)
+            self._place(self.node_for(job.channel), job)
+
+    def hold(self, job_id: int, channel: str | None) -> None:
+        """A job is enqueued or started: it holds a permit, whatever the capacity."""
+        self._hear(job_id, None)
+        node = self.node_for(channel)
+        if self._holding.get(job_id) is not node:
+            self._leave(job_id)
+            self._count_held(job_id, node, 1)
+
+    def fail(self, job_id: int, channel: str | None) -> None:
+        """A job is failed."""
+        self._leave(job_id)
+        self._hear(job_id, Failed(channel))
+        node = self.node_for(channel)
+        if len(self._failed_in) < KNOWN_FAILED:
+            self._failed_in[job_id] = node
+        self._count_failed(node, node.failed + 1)
+
+    def forget(self, job_id: int) -> None:
+        """A job is over, or waits for another one, or is gone."""
+        self._leave(job_id)
+        self._hear(job_id, None)
+
+    def set_aside(self, job: Pending) -> None:
+        """A job is pending, and not to be started for now; in a sequential channel what comes after it waits too."""
+        self.readmit(job.job_id)
+        self.forget(job.job_id)
+        node = self.node_for(job.channel)
+        self.aside[job.job_id] = (node, job)
+        insort(node.aside, job.key)
+        self._renew(node)
+
+    def readmit(self, job_id: int) -> None:
+        """A job is not set aside any more; where it is now, the caller says."""
+        node, job = self.aside.pop(job_id, (None, None))
+        if node is not None and job is not None:
+            node.aside.remove(job.key)
+            self._renew(node)
+
+    def is_held(self, job_id: int) -> bool:
+        """Whether a job holds a permit."""
+        return job_id in self._holding
+
+    def holding(self) -> set[int]:
+        """Ids of the jobs that hold a permit."""
+        return set(self._holding)
+
+    def _hear(self, job_id: int, what: Heard) -> None:
+        if self._heard is not None:
+            self._heard[job_id] = what
+
+    def _place(self, node: Node, job: Pending) -> None:
+        if job.eta_us is not None and job.eta_us > self.now_us:
+            dropped_eta = node.etas.put((job.eta_us, job.key))
+            dropped = dropped_eta[1] if dropped_eta else None
+        else:
+            dropped = node.ready.put(job.key)
+        if dropped != job.key:
+            self._pending[job.job_id] = (node, job)
+        if dropped is not None:
+            node.beyond += 1
+            if dropped != job.key:
+                del self._pending[dropped[2]]
+        self._renew(node)
+
+    def _leave(self, job_id: int) -> None:
+        """Take a job out of wherever it is."""
+        known = self._pending.pop(job_id, None)
+        if known is not None:
+            node, job = known
+            if not node.ready.remove(job.key) and job.eta_us is not None:
+                node.etas.remove((job.eta_us, job.key))
+            self._renew(node)
+            return
+        held_in = self._holding.get(job_id)
+        if held_in is not None:
+            self._count_held(job_id, held_in, -1)
+            return
+        failed_in = self._failed_in.pop(job_id, None)
+        if failed_in is not None:
+            self._count_failed(failed_in, failed_in.failed - 1)
+
+    def _count_held(self, job_id: int, node: Node, change: int) -> None:
+        if change > 0:
+            self._holding[job_id] = node
+        else:
+            del self._holding[job_id]
+        self.held[node.shared] = self.held.get(node.shared, 0) + change
+        self.changed.add(node.shared)
+        for guard in node.guards:
+            guard.running += change
+        self._give_room(node)
+
+    def _count_failed(self, node: Node, failed: int) -> None:
+        """So many jobs are failed directly in a node."""
+        node.failed = max(0, failed)
+        if self._shared.get(node.name) == node.shared:
+            self.failed[node.shared] = node.failed
+            self.changed.add(node.shared)
+        self._give_room(node)
+
+    # -- who is next (grants.Source) -----------------------------------------------------------------------
+
+    def _renew(self, node: Node) -> None:
+        """After a change of a node's windows."""
+        if node.wants_reading:
+            self._thirsty.add(node)
+        self._etas.set(node, node.next_eta_us(self.now_us))
+        self._enter(node)
+        if node.spec.sequential:
+            bar = node.bar()
+            if bar != node.seen_bar:
+                node.seen_bar = bar
+                for follower in node.followers:
+                    self._enter(follower)
+
+    def _enter(self, node: Node) -> None:
+        if self._branches[node.shared].enter(node, self.now_us):
+            self._dirty.add(node.shared)
+
+    def _give_room(self, node: Node) -> None:
+        """Something that held up jobs in a node may be over."""
+        self._branches[node.shared].unpark(node, self.now_us)
+        self._dirty.add(node.shared)
+
+    def prepare(self, now_us: int, budget: int) -> None:
+        """Before an exchange: move on to `now_us` (UTC), let up to `budget` jobs be taken."""
+        if now_us < self.now_us:
+            self._turn_back(now_us)
+        self.now_us = now_us
+        self.budget = budget
+        if self._etas:
+            for node in self._etas.due(now_us):
+                self._fall_due(node)
+        if self._throttles:
+            for guard in self._throttles.due(now_us):
+                self._give_room(guard)
+        if self._dirty:
+            self._settle()
+
+    def _fall_due(self, node: Node) -> None:
+        waiting = node.etas
+        due = bisect_left(waiting.items, (self.now_us + 1,))
+        arrived, waiting.items[:due] = waiting.items[:due], []
+        if waiting.horizon is not None and waiting.horizon[0] <= self.now_us:
+            node.stale = True  # jobs that are not held here are due, and may be better than those that are
+        for _eta_us, key in arrived:
+            self._place(node, self._pending.pop(key[2])[1])
+        self._renew(node)
+
+    def _turn_back(self, now_us: int) -> None:
+        """No throttle lasts longer than it may from `now_us` on, though somebody set the clock back."""
+        for node in self.nodes.values():
+            longest_us = now_us + node.spec.throttle_s * 1_000_000
+            if node.not_before_us > longest_us:
+                self._throttle(node, longest_us)
+
+    def _throttle(self, guard: Node, until_us: int) -> None:
+        guard.not_before_us = until_us
+        self._throttles.set(guard, until_us)
+
+    def _settle(self) -> None:
+        for shared in self._dirty:
+            best = self._branches[shared].best(self.now_us)
+            old = self._heads.get(shared)
+            if best == old:
+                continue
+            if old is not None:
+                del self._line[bisect_left(self._line, (old[0], shared))]
+                del self._heads[shared]
+                self._wishes &= ~(1 << shared)
+            if best is not None:
+                self._heads[shared] = best
+                insort(self._line, (best[0], shared))
+                self._wishes |= 1 << shared
+            self.new_heads.add(shared)
+        self._dirty.clear()
+
+    @property
+    def mask(self) -> int:
+        """Bitmap of the shared channels in which a job could start."""
+        return self._wishes if self.budget > 0 else 0
+
+    def best(self, candidates: int) -> int:
+        """The channel of the best job among `candidates`."""
+        return next(shared for _key, shared in self._line if candidates >> shared & 1)
+
+    def key(self, channel: int) -> Key:
+        """The order key of the best job in a channel."""
+        return self._heads[channel][0]
+
+    def order(self) -> Sequence[int]:
+        """The channels with a wish, best job first."""
+        return [shared for _key, shared in self._line] if self.budget > 0 else ()
+
+    def take(self, channel: int) -> None:
+        """A permit is there: the best job of a channel is to be claimed."""
+        key, node = self._heads[channel]
+        job_id = key[2]
+        node.ready.remove(key)
+        del self._pending[job_id]
+        self._hear(job_id, None)
+        self.budget -= 1
+        self.taken.append(job_id)
+        counted = channel in self.changed
+        self._count_held(job_id, node, 1)
+        if not counted:
+            self.changed.discard(channel)  # the permit is in the table already
+        for guard in node.guards:
+            if guard.local_limits and guard.spec.throttle_s:
+                self._throttle(guard, self.now_us + guard.spec.throttle_s * 1_000_000)
+        self._renew(node)
+        self._settle()
+
+    def line_is_for(self, job_id: int) -> int | None:
+        """The shared channel of a job that holds a permit, if the best job of all waits in the same node; else None."""
+        node = self._holding.get(job_id)
+        if node is None or self.budget <= 0 or not self._line or any(guard.local_limits for guard in node.guards):
+            return None
+        _key, shared = self._line[0]
+        return shared if self._heads[shared][1] is node else None
+
+    def succeed(self, job_id: int) -> int:
+        """The best job takes over the permit of one that is over, where `line_is_for` said so; its id."""
+        node = self._holding[job_id]
+        counted = node.shared in self.changed
+        self._count_held(job_id, node, -1)
+        self.take(node.shared)
+        if not counted:
+            self.changed.discard(node.shared)  # as many permits as before
+        return self.taken.pop()
+
+    def next_deadline_us(self) -> int | None:
+        """When, if nothing happens before, something may be able to start: an eta, the end of a throttle."""
+        if not self._etas and not self._throttles:
+            return None
+        moments = (self._etas.first_us(), self._throttles.first_us())
+        return min((moment for moment in moments if moment is not None), default=None)

@@ -1,0 +1,115 @@
+"""A database's jobs as `jobs` reads them: rows of queue_job, and what they say about the channels."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from psycopg2.extensions import connection as Connection
+
+from ..config.values import is_unicode
+from ..worker.unsendable import refusal
+from . import statements
+from .why_waiting import Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which jobs to list."""
+
+    uuids: tuple[str, ...] = ()
+    state: str | None = None
+    #: Complete name; its subchannels too.
+    channel: str | None = None
+    limit: int = 100
+
+
+class Row(NamedTuple):
+    """One row of LIST_JOBS."""
+
+    uuid: str
+    state: str
+    channel: str
+    priority: int | None
+    name: str | None
+    retry: int | None
+    max_retries: int | None
+    exc_name: str | None
+    exc_message: str | None
+    dependencies: str | None
+    created: str | None
+    eta: str | None
+    eta_in_s: float | None
+    since_s: float | None
+    ahead: int
+    not_due: str | None
+
+
+def read_rows(connection: Connection, wanted: Wanted) -> list[Row]:
+    """The wanted jobs; without a state and without uuids those that are not done or cancelled."""
+    has_dependencies = "dependencies" in columns(connection, "queue_job")
+    statement = statements.LIST_JOBS.format(dependencies="job.dependencies::text" if has_dependencies else "NULL::text")
+    params = {
+        "uuids": list(wanted.uuids) or None,
+        "states": None if wanted.state is None else [wanted.state],
+        "channel": wanted.channel,
+        "limit": wanted.limit,
+    }
+    return [Row._make(row) for row in fetch(connection, statement, params)]
+
+
+def to_jobs(connection: Connection, rows: Iterable[Row]) -> list[Job]:
+    """The rows as `explain` takes them; one more statement for all the jobs that they depend on."""
+    rows = list(rows)
+    parents = {row.uuid: parents_of(row.dependencies) for row in rows if row.state == "wait_dependencies"}
+    undone = _undone(connection, {uuid for uuids in parents.values() for uuid in uuids})
+    return [
+        Job(
+            uuid=row.uuid,
+            state=row.state,
+            channel=row.channel,
+            eta_in_s=row.eta_in_s,
+            eta=row.eta,
+            since_s=row.since_s if row.since_s is not None and math.isfinite(row.since_s) else None,
+            parents=tuple(undone[uuid] for uuid in parents.get(row.uuid, ()) if uuid in undone),
+            ahead=row.ahead,
+            not_due=row.not_due,
+            refusal=refusal(row.uuid),
+        )
+        for row in rows
+    ]
+
+
+def parents_of(dependencies: str | None) -> list[str]:
+    """uuids in `depends_on`; [] for whatever is no such JSON."""
+    try:
+        parsed: Any = json.loads(dependencies or "{}")
+    except (ValueError, RecursionError):
+        return []
+    found = parsed.get("depends_on") if isinstance(parsed, dict) else None
+    return [uuid for uuid in found if isinstance(uuid, str)] if isinstance(found, list) else []
+
+
+def _undone(connection: Connection, uuids: set[str]) -> dict[str, str]:
+    """uuid -> what to call it, of those that are not done: '<uuid> (failed)'."""
+    if not uuids:
+        return {}
+    # Neither a NUL nor half a character can be in a column, and not in a parameter either.
+    askable = [uuid for uuid in uuids if "\0" not in uuid and is_unicode(uuid)]
+    states = dict(fetch(connection, statements.LIST_STATES, {"uuids": askable}))
+    return {uuid: f"{uuid} ({states.get(uuid, 'deleted')})" for uuid in uuids if states.get(uuid) != "done"}
+
+
+def columns(connection: Connection, table: str) -> set[str]:
+    """The table's columns; empty where there is no such table."""
+    return {name for (name,) in fetch(connection, statements.COLUMNS, {"table": table})}
+
+
+def fetch(connection: Connection, statement: str, params: dict[str, Any] | None = None) -> list[Any]:
+    """All rows of a statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, params or {})
+        return cursor.fetchall()

@@ -1,0 +1,289 @@
+"""Why a job is where it is: pure, from the job's row, the supervisor's status and the channel tree.
+
+Answers `qjsupervisor jobs`. Reads nothing and decides nothing about dispatch; what it says is as old as
+what it was given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ..channelspec import ROOT, ChannelSpec, parent_name
+from ..config.channel_string import inherited
+from ..states import JobState, Mode, WorkerState
+
+#: So many databases or uuids are named; the rest is counted.
+_NAMED = 5
+
+
+class Reason(NamedTuple):
+    """One thing that a job waits for; `code` is for programs and does not change, `text` is for people."""
+
+    code: str
+    text: str
+    details: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One row of queue_job, as far as it matters here."""
+
+    uuid: str
+    #: As it is in the row: hostile hands can write anything there.
+    state: str
+    #: Complete name.
+    channel: str
+    #: Seconds until it is due; None or negative: due.
+    eta_in_s: float | None = None
+    #: The eta as PostgreSQL writes it, UTC.
+    eta: str | None = None
+    #: Seconds since it was enqueued or started; None where the row does not say.
+    since_s: float | None = None
+    #: Jobs it depends on that are not done, and those that are not there any more.
+    parents: tuple[str, ...] = ()
+    #: Better jobs of the same channel that are due.
+    ahead: int = 0
+    #: A better job of its channel that is not due: a sequential channel waits for it.
+    not_due: str | None = None
+    #: Why it can never be asked for.
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """The channels that hold for one database, and what its own rows say about them (complete names)."""
+
+    database: str
+    specs: Mapping[str, ChannelSpec]
+    #: Rows `enqueued` or `started` in exactly that channel.
+    running: Mapping[str, int] = field(default_factory=dict)
+    #: uuids of rows `failed` in exactly that channel.
+    failed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    #: Seconds since the last start in exactly that channel.
+    last_start_s: Mapping[str, float] = field(default_factory=dict)
+
+    def path(self, channel: str) -> Iterator[ChannelSpec]:
+        """The channel's spec and those above it, up to the root; unconfigured ones take their defaults."""
+        name: str | None = channel
+        while name is not None:
+            yield self._spec(name)
+            name = parent_name(name)
+
+    def _spec(self, name: str) -> ChannelSpec:
+        known = self.specs.get(name)
+        if known is not None:
+            return known
+        above = parent_name(name)
+        return ChannelSpec(name=ROOT, capacity=1) if above is None else inherited(name, self._spec(above))
+
+    def running_below(self, channel: str) -> int:
+        """This database's running jobs in the channel and everything below it."""
+        return sum(count for name, count in self.running.items() if _is_within(name, channel))
+
+    def failed_below(self, channel: str) -> list[str]:
+        """uuids of this database's failed jobs in the channel and everything below it."""
+        return [uuid for name, uuids in self.failed.items() if _is_within(name, channel) for uuid in uuids]
+
+    def throttled_for_s(self, spec: ChannelSpec) -> float:
+        """How long a channel that is this database's own may not start another job; 0: it may."""
+        starts = [age_s for name, age_s in self.last_start_s.items() if _is_within(name, spec.name)]
+        return max(0.0, spec.throttle_s - min(starts, default=math.inf))
+
+
+def explain(job: Job, status: Mapping[str, Any] | None, tree: Tree) -> list[Reason]:
+    """Every reason why the job does not run now, the decisive one first; [] for a job that is over.
+
+    `status` is `status --json` of the supervisor, or None when none answers.
+    """
+    if job.state == JobState.WAIT_DEPENDENCIES:
+        return [_dependencies(job)]
+    if job.state == JobState.ENQUEUED:
+        return [_sent(job)]
+    if job.state == JobState.STARTED:
+        return [Reason("running", f"runs in Odoo{_since(job)}")]
+    if job.state != JobState.PENDING:
+        return []
+    if job.refusal is not None:
+        return [Reason("refused", f"can never be asked for: {job.refusal}")]
+    stopped = _supervisor(status, tree.database)
+    if stopped is not None:
+        return [stopped]
+    assert status is not None
+    reasons = [*_eta(job), *_paused(job, status, tree), *_target(status, tree.database)]
+    for spec in tree.path(job.channel):
+        reasons += _channel(job, spec, status, tree)
+    return reasons or [_turn(job)]
+
+
+def _dependencies(job: Job) -> Reason:
+    if not job.parents:
+        return Reason("dependencies", "all jobs it depends on are over: Odoo should have set it pending")
+    return Reason("dependencies", f"depends on {_named(job.parents)}", {"uuids": list(job.parents)})
+
+
+def _sent(job: Job) -> Reason:
+    if job.since_s is not None and job.since_s > 10:
+        return Reason("sent", f"asked of Odoo{_since(job)} and not begun: are all its workers busy?")
+    return Reason("sent", f"asked of Odoo{_since(job)}")
+
+
+def _supervisor(status: Mapping[str, Any] | None, database: str) -> Reason | None:
+    """What keeps the whole database from running."""
+    if status is None:
+        return Reason("no supervisor", "no supervisor answers: nothing is dispatched")
+    view = _database(status, database)
+    if view is None:
+        text = "the supervisor does not serve this database: see `qjsupervisor check`"
+        return Reason("not served", text)
+    state = view.get("state")
+    if state == WorkerState.READY.value:
+        return None
+    why = view.get("reason") or view.get("last_error") or view.get("message")
+    if state == WorkerState.STANDBY.value:
+        why = why or "another runner holds the database's leader lock"
+    return Reason(str(state), f"its worker is {state}" + (f": {why}" if why else ""), {"why": why})
+
+
+def _eta(job: Job) -> list[Reason]:
+    if job.eta_in_s is None or job.eta_in_s <= 0:
+        return []
+    when = "never due" if math.isinf(job.eta_in_s) else f"due in {seconds(job.eta_in_s)}, at {job.eta} UTC"
+    return [Reason("eta", when, {"eta": job.eta})]
+
+
+def _paused(job: Job, status: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
+    names = [spec.name for spec in tree.path(job.channel)]
+    named: set[str] = set()
+    for pause in status.get("pauses", ()):
+        if pause.get("database") in (None, tree.database) and pause.get("channel", ROOT) in names:
+            named.add(pause.get("channel", ROOT))
+            yield _paused_by_command(pause)
+    for spec in tree.path(job.channel):
+        if spec.paused:
+            text = f"channel {spec.name} is paused in the {_where_trees_are(status)}"
+            yield Reason("paused", text, {"channel": spec.name, "by": "configuration"})
+        elif spec.name not in named and _shared(status, spec.name).get("paused"):
+            yield Reason("paused", f"channel {spec.name} is paused", {"channel": spec.name})
+
+
+def _paused_by_command(pause: Mapping[str, Any]) -> Reason:
+    channel, left_s = pause.get("channel", ROOT), pause.get("remaining_s")
+    what = "everything" if channel == ROOT else f"channel {channel}"
+    whose = pause.get("database") or "all databases"
+    until = "until `qjsupervisor resume`" if left_s is None else f"for another {seconds(left_s)}"
+    details = {"channel": channel, "by": "command", "remaining_s": left_s, "database": pause.get("database")}
+    return Reason("paused", f"{what} of {whose} is paused by command, {until}", details)
+
+
+def _where_trees_are(status: Mapping[str, Any]) -> str:
+    return "database" if status.get("mode") == Mode.PER_DATABASE.value else "configuration"
+
+
+def _target(status: Mapping[str, Any], database: str) -> Iterator[Reason]:
+    view = _database(status, database) or {}
+    target = view.get("target") or status.get("target") or {}
+    if any(each.get("state") != "down" for each in view.get("targets") or [target]):
+        return
+    retry_s = target.get("retry_in_s")
+    again = "asked again soon" if retry_s is None else f"asked again in {seconds(retry_s)}"
+    why = target.get("reason") or view.get("message")
+    text = f"Odoo at {target.get('url')} is down, {again}" + (f": {why}" if why else "")
+    yield Reason("target down", text, {"url": target.get("url"), "retry_in_s": retry_s})
+
+
+def _channel(job: Job, spec: ChannelSpec, status: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
+    shared = _shared(status, spec.name)
+    if spec.sequential or shared.get("sequential"):
+        yield from _sequential(job, spec, shared, tree)
+    own = not shared or status.get("mode") == Mode.PER_DATABASE.value
+    throttled_s = shared.get("throttled_for_s") or (tree.throttled_for_s(spec) if own else 0)
+    if throttled_s:
+        text = f"channel {spec.name} is throttled for another {seconds(throttled_s)}"
+        yield Reason("throttled", text, {"channel": spec.name, "for_s": throttled_s})
+    yield from _full(spec, shared, status, tree)
+
+
+def _sequential(job: Job, spec: ChannelSpec, shared: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
+    failed = tree.failed_below(spec.name)
+    elsewhere = int(shared.get("failed") or 0) - len(failed)
+    if failed or elsewhere > 0:
+        behind = _named(failed) if failed else f"{elsewhere} in other databases"
+        text = f"sequential channel {spec.name} stopped at a failed job: {behind}"
+        yield Reason("sequential", text, {"channel": spec.name, "failed": failed[:_NAMED]})
+    if job.not_due is not None:
+        text = f"sequential channel {spec.name} waits for job {job.not_due}, which is not due"
+        yield Reason("sequential", text, {"channel": spec.name, "not_due": job.not_due})
+
+
+def _full(spec: ChannelSpec, shared: Mapping[str, Any], status: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
+    """The channel has no room: over all databases where it is shared, and in this one where it is its own."""
+    capacity = shared.get("capacity")
+    if capacity is not None and shared.get("running", 0) >= capacity:
+        whose = "" if status.get("mode") != Mode.PER_DATABASE.value else " over all databases (max_capacity)"
+        yield _without_room(spec.name, whose, capacity, shared.get("running", 0), shared.get("holders", ()))
+        return
+    if shared and status.get("mode") != Mode.PER_DATABASE.value:
+        return
+    running = tree.running_below(spec.name)
+    if spec.capacity is not None and running >= spec.capacity:
+        holders = [{"database": tree.database, "running": running}]
+        yield _without_room(spec.name, " in this database", spec.capacity, running, holders)
+
+
+def _without_room(name: str, whose: str, capacity: int, running: int, holders: Sequence[Mapping[str, Any]]) -> Reason:
+    by = sorted(
+        ((str(holder["database"]), int(holder["running"])) for holder in holders if holder.get("running")),
+        key=lambda holder: (-holder[1], holder[0]),
+    )
+    details = {"channel": name, "capacity": capacity, "running": running, "by": dict(by)}
+    if capacity == 0:
+        return Reason("no capacity", f"channel {name} has capacity 0{whose}: nothing runs", details)
+    text = f"channel {name} is full{whose}, {running} of {capacity}"
+    return Reason("full", text + (f": {_named([f'{db} {n}' for db, n in by])}" if by else ""), details)
+
+
+def _turn(job: Job) -> Reason:
+    if job.ahead:
+        text = f"{job.ahead} better job{'s' if job.ahead > 1 else ''} of its channel first"
+        return Reason("behind", text, {"ahead": job.ahead})
+    return Reason("next", "next in turn")
+
+
+def _database(status: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    return next((view for view in status.get("databases", ()) if view.get("name") == name), None)
+
+
+def _shared(status: Mapping[str, Any], channel: str) -> Mapping[str, Any]:
+    """The shared channel of that name in the status; {} if it is not shared."""
+    return next((view for view in status.get("channels", ()) if view.get("name") == channel), {})
+
+
+def _is_within(name: str, channel: str) -> bool:
+    return name == channel or name.startswith(channel + ".")
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _since(job: Job) -> str:
+    return "" if job.since_s is None else f" for {seconds(job.since_s)}"
+
+
+def seconds(value: float) -> str:
+    """'0.3 s', '42 s', '3 min', '2 h 05 min', '4 d 02 h': for people, rounded down."""
+    if not math.isfinite(value):
+        return "ever"
+    if value < 10:
+        return f"{max(value, 0.0):.1f} s"
+    if value < 120:
+        return f"{int(value)} s"
+    minutes = int(value) // 60
+    if minutes < 120:
+        return f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24:02d} h"

@@ -1,0 +1,145 @@
+"""The channel string: `name[:capacity[:key[=value]]...]`, separated by commas or line ends.
+
+Pure. Reads what queue_job reads; stricter where queue_job would take a slip of the pen silently (an unknown
+key, a channel configured twice), because there a job would run where it should not.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+
+from ..channelspec import ROOT, ChannelSpec, complete_name, parent_name
+from .values import entries, integer_in, is_unicode, shown
+
+#: Far more than one Odoo can run, and far below what a counter in the shared table holds.
+HIGHEST_CAPACITY = 1_000_000
+_MAX_THROTTLE_S = 366 * 86400
+
+_KEYS = ("sequential", "throttle", "paused", "capacity_default", "sequential_default")
+_TRUE = ("true", "1", "yes", "on")
+_FALSE = ("false", "0", "no", "off")
+
+
+def parse_channels(text: str) -> tuple[ChannelSpec, ...]:
+    """The tree that a channel string describes: the root first, each channel behind its parent.
+
+    What lies between and is not configured is there too: the root with capacity 1, others with their
+    parent's defaults. Raises ValueError that names the entry.
+    """
+    specs: dict[str, ChannelSpec] = {}
+    for entry in entries(text):
+        try:
+            spec = _parse_entry(entry)
+        except ValueError as error:
+            raise ValueError(f"entry {shown(entry)}: {error}") from None
+        if spec.name in specs:
+            raise ValueError(f"entry {shown(entry)}: channel {shown(spec.name)} is configured twice; keep one")
+        specs[spec.name] = spec
+    return complete_tree(specs)
+
+
+def complete_tree(specs: dict[str, ChannelSpec]) -> tuple[ChannelSpec, ...]:
+    """Put in what is missing between the root and the named channels, parents first."""
+    tree = {ROOT: specs.get(ROOT, ChannelSpec(name=ROOT, capacity=1))}
+    for name in specs:
+        missing = []
+        ancestor: str | None = name
+        while ancestor is not None and ancestor not in tree:
+            missing.append(ancestor)
+            ancestor = parent_name(ancestor)
+        for channel in reversed(missing):
+            tree[channel] = specs.get(channel) or inherited(channel, tree[parent_name(channel) or ROOT])
+    return tuple(tree.values())
+
+
+def inherited(name: str, parent: ChannelSpec) -> ChannelSpec:
+    """A channel that nobody configured, under `parent`."""
+    if parent.sequential_default:
+        return ChannelSpec(name=name, capacity=1, sequential=True)
+    return ChannelSpec(name=name, capacity=parent.capacity_default)
+
+
+def checked(spec: ChannelSpec) -> ChannelSpec:
+    """The spec with 0 as 'no limit of its own', or ValueError: what must hold of any channel."""
+    if not is_unicode(spec.name):
+        raise ValueError(f"{shown(spec.name)} is not UTF-8")
+    if not all(part.strip() for part in spec.name.split(".")):
+        raise ValueError(f"{shown(spec.name)} is not a channel name; allowed: parts separated by single dots")
+    if spec.sequential and spec.capacity != 1:
+        has = "no capacity" if spec.capacity is None else f"capacity {spec.capacity}"
+        raise ValueError(f"a sequential channel needs capacity 1, this one has {has}")
+    capacity = spec.capacity if spec.name == ROOT else spec.capacity or None
+    return replace(spec, capacity=capacity, capacity_default=spec.capacity_default or None)
+
+
+def _parse_entry(entry: str) -> ChannelSpec:
+    name, *rest = (part.strip() for part in entry.split(":"))
+    if not name:
+        raise ValueError("the channel's name is missing; allowed: NAME[:CAPACITY[:KEY[=VALUE]]...]")
+    name = complete_name(name)
+    capacity: int | None = 1
+    if rest:
+        capacity, rest = _take_capacity(name, rest)
+    spec = ChannelSpec(name=name, capacity=capacity)
+    seen: set[str] = set()
+    for item in rest:
+        key, value = _parse_item(item)
+        if key in seen:
+            raise ValueError(f"{key} is given twice")
+        seen.add(key)
+        spec = _with(spec, key, value)
+    return checked(spec)
+
+
+def _take_capacity(name: str, rest: list[str]) -> tuple[int | None, list[str]]:
+    """The capacity, if the first part is one, and the parts behind it. Only the root must have one."""
+    first = rest[0]
+    if first.partition("=")[0].strip() in _KEYS:
+        if name != ROOT:
+            return None, rest
+        raise ValueError(f"the root's capacity is missing before {shown(first)}")
+    if first[:1].isalpha():
+        raise ValueError(_unknown(first, "neither a capacity nor a known key"))
+    try:
+        return integer_in(0, HIGHEST_CAPACITY)(first), rest[1:]
+    except ValueError as error:
+        raise ValueError(f"capacity: {error}") from None
+
+
+def _parse_item(item: str) -> tuple[str, str | None]:
+    """'key' or 'key=value' -> key, value or None."""
+    key, equals, value = (part.strip() for part in item.partition("="))
+    if key not in _KEYS:
+        raise ValueError(_unknown(key, "no known key"))
+    return key, value if equals else None
+
+
+def _with(spec: ChannelSpec, key: str, value: str | None) -> ChannelSpec:
+    try:
+        if key == "sequential":
+            return replace(spec, sequential=_flag(value))
+        if key == "paused":
+            return replace(spec, paused=_flag(value))
+        if key == "sequential_default":
+            return replace(spec, sequential_default=_flag(value))
+        number = integer_in(0, HIGHEST_CAPACITY if key == "capacity_default" else _MAX_THROTTLE_S)(value or "")
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+    if key == "capacity_default":
+        return replace(spec, capacity_default=number)
+    return replace(spec, throttle_s=number)
+
+
+def _flag(value: str | None) -> bool:
+    if value is None or value.lower() in _TRUE:
+        return True
+    if value.lower() in _FALSE:
+        return False
+    raise ValueError(f"{shown(value)} is neither yes nor no; allowed: nothing, {', '.join(_TRUE + _FALSE)}")
+
+
+def _unknown(word: str, what: str) -> str:
+    near = difflib.get_close_matches(word.partition("=")[0].strip(), _KEYS, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"{shown(word)} is {what}{hint}; allowed: a number, then {', '.join(_KEYS)}"

@@ -1,0 +1,116 @@
+"""Odoo's configuration file: which one it is, and what stands in its sections.
+
+Read as Odoo reads it: no interpolation ('%' is a character), no comments behind values, keys in any case,
+values over several indented lines. Decides nothing about the values. No error quotes a line of the file: a
+password may stand in it.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import pwd
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..errors import ConfigError
+from .values import shown, unset
+
+#: Where Odoo looks when nobody names a file; the first that exists.
+DEFAULT_PLACES = ("~/.odoorc", "~/.openerp_serverrc", "/etc/odoo/odoo.conf")
+
+
+@dataclass(frozen=True, slots=True)
+class OdooFile:
+    """The sections of one file; `path` is None where there is no file at all."""
+
+    path: str | None = None
+    #: May hold passwords.
+    sections: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    #: Keys of [DEFAULT]: they reach every section, but belong to none.
+    inherited: frozenset[str] = frozenset()
+
+    def get(self, section: str, key: str) -> str | None:
+        """The text of a key; None where it is missing, or says that it is unset."""
+        text = self.sections.get(section, {}).get(key)
+        return None if unset(text) else text
+
+    def keys(self, section: str) -> tuple[str, ...]:
+        """A section's own keys in the file's order, also those without a value."""
+        return tuple(key for key in self.sections.get(section, {}) if key not in self.inherited)
+
+
+def find(named: str | None, environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """Path of the file, and who named it; None: there is none, which is no error.
+
+    A file that was named (`named` is the command line's) need not exist here; reading it tells.
+    """
+    if named:
+        return os.path.abspath(os.path.expanduser(named)), "--config"
+    if environ.get("ODOO_RC"):
+        return os.path.abspath(environ["ODOO_RC"]), "$ODOO_RC"
+    home = environ.get("HOME") or _home()
+    for place in DEFAULT_PLACES:
+        path = place.replace("~", home, 1) if place.startswith("~") else place
+        if os.path.exists(path):
+            return path, "the default place"
+    return None
+
+
+def read(named: str | None, environ: Mapping[str, str]) -> OdooFile:
+    """Find and read the file. Raises ConfigError."""
+    found = find(named, environ)
+    if found is None:
+        return OdooFile()
+    path, named_by = found
+    parser = _parse(_text(path, named_by), path)
+    sections = {name: dict(parser.items(name)) for name in parser.sections()}
+    return OdooFile(path, sections, frozenset(parser.defaults()))
+
+
+def _home() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:  # a container's user without an entry
+        return "/"
+
+
+def _text(path: str, named_by: str) -> str:
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read()
+    except OSError as error:
+        raise ConfigError(
+            "config",
+            f"{shown(path, 300)}, from {named_by}, cannot be read: {error.strerror or error}; "
+            "name a readable Odoo configuration file with --config or $ODOO_RC",
+        ) from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        # Not "from error", which carries the whole file.
+        raise ConfigError("config", f"{shown(path, 300)}: line {line} is not UTF-8; save the file as UTF-8") from None
+
+
+def _parse(text: str, path: str) -> configparser.RawConfigParser:
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read_string(text, source=path)
+    except configparser.Error as error:
+        raise ConfigError("config", f"{shown(path, 300)}: {_explained(error)}") from None
+    return parser
+
+
+def _explained(error: configparser.Error) -> str:
+    """One line without the file's text, unlike configparser's own messages."""
+    if isinstance(error, configparser.DuplicateOptionError):
+        return f"line {error.lineno}: [{error.section}] {error.option} stands there twice; keep one"
+    if isinstance(error, configparser.DuplicateSectionError):
+        return f"line {error.lineno}: section [{error.section}] stands there twice; join them"
+    if isinstance(error, configparser.MissingSectionHeaderError):
+        return f"line {error.lineno} stands before any section; begin the file with [options]"
+    if isinstance(error, configparser.ParsingError):
+        lines = ", ".join(str(lineno) for lineno, _ in error.errors)
+        return f"line {lines}: neither a [section], a 'key = value' nor a comment"
+    return f"{type(error).__name__}; write sections of 'key = value' lines"

@@ -1,0 +1,285 @@
+"""Every option there is: one table that drives file, environment, `start --help` and the example file.
+
+Says what exists, not where values come from; `config` looks them up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from ..channelspec import ChannelSpec
+from .channel_string import HIGHEST_CAPACITY, parse_channels
+from .database_names import parse_database_names
+from .settings import DatabaseName
+from .targets import Hosts, TargetRules, parse_hosts, parse_targets
+from .values import (
+    Parser,
+    Rules,
+    address,
+    certificates,
+    choice,
+    duration_in,
+    globs,
+    integer_in,
+    no_url,
+    optional_duration_in,
+    path,
+    plain,
+    rules_in,
+    socket_path,
+    user_name,
+    verbatim,
+)
+
+T = TypeVar("T")
+
+OWN = "qjsupervisor"
+QUEUE_JOB = "queue_job"
+ODOO = "options"
+
+_DAY_S = 86400.0
+_VARIABLE_PREFIXES = {OWN: "QJSUPERVISOR_", QUEUE_JOB: "ODOO_QUEUE_JOB_"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option(Generic[T]):
+    """One key of one section of the file."""
+
+    section: str
+    name: str
+    #: One line for `--help` and the example file.
+    help: str
+    #: What holds when nobody says anything.
+    default: T
+    #: The text of the default for people; '' where there is none or it depends.
+    default_text: str
+    parse: Parser[T]
+    #: Keys of [options] that speak where this one is silent; the first that is set.
+    fallbacks: tuple[str, ...] = ()
+
+    @property
+    def variable(self) -> str | None:
+        """The environment variable; None where there is none, as for Odoo's own [options]."""
+        prefix = _VARIABLE_PREFIXES.get(self.section)
+        return None if prefix is None else prefix + self.name.upper()
+
+    @property
+    def flag(self) -> str | None:
+        """The option of the command line; None where there is none."""
+        return "--" + self.name.replace("_", "-") if self.section == OWN else None
+
+
+def _own(name: str, default: T, default_text: str, parse: Parser[T], help: str) -> Option[T]:
+    return Option(section=OWN, name=name, default=default, default_text=default_text, parse=parse, help=help)
+
+
+DATABASES_INCLUDE: Option[tuple[str, ...]] = _own(
+    "databases_include", (), "", globs, "serve only databases that fit one of these patterns (prod_*,staging)"
+)
+DATABASES_EXCLUDE: Option[tuple[str, ...]] = _own(
+    "databases_exclude", (), "", globs, "never serve databases that fit one of these patterns"
+)
+MAINTENANCE_DB = _own(
+    "maintenance_db", "postgres", "postgres", no_url, "database to connect to for listing all databases"
+)
+MAX_DATABASES = _own(
+    "max_databases", 512, "512", integer_in(1, 10_000), "most databases served at once; takes effect at start"
+)
+RESCAN_INTERVAL = _own(
+    "rescan_interval", 60.0, "60", duration_in(0.1, _DAY_S), "seconds between two looks for databases"
+)
+RECONCILE_INTERVAL = _own(
+    "reconcile_interval",
+    60.0,
+    "60",
+    duration_in(0.1, _DAY_S),
+    "seconds between two comparisons of a queue with its table",
+)
+FAIRNESS = _own(
+    "fairness",
+    "round-robin",
+    "round-robin",
+    choice("round-robin", "priority"),
+    "who is next when databases compete: round-robin, or priority (one order over all)",
+)
+FAIRNESS_WEIGHTS: Option[Rules] = _own(
+    "fairness_weights", (), "", rules_in(1, 100), "turns of a database in round-robin (prod_*:3,*:1)"
+)
+WINDOW = _own(
+    "window",
+    2000,
+    "2000",
+    integer_in(10, 1_000_000),
+    "pending jobs that a worker holds in memory per channel",
+)
+TARGETS: Option[TargetRules] = _own(
+    "targets",
+    (),
+    "",
+    parse_targets,
+    "Odoo for each database (prod_*:https://a,*:http://b:8069); default: host and port of [queue_job]",
+)
+CA_FILE: Option[str | None] = _own(
+    "ca_file", None, "", certificates, "file with the certificates to verify https targets with"
+)
+CONNECT_TIMEOUT = _own("connect_timeout", 5.0, "5", duration_in(0.1, 300), "seconds to connect to Odoo or PostgreSQL")
+READ_TIMEOUT: Option[float | None] = _own(
+    "read_timeout",
+    None,
+    "0",
+    optional_duration_in(1, 30 * _DAY_S),
+    "seconds to wait for Odoo's answer, that is for a job's end; 0: for ever",
+)
+GRACEFUL_TIMEOUT = _own(
+    "graceful_timeout", 8.0, "8", duration_in(0.1, 3600), "seconds from SIGTERM until everything has ended"
+)
+BOOT_TIMEOUT = _own("boot_timeout", 60.0, "60", duration_in(1, 3600), "seconds in which a new worker must become ready")
+HANG_TIMEOUT = _own(
+    "hang_timeout",
+    30.0,
+    "30",
+    duration_in(2, 3600),
+    "seconds without a sign of life until a worker is replaced",
+)
+CONTROL_SOCKET: Option[str | None] = _own(
+    "control_socket",
+    None,
+    "",
+    socket_path,
+    "socket for status, reload and the like; default: control.sock in the run-time directory",
+)
+PIDFILE: Option[str | None] = _own("pidfile", None, "", path, "file to write the process id to")
+LOG_FILE: Option[str | None] = _own("log_file", None, "", path, "file to log to; default: standard output")
+LOG_LEVEL = _own("log_level", "info", "info", choice("debug", "info", "warning", "error"), "least level that is logged")
+LOG_FORMAT = _own(
+    "log_format",
+    "auto",
+    "auto",
+    choice("auto", "json", "console"),
+    "json, console, or auto (console on a terminal)",
+)
+MONITOR: Option[tuple[str, int] | None] = _own(
+    "monitor", None, "", address, "HOST:PORT of the metrics and health page; default: off"
+)
+
+#: Our own, section [qjsupervisor]: in the order of `--help` and of the example file.
+OPTIONS: tuple[Option[Any], ...] = (
+    DATABASES_INCLUDE,
+    DATABASES_EXCLUDE,
+    MAINTENANCE_DB,
+    MAX_DATABASES,
+    RESCAN_INTERVAL,
+    RECONCILE_INTERVAL,
+    FAIRNESS,
+    FAIRNESS_WEIGHTS,
+    WINDOW,
+    TARGETS,
+    CA_FILE,
+    CONNECT_TIMEOUT,
+    READ_TIMEOUT,
+    GRACEFUL_TIMEOUT,
+    BOOT_TIMEOUT,
+    HANG_TIMEOUT,
+    CONTROL_SOCKET,
+    PIDFILE,
+    LOG_FILE,
+    LOG_LEVEL,
+    LOG_FORMAT,
+    MONITOR,
+)
+
+
+def _queue_job(name: str, default: T, default_text: str, parse: Parser[T], help: str, *fallbacks: str) -> Option[T]:
+    return Option(
+        section=QUEUE_JOB,
+        name=name,
+        default=default,
+        default_text=default_text,
+        parse=parse,
+        help=help,
+        fallbacks=fallbacks,
+    )
+
+
+CHANNELS: Option[tuple[ChannelSpec, ...] | None] = _queue_job(
+    "channels", None, "root:1", parse_channels, "one channel tree for all databases (root:4,root.slow:1)"
+)
+MAX_CAPACITY: Option[int | None] = _queue_job(
+    "max_capacity",
+    None,
+    "",
+    integer_in(0, HIGHEST_CAPACITY),
+    "instead of channels: jobs at once over all databases, each with the channel tree that is set up in it",
+)
+DB_MAX_CAPACITY: Option[Rules] = _queue_job(
+    "db_max_capacity",
+    (),
+    "",
+    rules_in(0, HIGHEST_CAPACITY),
+    "with max_capacity: jobs at once in one database (prod_*:20,staging:2,*:5, or one number)",
+)
+SCHEME = _queue_job("scheme", "http", "http", choice("http", "https"), "how to reach Odoo: http or https")
+HOST: Option[Hosts] = _queue_job(
+    "host",
+    (("localhost", None),),
+    "localhost",
+    parse_hosts,
+    "where Odoo answers; several, separated by commas, share the jobs; default: http_interface",
+    "http_interface",
+    "xmlrpc_interface",
+)
+PORT = _queue_job(
+    "port", 8069, "8069", integer_in(1, 65535), "its port; default: http_port", "http_port", "xmlrpc_port"
+)
+HTTP_AUTH_USER: Option[str | None] = _queue_job(
+    "http_auth_user", None, "", user_name, "user for a proxy in front of Odoo that asks for one"
+)
+HTTP_AUTH_PASSWORD: Option[str | None] = _queue_job("http_auth_password", None, "", verbatim, "and the password")
+DB_HOST: Option[str | None] = _queue_job(
+    "jobrunner_db_host", None, "", no_url, "PostgreSQL, if not as Odoo reaches it; default: db_host", "db_host"
+)
+DB_PORT: Option[int | None] = _queue_job(
+    "jobrunner_db_port", None, "", integer_in(1, 65535), "its port; default: db_port", "db_port"
+)
+DB_USER: Option[str | None] = _queue_job(
+    "jobrunner_db_user", None, "", plain, "role to connect as; default: db_user", "db_user"
+)
+DB_PASSWORD: Option[str | None] = _queue_job(
+    "jobrunner_db_password", None, "", verbatim, "and the password; default: db_password", "db_password"
+)
+
+#: Section [queue_job], as queue_job itself reads it.
+QUEUE_JOB_OPTIONS: tuple[Option[Any], ...] = (
+    CHANNELS,
+    MAX_CAPACITY,
+    DB_MAX_CAPACITY,
+    SCHEME,
+    HOST,
+    PORT,
+    HTTP_AUTH_USER,
+    HTTP_AUTH_PASSWORD,
+    DB_HOST,
+    DB_PORT,
+    DB_USER,
+    DB_PASSWORD,
+)
+
+
+def _odoo(name: str, default: T, default_text: str, parse: Parser[T], help: str) -> Option[T]:
+    return Option(section=ODOO, name=name, default=default, default_text=default_text, parse=parse, help=help)
+
+
+DB_NAME: Option[tuple[DatabaseName, ...]] = _odoo(
+    "db_name",
+    (),
+    "",
+    parse_database_names,
+    "databases to serve, separated by commas; default: all of the role",
+)
+_SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+DB_SSLMODE: Option[str | None] = _odoo("db_sslmode", None, "", choice(*_SSLMODES), "TLS to PostgreSQL, as in libpq")
+DB_TEMPLATE = _odoo("db_template", "template0", "template0", plain, "Odoo's template database, never served")
+
+#: What is read of Odoo's own section, besides the fallbacks of QUEUE_JOB_OPTIONS.
+ODOO_OPTIONS: tuple[Option[Any], ...] = (DB_NAME, DB_SSLMODE, DB_TEMPLATE)

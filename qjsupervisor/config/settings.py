@@ -1,0 +1,204 @@
+"""What the configuration comes to: frozen objects that the processes share.
+
+No file, no environment, no text is read here; `config` builds these. Passwords are kept out of every repr.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg2.extensions import parse_dsn
+
+from ..channelspec import ChannelSpec
+from ..states import Fairness, Mode
+from .values import Rules, first_match
+
+APPLICATION_NAME = "qjsupervisor"
+#: As often as an idle worker wakes anyway, to see that its connection hears. An impatient hang_timeout shortens it.
+LONGEST_HEARTBEAT_S = 20.0
+#: What a late one is forgiven, where hang_timeout leaves room for that.
+_HEARTBEAT_GRACE_S = 10.0
+#: libpq takes a connect_timeout of 1 for 2.
+_SHORTEST_CONNECT_TIMEOUT_S = 2
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseName:
+    """One entry of db_name."""
+
+    name: str
+    #: The entry itself where it is a PostgreSQL URI; it may hold a password.
+    uri: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionSettings:
+    """How to reach the PostgreSQL cluster; None leaves it to libpq ($PGHOST, ~/.pgpass, its socket, ...)."""
+
+    host: str | None = None
+    port: int | None = None
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    sslmode: str | None = None
+    connect_timeout_s: float = 5.0
+    #: Of the above, what goes before a URI in db_name: jobrunner_db_*, as in queue_job.
+    before_uri: tuple[str, ...] = ()
+
+    def dsn(self, database: str, uri: str | None = None) -> dict[str, str | int]:
+        """Keyword arguments for `psycopg2.connect`, database included."""
+        own = {name: getattr(self, name) for name in ("host", "port", "user", "password", "sslmode")}
+        own = {name: value for name, value in own.items() if value is not None}
+        if uri is not None:
+            own = {**parse_dsn(uri), **{name: own[name] for name in self.before_uri if name in own}}
+        return {**self._defaults(), **own, "dbname": database}
+
+    def _defaults(self) -> dict[str, str | int]:
+        """A dead peer is noticed within 25 s: by keep-alives when idle, by tcp_user_timeout when not."""
+        return {
+            "connect_timeout": max(_SHORTEST_CONNECT_TIMEOUT_S, math.ceil(self.connect_timeout_s)),
+            "keepalives": 1,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 20_000,
+            "application_name": APPLICATION_NAME,
+            # Saves a megabyte of memory in each worker.
+            "gssencmode": "disable",
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetSettings:
+    """One Odoo to send jobs to."""
+
+    #: Scheme, host and port, nothing behind: 'http://localhost:8069'.
+    url: str
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    #: Certificates to verify https with; None: the system's.
+    ca_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """What one database's worker is started with; when it differs after a reload, the worker is restarted.
+
+    What changes in place (channels of the server-wide mode, fairness) is not in it.
+    """
+
+    database: str
+    #: Pairs of `connect_kwargs`; may hold a password.
+    dsn: tuple[tuple[str, str | int], ...] = field(repr=False)
+    targets: tuple[TargetSettings, ...]
+    mode: Mode
+    #: Per-database mode only: the most that the root of the database's own tree may have.
+    root_capacity: int | None
+    connect_timeout_s: float
+    read_timeout_s: float | None
+    graceful_timeout_s: float
+    window: int
+    reconcile_interval_s: float
+    #: How often an idle worker shows that it lives.
+    heartbeat_s: float = LONGEST_HEARTBEAT_S
+
+    @property
+    def connect_kwargs(self) -> dict[str, Any]:
+        """Keyword arguments for `psycopg2.connect`."""
+        return dict(self.dsn)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The whole configuration, validated."""
+
+    #: None: there was no file, defaults and environment only.
+    config_file: str | None
+    connection: ConnectionSettings
+    #: () means: discover them.
+    db_names: tuple[DatabaseName, ...]
+    databases_include: tuple[str, ...]
+    databases_exclude: tuple[str, ...]
+    maintenance_db: str
+    #: Odoo's db_template: never served.
+    template: str
+
+    mode: Mode
+    #: Root first, parents before children. Per-database mode: the root alone, with `max_capacity`.
+    channels: tuple[ChannelSpec, ...]
+    max_capacity: int | None
+    db_max_capacity: Rules
+
+    #: (glob over databases, its targets); the first match wins, the last glob is '*'.
+    targets: tuple[tuple[str, tuple[TargetSettings, ...]], ...]
+    fairness: Fairness
+    fairness_weights: Rules
+
+    rescan_interval_s: float
+    reconcile_interval_s: float
+    graceful_timeout_s: float
+    connect_timeout_s: float
+    read_timeout_s: float | None
+    boot_timeout_s: float
+    hang_timeout_s: float
+    #: Pending jobs held per channel.
+    window: int
+    max_databases: int
+
+    control_socket: str
+    pidfile: str | None
+    log_file: str | None
+    log_level: str
+    log_format: str
+    #: Host and port of the metrics page; None: off.
+    monitor: tuple[str, int] | None
+    #: One line each, for the log and `check`: what was read but has no effect.
+    warnings: tuple[str, ...] = ()
+
+    def selects(self, database: str) -> bool:
+        """Whether databases_include and databases_exclude let a database through."""
+        return _fits(database, self.databases_include or ("*",)) and not _fits(database, self.databases_exclude)
+
+    def db_capacity(self, database: str) -> int | None:
+        """Per-database mode: the most that its root may have. None in the server-wide mode."""
+        if self.mode is Mode.SERVER_WIDE:
+            return None
+        match = first_match(self.db_max_capacity, database)
+        return self.max_capacity if match is None else match
+
+    def weight(self, database: str) -> int:
+        """Turns that a database has where another has one."""
+        return first_match(self.fairness_weights, database) or 1
+
+    def targets_for(self, database: str) -> tuple[TargetSettings, ...]:
+        """The Odoos that may be asked for a database's jobs; never empty."""
+        return first_match(self.targets, database) or ()
+
+    def dsn(self, database: str) -> dict[str, str | int]:
+        """Keyword arguments for `psycopg2.connect` to any database, one with a URI of its own included."""
+        uris: Mapping[str, str | None] = {entry.name: entry.uri for entry in self.db_names}
+        return self.connection.dsn(database, uris.get(database))
+
+    def worker_settings(self, database: str) -> WorkerSettings:
+        """What a worker of that database is to be started with."""
+        hang_s = self.hang_timeout_s
+        return WorkerSettings(
+            database=database,
+            dsn=tuple(self.dsn(database).items()),
+            targets=self.targets_for(database),
+            mode=self.mode,
+            root_capacity=self.db_capacity(database),
+            connect_timeout_s=self.connect_timeout_s,
+            read_timeout_s=self.read_timeout_s,
+            graceful_timeout_s=self.graceful_timeout_s,
+            window=self.window,
+            reconcile_interval_s=self.reconcile_interval_s,
+            heartbeat_s=min(LONGEST_HEARTBEAT_S, max(hang_s / 3, hang_s - _HEARTBEAT_GRACE_S)),
+        )
+
+
+def _fits(database: str, globs: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(database, glob) for glob in globs)

@@ -1,0 +1,108 @@
+"""What the control socket may be asked for: status, reload, stop, pause, resume. Checks and answers.
+
+    request                                                        response, beside "ok": true
+    {"do": "status"}                                               "status": see report
+    {"do": "reload"}                                               "restarted", "channels_changed", "needs_restart"
+    {"do": "stop"}                                                 "pid"
+    {"do": "pause", "database", "channel", "for_s"}                "scope", "warning"
+    {"do": "resume", "database", "channel"}                        "resumed": scopes; "warning"
+
+"database" may be null (all), "channel" too (root), "for_s" too (until resumed). The caller is trusted (see
+control), its input is not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from ..channelspec import complete_name
+from ..config.values import is_unicode
+from ..control import MAX_FRAME_BYTES, Message, encode
+from ..errors import ProtocolError
+from ..states import Mode
+from .operations import Operations
+from .pauses import LONGEST_S, Scope
+
+_LONGEST_NAME = 500
+
+
+class Orders:
+    """Turns a request into what is done, and into the response. `stop` ends the master."""
+
+    def __init__(self, operations: Operations, stop: Callable[[float], None], clock: Callable[[], float]) -> None:
+        self._operations = operations
+        self._stop_master = stop
+        self._clock = clock
+        self._handlers: dict[str, Callable[[Message], Message]] = {
+            "status": lambda _: {"status": operations.status(clock())},
+            "reload": lambda _: operations.reload(clock()),
+            "stop": self._stop,
+            "pause": self._pause,
+            "resume": self._resume,
+        }
+
+    def handle(self, request: Message) -> Message:
+        """Obey. ProtocolError for what is no order; ConfigError from a reload."""
+        do = request.get("do")
+        if not isinstance(do, str) or do not in self._handlers:
+            known = ", ".join(self._handlers)
+            raise ProtocolError(f"unknown order {str(do)[:80]!r}; known are {known}")
+        return {"ok": True, **self._handlers[do](request)}
+
+    def _stop(self, _request: Message) -> Message:
+        self._stop_master(self._clock())
+        return {"pid": os.getpid()}
+
+    def _pause(self, request: Message) -> Message:
+        scope, for_s = self._scope(request), request.get("for_s")
+        until_s = None
+        if for_s is not None:
+            if isinstance(for_s, bool) or not isinstance(for_s, (int, float)) or not 0 < for_s <= LONGEST_S:
+                raise ProtocolError("for_s must be seconds above 0 and at most ten years, or null")
+            until_s = self._clock() + for_s
+        self._check_room(scope, until_s)
+        self._operations.pauses.add(scope, until_s)
+        self._operations.pauses_changed()
+        return {"scope": str(scope), "warning": self._unknown_channel(scope)}
+
+    def _check_room(self, scope: Scope, until_s: float | None) -> None:
+        """Each worker is told all its pauses in one message."""
+        channels = {each.channel: end_s for each, end_s in self._operations.pauses.items()}
+        if len(encode({"do": "pauses", "pauses": {**channels, scope.channel: until_s}})) > MAX_FRAME_BYTES:
+            raise ProtocolError("too many channels are paused: pause one above them, or resume some first")
+
+    def _resume(self, request: Message) -> Message:
+        scope = self._scope(request)
+        removed = self._operations.pauses.remove(scope)
+        self._operations.pauses_changed()
+        wider = self._operations.pauses.covering(scope)
+        if not removed and wider:
+            raise ProtocolError(f"{scope} is paused by a wider pause: resume {wider[0]} instead")
+        if not removed:
+            raise ProtocolError(f"{scope} is not paused")
+        still = f"still paused by {', '.join(map(str, wider))}" if wider else None
+        return {"resumed": [str(each) for each in removed], "warning": still}
+
+    def _scope(self, request: Message) -> Scope:
+        database, channel = (_name(request, key) for key in ("database", "channel"))
+        if database is not None and database not in self._operations.known_databases():
+            known = ", ".join(sorted(self._operations.known_databases())[:20]) or "none"
+            raise ProtocolError(f"database {database!r} is not served; known are {known}")
+        return Scope(database, complete_name(channel))
+
+    def _unknown_channel(self, scope: Scope) -> str | None:
+        if self._operations.mode is Mode.PER_DATABASE or scope.channel in self._operations.known_channels():
+            return None
+        return f"channel {scope.channel} is not configured; the pause holds for jobs that name it"
+
+
+def _name(request: Message, key: str) -> str | None:
+    value = request.get(key)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or len(value) > _LONGEST_NAME:
+        raise ProtocolError(f"{key} must be a name, or null")
+    if not is_unicode(value):
+        raise ProtocolError(f"{key} {value!r} is not UTF-8")
+    return value

@@ -1,0 +1,270 @@
+"""The control socket, the supervisor's side: who may ask, framing, and clients that are slow or hostile.
+
+Framing and trust are specified in `control`. Runs inside the master's selector and must never block it: every
+socket is non-blocking, a client has CLIENT_TIMEOUT_S for its request or for taking its response, MAX_CLIENTS
+are held at once (the oldest goes first), and no second request is read before the first one's response left.
+
+Who runs is settled by a lock beside the socket (`<socket>.lock`, see pidfile), not by the socket's file,
+which a killed supervisor leaves behind: whoever has the lock replaces it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import socket
+import stat
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+
+from ..control import MAX_FRAME_BYTES, Message, decode, encode, is_trusted, peer_credentials
+from ..errors import AlreadyRunning, ConfigError, ProtocolError, QJSupervisorError
+from ..logs import get_logger
+from .pidfile import Pidfile
+
+CLIENT_TIMEOUT_S = 5.0
+MAX_CLIENTS = 32
+#: Descriptors are used up: accept nobody for so long, or the readable listener spins the loop.
+ACCEPT_PAUSE_S = 1.0
+_BACKLOG = 128
+_MAX_PATH_BYTES = 107  # sun_path
+_OPTION = "control_socket"
+
+Handle = Callable[[Message], Message]
+
+
+class ControlSocket:
+    """The listening socket and its clients. `handle` turns a request into a response and must not block."""
+
+    def __init__(self, path: str, handle: Handle) -> None:
+        self.path = path
+        self._handle = handle
+        self._lock = Pidfile(path + ".lock", option=_OPTION)
+        self._listener: socket.socket | None = None
+        self._selector: selectors.BaseSelector | None = None
+        self._clients: dict[socket.socket, _Client] = {}
+        self._listen_again_s: float | None = None
+        self._log = get_logger()
+
+    def open(self) -> None:
+        """Lock, replace what a dead supervisor left, listen. AlreadyRunning if one lives, ConfigError if the
+        place is not fit."""
+        if len(os.fsencode(self.path)) > _MAX_PATH_BYTES:
+            raise _refused(self.path, f"is longer than the {_MAX_PATH_BYTES} bytes that a socket's path may have")
+        prepare_directory(os.path.dirname(self.path) or ".")
+        self._lock.acquire()
+        with ExitStack() as on_failure:
+            on_failure.callback(self._lock.release)
+            self._remove_stale()
+            self._listener = _listen(self.path)
+            on_failure.pop_all()
+
+    def register(self, selector: selectors.BaseSelector) -> None:
+        """Serve from this selector on: its keys' data are called with the monotonic second of the event."""
+        assert self._listener is not None, "open() first"
+        self._selector = selector
+        selector.register(self._listener, selectors.EVENT_READ, self._accept)
+
+    def step(self, now_s: float) -> None:
+        """Drop the clients whose time is over; listen again after a shortage of descriptors."""
+        for client in [each for each in self._clients.values() if each.deadline_s <= now_s]:
+            self._drop(client)
+        if self._listen_again_s is not None and self._listen_again_s <= now_s:
+            self._listen_again_s = None
+            if self._selector is not None and self._listener is not None:
+                self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+
+    def next_deadline_s(self) -> float:
+        """When step() has something to do, in monotonic seconds; infinity for never."""
+        waits = [each.deadline_s for each in self._clients.values()]
+        if self._listen_again_s is not None:
+            waits.append(self._listen_again_s)
+        return min(waits, default=float("inf"))
+
+    def close(self) -> None:
+        """Hang up, remove socket and lock. For the process that opened it."""
+        listening = self._listener is not None
+        self._hang_up()
+        if listening:
+            with suppress(OSError):  # somebody removed it meanwhile
+                os.unlink(self.path)
+        self._lock.release()
+
+    def close_in_child(self) -> None:
+        """Close the descriptors and leave the files to the master; the lock's too, or its death goes unseen."""
+        self._hang_up()
+        self._lock.close()
+
+    def _hang_up(self) -> None:
+        for client in list(self._clients):
+            client.close()
+        self._clients.clear()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def _remove_stale(self) -> None:
+        """Unlink a socket nobody listens on; we hold the lock, so nobody else is just doing the same."""
+        try:
+            status = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(status.st_mode):
+            raise _refused(self.path, "exists and is no socket; remove it, or name another path")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(self.path)
+            except ConnectionRefusedError:
+                os.unlink(self.path)
+                return
+            except BlockingIOError:  # a full backlog: somebody lives there, and is busy
+                raise AlreadyRunning(f"a process listens at {self.path} already", None) from None
+            pid, _ = peer_credentials(probe)
+            raise AlreadyRunning(f"a supervisor with pid {pid} listens at {self.path} already", pid)
+
+    def _accept(self, now_s: float) -> None:
+        assert self._listener is not None, "register() first"
+        assert self._selector is not None, "register() first"
+        try:
+            sock, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                return  # the client went away before we got to it
+            self._log.warning("client_refused", reason=f"accept: {error.strerror}")
+            self._selector.unregister(self._listener)
+            self._listen_again_s = now_s + ACCEPT_PAUSE_S
+            return
+        pid, uid = peer_credentials(sock)
+        if not is_trusted(uid):
+            self._log.warning("client_refused", client_pid=pid, client_uid=uid, reason="neither our user nor root")
+            sock.close()
+            return
+        if len(self._clients) >= MAX_CLIENTS:
+            self._drop(min(self._clients.values(), key=lambda each: each.deadline_s))
+        sock.setblocking(False)
+        client = _Client(sock, now_s + CLIENT_TIMEOUT_S)
+        self._clients[sock] = client
+        self._selector.register(sock, selectors.EVENT_READ, client)
+        self._watch(client)
+
+    def _serve(self, client: _Client, now_s: float) -> None:
+        """A client's socket is ready: take or give what goes without waiting, at most one request a turn."""
+        if client.sock not in self._clients:
+            return  # dropped by an earlier event of the same turn
+        try:
+            if client.outgoing:
+                client.flush()
+            elif not client.has_request() and not client.receive():
+                self._drop(client)
+                return
+            elif client.has_request():
+                client.deadline_s = now_s + CLIENT_TIMEOUT_S
+                client.outgoing += encode(self._respond(client.take_request(), client)) + b"\n"
+                client.flush()
+        except BlockingIOError:
+            pass  # nothing to read after all; the selector says when there is
+        except OSError:
+            self._drop(client)
+            return
+        self._watch(client)
+
+    def _respond(self, line: bytes, client: _Client) -> Message:
+        try:
+            if len(line) > MAX_FRAME_BYTES:
+                client.ending = True
+                raise ProtocolError(f"a request may have {MAX_FRAME_BYTES} bytes at most")
+            return self._handle(decode(line))
+        except QJSupervisorError as error:
+            return {"ok": False, "error": str(error)}
+
+    def _watch(self, client: _Client) -> None:
+        """Wait for what the client must do next: take its response, or send its next request.
+
+        A request that came together with the one before is taken in the next turn: a writable socket calls."""
+        assert self._selector is not None
+        if client.ending and not client.outgoing:
+            self._drop(client)
+            return
+        events = selectors.EVENT_WRITE if client.outgoing or client.has_request() else selectors.EVENT_READ
+        self._selector.modify(client.sock, events, lambda now_s: self._serve(client, now_s))
+
+    def _drop(self, client: _Client) -> None:
+        assert self._selector is not None
+        self._selector.unregister(client.sock)
+        del self._clients[client.sock]
+        client.sock.close()
+
+
+class _Client:
+    """One connection: bytes received and not yet answered, bytes answered and not yet taken."""
+
+    def __init__(self, sock: socket.socket, deadline_s: float) -> None:
+        self.sock = sock
+        self.deadline_s = deadline_s
+        self.incoming = bytearray()
+        self.outgoing = bytearray()
+        #: Hang up once the response is out.
+        self.ending = False
+
+    def receive(self) -> bool:
+        """Read once; False at the client's end. BlockingIOError if there is nothing."""
+        chunk = self.sock.recv(MAX_FRAME_BYTES)
+        self.incoming += chunk
+        return bool(chunk)
+
+    def flush(self) -> None:
+        with suppress(BlockingIOError):
+            sent = self.sock.send(self.outgoing, socket.MSG_NOSIGNAL)
+            del self.outgoing[:sent]
+
+    def has_request(self) -> bool:
+        """Whether a request is complete; one without an end counts as such once it is too long."""
+        return b"\n" in self.incoming or len(self.incoming) > MAX_FRAME_BYTES
+
+    def take_request(self) -> bytes:
+        """The next complete request, without its newline."""
+        line, _, self.incoming = self.incoming.partition(b"\n")
+        return bytes(line)
+
+
+def prepare_directory(path: str) -> None:
+    """Make the socket's directory (0700), or refuse one that somebody else could change under us."""
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        status = os.stat(path, follow_symlinks=False)
+    except OSError as error:
+        raise _refused(path, f"cannot be made: {error.strerror}") from error
+    if stat.S_ISLNK(status.st_mode) or not stat.S_ISDIR(status.st_mode):
+        raise _refused(path, "must be a directory, not a link or a file")
+    if status.st_uid != os.geteuid():
+        raise _refused(path, f"belongs to user id {status.st_uid}, not to us ({os.geteuid()})")
+    if status.st_mode & 0o022:
+        raise _refused(path, "may be written to by others; name a path in a directory of its own, mode 0700")
+    if status.st_mode & 0o055:
+        get_logger().warning("directory_accepted", path=path, reason="others may look into it: chmod 0700")
+
+
+def _listen(path: str) -> socket.socket:
+    """Bind with the mode 0600 from the first instant on: between bind and a chmod anybody could connect."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    former_umask = os.umask(0o177)
+    try:
+        listener.bind(path)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise _refused(path, f"cannot be listened on: {error.strerror}") from error
+    finally:
+        os.umask(former_umask)
+    return listener
+
+
+def _refused(path: str, what: str) -> ConfigError:
+    return ConfigError(_OPTION, f"{_OPTION}: {path} {what}")

@@ -1,0 +1,313 @@
+"""The workers of all databases: who has one, its place in the shared table, its life and its death.
+
+Decides by policy only: which databases are wanted comes from the scan (rescan), what a worker is in is its own
+state machine (process). Never waits: calls on the table that need its lock are chores, asked again.
+
+Order after a death: reap -> `try_after_death` (repair, drop its wishes) -> only then a new life on that slot, or
+`try_vacate` where there is none. A worker's permits stay its slot's until the new life has read the
+database, or nobody could for GIVE_UP_S.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..backoff import GIVE_UP_S
+from ..control import Message, Pipe
+from ..errors import SemaphoreError
+from ..logs import get_logger
+from ..states import WorkerState
+from ..table.stuck_holder import is_stopped
+from .parts import Seams
+from .table_calls import Chores
+from .worker_process import ABORT_GRACE_S, Limits, WorkerProcess
+
+#: How often heartbeats and the owner of the table's lock are looked at, while any worker lives.
+WATCH_S = 1.0
+#: For how long a worker that is stopped may hold permits that others wait for.
+STOPPED_NS = 500_000_000
+#: The master itself came so late to its watch that everything must have stood still (a frozen container, a
+#: stopped group, a paused machine): let the others stamp first.
+LATE_S = 5.0
+
+
+class Fleet:
+    """All workers. `pauses_of` tells a database's pauses; `on_gone` is called when one's database vanished; and in
+    a worker `relog` obeys {"do": "log"}."""
+
+    def __init__(
+        self,
+        seams: Seams,
+        limits: Limits,
+        pauses_of: Callable[[str], Mapping[str, float | None]],
+        on_gone: Callable[[float], None],
+        relog: Callable[[Message], None],
+    ) -> None:
+        self.workers: dict[str, WorkerProcess] = {}
+        self.stopping = False
+        self.chores = Chores()
+        self._seams = seams
+        self._limits = limits
+        self._pauses_of = pauses_of
+        self._on_gone = on_gone
+        self._relog = relog
+        self._free_slots = list(range(seams.table.slots - 1, -1, -1))
+        self._watch_s = math.inf
+        #: When the stacks of all that are left are asked for at once.
+        self._abort_all_s = math.inf
+        #: Until then nobody counts as hung.
+        self._amnesty_s = 0.0
+        self._log = get_logger()
+
+    # -- what others want ------------------------------------------------------------------------------------
+
+    def want(self, database: str, settings: Any, weight: int, now_s: float) -> str | None:
+        """Its database is fit: see to it that it has a worker. Returns why it cannot have one."""
+        if self.stopping:
+            return "the supervisor stops"
+        if database in self.workers:
+            self.workers[database].leaving = False
+            self.workers[database].want_again(now_s)
+            return None
+        if not self._free_slots:
+            return f"max_databases = {self._seams.table.slots}, or what ulimit -n allows, are served already"
+        slot = self._free_slots.pop()
+        try:
+            self._seams.table.assign(slot, database, weight)
+        except SemaphoreError as error:
+            self._free_slots.append(slot)
+            return str(error)
+        worker = WorkerProcess(database, slot, settings, self._limits)
+        worker.due_s = now_s
+        self.workers[database] = worker
+        return None
+
+    def drop(self, database: str, reason: str, now_s: float) -> None:
+        """Its database is gone, or not to be served any more: no worker, once it has stopped."""
+        worker = self.workers.get(database)
+        if worker is None:
+            return
+        self._log.info("database_dropped", database=database, reason=reason)
+        worker.leaving = True
+        worker.stop(now_s, reason=reason)
+        if worker.child is None:
+            self._retire(worker)
+
+    def replace_settings(self, settings_of: Callable[[str], Any], limits: Limits, now_s: float) -> list[str]:
+        """After a reload: restart the workers whose settings changed, and only those; their names."""
+        self._limits = limits
+        changed = []
+        for worker in self.workers.values():
+            worker.limits = limits
+            settings = settings_of(worker.database)
+            if settings == worker.settings:
+                continue
+            worker.settings = settings
+            changed.append(worker.database)
+            if worker.state not in (WorkerState.FAILED, WorkerState.STOPPING):
+                worker.stop(now_s, reason="its settings changed", restart=True)
+        return changed
+
+    def send_all(self, message: Mapping[str, Any]) -> None:
+        """One order to every worker; one that does not take it is in trouble that its heartbeat shows."""
+        for worker in self.workers.values():
+            worker.send(message)
+
+    def send_pauses(self) -> None:
+        """Tell every worker its pauses, anew as a whole."""
+        for worker in self.workers.values():
+            self._send_pauses(worker)
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def stop_all(self, now_s: float) -> None:
+        """Drain all; nothing is spawned any more."""
+        self.stopping = True
+        for worker in self.workers.values():
+            worker.stop(now_s, reason="the supervisor stops")
+
+    def abort_all(self, now_s: float) -> None:
+        """Stacks, then the end; one after the other, so that the stacks are not mixed, as long as that is quick."""
+        self.stopping = True
+        self._abort_all_s = now_s + ABORT_GRACE_S
+        self._abort_next(now_s)
+
+    def _abort_next(self, now_s: float) -> None:
+        for worker in self.workers.values():
+            if worker.child is None or worker.is_aborting:
+                continue
+            worker.abort("the supervisor was told to quit", now_s)
+            if now_s < self._abort_all_s:
+                return
+
+    def kill_all(self) -> None:
+        """At once."""
+        self.stopping = True
+        for worker in self.workers.values():
+            worker.kill("the supervisor was told to stop at once")
+
+    @property
+    def alive(self) -> int:
+        """How many processes there are."""
+        return sum(worker.child is not None for worker in self.workers.values())
+
+    @property
+    def is_settled(self) -> bool:
+        """No worker is left that the start barrier must wait for."""
+        return all(worker.is_settled for worker in self.workers.values())
+
+    def close_in_child(self) -> None:
+        """Close the master's ends of all pipes: open in a child, they would hide the master's end from the others."""
+        for worker in self.workers.values():
+            if worker.child is not None:
+                worker.child.pipe.close()
+
+    # -- the loop's turn -------------------------------------------------------------------------------------
+
+    def reaped(self, pid: int, exit_code: int, now_s: float) -> bool:
+        """A child has ended; False if it was none of ours."""
+        worker = next((each for each in self.workers.values() if each.pid == pid), None)
+        if worker is None or worker.child is None:
+            return False
+        if not worker.pipe_ended:
+            self._seams.selector.unregister(worker.child.pipe)
+        worker.reaped(exit_code, now_s)
+        slot = worker.slot
+        self.chores.add(slot, lambda: self._seams.table.try_after_death(slot) and self._buried(worker))
+        if not math.isinf(self._abort_all_s):
+            self._abort_next(now_s)
+        if worker.state is WorkerState.FAILED and not (self.stopping or worker.leaving):
+            self._on_gone(now_s)
+        return True
+
+    def step(self, now_s: float) -> None:
+        """Spawn what is due, apply the deadlines, ask chores again."""
+        self.chores.step(now_s)
+        if now_s >= self._abort_all_s:
+            self._abort_next(now_s)
+        watch = now_s >= self._watch_s
+        now_ns = time.monotonic_ns()
+        if watch and not self.alive:
+            self._watch_s = math.inf
+        elif watch:
+            if now_s > self._watch_s + LATE_S:
+                self._amnesty_s = now_s + LATE_S
+            self._watch_s = now_s + WATCH_S
+            self._end_stuck_owner(now_ns)
+            if now_s >= self._amnesty_s:
+                self._free_held(now_s, now_ns)
+        for worker in list(self.workers.values()):
+            if worker.child is None:
+                self._give_up(worker, now_s)
+                self._spawn(worker, now_s)
+            elif watch or worker.next_deadline_s() <= now_s:
+                age_s = self._seams.table.heartbeat_age_s(worker.slot, now_ns)
+                worker.step(now_s, age_s if now_s >= self._amnesty_s else 0.0)
+
+    def next_deadline_s(self) -> float:
+        """When step() has something to do."""
+        # What has no process waits for its chore, and is not spawned while we stop.
+        awaited = [
+            worker.next_deadline_s()
+            for worker in self.workers.values()
+            if worker.child is not None or not (self.stopping or worker.slot in self.chores)
+        ]
+        nearest_s = min(awaited, default=math.inf)
+        return min(nearest_s, self.chores.next_deadline_s(), self._watch_s)
+
+    def _spawn(self, worker: WorkerProcess, now_s: float) -> None:
+        if self.stopping or not worker.is_due or now_s < worker.due_s or worker.slot in self.chores:
+            return
+        table, slot, settings, run = self._seams.table, worker.slot, worker.settings, self._seams.run_worker
+
+        def body(pipe: Pipe) -> int:
+            pipe.intercept("log", self._relog)
+            return run(settings, table, slot, pipe)
+
+        if worker.spawn(self._seams.nursery, body, now_s):
+            assert worker.child is not None
+            self._seams.selector.register(
+                worker.child.pipe, selectors.EVENT_READ, lambda event_s: self._hear(worker, event_s)
+            )
+            self._watch_s = min(self._watch_s, now_s + WATCH_S)
+            self._send_pauses(worker)
+
+    def _send_pauses(self, worker: WorkerProcess) -> None:
+        pauses = self._pauses_of(worker.database)
+        if pauses or worker.told_pauses:
+            worker.told_pauses = bool(pauses)
+            worker.send({"do": "pauses", "pauses": pauses})
+
+    def _hear(self, worker: WorkerProcess, now_s: float) -> None:
+        worker.receive(now_s)
+        if worker.pipe_ended and worker.child is not None:
+            self._seams.selector.unregister(worker.child.pipe)
+
+    def _buried(self, worker: WorkerProcess) -> bool:
+        """The table knows of the death; a worker that is not to come back leaves."""
+        if worker.leaving:
+            self._retire(worker)
+        return True
+
+    def _retire(self, worker: WorkerProcess) -> None:
+        """Forget a worker without a process; its slot is free once the table has let go of it."""
+        slot = worker.slot
+        self.workers.pop(worker.database, None)
+
+        def vacated() -> bool:
+            if not self._seams.table.try_vacate(slot):
+                return False
+            self._free_slots.append(slot)
+            return True
+
+        self.chores.add(slot, vacated)
+
+    def _give_up(self, worker: WorkerProcess, now_s: float) -> None:
+        """Give its permits back where nobody could read its database for too long; only while no process
+        could be about to read it, and once."""
+        since_s = worker.unread_since_s
+        if since_s is None or now_s < since_s + GIVE_UP_S or worker.slot in self.chores:
+            return
+        worker.unread_since_s = math.inf
+        slot = worker.slot
+        self._log.error(
+            "permits_given_up",
+            database=worker.database,
+            reason=f"its database could not be read for {GIVE_UP_S:g} s; jobs that still run there are not counted",
+        )
+        self.chores.add(slot, lambda: self._seams.table.try_give_up(slot))
+
+    def _free_held(self, now_s: float, now_ns: int) -> None:
+        """See to permits that others wait for, and whose worker cannot tell what ended: it is stopped, or dead.
+
+        What is stopped is killed; a new worker follows, sooner than after its pause.
+        """
+        silent = self._seams.table.silent_holders(now_ns, STOPPED_NS)
+        for worker in self.workers.values() if silent else ():
+            if worker.slot not in silent:
+                continue
+            if worker.child is None:
+                worker.hasten(now_s)
+            elif is_stopped(worker.child.pid):
+                reason = "it is stopped, and holds permits that others wait for"
+                self._log.error("worker_aborted", database=worker.database, worker_pid=worker.pid, reason=reason)
+                worker.kill(reason, blameless=True)
+
+    def _end_stuck_owner(self, now_ns: int) -> None:
+        """SIGKILL whoever holds the table's lock and does not move: everybody else waits for it."""
+        pid = self._seams.table.stuck_owner(now_ns)
+        if pid is None:
+            return
+        worker = next((each for each in self.workers.values() if each.pid == pid), None)
+        if worker is not None:
+            self._log.error("owner_killed", database=worker.database, worker_pid=pid, reason="held the table's lock")
+            worker.kill("it held the shared table's lock and did not move")
+        elif pid != os.getpid():
+            self._log.error("owner_killed", worker_pid=pid, reason="held the table's lock, and is no worker")
+            self._seams.kill(pid, signal.SIGKILL)

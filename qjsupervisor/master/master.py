@@ -1,0 +1,276 @@
+"""Master: forks, watches and ends all other processes; the only one that reads signals and the control socket.
+
+So simple that it does not fail: it opens no database and no HTTP connection, starts no thread, waits for nothing
+but its selector, and holds no lock that another process can hold. What can hang or break is in a child:
+
+    scout    lists and probes the databases                              rescan
+    worker   one per database, runs its jobs                             fleet, process
+    monitor  metrics and health; asks the control socket like anybody    service
+
+Loop: wait for a descriptor or the next deadline; let each source take what came; then `step(now)`. Only the
+loop reads the clock. A kill -9 of the master ends all: each child sees the end of its pipe, and gets SIGTERM.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import math
+import os
+import resource
+import selectors
+import signal
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from .. import __version__, logs
+from ..config.settings import Config
+from ..control import Message
+from ..monitor.monitor import run_monitor
+from ..scout.scout import run_scout
+from ..states import EX_OK
+from ..table.semaphore import SemaphoreTable
+from ..worker.warmup import rehearse
+from ..worker.worker import run_worker
+from .child import Nursery, exited_children
+from .control_requests import Orders
+from .control_socket import ControlSocket
+from .operations import Operations
+from .parts import RunMonitor, RunScout, RunWorker, Seams, Table
+from .pauses import Pauses
+from .pidfile import Pidfile
+from .signals import SignalQueue
+
+#: From the first database found to the opening of the start barrier, at most.
+GATE_TIMEOUT_S = 10.0
+#: From the first of SIGQUIT's stacks to SIGKILL, and from there to giving up on a process that does not end.
+_REAP_TIMEOUT_S = 2.0
+#: Descriptors of the master, and of a worker, beside one for each place in the table and one for each pipe.
+_SPARE_DESCRIPTORS = 128
+_STDERR = 2
+_SIGNALS = (
+    signal.SIGHUP,
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGCHLD,
+)
+
+
+@dataclass(kw_only=True)
+class Parts:
+    """What the master is made of; tests replace some."""
+
+    run_worker: RunWorker = run_worker
+    run_scout: RunScout = run_scout
+    run_monitor: RunMonitor = run_monitor
+    table_factory: Callable[..., Table] = SemaphoreTable
+    fork: Callable[[], int] = os.fork
+    kill: Callable[[int, int], None] = os.kill
+    clock: Callable[[], float] = time.monotonic
+
+
+class Master:
+    """One supervisor. `load_again` reads the configuration anew and raises ConfigError where it is wrong."""
+
+    def __init__(self, config: Config, load_again: Callable[[], Config], parts: Parts | None = None) -> None:
+        self._config = config
+        self._load_again = load_again
+        self._parts = parts or Parts()
+        self._selector = selectors.DefaultSelector()
+        self._signals = SignalQueue(_SIGNALS)
+        self._pidfile = Pidfile(config.pidfile) if config.pidfile else None
+        self._control = ControlSocket(config.control_socket, self._handle)
+        #: When SIGKILL ends the graceful stop; and when not even that is waited for.
+        self._kill_s = math.inf
+        self._leave_s = math.inf
+        self._log = logs.get_logger()
+
+    def run(self) -> int:
+        """Run until stopped; the exit status. AlreadyRunning or ConfigError before anything was started."""
+        with ExitStack() as stack:
+            if self._pidfile is not None:
+                stack.enter_context(self._pidfile)
+            self._control.open()
+            stack.callback(self._control.close)
+            stack.enter_context(self._selector)
+            self._set_up()
+            stack.enter_context(self._signals)
+            self._selector.register(self._signals, selectors.EVENT_READ, lambda _now_s: None)
+            self._control.register(self._selector)
+            slots, mode = self._table.slots, self._config.mode.value
+            self._log.info("master_started", version=__version__, mode=mode, slots=slots)
+            self._operations.log_doubts()
+            self._start_services()
+            self._loop()
+            self._log.info("master_stopped")
+        return EX_OK
+
+    # -- set up --------------------------------------------------------------------------------------------------
+
+    def _set_up(self) -> None:
+        """The table, and all that forks; nothing is forked yet."""
+        parts, config = self._parts, self._config
+        slots = _affordable_slots(config.max_databases)
+        if slots < config.max_databases:
+            self._log.warning("slots_limited", slots=slots, reason="too few descriptors, see ulimit -n")
+        self._table = parts.table_factory(config.channels, slots=slots, fairness=config.fairness)
+        seams = Seams(
+            table=self._table,
+            nursery=Nursery(self._close_in_child, parts.fork, parts.kill),
+            selector=self._selector,
+            run_worker=parts.run_worker,
+            run_scout=parts.run_scout,
+            run_monitor=parts.run_monitor,
+            kill=parts.kill,
+        )
+        self._operations = Operations(config, self._load_again, seams, Pauses())
+        self._orders = Orders(self._operations, self.stop, parts.clock)
+        self._fleet, self._rescan = self._operations.fleet, self._operations.rescan
+        self._monitor = self._operations.monitor
+
+    def _start_services(self) -> None:
+        """Monitor and scout; then, while the scout looks around, make ready what all workers will share."""
+        self._operations.start_monitor(self._parts.clock())
+        self._rescan.step(self._parts.clock())
+        gc.freeze()  # out of the collector's reach, or its first round in a worker writes into every page
+        rehearse(self._config)
+        gc.collect()
+        gc.freeze()
+
+    def _close_in_child(self) -> None:
+        """In a forked child: close every descriptor that only the master may have."""
+        self._control.close_in_child()
+        if self._pidfile is not None:
+            self._pidfile.close()
+        for part in (self._fleet, self._rescan, self._monitor):
+            part.close_in_child()
+        self._signals.close()
+        self._selector.close()
+
+    def _handle(self, request: Message) -> Message:
+        return self._orders.handle(request)
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        clock = self._parts.clock
+        while not self.is_over(clock()):
+            wait_s = max(0.0, self._next_deadline_s() - clock())
+            for key, _ in self._selector.select(None if math.isinf(wait_s) else wait_s):
+                key.data(clock())
+            self.step(clock())
+
+    def step(self, now_s: float) -> None:
+        """One turn: signals first (deaths among them), then everybody's deadlines."""
+        for signum in self._signals.drain():
+            self._obey(signum, now_s)
+        self._operations.expire_pauses(now_s)
+        self._control.step(now_s)
+        self._fleet.step(now_s)
+        if not self._fleet.stopping:
+            self._rescan.step(now_s)
+            self._monitor.step(now_s)
+            self._try_gate(now_s)
+        elif not self._fleet.alive:
+            self._end_services(now_s)
+        elif now_s >= self._kill_s:
+            self._kill_all(now_s)
+
+    def is_over(self, now_s: float) -> bool:
+        """Stopped, and no process is left; or only one that not even SIGKILL ends."""
+        if not self._fleet.stopping:
+            return False
+        left = self._fleet.alive or self._rescan.is_running or self._monitor.pid is not None
+        return not left or now_s >= self._leave_s
+
+    def _next_deadline_s(self) -> float:
+        waits = [
+            self._control.next_deadline_s(),
+            self._fleet.next_deadline_s(),
+            self._operations.pauses.next_deadline_s(),
+        ]
+        if self._fleet.stopping:
+            return min(*waits, self._kill_s, self._leave_s)
+        gate_s = math.inf
+        if not self._table.gate_open and self._rescan.first_found_s is not None:
+            gate_s = self._rescan.first_found_s + GATE_TIMEOUT_S
+        return min(*waits, self._rescan.next_deadline_s(), self._monitor.next_deadline_s(), gate_s)
+
+    def _try_gate(self, now_s: float) -> None:
+        """Open the start barrier when each database that was found is read or cannot be, or it takes too long."""
+        if self._table.gate_open:
+            return
+        found_s = self._rescan.first_found_s
+        settled = self._rescan.has_listed and self._fleet.is_settled
+        if settled or (found_s is not None and now_s >= found_s + GATE_TIMEOUT_S):
+            self._table.open_gate()
+            self._log.info("master_ready", databases=len(self._fleet.workers))
+
+    # -- signals -------------------------------------------------------------------------------------------------
+
+    def _obey(self, signum: int, now_s: float) -> None:
+        if signum == signal.SIGCHLD:
+            self._reap(now_s)
+            return
+        self._log.info("signal_received", signal=signal.Signals(signum).name)
+        if signum == signal.SIGHUP:
+            self._operations.reload_logged(now_s)
+        elif signum in (signal.SIGTERM, signal.SIGINT):
+            self.stop(now_s)
+        elif signum == signal.SIGQUIT:
+            self._quit(now_s)
+        elif signum == signal.SIGUSR1:
+            logs.reopen()
+        elif signum == signal.SIGUSR2:
+            self._operations.describe(now_s)
+
+    def _reap(self, now_s: float) -> None:
+        for pid, exit_code in exited_children():
+            owners = (self._fleet, self._rescan, self._monitor)
+            if not any(owner.reaped(pid, exit_code, now_s) for owner in owners):
+                self._log.debug("orphan_reaped", worker_pid=pid, exit_code=exit_code)
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def stop(self, now_s: float) -> None:
+        """Drain and end within graceful_timeout; asked a second time: at once."""
+        if self._fleet.stopping:
+            self._kill_all(now_s)
+            return
+        self._log.info("master_stopping", databases=len(self._fleet.workers))
+        self._kill_s = now_s + self._operations.config.graceful_timeout_s
+        self._rescan.kill()
+        self._fleet.stop_all(now_s)
+
+    def _quit(self, now_s: float) -> None:
+        """Everybody's stacks to standard error, then the end."""
+        faulthandler.dump_traceback(file=_STDERR, all_threads=True)
+        self._rescan.kill()
+        self._fleet.abort_all(now_s)
+        self._kill_s = now_s + _REAP_TIMEOUT_S
+
+    def _kill_all(self, now_s: float) -> None:
+        self._kill_s, self._leave_s = math.inf, now_s + _REAP_TIMEOUT_S
+        self._fleet.kill_all()
+        self._monitor.kill()
+
+    def _end_services(self, now_s: float) -> None:
+        """The workers are gone; the monitor showed it to the last."""
+        self._kill_s, self._leave_s = math.inf, min(self._leave_s, now_s + _REAP_TIMEOUT_S)
+        self._monitor.kill()
+
+
+def _affordable_slots(wanted: int) -> int:
+    """How many databases the limit of descriptors allows, raised as far as we may: an eventfd and a pipe each."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    return max(1, min(wanted, (soft - _SPARE_DESCRIPTORS) // 2))

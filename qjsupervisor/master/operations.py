@@ -1,0 +1,200 @@
+"""What an operator can have of a running supervisor: its status, a reload, pauses. Called by signals and orders.
+
+Changes nothing by itself: the fleet, the scans, the monitor and the table are told, each as far as it is concerned.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from .. import logs
+from ..channelspec import ChannelSpec
+from ..config.settings import Config
+from ..control import Message, ask
+from ..errors import ConfigError, SemaphoreError
+from ..states import Mode
+from .fleet import Fleet
+from .parts import Seams
+from .pauses import Pauses
+from .reloading import LOGGING, Change, compare
+from .rescan import Rescan
+from .service import Service
+from .status_report import Snapshot, WorkerView, build_status
+from .worker_process import Limits, WorkerProcess
+
+#: The monitor would rather show nothing than wait for a busy master.
+_MONITOR_PATIENCE_S = 2.0
+#: Pauses that a line of the log names.
+_SHOWN = 20
+
+
+class Operations:
+    """Holds the configuration in force. `load_again` reads it anew and raises ConfigError where it is wrong."""
+
+    def __init__(self, config: Config, load_again: Callable[[], Config], seams: Seams, pauses: Pauses) -> None:
+        self.config = config
+        self.pauses = pauses
+        self._load_again = load_again
+        self._seams = seams
+        self.fleet = Fleet(seams, limits_of(config), pauses.of, self._database_gone, self._relog)
+        self.rescan = Rescan(config, seams, self.fleet)
+        self.monitor = Service("monitor", seams.nursery, seams.selector)
+        self._started_s = time.monotonic()
+        self._log = logs.get_logger()
+
+    @property
+    def mode(self) -> Mode:
+        return self.config.mode
+
+    def start_monitor(self, now_s: float) -> None:
+        """Run a monitor as the configuration says, or none."""
+        address, run, path = self.config.monitor, self._seams.run_monitor, self.config.control_socket
+        if address is None:
+            self.monitor.run(None, now_s)
+            return
+
+        def status() -> Mapping[str, Any]:
+            answer: Mapping[str, Any] = ask(path, {"do": "status"}, timeout_s=_MONITOR_PATIENCE_S)["status"]
+            return answer
+
+        self.monitor.run(lambda pipe: run(address, status, pipe), now_s)
+
+    # -- configuration -------------------------------------------------------------------------------------------
+
+    def reload(self, now_s: float) -> Message:
+        """Read the configuration again and apply it; ConfigError, and nothing changed, where it is wrong."""
+        change = compare(self.config, self._load_again())
+        if change.logging:
+            logs.configure(change.config)
+            self.fleet.send_all({"do": "log", **{name: getattr(change.config, name) for name in LOGGING}})
+        self.config = self.rescan.config = change.config
+        if change.channels:
+            self._configure(change.config.channels)
+        restarted = self.fleet.replace_settings(change.config.worker_settings, limits_of(change.config), now_s)
+        if change.monitor:
+            self.start_monitor(now_s)
+        self.fleet.send_all({"do": "resync"})
+        self.rescan.request(now_s)
+        self._log_reload(change, restarted)
+        return {
+            "restarted": restarted,
+            "channels_changed": change.channels,
+            "needs_restart": list(change.needs_restart),
+        }
+
+    def reload_logged(self, now_s: float) -> None:
+        """The same for SIGHUP: nobody waits for an answer, so the log has it."""
+        try:
+            self.reload(now_s)
+        except ConfigError as error:
+            self._log.error("configuration_rejected", option=error.option, reason=f"{error}; the old one stays")
+
+    def _log_reload(self, change: Change, restarted: Sequence[str]) -> None:
+        for option in change.needs_restart:
+            self._log.warning("option_ignored", option=option, reason="takes effect at the next start only")
+        self.log_doubts()
+        self._log.info("configuration_loaded", channels_changed=change.channels, restarted=list(restarted))
+
+    def log_doubts(self) -> None:
+        """What the configuration holds that has no effect."""
+        for warning in self.config.warnings:
+            self._log.warning("configuration_doubted", reason=warning)
+
+    def _configure(self, channels: Sequence[ChannelSpec]) -> None:
+        """Put new channel settings into the table in place, as soon as its lock is free."""
+
+        def configured() -> bool:
+            try:
+                done = self._seams.table.try_configure(channels)
+            except (ConfigError, SemaphoreError) as error:
+                self._log.error("channels_rejected", reason=str(error))
+                return True
+            if done:
+                self.fleet.send_all({"do": "channels"})
+            return done
+
+        self.fleet.chores.add("channels", configured)
+
+    def _relog(self, message: Message) -> None:
+        """In a worker: log as the reloaded configuration says."""
+        self.config = replace(self.config, **{name: message[name] for name in LOGGING})
+        try:
+            logs.configure(self.config)
+        except ConfigError as error:  # it was fine a moment ago, in the master
+            self._log.error("configuration_rejected", option=error.option, reason=str(error))
+
+    def _database_gone(self, now_s: float) -> None:
+        """A worker says that its database is gone: let the scan see, but not in a tight circle."""
+        self.rescan.request(now_s, soon=True)
+
+    # -- pauses --------------------------------------------------------------------------------------------------
+
+    def expire_pauses(self, now_s: float) -> None:
+        """End the pauses whose time is over."""
+        over = self.pauses.expire(now_s)
+        for scope in over:
+            self._log.info("pause_ended", scope=str(scope))
+        if over:
+            self.pauses_changed()
+
+    def pauses_changed(self) -> None:
+        """Tell all workers."""
+        scopes = [str(scope) for scope, _ in self.pauses.items()]
+        self._log.info("pauses_changed", pauses=len(scopes), scopes=scopes[:_SHOWN])
+        self.fleet.send_pauses()
+
+    def known_databases(self) -> set[str]:
+        """Databases that a pause may name."""
+        paused = {scope.database for scope, _ in self.pauses.items() if scope.database is not None}
+        return paused.union(self.fleet.workers, self.rescan.unserved)
+
+    def known_channels(self) -> set[str]:
+        return {view.name for view in self._seams.table.channel_views()}
+
+    # -- status --------------------------------------------------------------------------------------------------
+
+    def status(self, now_s: float) -> Message:
+        """See report."""
+        snapshot = Snapshot(
+            pid=os.getpid(),
+            uptime_s=now_s - self._started_s,
+            now_ns=time.monotonic_ns(),
+            workers=[_view(worker, now_s) for worker in self.fleet.workers.values()],
+            unserved=self.rescan.unserved,
+            ignored=self.rescan.ignored,
+            pauses=self.pauses.items(),
+            problems=[each for each in (self.rescan.error, self._monitor_problem()) if each],
+            stopping=self.fleet.stopping,
+            log_lines_lost=logs.lost_lines(),
+            next_scan_in_s=self.rescan.next_in_s(now_s),
+        )
+        return build_status(self.config, self._seams.table, snapshot)
+
+    def describe(self, now_s: float) -> None:
+        """The state of every worker and channel, to the log."""
+        status = self.status(now_s)
+        for database in status["databases"]:
+            self._log.info("worker_described", database=database.pop("name"), **database)
+        for channel in status["channels"]:
+            self._log.info("channel_described", channel=channel.pop("name"), **channel)
+
+    def _monitor_problem(self) -> str | None:
+        error = self.monitor.last_error
+        return f"the monitor does not run: {error}" if error and self.monitor.pid is None else None
+
+
+def limits_of(config: Config) -> Limits:
+    """How long a worker may take."""
+    return Limits(boot_s=config.boot_timeout_s, graceful_s=config.graceful_timeout_s, hang_s=config.hang_timeout_s)
+
+
+def _view(worker: WorkerProcess, now_s: float) -> WorkerView:
+    error = worker.reason or worker.last_error
+    age_s = round(now_s - worker.last_error_s, 1) if worker.last_error else None
+    return WorkerView(
+        worker.database, worker.slot, worker.state, worker.pid, worker.restarts, error, age_s, worker.targets
+    )

@@ -1,0 +1,78 @@
+"""What an operator has paused, and for how long. Pure; the master keeps it over reloads and dead workers.
+
+A pause is of one channel and what is below it ('root': everything), in one database or (None) in all.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from ..channelspec import ROOT
+
+#: Longer than anybody means, and far below what a time stamp can hold.
+LONGEST_S = 10 * 365 * 86400.0
+
+
+class Scope(NamedTuple):
+    """What is paused: a complete channel name, in one database or in all (None)."""
+
+    database: str | None
+    channel: str
+
+    def __str__(self) -> str:
+        return f"{self.database or 'all databases'}:{self.channel}"
+
+
+class Pauses:
+    """The pauses that hold, each with the monotonic second of its end, or None until it is resumed."""
+
+    def __init__(self) -> None:
+        self._until_s: dict[Scope, float | None] = {}
+
+    def add(self, scope: Scope, until_s: float | None) -> None:
+        """Pause; a new order for the same scope replaces the former one."""
+        self._until_s[scope] = until_s
+
+    def remove(self, scope: Scope) -> list[Scope]:
+        """Resume the scope and everything within it; what was paused there."""
+        removed = [each for each in self._until_s if _within(each, scope)]
+        for each in removed:
+            del self._until_s[each]
+        return removed
+
+    def covering(self, scope: Scope) -> list[Scope]:
+        """The wider pauses that still hold for the scope."""
+        return [each for each in self._until_s if each != scope and _within(scope, each)]
+
+    def expire(self, now_s: float) -> list[Scope]:
+        """Forget the pauses whose time is over; which they were."""
+        over = [scope for scope, until_s in self._until_s.items() if until_s is not None and until_s <= now_s]
+        for scope in over:
+            del self._until_s[scope]
+        return over
+
+    def next_deadline_s(self) -> float:
+        """When the next one ends."""
+        return min((until_s for until_s in self._until_s.values() if until_s is not None), default=math.inf)
+
+    def of(self, database: str) -> dict[str, float | None]:
+        """For one database: channel -> end; where two hold for a channel, the one that ends later."""
+        found: dict[str, float | None] = {}
+        for scope, until_s in self._until_s.items():
+            if scope.database in (None, database):
+                found[scope.channel] = _later(found.get(scope.channel, -math.inf), until_s)
+        return found
+
+    def items(self) -> list[tuple[Scope, float | None]]:
+        return list(self._until_s.items())
+
+
+def _within(inner: Scope, outer: Scope) -> bool:
+    same_database = outer.database is None or inner.database == outer.database
+    below = outer.channel in (ROOT, inner.channel) or inner.channel.startswith(outer.channel + ".")
+    return same_database and below
+
+
+def _later(one_s: float | None, other_s: float | None) -> float | None:
+    return None if one_s is None or other_s is None else max(one_s, other_s)

@@ -1,0 +1,41 @@
+"""What a new configuration changes in a running supervisor, and what only a restart can. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from ..config.settings import Config
+
+#: Laid down at start: files that are held, the size and the rules of the shared table.
+_FIXED = ("control_socket", "pidfile", "max_databases", "fairness", "fairness_weights", "mode")
+#: These mean something else in the other mode.
+_OF_THE_MODE = ("channels", "max_capacity", "db_max_capacity")
+LOGGING = ("log_file", "log_level", "log_format")
+
+
+class Change(NamedTuple):
+    """What becomes of a reload."""
+
+    #: What holds from now on: the new one, but for what cannot change.
+    config: Config
+    #: Options that differ and need a restart.
+    needs_restart: tuple[str, ...]
+    channels: bool
+    logging: bool
+    monitor: bool
+
+
+def compare(old: Config, new: Config) -> Change:
+    """The change from one configuration to the next."""
+    fixed = [name for name in _FIXED if getattr(old, name) != getattr(new, name)]
+    if "mode" in fixed:
+        fixed += [name for name in _OF_THE_MODE if getattr(old, name) != getattr(new, name)]
+    effective = replace(new, **{name: getattr(old, name) for name in fixed})
+    return Change(
+        config=effective,
+        needs_restart=tuple(fixed),
+        channels=old.channels != effective.channels,
+        logging=any(getattr(old, name) != getattr(effective, name) for name in LOGGING),
+        monitor=old.monitor != effective.monitor,
+    )

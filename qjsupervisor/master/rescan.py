@@ -1,0 +1,199 @@
+"""When the databases are looked at, and what follows for the fleet. The looking itself is scout.run_scout's.
+
+A scan is one short-lived child: at start, at each reload, every rescan_interval, and sooner (backed off) after a
+scan that met anything unreachable. A scan that does not end in time is killed; what it said until then holds.
+Nothing is concluded from what a scan did not say, unless it came to its proper end.
+"""
+
+from __future__ import annotations
+
+import math
+import selectors
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+from ..backoff import Backoff
+from ..errors import ProtocolError
+from ..logs import get_logger
+from ..scout.scout import SCAN_DEADLINE_S
+from ..states import WorkerState
+from .child import Child, exit_reason
+from .fleet import Fleet
+from .parts import Seams
+
+#: Beyond the scout's own deadline: it hangs where no deadline of its own reaches.
+_GRACE_S = 5.0
+
+
+class Rescan:
+    """The running scan, if any, and the time of the next. `config` is replaced at a reload."""
+
+    def __init__(self, config: Any, seams: Seams, fleet: Fleet, backoff: Backoff | None = None) -> None:
+        self.config = config
+        #: Databases that were found and have no worker, and why.
+        self.unserved: dict[str, str] = {}
+        #: Databases without queue_job, and named ones that do not exist.
+        self.ignored: dict[str, str] = {}
+        #: Why the databases could not be listed by the last scan.
+        self.error: str | None = None
+        #: A scan has come to its proper end, so all databases that there are have been seen.
+        self.has_listed = False
+        #: When the first database fit to be served was seen.
+        self.first_found_s: float | None = None
+        self._seams = seams
+        self._fleet = fleet
+        self._backoff = backoff or Backoff()
+        self._child: Child | None = None
+        self._pipe_ended = False
+        self._due_s = 0.0
+        self._kill_s = math.inf
+        self._again = False
+        self._listed: set[str] = set()
+        self._complete = False
+        self._shaky = False
+        self._log = get_logger()
+
+    @property
+    def is_running(self) -> bool:
+        return self._child is not None
+
+    def request(self, now_s: float, *, soon: bool = False) -> None:
+        """Scan at once, or after the running scan; `soon`: after the pause that fits repeated trouble."""
+        if self._child is not None:
+            self._again = True
+        else:
+            self._due_s = min(self._due_s, now_s + (self._backoff.next_s() if soon else 0.0))
+
+    def step(self, now_s: float) -> None:
+        """Start what is due, end what takes too long."""
+        if self._child is None:
+            if now_s >= self._due_s and not self._fleet.stopping:
+                self._start(now_s)
+        elif now_s >= self._kill_s:
+            self._kill_s = math.inf
+            self._log.error("scan_aborted", worker_pid=self._child.pid, reason="it did not end in time")
+            self._child.signal(signal.SIGKILL)
+
+    def next_deadline_s(self) -> float:
+        if self._child is not None:
+            return self._kill_s
+        return math.inf if self._fleet.stopping else self._due_s
+
+    def next_in_s(self, now_s: float) -> float | None:
+        """Seconds until the next scan; None while one is under way, and when there will be none."""
+        return None if self._child is not None or self._fleet.stopping else max(0.0, self._due_s - now_s)
+
+    def kill(self) -> None:
+        """End a running scan: the supervisor stops."""
+        if self._child is not None:
+            self._child.signal(signal.SIGKILL)
+
+    def close_in_child(self) -> None:
+        if self._child is not None:
+            self._child.pipe.close()
+
+    def reaped(self, pid: int, exit_code: int, now_s: float) -> bool:
+        """A child has ended; False if it was not the scout."""
+        if self._child is None or self._child.pid != pid:
+            return False
+        if not self._pipe_ended:
+            self._hear(now_s)  # its last words
+        if not self._pipe_ended:
+            self._seams.selector.unregister(self._child.pipe)
+        self._child.pipe.close()
+        self._child = None
+        if not self._complete and self.error is None and not self._fleet.stopping:
+            self.error = f"the scan ended early: {exit_reason(exit_code)}"
+            self._log.error("scan_failed", exit_code=exit_code, reason=self.error)
+        self._finish(now_s)
+        return True
+
+    def _start(self, now_s: float) -> None:
+        self.error, self._complete, self._shaky, self._again = None, False, False, False
+        self._listed, self._pipe_ended = set(), False
+        config, run_scout = self.config, self._seams.run_scout
+        try:
+            self._child = self._seams.nursery.spawn("qjsupervisor: scout", lambda pipe: run_scout(config, pipe))
+        except OSError as error:
+            self._due_s = now_s + self._backoff.next_s()
+            self._log.error("fork_failed", reason=error.strerror, retry_in_s=round(self._due_s - now_s, 1))
+            return
+        self._kill_s = now_s + SCAN_DEADLINE_S + _GRACE_S
+        self._seams.selector.register(self._child.pipe, selectors.EVENT_READ, self._hear)
+        self._log.debug("scan_started", worker_pid=self._child.pid)
+
+    def _hear(self, now_s: float) -> None:
+        assert self._child is not None
+        try:
+            for message in self._child.pipe.receive_all():
+                self._take(message, now_s)
+        except EOFError:
+            self._pipe_ended = True
+            self._seams.selector.unregister(self._child.pipe)
+        except ProtocolError as error:
+            self._log.error("scan_aborted", worker_pid=self._child.pid, reason=f"it sent nonsense: {error}")
+            self._child.signal(signal.SIGKILL)
+
+    def _take(self, message: Mapping[str, Any], now_s: float) -> None:
+        if "database" in message:
+            self._judge(str(message["database"]), str(message.get("verdict")), str(message.get("reason")), now_s)
+        elif "listed" in message:
+            self._listed.update(message["listed"])
+        elif "error" in message:
+            self.error = str(message["error"])
+            self._log.warning("scan_failed", reason=self.error)
+        elif message.get("done"):
+            self._complete = True
+
+    def _judge(self, database: str, verdict: str, reason: str, now_s: float) -> None:
+        """What follows from one probed database."""
+        if verdict != "absent":
+            self.ignored.pop(database, None)
+        if verdict == "ready":
+            self.first_found_s = self.first_found_s or now_s
+            why_not = self._fleet.want(
+                database, self.config.worker_settings(database), self.config.weight(database), now_s
+            )
+            self._note_unserved(database, why_not)
+        elif verdict == "absent":
+            self._note_unserved(database, None)
+            if self.ignored.get(database) != reason:
+                self.ignored[database] = reason
+                self._log.info("database_ignored", database=database, reason=reason)
+            self._fleet.drop(database, reason, now_s)
+        else:
+            self._shaky = self._shaky or verdict == "unreachable"
+            worker = self._fleet.workers.get(database)
+            if verdict == "blocked" and worker is not None:
+                worker.fail(reason)  # one that lives sees for itself
+            elif verdict == "unreachable" and worker is not None and worker.state is WorkerState.FAILED:
+                worker.fail(reason)
+            self._note_unserved(database, None if worker is not None else reason)
+
+    def _note_unserved(self, database: str, reason: str | None) -> None:
+        """Keep why a database has no worker; a line for each change, none for each scan."""
+        if reason is None:
+            if self.unserved.pop(database, None) is not None:
+                self._log.info("database_cleared", database=database)
+        elif self.unserved.get(database) != reason:
+            self.unserved[database] = reason
+            self._log.warning("database_unserved", database=database, reason=reason)
+
+    def _finish(self, now_s: float) -> None:
+        if self._complete:
+            self.has_listed = True
+            for database in [each for each in self._fleet.workers if each not in self._listed]:
+                self._fleet.drop(database, "it does not exist any more, or is not selected any more", now_s)
+            for database in [each for each in self.unserved if each not in self._listed]:
+                self._note_unserved(database, None)
+            self.ignored = {name: why for name, why in self.ignored.items() if name in self._listed}
+        interval_s = float(self.config.rescan_interval_s)
+        if self._shaky or not self._complete:
+            self._due_s = now_s + min(interval_s, self._backoff.next_s())
+        else:
+            self._backoff.reset()
+            self._due_s = now_s + interval_s
+        if self._again:
+            self._due_s = now_s
+        self._log.debug("scan_finished", databases=len(self._listed))

@@ -1,0 +1,215 @@
+"""The status of everything, as `qjsupervisor status --json` prints it. Pure: what is, in; a dict, out.
+
+The keys are an interface: add, do not rename. Times to come are seconds from now, null where there is none.
+No password can be in it: targets are shown by their URL, databases by their name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from .. import __version__
+from ..channelspec import ROOT
+from ..config.settings import Config
+from ..states import TargetHealth, TargetState, WorkerState
+from .parts import Table
+from .pauses import Scope
+
+_NS = 1_000_000_000
+
+
+class WorkerView(NamedTuple):
+    """What the master knows of one worker."""
+
+    database: str
+    slot: int
+    state: WorkerState
+    pid: int | None
+    restarts: int
+    #: Why it is in its state, else its last fault.
+    last_error: str | None
+    last_error_age_s: float | None
+    #: What it tells of its targets, if it has several; the table tells of a single one.
+    targets: Sequence[TargetHealth] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What the master adds to the table's facts."""
+
+    pid: int
+    uptime_s: float
+    now_ns: int
+    workers: Sequence[WorkerView]
+    #: Databases that should have a worker and cannot: name -> reason.
+    unserved: Mapping[str, str] = field(default_factory=dict)
+    #: Databases without queue_job: name -> reason.
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    pauses: Sequence[tuple[Scope, float | None]] = ()
+    #: What keeps more than one database from being served.
+    problems: Sequence[str] = ()
+    stopping: bool = False
+    #: Lines of the master's log that could not be written since its start.
+    log_lines_lost: int = 0
+    #: None while a scan is under way.
+    next_scan_in_s: float | None = None
+
+
+def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, Any]:
+    """See design section 9 for the first keys; the others were added."""
+    databases = [_database(config, table, worker, snapshot) for worker in snapshot.workers]
+    databases += [_unserved(name, reason, snapshot) for name, reason in snapshot.unserved.items()]
+    databases.sort(key=lambda each: str(each["name"]))
+    targets = _targets(databases)
+    first_url = _first_url(config)
+    return {
+        "version": __version__,
+        "pid": snapshot.pid,
+        "uptime_s": round(snapshot.uptime_s, 1),
+        "mode": config.mode.value,
+        "fairness": config.fairness.value,
+        "databases": databases,
+        "channels": _channels(table, snapshot),
+        "target": next((each for each in targets if each["url"] == first_url), _unasked(first_url)),
+        "targets": targets or [_unasked(first_url)],
+        "pauses": [_pause(scope, until_s, snapshot) for scope, until_s in snapshot.pauses],
+        "problems": list(snapshot.problems),
+        "ignored": [{"name": name, "reason": why} for name, why in sorted(snapshot.ignored.items())],
+        "gate_open": table.gate_open,
+        "stopping": snapshot.stopping,
+        "log_lines_lost": snapshot.log_lines_lost,
+        "config_file": config.config_file,
+    }
+
+
+def _database(config: Config, table: Table, worker: WorkerView, snapshot: Snapshot) -> dict[str, Any]:
+    view, now_ns = table.slot_view(worker.slot), snapshot.now_ns
+    alive = worker.pid is not None
+    beats = alive and view.heartbeat_ns
+    urls = [target.url for target in config.targets_for(worker.database)]
+    targets = [_target(each, now_ns) for each in _healths(urls, view, worker)]
+    return {
+        "name": worker.database,
+        "state": worker.state.value,
+        "pid": worker.pid,
+        "restarts": worker.restarts,
+        "last_error": worker.last_error,
+        "pending": view.pending,
+        "running": view.running,
+        "failed": view.failed,
+        "dispatched": view.dispatched,
+        "heartbeat_age_s": round(table.heartbeat_age_s(worker.slot, now_ns), 1) if beats else None,
+        "last_error_age_s": worker.last_error_age_s,
+        "finished": view.finished,
+        "waiting_dependencies": view.waiting,
+        "wait_s": round((now_ns - view.waiting_since_ns) / _NS, 1) if view.waiting_since_ns else 0,
+        "weight": view.weight,
+        "message": view.message or None,
+        "target": max(targets, key=lambda each: (each["state"] == "down", each["failures"]), default=_unasked(None)),
+        "targets": targets,
+        "target_urls": urls,
+        "paused": any(
+            scope.channel == ROOT and scope.database in (None, worker.database) for scope, _ in snapshot.pauses
+        ),
+    }
+
+
+def _unserved(name: str, reason: str, snapshot: Snapshot) -> dict[str, Any]:
+    """A database without a worker, with the same keys."""
+    if snapshot.next_scan_in_s is not None:
+        reason = f"{reason}; looked at again in {snapshot.next_scan_in_s:.0f} s"
+    counts = dict.fromkeys(("restarts", "pending", "running", "failed", "dispatched", "finished"), 0)
+    return {
+        "name": name,
+        "state": WorkerState.FAILED.value,
+        "pid": None,
+        "last_error": reason,
+        "heartbeat_age_s": None,
+        "last_error_age_s": None,
+        **counts,
+        "waiting_dependencies": 0,
+        "wait_s": 0,
+        "weight": 0,
+        "message": None,
+        "target": None,
+        "targets": [],
+        "target_urls": [],
+        "paused": False,
+    }
+
+
+def _channels(table: Table, snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Channels that are configured, and retired ones in which something still runs."""
+    paused = {scope.channel for scope, _ in snapshot.pauses if scope.database is None}
+    holders = table.holders()
+    return [
+        {
+            "name": view.name,
+            "capacity": view.capacity,
+            "running": view.running,
+            "pending": view.pending,
+            "failed": view.failed,
+            "sequential": view.sequential,
+            "throttle_s": view.throttle_s,
+            "paused": view.paused or view.name in paused,
+            "retired": view.retired,
+            "throttled_for_s": _left_s(view.throttled_until_ns, snapshot.now_ns),
+            "holders": [holder._asdict() for holder in holders.get(view.name, ())],
+        }
+        for view in table.channel_views()
+        if not view.retired or view.running or view.pending
+    ]
+
+
+def _targets(databases: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each target over all its databases: down if it is for any, up if it is for any other, else unknown."""
+    found: dict[str, dict[str, Any]] = {}
+    for seen in (each for database in databases for each in database["targets"]):
+        known = found.setdefault(seen["url"], _unasked(seen["url"]))
+        if seen["state"] == "down" or known["state"] == "unknown":
+            known["state"] = seen["state"]
+        known["failures"] = max(known["failures"], seen["failures"])
+        known["reason"] = known["reason"] or seen["reason"]
+        waits = [each["retry_in_s"] for each in (known, seen) if each["retry_in_s"] is not None]
+        known["retry_in_s"] = min(waits, default=None)
+    return list(found.values())
+
+
+def _healths(urls: Sequence[str], view: Any, worker: WorkerView) -> list[TargetHealth]:
+    """Of each of a database's targets what its worker says."""
+    if len(urls) == 1:
+        state = TargetState(view.target_state) if worker.pid is not None else TargetState.UNKNOWN
+        reason = view.message if view.target_state == TargetState.DOWN else ""
+        return [TargetHealth(urls[0], state, view.target_failures, view.target_retry_ns / _NS, reason)]
+    told = {each.url: each for each in worker.targets} if worker.pid is not None else {}
+    return [told.get(url) or TargetHealth(url, TargetState.UNKNOWN, 0, 0.0, "") for url in urls]
+
+
+def _target(health: TargetHealth, now_ns: int) -> dict[str, Any]:
+    return {
+        "url": health.url,
+        "state": health.state.name.lower(),
+        "failures": health.failures,
+        "retry_in_s": _left_s(int(health.retry_at_s * _NS), now_ns),
+        "reason": health.reason or None,
+    }
+
+
+def _unasked(url: str | None) -> dict[str, Any]:
+    return {"url": url, "state": "unknown", "failures": 0, "retry_in_s": None, "reason": None}
+
+
+def _first_url(config: Config) -> str | None:
+    return next((target.url for _, targets in config.targets for target in targets), None)
+
+
+def _pause(scope: Scope, until_s: float | None, snapshot: Snapshot) -> dict[str, Any]:
+    left_s = None if until_s is None else max(0.0, round(until_s - snapshot.now_ns / _NS, 1))
+    return {"database": scope.database, "channel": scope.channel, "remaining_s": left_s}
+
+
+def _left_s(until_ns: int, now_ns: int) -> float | None:
+    """Seconds until then; None if that is over, or never was."""
+    return round((until_ns - now_ns) / _NS, 1) if until_ns > now_ns else None

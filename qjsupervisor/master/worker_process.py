@@ -1,0 +1,323 @@
+"""WorkerProcess: the master's handle on the worker of one database, over all its lives.
+
+A state machine over WorkerState, with the deadlines of each state. Only `_enter` assigns a state. Does not
+decide which databases have a worker (fleet), and knows nothing of the shared table but a heartbeat's age.
+
+    BACKING_OFF --spawn--> STARTING <--> STANDBY, READY, BLOCKED      as the worker says
+    any with a process --stop--> STOPPING --reaped--> FAILED, or BACKING_OFF if a restart is wanted
+    any with a process --reaped--> BACKING_OFF, or FAILED where the database is gone
+    FAILED --wanted again--> BACKING_OFF
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ..backoff import RestartPolicy
+from ..errors import ProtocolError
+from ..logs import get_logger
+from ..states import EXIT_GONE, EXIT_STOPPED, TargetHealth, TargetState, WorkerState
+from .child import Body, Child, Nursery, exit_reason
+
+_ALIVE = frozenset({WorkerState.STARTING, WorkerState.STANDBY, WorkerState.READY, WorkerState.BLOCKED})
+_OVER = frozenset({WorkerState.STOPPING, WorkerState.BACKING_OFF, WorkerState.FAILED})
+
+TRANSITIONS: Mapping[WorkerState, frozenset[WorkerState]] = {
+    WorkerState.STARTING: _ALIVE - {WorkerState.STARTING} | _OVER,
+    WorkerState.STANDBY: _ALIVE - {WorkerState.STANDBY} | _OVER,
+    WorkerState.READY: _ALIVE - {WorkerState.READY} | _OVER,
+    WorkerState.BLOCKED: _ALIVE - {WorkerState.BLOCKED} | _OVER,
+    WorkerState.STOPPING: frozenset({WorkerState.BACKING_OFF, WorkerState.FAILED}),
+    WorkerState.BACKING_OFF: frozenset({WorkerState.STARTING, WorkerState.FAILED}),
+    WorkerState.FAILED: frozenset({WorkerState.BACKING_OFF}),
+}
+
+#: What a worker says of itself, by name.
+_SAID = {state.value: state for state in _ALIVE}
+#: From SIGABRT, which writes the stacks, to SIGKILL.
+ABORT_GRACE_S = 1.0
+#: From a death until its successor is started after all, whatever the pause, where others wait for its permits.
+HASTEN_S = 2.0
+
+
+class Limits(NamedTuple):
+    """How long a worker may take, in seconds."""
+
+    boot_s: float
+    graceful_s: float
+    hang_s: float
+
+
+class WorkerProcess:
+    """One database's worker: at most one process at a time. `limits` and `settings` may be replaced."""
+
+    def __init__(
+        self, database: str, slot: int, settings: Any, limits: Limits, policy: RestartPolicy | None = None
+    ) -> None:
+        self.database = database
+        self.slot = slot
+        self.settings = settings
+        self.limits = limits
+        self.state = WorkerState.BACKING_OFF
+        self.child: Child | None = None
+        self.restarts = 0
+        #: Why it stands by, is blocked, starting or failed; None where there is nothing to say.
+        self.reason: str | None = None
+        #: The last fault that it told of, or died of; kept when it is well again.
+        self.last_error: str | None = None
+        self.last_error_s = 0.0
+        #: This life has read its database's rows once.
+        self.has_read = False
+        #: What this life tells of its targets, if it has several.
+        self.targets: list[TargetHealth] = []
+        #: This life was told of pauses that hold.
+        self.told_pauses = False
+        #: Its database is not to be served any more: the fleet forgets it when it has no process.
+        self.leaving = False
+        #: The pipe came to its end, and must not be listened to any more.
+        self.pipe_ended = False
+        #: When a worker without a process is due to be spawned.
+        self.due_s = 0.0
+        #: Since which death no new life has read the database; None while one has, and before the first death;
+        #: infinity once its permits were given up.
+        self.unread_since_s: float | None = None
+        self._policy = policy or RestartPolicy()
+        self._restart_wanted = False
+        self._spawned_s = 0.0
+        self._booted = False
+        self._healthy_since_s: float | None = None
+        #: Why we end it, where it was our decision.
+        self._cause: str | None = None
+        #: We ended it, though there was no fault in it.
+        self._blameless = False
+        #: The last fault that this life told of.
+        self._told: str | None = None
+        self._kill_s = math.inf
+        self._log = get_logger(database=database, slot=slot)
+
+    @property
+    def pid(self) -> int | None:
+        return None if self.child is None else self.child.pid
+
+    @property
+    def is_due(self) -> bool:
+        """Waits only for its time to be spawned."""
+        return self.state is WorkerState.BACKING_OFF and self.child is None
+
+    @property
+    def is_aborting(self) -> bool:
+        """We have begun to end it."""
+        return self._cause is not None
+
+    @property
+    def is_settled(self) -> bool:
+        """The start barrier need not wait for it: its running jobs are counted, or it has none that count.
+
+        One death says nothing of the database: its next worker is there in a second, and until then nobody knows of
+        the jobs that run. From the second one on, the others have waited long enough.
+        """
+        unable = (WorkerState.STANDBY, WorkerState.BLOCKED, WorkerState.STOPPING, WorkerState.FAILED)
+        return self.has_read or self.restarts > 1 or self.state in unable
+
+    def next_deadline_s(self) -> float:
+        """When spawn() or step() has something to do; the heartbeat is the fleet's timer."""
+        if self.child is None:
+            return self.due_s if self.is_due else math.inf
+        boot_s = math.inf if self._booted or self._cause else self._spawned_s + self.limits.boot_s
+        return min(boot_s, self._kill_s)
+
+    def spawn(self, nursery: Nursery, body: Body, now_s: float) -> bool:
+        """Start a process. False where the system has no room for one: due again after a pause."""
+        try:
+            self.child = nursery.spawn(f"qjsupervisor: worker {_printable(self.database)}", body)
+        except OSError as error:
+            self.reason = f"no process could be started: {error.strerror}"
+            self._fault(self.reason, now_s)
+            self.due_s = now_s + self._policy.delay_s(0.0)
+            self._log.error("fork_failed", reason=error.strerror, retry_in_s=round(self.due_s - now_s, 1))
+            return False
+        self._spawned_s = now_s
+        self._booted = self.has_read = self.told_pauses = self.pipe_ended = self._restart_wanted = False
+        self._cause, self._told, self._healthy_since_s, self._blameless = None, None, None, False
+        self._kill_s = math.inf
+        self.targets = []
+        self._enter(WorkerState.STARTING, None)
+        self._log.info("worker_spawned", worker_pid=self.pid, restarts=self.restarts)
+        return True
+
+    def receive(self, now_s: float) -> None:
+        """Take what the worker says of itself."""
+        if self.child is None or self.pipe_ended:
+            return
+        try:
+            for message in self.child.pipe.receive_all():
+                self._take(message, now_s)
+        except EOFError:
+            self.pipe_ended = True
+            # It is about to exit, or hangs on its way out: SIGCHLD tells, this is for the case that it does not.
+            self._kill_s = min(self._kill_s, now_s + self.limits.graceful_s)
+        except ProtocolError as error:
+            self.abort(f"it sent nonsense: {error}", now_s)
+
+    def send(self, message: Mapping[str, Any]) -> bool:
+        """Send an order; False if it has no process, or does not listen."""
+        return self.child is not None and self.child.pipe.send(message)
+
+    def step(self, now_s: float, heartbeat_age_s: float) -> None:
+        """Apply the deadlines: boot, hang, and the second half of an end that was begun."""
+        if self.child is None:
+            return
+        if now_s >= self._kill_s:
+            self._kill_s = math.inf
+            self.child.signal(signal.SIGKILL)
+            self._log.warning("worker_killed", worker_pid=self.pid, reason=self._cause or "it did not stop in time")
+        elif self._cause is not None:
+            return
+        elif not self._booted and now_s >= self._spawned_s + self.limits.boot_s:
+            said = f": {self.reason}" if self.reason else ""
+            self.abort(f"not ready within {self.limits.boot_s:g} s{said}", now_s)
+        # A stamp may be that of the life before.
+        elif min(heartbeat_age_s, now_s - self._spawned_s) > self.limits.hang_s:
+            self.abort(f"no sign of life for {self.limits.hang_s:g} s", now_s)
+
+    def stop(self, now_s: float, *, reason: str, restart: bool = False) -> None:
+        """Drain and end; with `restart` a new life follows. Without a process: FAILED, or due at once."""
+        self._restart_wanted = restart
+        if self.state is WorkerState.STOPPING:
+            return
+        if self.child is None:
+            if restart:
+                self.want_again(now_s, at_once=True)
+            elif self.state is not WorkerState.FAILED:
+                self._enter(WorkerState.FAILED, reason)
+            return
+        if not self.send({"do": "stop"}):
+            self.child.signal(signal.SIGTERM)
+        self._kill_s = min(self._kill_s, now_s + self.limits.graceful_s)
+        self._enter(WorkerState.STOPPING, reason)
+
+    def abort(self, cause: str, now_s: float) -> None:
+        """End it now, stacks first: SIGABRT does that, and means nothing to a stopped process; SIGKILL follows."""
+        if self.child is None:
+            return
+        self._cause = cause
+        self._kill_s = min(self._kill_s, now_s + ABORT_GRACE_S)
+        self._log.error("worker_aborted", worker_pid=self.pid, reason=cause)
+        self.child.signal(signal.SIGABRT)
+
+    def kill(self, cause: str, *, blameless: bool = False) -> None:
+        """End it at once; with `blameless` the next life follows at once, too."""
+        if self.child is not None:
+            self._cause, self._blameless = cause, blameless
+            self.child.signal(signal.SIGKILL)
+
+    def hasten(self, now_s: float) -> None:
+        """Others wait for permits that its last life held: if that one had read its database, the next one can, too."""
+        if self.is_due and self.has_read and now_s >= (self.unread_since_s or 0.0) + HASTEN_S:
+            self.due_s = min(self.due_s, now_s)
+
+    def want_again(self, now_s: float, *, at_once: bool = False) -> None:
+        """The scan found its database fit: a failed worker becomes due, one that stops will start again."""
+        if self.state is WorkerState.STOPPING:
+            self._restart_wanted = True
+        if self.state is WorkerState.FAILED:
+            self._enter(WorkerState.BACKING_OFF, self.reason)
+        if self.is_due and at_once:
+            self.due_s = now_s
+
+    def fail(self, reason: str) -> None:
+        """The scan found its database unfit while it has no process."""
+        if self.state is WorkerState.BACKING_OFF:
+            self._enter(WorkerState.FAILED, reason)
+        elif self.state is WorkerState.FAILED:
+            self.reason = reason
+
+    def reaped(self, exit_code: int, now_s: float) -> None:
+        """Its process has ended, and waitpid told so."""
+        self.receive(now_s)  # its last words
+        assert self.child is not None
+        pid, asked = self.child.pid, self.state is WorkerState.STOPPING
+        self.child.pipe.close()
+        self.child = None
+        if self.unread_since_s is None:
+            self.unread_since_s = now_s
+        healthy_s = 0.0 if self._healthy_since_s is None else now_s - self._healthy_since_s
+        if asked and exit_code == EXIT_STOPPED:
+            self._log.info("worker_reaped", worker_pid=pid, exit_code=exit_code)
+        else:
+            self._record_death(pid, exit_code, now_s)
+        self._after_death(asked, exit_code, healthy_s, now_s)
+
+    def _record_death(self, pid: int, exit_code: int, now_s: float) -> None:
+        how = exit_reason(exit_code)
+        said = self._cause or self._told or self.reason
+        self._fault(f"{how}: {said}" if said else how, now_s)
+        self._log.warning("worker_reaped", worker_pid=pid, exit_code=exit_code, reason=self.last_error)
+
+    def _after_death(self, asked: bool, exit_code: int, healthy_s: float, now_s: float) -> None:
+        if asked:
+            self.due_s = now_s
+            again = self._restart_wanted
+        else:
+            self.restarts += 1
+            # Also where the database is gone: should the scan disagree, the two must not chase each other.
+            self.due_s = now_s + (0.0 if self._blameless else self._policy.delay_s(healthy_s))
+            again = exit_code != EXIT_GONE
+        state = WorkerState.BACKING_OFF if again else WorkerState.FAILED
+        self._enter(state, self.reason if asked else self.last_error)
+
+    def _take(self, message: Mapping[str, Any], now_s: float) -> None:
+        said = message.get("is")
+        reason = message.get("reason")
+        reason = reason if isinstance(reason, str) else None
+        if said == "read":
+            self.has_read, self.unread_since_s = True, None
+        elif said == "error":
+            self._told = reason or "unknown"
+            self._fault(self._told, now_s)
+        elif said == "targets":
+            self.targets = _healths(message.get("targets"))
+        elif isinstance(said, str) and said in _SAID:
+            self._say(_SAID[said], reason, now_s)
+        else:
+            raise ProtocolError(f"unknown message {str(said)[:80]!r}")
+
+    def _say(self, state: WorkerState, reason: str | None, now_s: float) -> None:
+        """The worker tells its state; one that we are stopping may still talk, it changes nothing."""
+        if self.state not in _ALIVE:
+            return
+        if state is WorkerState.STARTING:
+            self._healthy_since_s = None
+        else:
+            self._booted = True
+            self._healthy_since_s = self._healthy_since_s or now_s
+        if state is self.state:
+            self.reason = reason
+        else:
+            self._enter(state, reason)
+
+    def _fault(self, reason: str, now_s: float) -> None:
+        self.last_error, self.last_error_s = reason, now_s
+
+    def _enter(self, state: WorkerState, reason: str | None) -> None:
+        """Every move of the state machine."""
+        assert state in TRANSITIONS[self.state], f"{self.database}: {self.state} -> {state}"
+        note = self._log.debug if self.state is WorkerState.STOPPING else self._log.info
+        note("worker_moved", worker_pid=self.pid, state=state.value, former_state=self.state.value, reason=reason)
+        self.state, self.reason = state, reason
+
+
+def _healths(told: object) -> list[TargetHealth]:
+    if not isinstance(told, list):
+        raise ProtocolError("targets are a list")
+    try:
+        return [TargetHealth(url, TargetState(state), *rest) for url, state, *rest in told]
+    except (TypeError, ValueError) as error:
+        raise ProtocolError(f"no target: {error}") from error
+
+
+def _printable(name: str) -> str:
+    return "".join(each if each.isprintable() else "?" for each in name)

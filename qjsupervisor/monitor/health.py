@@ -1,0 +1,41 @@
+"""What is wrong, from `status`: pure; for /healthz and for the line above `qjsupervisor status`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..config.settings import LONGEST_HEARTBEAT_S
+from ..states import WorkerState
+
+#: An idle worker stamps the shared table every LONGEST_HEARTBEAT_S, or a moment later on a busy machine.
+STALE_HEARTBEAT_S = LONGEST_HEARTBEAT_S + 10.0
+
+_FINE = {WorkerState.READY.value, WorkerState.STANDBY.value, WorkerState.STOPPING.value}
+
+
+def problems(status: Mapping[str, Any]) -> list[str]:
+    """One line for each thing that keeps a database's jobs from being run; [] if all is well."""
+    return [*map(str, status.get("problems", ())), *_of_databases(status), *dict.fromkeys(_of_targets(status))]
+
+
+def _of_databases(status: Mapping[str, Any]) -> Iterator[str]:
+    for view in status.get("databases", ()):
+        name, state, why = view.get("name"), view.get("state"), view.get("last_error")
+        age_s = view.get("heartbeat_age_s")
+        if state == WorkerState.STARTING.value and not why:
+            continue  # still on its way up; if it does not get there, the master says why
+        if state not in _FINE:
+            yield f"{name}: {state}" + (f": {why}" if why else "")
+        elif state == WorkerState.READY.value and age_s is not None and age_s > STALE_HEARTBEAT_S:
+            yield f"{name}: no heartbeat for {age_s:.0f} s"
+
+
+def _of_targets(status: Mapping[str, Any]) -> Iterator[str]:
+    """The targets that are down, of databases that have no other."""
+    for view in status.get("databases", ()):
+        targets = view.get("targets") or ()
+        if all(each.get("state") == "down" for each in targets):
+            for each in targets:
+                why = each.get("reason")
+                yield f"Odoo at {each.get('url')} is down" + (f": {why}" if why else "")

@@ -1,0 +1,290 @@
+"""Asks Odoo to run jobs: open requests, which target each of them goes to, and how it ended.
+
+Runs in the worker's loop and never blocks it. It knows jobs by id and uuid only; what an ended request means for a job
+is decided by its row (serving.py), which then tells the target's breaker (`proved`, `failed`).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import selectors
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from ..config.settings import TargetSettings
+from ..states import TargetState
+from .request import DRAIN_S, Address, End, Outcome, Request
+from .target import Target
+
+#: Open requests of one worker where no channel limits them; each is a socket.
+MAX_OPEN = 1000
+
+
+class Ended(NamedTuple):
+    """A request that ended, for whoever looks at the job's row next."""
+
+    job_id: int
+    uuid: str
+    target: Target
+    outcome: Outcome
+    duration_s: float
+
+
+class _Open:
+    """An open request (or, without a job, a knock)."""
+
+    __slots__ = ("began_s", "deadline_s", "job_id", "request", "target", "uuid")
+
+    def __init__(self, target: Target, job_id: int, uuid: str, now_s: float) -> None:
+        self.target = target
+        self.job_id = job_id
+        self.uuid = uuid
+        self.began_s = now_s
+        self.deadline_s: float | None = None
+        self.request: Request | None = None
+
+
+class Dispatcher:
+    """All open requests of one worker."""
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        targets: Sequence[TargetSettings],
+        database: str,
+        *,
+        connect_timeout_s: float,
+        read_timeout_s: float | None,
+    ) -> None:
+        self._selector = selector
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        selector.register(self._wakeup, selectors.EVENT_READ, self._resolved)
+        self.targets = [Target(settings, database, self._wakeup) for settings in targets]
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._next_target = 0
+        #: By job id; a job has one request at a time.
+        self._open: dict[int, _Open] = {}
+        self._unresolved: list[_Open] = []
+        self._knocks: dict[int, _Open] = {}
+        #: Requests with their answer, whose connections wait for the server to finish.
+        self._draining: set[_Open] = set()
+        self._deadline_s: float | None = None
+        self._asked_s = 0.0
+        self.ended: list[Ended] = []
+
+    def encode_uuids(self, encoding: str) -> None:
+        """How uuids are to be put into requests from now on."""
+        for target in self.targets:
+            target.encoding = encoding
+
+    # -- sending -----------------------------------------------------------------------------------------
+
+    def allowance(self, now_s: float) -> int:
+        """How many more jobs may be sent now."""
+        self._asked_s = now_s
+        room = MAX_OPEN - len(self._open)
+        allowed = 0
+        for target in self.targets:
+            allowed += target.allowance(now_s)
+            if allowed >= room:
+                return room
+        return allowed
+
+    def send(self, job_id: int, uuid: str) -> None:
+        """Ask a target that may be asked. Its end will be in `ended`."""
+        now_s = time.monotonic()
+        target = self._choose(now_s)
+        opened = self._open[job_id] = _Open(target, job_id, uuid, now_s)
+        target.sent_s[job_id] = now_s
+        target.breaker.probe_sent()
+        self._connect(opened)
+
+    def _choose(self, now_s: float) -> Target:
+        """The next target in turn that may be asked."""
+        count = len(self.targets)
+        for step in range(count):
+            target = self.targets[(self._next_target + step) % count]
+            if target.allowance(now_s):
+                self._next_target = (self._next_target + step + 1) % count
+                return target
+        return self.targets[self._next_target]
+
+    def knock(self, now_s: float) -> None:
+        """Try to connect to targets whose pause is over and that could not be reached."""
+        for number, target in enumerate(self.targets):
+            breaker = target.breaker
+            due = breaker.state is TargetState.DOWN and breaker.knock and now_s >= breaker.retry_at_s
+            if due and number not in self._knocks:
+                breaker.probe_sent()
+                opened = self._knocks[number] = _Open(target, -1 - number, "", now_s)
+                self._connect(opened)
+
+    def _connect(self, opened: _Open) -> None:
+        self._set_deadline(opened, opened.began_s + self._connect_timeout_s)
+        try:
+            addresses = opened.target.resolver.addresses()
+        except OSError as error:
+            self._finish(opened, Outcome(End.UNASKED, None, str(error)))
+            return
+        if addresses is None:
+            self._unresolved.append(opened)
+            return
+        payload = opened.target.payload(opened.uuid) if opened.job_id >= 0 else b""
+        self._start(opened, payload, addresses)
+
+    def _start(self, opened: _Open, payload: bytes, addresses: list[Address]) -> None:
+        target = opened.target
+        opened.request = Request(payload, addresses, target.host, target.context)
+        opened.request.begin()
+        self._after_step(opened, None, 0)
+
+    def _resolved(self) -> None:
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._wakeup)
+        waiting, self._unresolved = self._unresolved, []
+        for opened in waiting:
+            self._connect(opened)
+
+    # -- going on ----------------------------------------------------------------------------------------
+
+    def _step(self, opened: _Open) -> None:
+        request = opened.request
+        assert request is not None
+        sock, events = request.sock, request.events
+        request.step()
+        self._after_step(opened, sock, events)
+
+    def _after_step(self, opened: _Open, old_sock: socket.socket | None, old_events: int) -> None:
+        """Keep the selector, the deadline and `ended` in line with where the request is now."""
+        request = opened.request
+        assert request is not None
+        if request.outcome is not None and opened not in self._draining:
+            self._report(opened, request.outcome)
+        if request.outcome is None and not request.connecting:
+            opened.target.resolver.prefer(request.address)
+            if opened.job_id < 0:
+                self._answered_knock(opened)
+        if request.sock is not old_sock or request.events != old_events:
+            self._rewatch(opened, old_sock)
+        if not request.events:
+            self._draining.discard(opened)
+            request.close()
+            if not (self._open or self._knocks or self._draining):
+                self._deadline_s = None  # or an idle worker wakes for one that is over
+        elif request.asked and request.outcome is None:
+            timeout_s = self._read_timeout_s
+            self._set_deadline(opened, opened.began_s + timeout_s if timeout_s is not None else None)
+
+    def _rewatch(self, opened: _Open, old_sock: socket.socket | None) -> None:
+        request = opened.request
+        assert request is not None
+        if old_sock is not None:
+            with suppress(KeyError, ValueError):
+                self._selector.unregister(old_sock)
+        if request.sock is not None and request.events:
+            self._selector.register(request.sock, request.events, functools.partial(self._step, opened))
+
+    def _report(self, opened: _Open, outcome: Outcome) -> None:
+        """The outcome is known; what is left of the answer may come for a moment."""
+        request = opened.request
+        if request is not None and request.events:
+            self._draining.add(opened)
+            self._set_deadline(opened, time.monotonic() + DRAIN_S)
+        self._finish(opened, outcome)
+
+    def _finish(self, opened: _Open, outcome: Outcome) -> None:
+        now_s = time.monotonic()
+        if opened.job_id < 0:
+            self._knocks.pop(-1 - opened.job_id, None)
+            opened.target.breaker.failed(now_s, outcome.reason, None, connecting=True)
+            return
+        self._open.pop(opened.job_id, None)
+        opened.target.sent_s.pop(opened.job_id, None)
+        self.ended.append(Ended(opened.job_id, opened.uuid, opened.target, outcome, now_s - opened.began_s))
+
+    def _answered_knock(self, opened: _Open) -> None:
+        opened.target.breaker.answered_knock()
+        self._knocks.pop(-1 - opened.job_id, None)
+        assert opened.request is not None
+        opened.request.events = 0
+
+    # -- deadlines ---------------------------------------------------------------------------------------
+
+    def _set_deadline(self, opened: _Open, deadline_s: float | None) -> None:
+        opened.deadline_s = deadline_s
+        if deadline_s is not None:
+            self._deadline_s = min(self._deadline_s or deadline_s, deadline_s)
+
+    @property
+    def tick_due_s(self) -> float | None:
+        """When `tick` should be called at the latest."""
+        return self._deadline_s
+
+    def next_deadline_s(self) -> float | None:
+        """The same, or when more may be sent than `allowance` said last, or be knocked at, where that is to be done.
+
+        A moment that passed since it was asked is still to come: nobody has acted on it.
+        """
+        moments = [target.wakes_at_s(self._asked_s) for target in self.targets]
+        return min([m for m in (*moments, self._deadline_s) if m is not None], default=None)
+
+    def tick(self, now_s: float) -> None:
+        """End what took too long."""
+        if self._deadline_s is None or now_s < self._deadline_s:
+            return
+        moments = []
+        for opened in self._all():
+            if opened.deadline_s is None:
+                continue
+            if opened.deadline_s <= now_s:
+                self._expire(opened)
+            deadline_s = opened.deadline_s  # another one, where the next address is tried
+            if deadline_s is not None and deadline_s > now_s:
+                moments.append(deadline_s)
+        self._deadline_s = min(moments, default=None)
+
+    def _all(self) -> Iterator[_Open]:
+        return iter([*self._open.values(), *self._knocks.values(), *self._draining])
+
+    def _expire(self, opened: _Open) -> None:
+        request = opened.request
+        if request is None:
+            self._unresolved.remove(opened)
+            self._finish(opened, Outcome(End.UNASKED, None, f"{opened.target.host}: the name server does not answer"))
+            return
+        now_s = time.monotonic()
+        waited = f"no answer for {now_s - opened.began_s:.0f} s"
+        sock, events = request.sock, request.events
+        if request.go_elsewhere():
+            self._set_deadline(opened, now_s + self._connect_timeout_s)
+        else:
+            request.give_up("no connection in time" if not request.asked else waited)
+        self._after_step(opened, sock, events)
+
+    # -- looking and stopping ------------------------------------------------------------------------------
+
+    def is_open(self, job_id: int) -> bool:
+        """Whether a request for this job is open."""
+        return job_id in self._open
+
+    @property
+    def open(self) -> int:
+        """How many requests are open."""
+        return len(self._open)
+
+    def unsent(self) -> list[int]:
+        """Ids of the jobs whose request did not leave yet: nobody was asked to run them."""
+        return [job_id for job_id, o in self._open.items() if o.request is None or not o.request.asked]
+
+    def close(self) -> None:
+        """Close all connections; what was asked runs on in Odoo."""
+        for opened in self._all():
+            if opened.request is not None:
+                opened.request.close()
+        self._selector.unregister(self._wakeup)
+        os.close(self._wakeup)

@@ -1,0 +1,210 @@
+"""Whether a database's jobs could be run, from what was found in it. Pure: facts in, verdict out."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from ..states import Mode
+
+#: What the worker reads and writes of queue_job.
+READ_COLUMNS = (
+    "id",
+    "uuid",
+    "channel",
+    "state",
+    "priority",
+    "date_created",
+    "date_enqueued",
+    "eta",
+    "retry",
+    "max_retries",
+    "exc_name",
+    "exc_message",
+)
+WRITTEN_COLUMNS = ("state", "date_enqueued", "date_started", "retry", "exc_name", "exc_message")
+#: Of queue_job_channel, in the per-database mode (queue_job 18.0.4).
+CHANNEL_COLUMNS = (
+    "complete_name",
+    "capacity",
+    "sequential",
+    "throttle",
+    "paused",
+    "capacity_default",
+    "sequential_default",
+)
+_NOT_THERE = (None, "uninstalled", "uninstallable")
+#: pg_trigger.tgenabled: fires in ordinary sessions (origin), or always.
+_FIRES = ("O", "A")
+_TRIGGER_TROUBLE = {
+    "D": "trigger queue_job_notify is disabled: ALTER TABLE queue_job ENABLE TRIGGER queue_job_notify",
+    "R": "trigger queue_job_notify fires in replica sessions only: "
+    "ALTER TABLE queue_job ENABLE TRIGGER queue_job_notify",
+}
+
+#: table -> column -> (may SELECT, may UPDATE)
+Columns = Mapping[str, Mapping[str, tuple[bool, bool]]]
+
+
+class Verdict(enum.Enum):
+    """What becomes of a database."""
+
+    #: It gets a worker.
+    READY = "ready"
+    #: Its jobs cannot be run as it is; somebody must change something.
+    BLOCKED = "blocked"
+    #: No queue_job in it: none of our business.
+    ABSENT = "absent"
+    #: Nobody knows at the moment.
+    UNREACHABLE = "unreachable"
+
+
+READ_ONLY = "sessions are read-only here: default_transaction_read_only is on, for the server, the database or the role"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a probe found in a database."""
+
+    role: str
+    server_version: str
+    in_recovery: bool
+    #: Sessions of our role begin read-only there.
+    read_only: bool
+    encoding: str
+    module_table: bool
+    #: Our role may read the module's state.
+    module_readable: bool
+    module_state: str | None
+    #: The schema of a table queue_job that the search path does not lead to.
+    hidden_in: str | None
+    #: Of the tables that the search path leads to.
+    columns: Columns
+    #: pg_trigger.tgenabled; None: there is no such trigger.
+    trigger_enabled: str | None
+    #: It fires on INSERT and on UPDATE.
+    trigger_complete: bool
+    #: Who holds the leader lock; None: nobody, or it was not asked for.
+    leader: str | None
+
+    @property
+    def has_lock_table(self) -> bool:
+        return "queue_job_lock" in self.columns
+
+    @property
+    def has_channel_settings(self) -> bool:
+        """queue_job 18.0.4 or later: channels are set up in the database."""
+        return all(name in self.columns.get("queue_job_channel", {}) for name in CHANNEL_COLUMNS)
+
+
+def judge(facts: Facts, mode: Mode) -> tuple[Verdict, str | None, tuple[str, ...]]:
+    """(verdict, reason, warnings). All that is wrong is in the reason, so that it can be put right at once."""
+    if facts.hidden_in is not None:
+        return Verdict.BLOCKED, _hidden(facts.hidden_in, facts.role), ()
+    if not facts.module_table:
+        return Verdict.ABSENT, "no Odoo database (it has no table ir_module_module)", ()
+    if not facts.module_readable:
+        if "queue_job" not in facts.columns:
+            return Verdict.ABSENT, "queue_job is not installed (it has no table queue_job)", ()
+        return Verdict.BLOCKED, _missing("SELECT", "ir_module_module", ("name", "state"), facts), ()
+    if facts.module_state in _NOT_THERE:
+        return Verdict.ABSENT, "queue_job is not installed", ()
+    if facts.module_state != "installed":
+        return Verdict.BLOCKED, f"queue_job is {facts.module_state!r}: finish that in Odoo", ()
+    if facts.in_recovery:
+        return Verdict.UNREACHABLE, "the server is in recovery (a standby): nothing can be written there", ()
+    if facts.read_only:
+        return Verdict.BLOCKED, READ_ONLY, ()
+    wrong = [*_wrong_tables(facts), *_wrong_trigger(facts), *_wrong_channels(facts, mode)]
+    if wrong:
+        return Verdict.BLOCKED, "; ".join(wrong), ()
+    return Verdict.READY, None, tuple(_warnings(facts))
+
+
+def is_only_deaf(facts: Facts, mode: Mode) -> bool:
+    """Whether nothing is wrong but that no trigger tells of jobs: what runs there can be counted."""
+    if facts.trigger_enabled in _FIRES:
+        return False
+    return judge(replace(facts, trigger_enabled=_FIRES[0], trigger_complete=True), mode)[0] is Verdict.READY
+
+
+def _hidden(schema: str, role: str) -> str:
+    return (
+        f"table queue_job is in schema {schema}, which role {role} may not use or does not have "
+        f"in its search path: GRANT USAGE ON SCHEMA {_quoted(schema)} TO {_quoted(role)}"
+    )
+
+
+def _wrong_tables(facts: Facts) -> Iterator[str]:
+    if "queue_job" not in facts.columns:
+        yield "queue_job is installed, but there is no table queue_job"
+        return
+    columns = facts.columns["queue_job"]
+    lacking = [name for name in dict.fromkeys(READ_COLUMNS + WRITTEN_COLUMNS) if name not in columns]
+    if lacking:
+        yield f"table queue_job has no column {', '.join(lacking)}: too old a version, or another table"
+        return
+    unreadable = [name for name in READ_COLUMNS if not columns[name][0]]
+    unwritable = [name for name in WRITTEN_COLUMNS if not columns[name][1]]
+    if unreadable:
+        yield _missing("SELECT", "queue_job", unreadable, facts)
+    if unwritable:
+        yield _missing("UPDATE", "queue_job", unwritable, facts)
+
+
+def _wrong_trigger(facts: Facts) -> Iterator[str]:
+    if "queue_job" not in facts.columns:
+        return
+    if facts.trigger_enabled is None:
+        yield "trigger queue_job_notify is missing: upgrade queue_job in Odoo"
+    elif facts.trigger_enabled not in _FIRES:
+        yield _TRIGGER_TROUBLE[facts.trigger_enabled]
+    elif not facts.trigger_complete:
+        yield "trigger queue_job_notify does not fire on both INSERT and UPDATE: upgrade queue_job in Odoo"
+
+
+def _wrong_channels(facts: Facts, mode: Mode) -> Iterator[str]:
+    if mode is not Mode.PER_DATABASE:
+        return
+    if not facts.has_channel_settings:
+        yield (
+            "queue_job_channel has no settings (queue_job before 18.0.4), but max_capacity is set without "
+            "channels: upgrade queue_job, or set channels"
+        )
+        return
+    columns = facts.columns["queue_job_channel"]
+    unreadable = [name for name in CHANNEL_COLUMNS if not columns[name][0]]
+    if unreadable:
+        yield _missing("SELECT", "queue_job_channel", unreadable, facts)
+
+
+def _warnings(facts: Facts) -> Iterator[str]:
+    lock = facts.columns.get("queue_job_lock")
+    if lock is None:
+        yield (
+            "no table queue_job_lock (an older queue_job): a job whose Odoo worker was killed stays 'started' "
+            "until `qjsupervisor requeue`"
+        )
+    elif not any(may_update for _, may_update in lock.values()) or not lock.get("queue_job_id", (False,))[0]:
+        yield (
+            f"role {facts.role} needs SELECT and UPDATE on queue_job_lock to find dead jobs: "
+            f"GRANT SELECT, UPDATE ON queue_job_lock TO {_quoted(facts.role)}"
+        )
+    if facts.encoding == "SQL_ASCII":
+        yield "the database's encoding is SQL_ASCII: jobs whose uuid or channel is not UTF-8 are refused"
+
+
+def _missing(privilege: str, table: str, columns: Iterable[str], facts: Facts) -> str:
+    """The sentence, with the statement that puts it right; single columns are named where some are granted."""
+    column = 0 if privilege == "SELECT" else 1
+    some = any(granted[column] for granted in facts.columns.get(table, {}).values())
+    named = f" ({', '.join(columns)})" if some else ""
+    grant = f"GRANT {privilege}{named} ON {table} TO {_quoted(facts.role)}"
+    return f"no {privilege} privilege on {table}{named} for role {facts.role}: {grant}"
+
+
+def _quoted(name: str) -> str:
+    """An identifier as SQL wants it."""
+    return name if re.fullmatch("[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'

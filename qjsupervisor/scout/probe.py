@@ -1,0 +1,183 @@
+"""One look into one database: could its jobs be run, and if not, why. For the scout, and for `check`.
+
+Reads only, and waits for nothing without a limit: the connection is asynchronous with deadlines of its own, since
+neither connect_timeout nor statement_timeout ends a wait for a server that was stopped.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions as ext
+
+from ..errors import DatabaseGone, DatabaseUnavailable
+from ..states import Mode
+from . import queries
+from .eligibility import Facts, Verdict, judge
+
+CONNECT_TIMEOUT_S = 5.0
+#: For all statements of a probe together.
+STATEMENT_TIMEOUT_S = 10.0
+#: The leader lock of queue_job, see the contract; pg_locks shows a bigint key as two halves.
+LEADER_LOCK = 2293787760715711918
+_POLL_EVENTS = {ext.POLL_READ: select.POLLIN, ext.POLL_WRITE: select.POLLOUT}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What was found. `reason` says why not, for any verdict but READY; `warnings` what will not work well."""
+
+    database: str
+    verdict: Verdict
+    reason: str | None
+    warnings: tuple[str, ...] = ()
+    #: None where the database could not be asked.
+    facts: Facts | None = field(default=None, repr=False)
+
+
+class Session:
+    """A connection in autocommit that never waits longer than it may. DatabaseUnavailable when it would, or when
+    the server refuses; DatabaseGone where the server says that there is no such database."""
+
+    def __init__(self, database: str, dsn: Mapping[str, Any], connect_s: float, statements_s: float) -> None:
+        self._database = database
+        deadline_s = time.monotonic() + connect_s
+        try:
+            self._connection = psycopg2.connect(**{**dsn, "client_encoding": "UTF8"}, async_=1)
+        except psycopg2.Error as error:
+            raise self._translated(error) from error
+        with ExitStack() as on_failure:
+            on_failure.callback(self._connection.close)
+            self._wait(deadline_s, f"no connection within {connect_s:g} s")
+            on_failure.pop_all()
+        self._statements_s = statements_s
+        self._deadline_s = time.monotonic() + statements_s
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def rows(self, statement: str, params: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """Run one statement; its rows, or none."""
+        cursor = self._connection.cursor()
+        try:
+            cursor.execute(statement, params)
+            self._wait(self._deadline_s, f"no answer within {self._statements_s:g} s")
+            return cursor.fetchall() if cursor.description else []
+        except psycopg2.Error as error:
+            raise self._translated(error) from error
+        except UnicodeDecodeError as error:  # a role's name, where the database's encoding is SQL_ASCII
+            raise DatabaseUnavailable(self._database, "its catalog holds text that is not UTF-8") from error
+
+    def _wait(self, deadline_s: float, complaint: str) -> None:
+        while True:
+            try:
+                state = self._connection.poll()
+            except psycopg2.Error as error:
+                raise self._translated(error) from error
+            if state == ext.POLL_OK:
+                return
+            poller = select.poll()
+            # Anew each time: libpq changes the descriptor when it goes on to the host's next address.
+            poller.register(self._connection.fileno(), _POLL_EVENTS[state])
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0 or not poller.poll(left_s * 1000):
+                raise DatabaseUnavailable(self._database, complaint)
+
+    def _translated(self, error: psycopg2.Error) -> DatabaseUnavailable | DatabaseGone:
+        text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip()) or "connection lost"
+        # libpq gives no SQLSTATE for a refused connection. Another language of the server: unreachable, then.
+        if f'"{self._database}" does not exist' in text and "role" not in text:
+            return DatabaseGone(self._database, f'database "{self._database}" does not exist')
+        return DatabaseUnavailable(self._database, text)
+
+
+def probe(
+    database: str,
+    dsn: Mapping[str, Any],
+    mode: Mode,
+    *,
+    connect_s: float = CONNECT_TIMEOUT_S,
+    statements_s: float = STATEMENT_TIMEOUT_S,
+    ask_leader: bool = False,
+) -> Probe:
+    """Look into one database; blocks for connect_s + statements_s at most (and for the resolver's time).
+
+    `ask_leader`: look for the holder of the leader lock too, which costs the server as much as a third of the rest.
+    """
+    try:
+        with closing(Session(database, dsn, connect_s, statements_s)) as session:
+            facts = gather(session, statements_s, ask_leader)
+    except DatabaseGone as error:
+        return Probe(database=database, verdict=Verdict.ABSENT, reason=str(error))
+    except DatabaseUnavailable as error:
+        return Probe(database=database, verdict=Verdict.UNREACHABLE, reason=str(error))
+    verdict, reason, warnings = judge(facts, mode)
+    return Probe(database=database, verdict=verdict, reason=reason, warnings=warnings, facts=facts)
+
+
+def gather(session: Session, statements_s: float, ask_leader: bool) -> Facts:
+    """Ask for everything that judge() wants to know."""
+    session.rows(queries.BEGIN, {"timeout_ms": int(statements_s * 1000)})
+    (row,) = session.rows(queries.FACTS)
+    role, version, in_recovery, read_only, encoding, has_modules, has_jobs = row
+    elsewhere = None if has_jobs else session.rows(queries.ELSEWHERE)[0][0]
+    columns = _columns(session.rows(queries.COLUMNS))
+    modules = columns.get("ir_module_module", {})
+    readable = all(modules.get(name, (False, False))[0] for name in ("name", "state"))
+    module = session.rows(queries.MODULE_STATE) if has_modules and readable else []
+    trigger = session.rows(queries.TRIGGER) if has_jobs else []
+    halves = {"high": LEADER_LOCK >> 32, "low": LEADER_LOCK & 0xFFFFFFFF}
+    leader = session.rows(queries.LEADER, halves) if ask_leader else []
+    session.rows(queries.COMMIT)
+    return Facts(
+        role=role,
+        server_version=version,
+        in_recovery=in_recovery,
+        read_only=read_only,
+        encoding=encoding,
+        module_table=has_modules,
+        module_readable=readable,
+        module_state=module[0][0] if module else None,
+        hidden_in=elsewhere,
+        columns=columns,
+        trigger_enabled=trigger[0][0] if trigger else None,
+        trigger_complete=bool(trigger and trigger[0][1]),
+        leader=_who(leader[0]) if leader else None,
+    )
+
+
+def changes_backend(database: str, dsn: Mapping[str, Any]) -> bool:
+    """Whether a pooler in transaction mode is in between: LISTEN and session locks cannot work there.
+
+    A pooler in session mode, or none, keeps us on one server process while another session of ours is
+    busy. Raises as Session does.
+    """
+    with (
+        closing(Session(database, dsn, CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S)) as one,
+        closing(Session(database, dsn, CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S)) as other,
+    ):
+        before = one.rows(queries.BACKEND_PID)
+        # The pooler hands the server connection that was given back last to the next transaction.
+        other.rows("BEGIN READ ONLY")
+        other.rows(queries.BACKEND_PID)
+        return one.rows(queries.BACKEND_PID) != before
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> dict[str, dict[str, tuple[bool, bool]]]:
+    """table -> column -> (may SELECT, may UPDATE)."""
+    found: dict[str, dict[str, tuple[bool, bool]]] = {}
+    for table, column, may_select, may_update in rows:
+        found.setdefault(table, {})[column] = (may_select, may_update)
+    return found
+
+
+def _who(row: tuple[Any, ...]) -> str:
+    pid, application, user = row
+    known = ", ".join(f"{name} {value}" for name, value in (("application", application), ("role", user)) if value)
+    return f"server process {pid}" + (f" ({known})" if known else "")

@@ -1,0 +1,102 @@
+"""Channels in the shared table: adding and writing their records. The caller holds the lock (or is alone)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..channelspec import ROOT, ChannelSpec, parent_name
+from ..errors import SemaphoreError
+from .core import TableCore
+from .layout import NAME_BYTES, Channel, Flag, Header
+
+#: Records beyond the configured channels: for a reload that adds some, and for capacity_default.
+SPARE_CHANNELS = 256
+
+
+def with_parents(channels: Sequence[ChannelSpec]) -> list[ChannelSpec]:
+    """The channels and all their ancestors, each ancestor before what is below it.
+
+    An ancestor that nobody configured has no limit of its own; an unconfigured root has capacity 1.
+    """
+    given = {spec.name: spec for spec in channels}
+    found: dict[str, ChannelSpec] = {}
+    for name in (ROOT, *given):
+        line: list[str] = []
+        above: str | None = name
+        while above:
+            line.append(above)
+            above = parent_name(above)
+        for ancestor in reversed(line):
+            default = ChannelSpec(name=ancestor, capacity=1 if ancestor == ROOT else None)
+            found.setdefault(ancestor, given.get(ancestor, default))
+    return list(found.values())
+
+
+def check_room(core: TableCore, names: Sequence[str]) -> None:
+    """Raise SemaphoreError where there is no room for channels of these names."""
+    if core.words[Header.USED_CHANNELS] + len(names) > core.layout.channels:
+        raise SemaphoreError(
+            f"no room for channel {names[-1]!r}: the table was made for {core.layout.channels} channels at the start;"
+            " restart qjsupervisor to make a larger one"
+        )
+    for name in names:
+        if len(name.encode()) > NAME_BYTES:
+            raise SemaphoreError(f"the channel name {name[:40]!r}... is longer than {NAME_BYTES} bytes")
+
+
+def add_channel(core: TableCore, spec: ChannelSpec, parent: int, now_ns: int) -> int:
+    """Take the next free record for a channel; returns its index. The caller has checked that there is room.
+
+    The record is whole before it counts: a process killed in between leaves no channel of half the settings.
+    """
+    channel = core.words[Header.USED_CHANNELS]
+    base = core.channel_base(channel)
+    core.words[base + Channel.PARENT] = parent
+    core.put_text(base + core.layout.channel_name, base + Channel.NAME_LENGTH, spec.name)
+    write_channel(core, channel, spec, now_ns)
+    core.words[Header.USED_CHANNELS] = channel + 1
+    return channel
+
+
+def write_channel(core: TableCore, channel: int, spec: ChannelSpec, now_ns: int) -> None:
+    """Put a channel's settings in force; the caller moves Header.GENERATION and settles afterwards."""
+    base = core.channel_base(channel)
+    words = core.words
+    throttle_ns = spec.throttle_s * 1_000_000_000
+    words[base + Channel.CAPACITY] = _limit(spec.capacity, spec.name == ROOT)
+    words[base + Channel.THROTTLE_NS] = throttle_ns
+    # The last start counts by the new throttle where that is shorter.
+    words[base + Channel.NOT_BEFORE_NS] = min(words[base + Channel.NOT_BEFORE_NS], now_ns + throttle_ns)
+    words[base + Channel.CAPACITY_DEFAULT] = _limit(spec.capacity_default, False)
+    words[base + Channel.FLAGS] = (
+        Flag.SEQUENTIAL * spec.sequential
+        + Flag.PAUSED * spec.paused
+        + Flag.SEQUENTIAL_DEFAULT * spec.sequential_default
+        + Flag.MADE * spec.made
+    )
+
+
+def _limit(capacity: int | None, is_root: bool) -> int:
+    """The word for a capacity: -1 = no limit; 0 means 'no limit of its own' but for the root, where nothing runs."""
+    if capacity is None or (capacity == 0 and not is_root):
+        return -1
+    return capacity
+
+
+def read_spec(core: TableCore, channel: int) -> ChannelSpec | None:
+    """A channel's settings as they are in force; None for one that is no longer configured."""
+    base = core.channel_base(channel)
+    w = core.words[base : base + Channel.NAME_LENGTH + 1].tolist()
+    flags = w[Channel.FLAGS]
+    if flags & Flag.RETIRED:
+        return None
+    return ChannelSpec(
+        name=core.tree().names[channel],
+        capacity=None if w[Channel.CAPACITY] < 0 else w[Channel.CAPACITY],
+        sequential=bool(flags & Flag.SEQUENTIAL),
+        throttle_s=w[Channel.THROTTLE_NS] // 1_000_000_000,
+        paused=bool(flags & Flag.PAUSED),
+        capacity_default=None if w[Channel.CAPACITY_DEFAULT] < 0 else w[Channel.CAPACITY_DEFAULT],
+        sequential_default=bool(flags & Flag.SEQUENTIAL_DEFAULT),
+        made=bool(flags & Flag.MADE),
+    )

@@ -1,0 +1,262 @@
+"""The shared table's lock, and what must be true of its words (tablewords.py). Layout: layout.py.
+
+Decides nothing: who gets a permit is grants.py's business; what a worker or the master may do is in semaphore.py.
+
+Invariants, whenever the lock is free and Header.DIRTY is 0
+    total(c)   = sum of HELD over all databases and over c and all channels below it
+    failed(c)  = sum of FAILED over all databases, in c alone
+    closed(c)  = paused or retired, or total(c) >= capacity(c), or sequential and failed(c) > 0, or throttled
+    waiting(s) = s has wishes and no grant that it did not take yet
+    HELD(s, c) = what the worker of s knows to run there, + 1 if its untaken grant is for c
+A death of the lock's holder between any two stores breaks all but the truth (HELD, FAILED, the wish orders). Whoever
+takes the lock next calls `_repair`, before it looks at anything else: sums and bitmaps are computed afresh,
+and Header.REPAIRS tells every worker to write its own HELD words again, which puts the last equation right.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+
+from .layout import CELL_WORDS, WORD, Cell, Channel, Flag, Header, Slot
+from .mutex import Acquired, RobustMutex
+from .stuck_holder import HolderWatch
+from .words import TableWords, bits
+
+#: How long a worker waits for the lock before it looks at the holder.
+LOCK_SLICE_S = 0.02
+
+# os.eventfd_write lets other threads run, which may keep the interpreter, and with it the table's lock, for 5 ms.
+_eventfd_write = ctypes.PyDLL(None).eventfd_write
+_eventfd_write.argtypes = [ctypes.c_int, ctypes.c_uint64]
+
+
+class TableCore(TableWords):
+    """Words and lock of the shared table."""
+
+    def __init__(self, slots: int, channels: int) -> None:
+        super().__init__(slots, channels)
+        self.mutex = RobustMutex(self.mapping, self.layout.mutex * WORD)
+        #: One eventfd a slot: written under the lock by whoever granted something to that database.
+        self.wakeups = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(slots)]
+        self._holder_watch = HolderWatch(lambda: (self.mutex.owner(), self.words[Header.SEQUENCE]))
+
+    # -- the lock ----------------------------------------------------------------------------------------
+
+    def enter(self, now_ns: int) -> bool:
+        """Try to take the lock, without waiting; what a dead holder left is put right first."""
+        return self._entered(self.mutex.acquire(0), now_ns)
+
+    def enter_waiting(self, slot: int) -> int:
+        """Take the lock; workers only. Returns when that was (monotonic, in nanoseconds).
+
+        Stamps the slot's heartbeat while it waits, and does not put up with a stopped holder.
+        """
+        now_ns = time.monotonic_ns()
+        while not self._entered(self.mutex.acquire(LOCK_SLICE_S), now_ns):
+            now_ns = time.monotonic_ns()
+            self.words[self.slot_base(slot) + Slot.HEARTBEAT_NS] = now_ns
+            self._holder_watch.look()
+        return now_ns
+
+    def _entered(self, got: Acquired, now_ns: int) -> bool:
+        if got is Acquired.NO:
+            return False
+        words = self.words
+        words[Header.SEQUENCE] += 1
+        if got is Acquired.ORPHANED or words[Header.DIRTY]:
+            self._repair(now_ns)
+        words[Header.DIRTY] = 1
+        return True
+
+    def leave(self) -> None:
+        """Give the lock back; everything is consistent."""
+        self.words[Header.DIRTY] = 0
+        self.mutex.release()
+
+    def abandon(self) -> None:
+        """Give the lock back after a failure inside: the mark stays, so the next one repairs."""
+        self.mutex.release()
+
+    # -- permits -----------------------------------------------------------------------------------------
+
+    def settle(self, channel: int, now_ns: int) -> None:
+        """Write whether a channel has room; after anything that can change it."""
+        limits = self.tree().limits[channel]
+        if limits is None:
+            return
+        words, base = self.words, self.channel_base(channel)
+        throttled = bool(limits.throttle_ns) and words[base + Channel.NOT_BEFORE_NS] > now_ns
+        closed = (
+            throttled
+            or bool(limits.flags & (Flag.PAUSED | Flag.RETIRED))
+            or 0 <= limits.capacity <= words[base + Channel.TOTAL]
+            or bool(limits.flags & Flag.SEQUENTIAL and words[base + Channel.FAILED])
+        )
+        self.put_bit(self.layout.closed, channel, closed)
+        if limits.throttle_ns:
+            self.put_bit(self.layout.throttled, channel, throttled)
+
+    def settle_anew(self, channel: int, now_ns: int) -> None:
+        """The same, where the channel may have had limits before that it has no more."""
+        self.put_bit(self.layout.closed, channel, False)
+        self.put_bit(self.layout.throttled, channel, False)
+        self.settle(channel, now_ns)
+
+    def add_held(self, slot: int, channel: int, change: int, now_ns: int) -> None:
+        """Change the permits that a database holds in a channel; the one store to HELD is what counts."""
+        words = self.words
+        words[self.cell_base(slot, channel) + Cell.HELD] += change
+        for node in self.tree().paths[channel]:
+            words[self.channel_base(node) + Channel.TOTAL] += change
+            self.settle(node, now_ns)
+
+    def is_over(self, channel: int) -> bool:
+        """Whether a permit just held here must not be used: capacity was lowered, a pause ordered, a job failed."""
+        tree = self.tree()
+        for node in tree.paths[channel]:
+            limits, base = tree.limits[node], self.channel_base(node)
+            if limits is not None and (
+                limits.flags & (Flag.PAUSED | Flag.RETIRED)
+                or 0 <= limits.capacity < self.words[base + Channel.TOTAL]
+                or (limits.flags & Flag.SEQUENTIAL and self.words[base + Channel.FAILED])
+            ):
+                return True
+        return False
+
+    def is_full(self) -> bool:
+        """Whether the root's permits are all held: nothing can start anywhere."""
+        limits = self.tree().limits[0]
+        return limits is not None and 0 <= limits.capacity <= self.words[self.channel_base(0) + Channel.TOTAL]
+
+    def has_rules(self, channel: int) -> bool:
+        """Whether a channel or one above it has more than a capacity to say of who may start: throttle, sequential."""
+        tree = self.tree()
+        limits = [tree.limits[node] for node in tree.paths[channel]]
+        return any(found is not None and (found.throttle_ns or found.flags & Flag.SEQUENTIAL) for found in limits)
+
+    def has_weights(self) -> bool:
+        """Whether databases differ in weight: then each single start is counted."""
+        if self.words[Header.CLASSES] < 2:
+            return False
+        return len([members for members in self.class_bitmaps() if members]) > 1
+
+    def not_before_ns(self, channel: int) -> int:
+        """The monotonic moment before which a throttled channel starts nothing."""
+        return self.words[self.channel_base(channel) + Channel.NOT_BEFORE_NS]
+
+    def start_throttles(self, channel: int, started_ns: int, now_ns: int) -> None:
+        """A job was let through a channel: its path's throttles count from then."""
+        tree = self.tree()
+        for node in tree.paths[channel]:
+            limits = tree.limits[node]
+            if limits is not None and limits.throttle_ns:
+                word = self.channel_base(node) + Channel.NOT_BEFORE_NS
+                self.words[word] = max(self.words[word], started_ns + limits.throttle_ns)
+                self.settle(node, now_ns)
+                # Whoever waits here wakes by itself when the throttle ends, so it has to know when that is.
+                self._wake_wishers(tree.below[node])
+
+    def set_failed(self, slot: int, channel: int, failed: int, now_ns: int) -> None:
+        """Write how many jobs of a database are failed directly in a channel."""
+        cell = self.cell_base(slot, channel) + Cell.FAILED
+        change = failed - self.words[cell]
+        if change:
+            self.words[cell] = failed
+            self.words[self.channel_base(channel) + Channel.FAILED] += change
+            self.settle(channel, now_ns)
+
+    def is_throttled(self) -> bool:
+        """Whether any channel is closed by its throttle; without the lock."""
+        return bool(self.read_bitmap(self.layout.throttled, self.layout.channels))
+
+    def open_throttled(self, now_ns: int) -> None:
+        """Reopen the channels whose throttle is over."""
+        for channel in bits(self.read_bitmap(self.layout.throttled, self.layout.channels)):
+            self.settle(channel, now_ns)
+
+    def drop_wishes(self, slot: int) -> None:
+        """A database waits for nothing any more."""
+        base = self.slot_base(slot)
+        for channel in range(self.words[Header.USED_CHANNELS]):
+            self.put_wish(slot, channel, False)
+        self.words[base + Slot.WISHES] = 0
+        self.words[base + Slot.WAITING_SINCE_NS] = 0
+        self.put_bit(self.layout.waiting, slot, False)
+        self.put_bit(self.layout.fresh, slot, False)
+
+    def wishers(self, channels: int) -> int:
+        """Bitmap of the databases that wait in one of the `channels` (a bitmap)."""
+        found = 0
+        for channel in bits(channels & self.read_bitmap(self.layout.active, self.layout.channels)):
+            found |= self.read_bitmap(self.channel_base(channel) + self.layout.channel_wishers, self.slots)
+        return found
+
+    def _wake_wishers(self, channels: int) -> None:
+        for slot in bits(self.wishers(channels)):
+            self.wake(slot)
+
+    def put_wish(self, slot: int, channel: int, value: bool) -> None:
+        """Note whether a database waits in a channel."""
+        wishers = self.channel_base(channel) + self.layout.channel_wishers
+        self.put_bit(wishers, slot, value)
+        self.put_bit(self.layout.active, channel, bool(self.read_bitmap(wishers, self.slots)))
+
+    def wish_order(self, slot: int) -> list[int]:
+        """The channels in which a database waits, its best job first."""
+        base = self.slot_base(slot)
+        start = (base + self.layout.slot_order) * WORD
+        count = max(0, min(self.words[base + Slot.WISHES], self.layout.channels))
+        return self.bytes[start : start + 2 * count].cast("H").tolist()
+
+    def wake(self, slot: int) -> None:
+        """Wake the worker of a slot, now or as soon as it looks."""
+        _eventfd_write(self.wakeups[slot], 1)
+
+    def wake_all(self) -> None:
+        """Wake every worker."""
+        for slot in range(self.slots):
+            if self.words[self.slot_base(slot) + Slot.PID]:
+                self.wake(slot)
+
+    # -- repair ------------------------------------------------------------------------------------------
+
+    def _repair(self, now_ns: int) -> None:
+        self.words[Header.DIRTY] = 1
+        # The dead one may have added a channel that it told nobody of.
+        self.words[Header.GENERATION] += 1
+        used = self.words[Header.USED_CHANNELS]
+        for word in range(self.layout.active, self.layout.classes):
+            self.bits[word] = 0
+        for channel in range(used):
+            base = self.channel_base(channel)
+            self.words[base + Channel.TOTAL] = self.words[base + Channel.FAILED] = 0
+            for word in range(base + self.layout.channel_wishers, base + self.layout.channel_size):
+                self.bits[word] = 0
+        for slot in range(self.slots):
+            if self.words[self.slot_base(slot) + Slot.NAME_LENGTH]:
+                self._repair_slot(slot, used)
+        for channel in range(used):
+            self.settle(channel, now_ns)
+        self.words[Header.REPAIRS] += 1
+        self.wake_all()
+
+    def _repair_slot(self, slot: int, used: int) -> None:
+        words, paths = self.words, self.tree().paths
+        start = self.cell_base(slot, 0)
+        row = words[start : start + used * CELL_WORDS].tolist()
+        for channel, held in enumerate(row[Cell.HELD :: CELL_WORDS]):
+            if held:
+                for node in paths[channel]:
+                    words[self.channel_base(node) + Channel.TOTAL] += held
+        for channel, failed in enumerate(row[Cell.FAILED :: CELL_WORDS]):
+            if failed:
+                words[self.channel_base(channel) + Channel.FAILED] += failed
+        order = [channel for channel in self.wish_order(slot) if channel < used]
+        for channel in order:
+            self.put_wish(slot, channel, True)
+        base = self.slot_base(slot)
+        waits = bool(order) and not words[base + Slot.GRANT]
+        self.put_bit(self.layout.waiting, slot, waits)
+        self.put_bit(self.layout.fresh, slot, waits)  # nobody knows: then rather one turn too early

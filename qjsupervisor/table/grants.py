@@ -1,0 +1,290 @@
+"""Who gets the next permit. Runs under the table's lock, in whichever process freed or wants one.
+
+It must not wait, wake or log; it answers with one (slot, channel) at a time and moves the cursors.
+
+The rule. Each waiting database enters its best job that could start (the first channel of its wish order that has
+room on its whole path). From the root down to that job's channel, each channel has a turn of its own among
+the databases that enter a job in it or below it: the root's turn picks a database, and so a branch; inside the
+branch the branch's own turn decides, and so on. One cursor at the root alone would let a database that
+happens to have the root's turn whenever a narrow subchannel is free take that subchannel for ever.
+
+Turns. Round robin by slot number from a cursor, which never passes over a database that enters. So, of W databases
+that enter a job in a channel at each of its decisions, each is picked once in W of them, at each level: a channel
+that has room is reached within W decisions of the one above it, and a database within W grants in its own channel.
+
+With weights, databases of equal weight form a class; classes are served by stride scheduling (each grant adds
+1/(weight x members) to the class's pass, the smallest pass is next), and inside a class it is round robin. The
+channel's clock is the pass that was served last: a class that was away rejoins there with its first grant, without
+saved-up turns.
+Source of stride scheduling: Waldspurger and Weihl, 1995, "Stride Scheduling".
+
+With Fairness.PRIORITY there are no turns: the smallest order key of all entered jobs is next. A database that was
+granted a permit a moment ago and did not come for it yet may have a second job better than everybody else's,
+which only itself knows: where it could, the round ends, and goes on when that database comes, or after PICK_UP_NS.
+
+Cost: a few big-integer operations for the waiting channels, and a look at the databases that are asked; nothing walks
+over all databases, but for Fairness.PRIORITY, which compares the keys of those that wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from ..states import Fairness
+from .core import TableCore
+from .layout import Cell, Header, Slot
+from .words import bits
+
+#: (priority, date_created in microseconds, id): smaller first.
+Key = tuple[int, int, int]
+
+#: One turn of a class of weight 1 with one member.
+_STRIDE = 1 << 24
+
+#: How long others wait, with Fairness.PRIORITY, for a database to come for its grant.
+PICK_UP_NS = 50_000_000
+
+
+class Grant(NamedTuple):
+    """One permit: whose, and in which channel."""
+
+    slot: int
+    channel: int
+
+
+class Wishes(Protocol):
+    """What the process that holds the lock wants itself; fresher than what it published in the table."""
+
+    @property
+    def mask(self) -> int:
+        """Bitmap of the channels in which it has a job that could start."""
+
+    def best(self, candidates: int, /) -> int:
+        """The channel of its best job among `candidates` (a bitmap that meets `mask`)."""
+
+    def key(self, channel: int, /) -> Key:
+        """The order key of its best job in a channel."""
+
+
+class Source(Wishes, Protocol):
+    """The worker's queue, asked while the table's lock is held: short answers, no waiting, no I/O."""
+
+    #: Jobs that hold a permit, by the shared channel they hold it in (absolute numbers).
+    held: dict[int, int]
+    #: Failed jobs by shared channel.
+    failed: dict[int, int]
+    #: Channels in which one of these numbers changed since the last exchange, which empties it.
+    changed: set[int]
+    #: Channels whose best job is another one since the last exchange, which empties it.
+    new_heads: set[int]
+
+    def take(self, channel: int) -> None:
+        """A permit is there: start the best job of a channel (counts in `held`, but not as `changed`)."""
+
+    def order(self) -> Sequence[int]:
+        """The channels with a wish, best job first."""
+
+
+class NoWishes:
+    """Somebody who only grants to others: the master, or a worker that holds nothing (`Nothing`)."""
+
+    mask = 0
+
+    def best(self, _candidates: int) -> int:
+        raise AssertionError("asked for a channel without a wish")
+
+    def key(self, _channel: int) -> Key:
+        raise AssertionError("asked for a key without a wish")
+
+
+class Nothing(NoWishes):
+    """The Source of a worker that has no queue: it holds nothing."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, int] = {}
+        self.failed: dict[int, int] = {}
+        self.changed: set[int] = set()
+        self.new_heads: set[int] = set()
+
+    def take(self, _channel: int) -> None:
+        raise AssertionError("given a permit without a wish")
+
+    def order(self) -> Sequence[int]:
+        return ()
+
+
+class Round:
+    """The choice of permits during one holding of the lock. `slot` is the holder's own, -1 for the master."""
+
+    def __init__(self, core: TableCore, fairness: Fairness, slot: int, wishes: Wishes, now_ns: int) -> None:
+        self._core = core
+        self._fairness = fairness
+        self._slot = slot
+        self._wishes = wishes
+        self._own_bit = 1 << slot if slot >= 0 else 0
+        self._tree = core.tree()
+        self._now_ns = now_ns
+        self._orders: dict[int, list[int]] = {}
+        #: With more than one weight: the databases of each.
+        self._classes = core.class_bitmaps() if core.words[Header.CLASSES] > 1 else None
+        #: Permits are left over for a database that comes for its grant; look again then, should it not come.
+        self.waits_until_ns: int | None = None
+
+    def next(self) -> Grant | None:
+        """Who gets the next permit, or None when nobody who waits could start. Moves the cursors of its path."""
+        core, layout = self._core, self._core.layout
+        others = core.read_bitmap(layout.waiting, layout.slots) & ~self._own_bit
+        if not others and not self._wishes.mask:
+            return None
+        candidates = self._candidates(others)
+        if not candidates:
+            return None
+        if self._fairness is Fairness.PRIORITY:
+            return self._smallest_key(others, candidates)
+        if not others and self._classes is None:
+            return Grant(self._slot, self._wishes.best(candidates)) if candidates & self._wishes.mask else None
+        entrants = self._entrants(candidates, others)
+        return self._descend(entrants, candidates) if entrants else None
+
+    def _candidates(self, others: int) -> int:
+        """Channels with a waiting job and room on the whole path."""
+        core, layout, tree = self._core, self._core.layout, self._tree
+        closed = core.read_bitmap(layout.closed, layout.channels)
+        if closed & 1:
+            return 0
+        waiting = core.read_bitmap(layout.active, layout.channels) if others else 0
+        candidates = (waiting | self._wishes.mask) & ~closed
+        for node in bits(closed & tree.inner):
+            candidates &= ~tree.below[node]
+        return candidates
+
+    def _entrants(self, candidates: int, others: int) -> int:
+        """Databases that wait in one of the candidate channels."""
+        own = self._own_bit if self._wishes.mask & candidates else 0
+        return self._core.wishers(candidates) & others | own if others else own
+
+    def _best(self, slot: int, candidates: int) -> int:
+        """The channel of a database's best job that could start; -1 if there is none."""
+        if slot == self._slot:
+            return self._wishes.best(candidates) if self._wishes.mask & candidates else -1
+        order = self._orders.get(slot)
+        if order is None:
+            order = self._orders[slot] = self._core.wish_order(slot)
+        return next((channel for channel in order if candidates >> channel & 1), -1)
+
+    def _smallest_key(self, others: int, candidates: int) -> Grant | None:
+        # Whoever has wishes and does not wait was granted something: its old key is the least its next can be.
+        asked = self._core.wishers(candidates) & ~self._own_bit
+        own = self._own_bit if self._wishes.mask & candidates else 0
+        keyed = []
+        for slot in bits(asked | own):
+            channel = self._best(slot, candidates)
+            if channel >= 0 and (slot == self._slot or others >> slot & 1 or self._is_coming(slot)):
+                keyed.append((self._key(slot, channel), slot, channel))
+        if not keyed:
+            return None
+        _key, slot, channel = min(keyed)
+        if slot == self._slot or others >> slot & 1:
+            return Grant(slot, channel)
+        if others & asked or own:
+            self.waits_until_ns = self._granted_ns(slot) + PICK_UP_NS
+        return None
+
+    def _granted_ns(self, slot: int) -> int:
+        return self._core.words[self._core.slot_base(slot) + Slot.GRANTED_NS]
+
+    def _is_coming(self, slot: int) -> bool:
+        """Whether a database that did not take its grant yet may still be on its way."""
+        return self._now_ns - self._granted_ns(slot) < PICK_UP_NS
+
+    def _key(self, slot: int, channel: int) -> Key:
+        if slot == self._slot:
+            return self._wishes.key(channel)
+        start = self._core.cell_base(slot, channel) + Cell.KEY
+        priority, created_us, job_id = self._core.words[start : start + 3].tolist()
+        return priority, created_us, job_id
+
+    def _descend(self, entrants: int, candidates: int) -> Grant | None:
+        node, rivals = 0, entrants
+        while True:
+            found = self._turn(node, rivals, candidates)
+            if found is None:
+                return None
+            if found.channel == node:
+                return found
+            node = self._step(node, found.channel)
+            rivals = self._entrants(candidates & self._tree.below[node], entrants & ~self._own_bit)
+
+    def _step(self, node: int, channel: int) -> int:
+        """The child of `node` on the way down to `channel`."""
+        path = self._tree.paths[channel]
+        return path[path.index(node) - 1]
+
+    def _turn(self, node: int, rivals: int, candidates: int) -> Grant | None:
+        """Whose turn it is in `node`, among the rivals whose best job lies in it or below it."""
+        below = self._tree.below[node]
+        while rivals:
+            weight_class = self._class_in_turn(node, rivals) if self._classes else 0
+            members = rivals & self._classes[weight_class] if self._classes else rivals
+            slot = _next_bit(members or rivals, self._core.words[self._core.turn_word(node, weight_class)])
+            channel = self._best(slot, candidates)
+            if channel >= 0 and below >> channel & 1:
+                self._core.words[self._core.turn_word(node, weight_class)] = slot + 1
+                if self._classes:
+                    self._count_turn(node, slot, weight_class, self._entering(node, members, candidates))
+                return Grant(slot, channel)
+            rivals &= ~(1 << slot)
+        return None
+
+    def _entering(self, node: int, members: int, candidates: int) -> int:
+        """How many of these databases have their best job in `node` or below it."""
+        if node == 0:
+            return members.bit_count()
+        below = self._tree.below[node]
+        best = (self._best(slot, candidates) for slot in bits(members))
+        return sum(channel >= 0 and below >> channel & 1 for channel in best)
+
+    def _class_in_turn(self, node: int, rivals: int) -> int:
+        core, words = self._core, self._core.words
+        passes = [
+            (words[core.turn_word(node, k) + 1], k) for k, members in enumerate(self._classes or ()) if members & rivals
+        ]
+        return min(passes, default=(0, 0))[1]
+
+    def _count_turn(self, node: int, slot: int, weight_class: int, members: int) -> None:
+        core, words = self._core, self._core.words
+        weight = max(1, words[core.slot_base(slot) + Slot.WEIGHT])
+        at, clock = core.turn_word(node, weight_class) + 1, core.clock_word(node)
+        served = max(words[clock], words[at])
+        words[clock] = served
+        words[at] = served + _STRIDE // (weight * max(1, members))
+
+
+def give(core: TableCore, grant: Grant, now_ns: int) -> None:
+    """Grant to another process: the permit is its own from the store to HELD on; then it is woken.
+
+    Should we die in between: a throttle that began for nobody costs time, a GRANT before it would let two jobs
+    through; a HELD that no GRANT explains is taken back by its owner, as Header.REPAIRS moves.
+    """
+    base = core.slot_base(grant.slot)
+    core.start_throttles(grant.channel, now_ns, now_ns)
+    core.words[base + Slot.GRANTED_NS] = now_ns
+    core.add_held(grant.slot, grant.channel, 1, now_ns)
+    core.words[base + Slot.GRANT] = grant.channel + 1
+    core.put_bit(core.layout.waiting, grant.slot, False)
+    core.put_bit(core.layout.fresh, grant.slot, False)
+    core.words[base + Slot.WAITING_SINCE_NS] = 0
+    core.wake(grant.slot)
+
+
+def grant_all(core: TableCore, choice: Round, now_ns: int) -> None:
+    """Grant to others as long as somebody could start; for a holder of the lock that wants nothing itself."""
+    while (grant := choice.next()) is not None:
+        give(core, grant, now_ns)
+
+
+def _next_bit(bitmap: int, cursor: int) -> int:
+    """The first set bit at or after `cursor`, else the first of all; `bitmap` is not empty."""
+    rest = bitmap >> cursor << cursor or bitmap
+    return (rest & -rest).bit_length() - 1

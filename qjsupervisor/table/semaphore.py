@@ -1,0 +1,197 @@
+"""The shared semaphore table: permits over all databases, as the master and the workers use it.
+
+Layout and invariants are in layout.py and tablecore.py, the choice of who is next in grants.py. This module has the two
+sides: `SemaphoreTable` is the master's (and, for reading, everybody's), `Seat` a worker's.
+
+A worker makes one call, `Seat.exchange`: it says what ended and what it wants, and takes what it may have; permits
+for others are granted in the same breath, by one store to the grantee's HELD word. A granted permit is the grantee's
+from that store on. At most one permit is outstanding per database, so a worker that was stopped keeps
+one at the most from the others, beside those of its running jobs. Between two exchanges a permit may pass from a job
+that is over to the next one of the same database and channel (`Seat.may_keep`); the table does not see it.
+
+Who repairs what, when a process dies
+    a worker, outside the lock     its permits stay (its jobs run in Odoo); the master drops its wishes and an untaken
+                                   grant (`try_after_death`); its successor writes what its database says (`Seat`, first
+                                   exchange)
+    a worker, inside the lock      as above, and the next one to lock repairs what is derived (TableCore)
+    a worker, and its database
+    cannot be read again           its successor (`Seat.let_go`), or the master where there is none (`try_give_up`),
+                                   gives its permits up: at once where another runner leads, else after a bounded time
+    a worker stopped in the lock   continued by the first one that waits (TableCore.enter_waiting), and killed if that
+                                   does not help; or killed by the master, within a second
+    the master, stopped in it      continued, likewise; never killed
+    the master                     its workers see the end of their pipes and stop; the table is gone with them
+
+The master never waits for the lock: its `try_...` methods return False when it is taken, to be called again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from ..channelspec import ChannelSpec, parent_name
+from ..errors import SemaphoreError
+from ..states import Fairness
+from .channels import SPARE_CHANNELS, add_channel, check_room, with_parents, write_channel
+from .core import TableCore
+from .grants import NoWishes, Round, grant_all
+from .layout import MAX_CLASSES, Cell, Channel, Flag, Header, Slot, bitmap_words
+from .slot import Seat
+from .stuck_holder import is_stopped
+from .views import ChannelView, Holder, SlotView, TableReader
+
+__all__ = ["ChannelView", "Holder", "Seat", "SemaphoreTable", "SlotView"]
+
+#: A holder of the lock that has not moved for so long is ended.
+STUCK_NS = 1_000_000_000
+
+
+class SemaphoreTable(TableReader):
+    """The table as its maker, the master, uses it; the reading half works in every process."""
+
+    def __init__(self, channels: Sequence[ChannelSpec], *, slots: int, fairness: Fairness) -> None:
+        super().__init__(TableCore(slots, len(with_parents(channels)) + SPARE_CHANNELS))
+        self.fairness = fairness
+        self._weights: list[int] = []
+        self._holder: tuple[int, int, int] | None = None
+        if not self.try_configure(channels):
+            raise SemaphoreError("the table's lock is taken before anybody knows it")
+
+    def seat(self, slot: int) -> Seat:
+        """A worker's place; in the worker, after the fork."""
+        return Seat(self, slot)
+
+    # -- the master's side -------------------------------------------------------------------------------
+
+    def assign(self, slot: int, database: str, weight: int) -> None:
+        """Give a free slot to a database."""
+        core, base = self.core, self.core.slot_base(slot)
+        core.words[base + Slot.EPOCH] += 1
+        core.words[base + Slot.WEIGHT] = weight
+        if weight not in self._weights:
+            if len(self._weights) == MAX_CLASSES:
+                raise SemaphoreError(f"more than {MAX_CLASSES} different fairness weights were in use since the start")
+            self._weights.append(weight)
+            core.words[Header.CLASSES] = len(self._weights)
+        self._put_class(slot, weight)
+        core.put_text(base + core.layout.slot_name, base + Slot.NAME_LENGTH, database)
+
+    def _put_class(self, slot: int, weight: int | None) -> None:
+        for k, each in enumerate(self._weights):
+            self.core.put_bit(self.core.layout.classes + k * bitmap_words(self.core.slots), slot, each == weight)
+
+    def try_vacate(self, slot: int) -> bool:
+        """The database is not served any more and its worker reaped: its permits and its place are free."""
+        if not self.try_give_up(slot):
+            return False
+        base = self.core.slot_base(slot)
+        epoch = self.core.words[base + Slot.EPOCH]
+        for word in range(base, base + Slot.MESSAGE_LENGTH + 1):
+            self.core.words[word] = 0
+        self.core.words[base + Slot.EPOCH] = epoch
+        self._put_class(slot, None)
+        return True
+
+    @property
+    def gate_open(self) -> bool:
+        """Whether the start barrier is over."""
+        return bool(self.core.words[Header.GATE])
+
+    def open_gate(self) -> None:
+        """The start barrier is over: permits are granted from now on."""
+        if not self.gate_open:
+            self.core.words[Header.GATE] = 1
+            self.core.wake_all()
+
+    def try_configure(self, channels: Sequence[ChannelSpec]) -> bool:
+        """Put these settings in force, in place: new channels are added, missing ones retired. False: lock busy.
+
+        Raises SemaphoreError where there are more channels than the table has room for.
+        """
+        now_ns = time.monotonic_ns()
+        if not self.core.enter(now_ns):
+            return False
+        try:
+            self._configure(with_parents(channels), now_ns)
+            self._grant_to_others(now_ns)
+        except BaseException:  # whatever it is: a lock that is kept would stop all databases
+            self.core.abandon()
+            raise
+        self.core.leave()
+        self.core.wake_all()
+        return True
+
+    def try_after_death(self, slot: int) -> bool:
+        """After a worker was reaped: drop its wishes and its untaken grant, grant anew, wake all. False: lock busy."""
+        return self._try(slot, give_up=False)
+
+    def try_give_up(self, slot: int) -> bool:
+        """A database cannot be read again: its permits are given back, though its jobs may run. False: lock busy."""
+        return self._try(slot, give_up=True)
+
+    def stuck_owner(self, now_ns: int) -> int | None:
+        """Process id of a holder of the lock that is to be ended: stopped, or unchanged for a second."""
+        owner, sequence = self.core.mutex.owner(), self.core.words[Header.SEQUENCE]
+        if not owner:
+            self._holder = None
+            return None
+        if self._holder is None or self._holder[:2] != (owner, sequence):
+            self._holder = (owner, sequence, now_ns)
+            return owner if is_stopped(owner) and self._still_held_by(owner, sequence) else None
+        return owner if now_ns - self._holder[2] >= STUCK_NS else None
+
+    def _still_held_by(self, owner: int, sequence: int) -> bool:
+        return self.core.mutex.owner() == owner and self.core.words[Header.SEQUENCE] == sequence
+
+    def _try(self, slot: int, *, give_up: bool) -> bool:
+        now_ns = time.monotonic_ns()
+        if not self.core.enter(now_ns):
+            return False
+        try:
+            self._bury(slot, now_ns, give_up=give_up)
+            self._grant_to_others(now_ns)
+        except BaseException:  # whatever it is: a lock that is kept would stop all databases
+            self.core.abandon()
+            raise
+        self.core.leave()
+        self.core.wake_all()
+        return True
+
+    def _bury(self, slot: int, now_ns: int, *, give_up: bool) -> None:
+        core, base = self.core, self.core.slot_base(slot)
+        core.words[base + Slot.PID] = 0
+        core.drop_wishes(slot)
+        grant = core.words[base + Slot.GRANT]
+        if grant:
+            core.words[base + Slot.GRANT] = 0
+            core.add_held(slot, grant - 1, -1, now_ns)
+        if give_up:
+            for channel in range(core.words[Header.USED_CHANNELS]):
+                held = core.words[core.cell_base(slot, channel) + Cell.HELD]
+                if held:
+                    core.add_held(slot, channel, -held, now_ns)
+                core.set_failed(slot, channel, 0, now_ns)
+                core.words[core.cell_base(slot, channel) + Cell.PENDING] = 0
+
+    def _grant_to_others(self, now_ns: int) -> None:
+        self.core.open_throttled(now_ns)
+        if self.gate_open:
+            grant_all(self.core, Round(self.core, self.fairness, -1, NoWishes(), now_ns), now_ns)
+
+    def _configure(self, channels: Sequence[ChannelSpec], now_ns: int) -> None:
+        core = self.core
+        index = dict(core.tree().index)
+        wanted = {spec.name for spec in channels}
+        check_room(core, [name for name in wanted if name not in index])
+        for spec in channels:
+            if spec.name in index:
+                write_channel(core, index[spec.name], spec, now_ns)
+            else:
+                index[spec.name] = add_channel(core, spec, index.get(parent_name(spec.name) or "", -1), now_ns)
+        for name, channel in index.items():
+            if name not in wanted:
+                core.words[core.channel_base(channel) + Channel.FLAGS] = Flag.RETIRED
+        core.words[Header.GENERATION] += 1
+        for channel in index.values():
+            core.settle_anew(channel, now_ns)

@@ -1,0 +1,323 @@
+"""A worker's place in the shared table: what it holds, what it wants, what it may start.
+
+One object in one worker; its only waiting is for the table's lock (TableCore.enter_waiting). It knows nothing of
+jobs: `grants.Source` is what the worker's queue looks like from here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from array import array
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ..channelspec import ChannelSpec
+from ..errors import SemaphoreError
+from ..states import Fairness, TargetState
+from .channels import add_channel, check_room, read_spec, write_channel
+from .core import TableCore
+from .grants import Key, Nothing, Round, Source, give
+from .layout import WORD, Cell, Header, Slot
+from .words import bitmap, bits
+
+if TYPE_CHECKING:
+    from .semaphore import SemaphoreTable
+
+
+#: How many jobs, and for how long, a database may run one after the other on a permit while others wait their turn.
+SLICE_JOBS = 8
+SLICE_NS = 100_000_000
+
+
+class Seat:
+    """The place of one database's worker in the table."""
+
+    def __init__(self, table: SemaphoreTable, slot: int) -> None:
+        self.slot = slot
+        self._core: TableCore = table.core
+        self._fairness: Fairness = table.fairness
+        self._base = self._core.slot_base(slot)
+        self._published = 0
+        #: Header.REPAIRS as of the last exchange; another value means: write all our HELD words afresh.
+        self._repairs = -1
+        #: Somebody granted us something, or repaired the table: the next exchange is due.
+        self._woken = True
+        #: Permits were left for a database that is about to come for its grant; should it not come, look then.
+        self._look_again_ns: int | None = None
+        #: The wish order as published.
+        self._order: list[int] = []
+        #: Permits kept since the last turn, and when its slice is over.
+        self._kept = 0
+        self._slice_ends_ns = 0
+
+    def begin_again(self) -> None:
+        """The source is another one: the next exchange writes all it holds."""
+        self._repairs = -1
+        self._woken = True
+
+    def is_due(self, source: Source) -> bool:
+        """Whether an exchange could change anything: something is new here, or may be in the table."""
+        mask = source.mask
+        return (
+            self._woken
+            or bool(source.changed)
+            or bool(source.new_heads and self._order_matters(source))
+            or mask != self._published
+            or bool(mask and self._core.is_throttled())
+            or self._look_again_ns is not None
+        )
+
+    def _order_matters(self, source: Source) -> bool:
+        """Whether others have to know of new heads: of the order of our channels, or by `priority` of the keys."""
+        return self._fairness is Fairness.PRIORITY or list(source.order()) != self._order
+
+    def may_keep(self, channel: int) -> bool:
+        """Whether a permit of a job that is over may go to the next job of the same channel, without an exchange.
+
+        Nobody else may have a better right to it: where others wait, this database keeps a permit for a slice of its
+        turn, a few short jobs, and not while one waits that was granted nothing yet. So a hand-over between two
+        processes, which costs more than a short job, is not paid for each of them. Reads the table without the lock.
+        """
+        core, words = self._core, self._core.words
+        if self._woken or not words[Header.GATE] or words[Header.REPAIRS] != self._repairs:
+            return False
+        if core.is_over(channel) or core.has_rules(channel):
+            return False
+        others = ~(1 << self.slot)
+        if self._fairness is Fairness.PRIORITY:
+            # Also who is about to come for a grant may have a better job.
+            return not core.wishers(-1) & others
+        if not core.read_bitmap(core.layout.waiting, core.slots) & others:
+            return True
+        if core.has_weights() or core.read_bitmap(core.layout.fresh, core.slots) & others:
+            return False
+        self._kept += 1
+        return self._kept < SLICE_JOBS and time.monotonic_ns() < self._slice_ends_ns
+
+    def has_room(self, channel: int) -> bool:
+        """Whether a permit is left for a channel, and may be taken. Reads the table without the lock."""
+        core = self._core
+        closed = core.read_bitmap(core.layout.closed, core.layout.channels)
+        return bool(core.words[Header.GATE]) and not any(closed >> node & 1 for node in core.tree().paths[channel])
+
+    def is_full(self) -> bool:
+        """Whether nothing could start anywhere. Reads the table without the lock."""
+        return self._core.is_full()
+
+    def attach(self) -> None:
+        """Sit down. What the predecessor waited for is dropped; what it held stays until the first exchange."""
+        core, base = self._core, self._base
+        now_ns = core.enter_waiting(self.slot)
+        core.drop_wishes(self.slot)
+        grant = core.words[base + Slot.GRANT]
+        if grant:
+            core.words[base + Slot.GRANT] = 0
+            core.add_held(self.slot, grant - 1, -1, now_ns)
+        core.words[base + Slot.HEARTBEAT_NS] = now_ns
+        core.words[base + Slot.PID] = os.getpid()
+        core.words[base + Slot.TARGET_STATE] = TargetState.UNKNOWN
+        for word in (Slot.TARGET_FAILURES, Slot.TARGET_RETRY_NS):
+            core.words[base + word] = 0
+        core.leave()
+
+    # -- permits -----------------------------------------------------------------------------------------
+
+    def note_start(self, channel: int, age_ns: int) -> None:
+        """A job was started in a channel so long ago: by a supervisor before this one, perhaps."""
+        core = self._core
+        now_ns = core.enter_waiting(self.slot)
+        try:
+            core.start_throttles(channel, now_ns - age_ns, now_ns)
+        except BaseException:  # whatever it is: a lock that is kept would stop all databases
+            core.abandon()
+            raise
+        core.leave()
+
+    def exchange(self, source: Source) -> int:
+        """Give back what ended, take permits for what could start, leave a wish for the rest.
+
+        Returns how many jobs `source` was told to take; it wants no more when its `mask` is 0. Others that could start
+        are granted and woken on the way.
+        """
+        core = self._core
+        now_ns = core.enter_waiting(self.slot)
+        try:
+            self._write_back(source, now_ns)
+            taken = self._take_grant(source, now_ns)
+            self._look_again_ns = None
+            core.open_throttled(now_ns)
+            if core.words[Header.GATE]:
+                taken += self._take_turns(source, now_ns)
+            self._publish(source, now_ns, served=taken > 0)
+            if taken:
+                self._kept, self._slice_ends_ns = 0, now_ns + SLICE_NS
+        except BaseException:  # whatever it is: a lock that is kept would stop all databases
+            core.abandon()
+            raise
+        core.leave()
+        self._woken = False
+        return taken
+
+    @property
+    def holds_any(self) -> bool:
+        """Whether the table says that we hold permits, be they of a predecessor. Reads it without the lock."""
+        core = self._core
+        cells = (core.cell_base(self.slot, channel) for channel in range(core.words[Header.USED_CHANNELS]))
+        return any(core.words[cell + Cell.HELD] for cell in cells)
+
+    def let_go(self) -> None:
+        """Without a queue: take back all that a predecessor said, its permits and its failed jobs."""
+        self.begin_again()
+        self.exchange(Nothing())
+        self.begin_again()
+
+    def _write_back(self, source: Source, now_ns: int) -> None:
+        core = self._core
+        repairs = core.words[Header.REPAIRS]
+        everything = repairs != self._repairs
+        channels = range(core.words[Header.USED_CHANNELS]) if everything else sorted(source.changed)
+        granted = core.words[self._base + Slot.GRANT] - 1
+        for channel in channels:
+            held = source.held.get(channel, 0) + (channel == granted)
+            change = held - core.words[core.cell_base(self.slot, channel) + Cell.HELD]
+            if change:
+                core.add_held(self.slot, channel, change, now_ns)
+            core.set_failed(self.slot, channel, source.failed.get(channel, 0), now_ns)
+        self._repairs = repairs
+        source.changed.clear()
+
+    def _take_grant(self, source: Source, now_ns: int) -> int:
+        """Take, or give back, the permit that another process granted us."""
+        core = self._core
+        channel = core.words[self._base + Slot.GRANT] - 1
+        if channel < 0:
+            return 0
+        core.words[self._base + Slot.GRANT] = 0
+        if source.mask >> channel & 1 and not core.is_over(channel):
+            source.take(channel)
+            return 1
+        core.add_held(self.slot, channel, -1, now_ns)
+        return 0
+
+    def _take_turns(self, source: Source, now_ns: int) -> int:
+        core, taken = self._core, 0
+        choice = Round(core, self._fairness, self.slot, source, now_ns)
+        while (grant := choice.next()) is not None:
+            if grant.slot == self.slot:
+                core.start_throttles(grant.channel, now_ns, now_ns)
+                core.add_held(self.slot, grant.channel, 1, now_ns)
+                source.take(grant.channel)
+                taken += 1
+            else:
+                give(core, grant, now_ns)
+        self._look_again_ns = choice.waits_until_ns
+        return taken
+
+    def _publish(self, source: Source, now_ns: int, *, served: bool) -> None:
+        core, base, wanted = self._core, self._base, source.mask
+        if source.new_heads or wanted != self._published:
+            news = wanted ^ self._published
+            for channel in bits(news):
+                core.put_wish(self.slot, channel, bool(wanted >> channel & 1))
+            if self._fairness is Fairness.PRIORITY:
+                # Also those that are wanted again: their best job may have changed while nothing was wanted.
+                self._publish_keys(source, wanted & news | wanted & bitmap(source.new_heads))
+            self._order = list(source.order())
+            order = array("H", self._order)
+            start = (base + core.layout.slot_order) * WORD
+            core.bytes[start : start + 2 * len(order)] = memoryview(order).cast("B")
+            core.words[base + Slot.WISHES] = len(order)
+            self._published = wanted
+            source.new_heads.clear()
+        core.put_bit(core.layout.waiting, self.slot, bool(wanted))
+        if served or not wanted:
+            core.put_bit(core.layout.fresh, self.slot, False)
+        elif not core.words[base + Slot.WAITING_SINCE_NS]:
+            core.put_bit(core.layout.fresh, self.slot, True)
+        since = base + Slot.WAITING_SINCE_NS
+        if not wanted:
+            core.words[since] = 0
+        elif served or not core.words[since]:
+            core.words[since] = now_ns
+
+    def _publish_keys(self, source: Source, channels: int) -> None:
+        for channel in bits(channels):
+            start = self._core.cell_base(self.slot, channel) + Cell.KEY
+            key: Key = source.key(channel)
+            for i, word in enumerate(key):
+                self._core.words[start + i] = word
+
+    def look_again_ns(self, wanted: int) -> int | None:
+        """When an exchange is due if nothing happens before; None: never.
+
+        The end of the first throttle that holds up one of the `wanted` channels (a bitmap), or of our patience with
+        a database that does not come for its grant.
+        """
+        core = self._core
+        tree = core.tree()
+        throttled = core.read_bitmap(core.layout.throttled, core.layout.channels)
+        ends = [core.not_before_ns(c) for c in bits(throttled) if tree.below[c] & wanted]
+        if self._look_again_ns is not None:
+            ends.append(self._look_again_ns)
+        return min(ends, default=None)
+
+    # -- channels ----------------------------------------------------------------------------------------
+
+    def channels(self) -> list[ChannelSpec | None]:
+        """The shared channels; the position is the index that everything else uses, None one that was retired."""
+        core = self._core
+        return [read_spec(core, channel) for channel in range(len(core.tree().names))]
+
+    def add_channel(self, spec: ChannelSpec, parent: int) -> int | None:
+        """Share a channel that an ancestor's defaults make; its index, or None where the table is full."""
+        core = self._core
+        now_ns = core.enter_waiting(self.slot)
+        try:
+            found = core.tree().index.get(spec.name)
+            if found is None:
+                check_room(core, [spec.name])
+                found = add_channel(core, spec, parent, now_ns)
+                core.words[Header.GENERATION] += 1
+            elif read_spec(core, found) is None:  # a reload retired it, as it is in no configuration
+                write_channel(core, found, spec, now_ns)
+                core.words[Header.GENERATION] += 1
+                self._woken = True  # somebody may wait there already
+            core.settle_anew(found, now_ns)
+        except SemaphoreError:
+            found = None
+        except BaseException:  # whatever it is: a lock that is kept would stop all databases
+            core.abandon()
+            raise
+        core.leave()
+        return found
+
+    # -- what others may know ------------------------------------------------------------------------------
+
+    @property
+    def wakeup(self) -> int:
+        """The eventfd that is written when something was granted to us."""
+        return self._core.wakeups[self.slot]
+
+    def drain_wakeup(self) -> None:
+        """Empty the eventfd; the next exchange is due."""
+        self._woken = True
+        with suppress(BlockingIOError):
+            os.eventfd_read(self.wakeup)
+
+    def stamp(self, now_ns: int) -> None:
+        """Say that we are alive."""
+        self._core.words[self._base + Slot.HEARTBEAT_NS] = now_ns
+
+    def report(self, word: int, value: int) -> None:
+        """Write one of the slot's own words (layout.Slot: PENDING, RUNNING, ...)."""
+        self._core.words[self._base + word] = value
+
+    def report_pending(self, channel: int, pending: int) -> None:
+        """Write how many jobs wait directly in a channel."""
+        self._core.words[self._core.cell_base(self.slot, channel) + Cell.PENDING] = pending
+
+    def say(self, message: str) -> None:
+        """Leave a reason for `status`; '' takes it back."""
+        core, base = self._core, self._base
+        core.put_text(base + core.layout.slot_message, base + Slot.MESSAGE_LENGTH, message)

@@ -1,0 +1,169 @@
+"""What the shared table says, for people: databases, channels, who holds what.
+
+Takes no lock and writes nothing: each word is whole, but two of them may be of two moments. Works in every process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..states import TargetState
+from .core import TableCore
+from .layout import CELL_WORDS, Cell, Channel, Flag, Slot
+from .words import Tree, bits
+
+
+class SlotView(NamedTuple):
+    """One database in the table; times are of the monotonic clock, in nanoseconds, 0 = none."""
+
+    database: str
+    pid: int
+    epoch: int
+    weight: int
+    heartbeat_ns: int
+    pending: int
+    running: int
+    failed: int
+    waiting: int
+    dispatched: int
+    finished: int
+    target_state: TargetState
+    target_failures: int
+    target_retry_ns: int
+    waiting_since_ns: int
+    message: str
+
+
+class ChannelView(NamedTuple):
+    """One shared channel; capacity None = no limit of its own."""
+
+    name: str
+    capacity: int | None
+    running: int
+    pending: int
+    failed: int
+    sequential: bool
+    throttle_s: float
+    paused: bool
+    retired: bool
+    throttled_until_ns: int
+
+
+class Holder(NamedTuple):
+    """What one database has in a channel and below it."""
+
+    database: str
+    running: int
+    pending: int
+
+
+class TableReader:
+    """The reading half of the table."""
+
+    def __init__(self, core: TableCore) -> None:
+        self.core = core
+
+    @property
+    def slots(self) -> int:
+        """How many databases can have a place."""
+        return self.core.slots
+
+    def heartbeat_age_s(self, slot: int, now_ns: int) -> float:
+        """Seconds since the worker of a slot was last seen alive."""
+        return max(0, now_ns - self.core.words[self.core.slot_base(slot) + Slot.HEARTBEAT_NS]) / 1e9
+
+    def silent_holders(self, now_ns: int, silence_ns: int) -> list[int]:
+        """Slots that hold permits and were not seen alive for so long, while another database waits as long for one.
+
+        That may be right: a worker sleeps while its jobs run.
+        """
+        core, words = self.core, self.core.words
+        long_ago_ns = now_ns - silence_ns
+        since = Slot.WAITING_SINCE_NS
+        waiting = bits(core.read_bitmap(core.layout.waiting, core.slots))
+        patient = {slot for slot in waiting if 0 < words[core.slot_base(slot) + since] <= long_ago_ns}
+        if not patient:
+            return []
+        silent = [s for s in self._occupied() if words[core.slot_base(s) + Slot.HEARTBEAT_NS] <= long_ago_ns]
+        return [slot for slot in silent if patient - {slot} and any(self._row(slot, Cell.HELD))]
+
+    def slot_view(self, slot: int) -> SlotView:
+        """What the table says of one database."""
+        core, base = self.core, self.core.slot_base(slot)
+        w = core.words[base : base + Slot.MESSAGE_LENGTH + 1].tolist()
+        return SlotView(
+            database=core.text(base + core.layout.slot_name, w[Slot.NAME_LENGTH]),
+            pid=w[Slot.PID],
+            epoch=w[Slot.EPOCH],
+            weight=w[Slot.WEIGHT],
+            heartbeat_ns=w[Slot.HEARTBEAT_NS],
+            pending=w[Slot.PENDING],
+            running=w[Slot.RUNNING],
+            failed=w[Slot.FAILED],
+            waiting=w[Slot.WAIT_DEPENDENCIES],
+            dispatched=w[Slot.DISPATCHED],
+            finished=w[Slot.FINISHED],
+            target_state=TargetState(w[Slot.TARGET_STATE]),
+            target_failures=w[Slot.TARGET_FAILURES],
+            target_retry_ns=w[Slot.TARGET_RETRY_NS],
+            waiting_since_ns=w[Slot.WAITING_SINCE_NS],
+            message=core.text(base + core.layout.slot_message, w[Slot.MESSAGE_LENGTH]),
+        )
+
+    def channel_views(self) -> list[ChannelView]:
+        """All shared channels, parents before children."""
+        tree = self.core.tree()
+        pending = [0] * len(tree.names)
+        for slot in self._occupied():
+            for node, waiting in self._sums(tree, slot, Cell.PENDING).items():
+                pending[node] += waiting
+        return [self._channel_view(channel, pending[channel]) for channel in range(len(tree.names))]
+
+    def holders(self) -> dict[str, list[Holder]]:
+        """For each channel in which something runs or waits, or below it, in which databases; most running first."""
+        tree = self.core.tree()
+        found: dict[str, list[Holder]] = {}
+        for slot in self._occupied():
+            database = self.slot_view(slot).database
+            running, pending = self._sums(tree, slot, Cell.HELD), self._sums(tree, slot, Cell.PENDING)
+            for node in running.keys() | pending.keys():
+                holder = Holder(database, running.get(node, 0), pending.get(node, 0))
+                found.setdefault(tree.names[node], []).append(holder)
+        for holders in found.values():
+            holders.sort(key=lambda holder: (-holder.running, -holder.pending, holder.database))
+        return found
+
+    def _sums(self, tree: Tree, slot: int, word: int) -> dict[int, int]:
+        """A slot's words of a kind, of each channel and what is below it, where that is not 0."""
+        sums: dict[int, int] = {}
+        for channel, number in enumerate(self._row(slot, word)):
+            for node in tree.paths[channel] if number else ():
+                sums[node] = sums.get(node, 0) + number
+        return sums
+
+    def _occupied(self) -> Iterator[int]:
+        return (s for s in range(self.slots) if self.core.words[self.core.slot_base(s) + Slot.NAME_LENGTH])
+
+    def _row(self, slot: int, word: int) -> list[int]:
+        """One word of each cell of a slot."""
+        start = self.core.cell_base(slot, 0)
+        used = len(self.core.tree().names)
+        return self.core.words[start : start + used * CELL_WORDS].tolist()[word::CELL_WORDS]
+
+    def _channel_view(self, channel: int, pending: int) -> ChannelView:
+        base = self.core.channel_base(channel)
+        w = self.core.words[base : base + Channel.NAME_LENGTH + 1].tolist()
+        flags = w[Channel.FLAGS]
+        return ChannelView(
+            name=self.core.tree().names[channel],
+            capacity=None if w[Channel.CAPACITY] < 0 else w[Channel.CAPACITY],
+            running=w[Channel.TOTAL],
+            pending=pending,
+            failed=w[Channel.FAILED],
+            sequential=bool(flags & Flag.SEQUENTIAL),
+            throttle_s=w[Channel.THROTTLE_NS] / 1e9,
+            paused=bool(flags & Flag.PAUSED),
+            retired=bool(flags & Flag.RETIRED),
+            throttled_until_ns=w[Channel.NOT_BEFORE_NS],
+        )

@@ -1,0 +1,150 @@
+"""The shared table's words and what they spell: records, bitmaps, texts, the tree of channels. Layout: layout.py.
+
+Knows no lock and no rule; what must be true of the words is in tablecore.py.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from .layout import CELL_WORDS, MAGIC, NAME_BYTES, WORD, Channel, Flag, Header, Layout, bitmap_words
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What can close a channel; channels that nothing can close have None instead."""
+
+    capacity: int
+    flags: int
+    throttle_ns: int
+
+
+class Tree:
+    """The channels as one process sees them; made anew when Header.GENERATION moves."""
+
+    def __init__(self, names: list[str], parents: list[int], limits: list[Limits | None]) -> None:
+        self.names = names
+        self.limits = limits
+        self.index = {name: i for i, name in enumerate(names)}
+        #: From the channel itself up to the root.
+        self.paths: list[tuple[int, ...]] = []
+        #: Bitmap of the channel and all below it.
+        self.below = [1 << i for i in range(len(names))]
+        #: Bitmap of the channels that have others below them.
+        self.inner = 0
+        for i, parent in enumerate(parents):
+            path = [i]
+            while parent >= 0:
+                path.append(parent)
+                self.below[parent] |= 1 << i
+                self.inner |= 1 << parent
+                parent = parents[parent]
+            self.paths.append(tuple(path))
+
+
+class TableWords:
+    """The mapping itself; made once by the master, used on both sides of every fork."""
+
+    def __init__(self, slots: int, channels: int) -> None:
+        self.layout = layout = Layout(slots, channels)
+        self.slots = slots
+        self.mapping = mmap.mmap(-1, (layout.total_bytes + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE)
+        self.bytes = memoryview(self.mapping)
+        #: Signed words; bitmaps go through `bits`.
+        self.words = self.bytes.cast("q")
+        self.bits = self.bytes.cast("Q")
+        self._tree: Tree | None = None
+        self._tree_generation = -1
+        self.words[Header.SLOTS] = slots
+        self.words[Header.CHANNELS] = channels
+        self.words[Header.MAGIC] = MAGIC
+
+    def channel_base(self, channel: int) -> int:
+        """First word of a channel's record."""
+        return self.layout.channel + channel * self.layout.channel_size
+
+    def slot_base(self, slot: int) -> int:
+        """First word of a slot's record."""
+        return self.layout.slot + slot * self.layout.slot_size
+
+    def cell_base(self, slot: int, channel: int) -> int:
+        """First word of the cell of one database in one channel."""
+        return self.layout.cell + (slot * self.layout.channels + channel) * CELL_WORDS
+
+    def read_bitmap(self, word: int, bits: int) -> int:
+        """The bitmap of `bits` bits that starts at `word`, as one integer."""
+        start = word * WORD
+        return int.from_bytes(self.bytes[start : start + (bits + 63 >> 6) * WORD], "little")
+
+    def put_bit(self, word: int, bit: int, value: bool) -> None:
+        """Set or clear one bit of the bitmap that starts at `word`; the lock is held."""
+        at, mask = word + (bit >> 6), 1 << (bit & 63)
+        old = self.bits[at]
+        new = old | mask if value else old & ~mask
+        if new != old:
+            self.bits[at] = new
+
+    def text(self, word: int, length: int) -> str:
+        """Text of `length` bytes at `word`, never failing: readers take it without the lock."""
+        start = word * WORD
+        return bytes(self.bytes[start : start + max(0, min(length, NAME_BYTES))]).decode("utf-8", "replace")
+
+    def put_text(self, word: int, length_word: int, text: str) -> None:
+        """Store `text`, cut to what fits, its length last."""
+        data = text.encode("utf-8", "replace")[:NAME_BYTES]
+        self.words[length_word] = 0
+        self.bytes[word * WORD : word * WORD + len(data)] = data
+        self.words[length_word] = len(data)
+
+    def tree(self) -> Tree:
+        """The channels, read again when one was added or changed."""
+        generation = self.words[Header.GENERATION]
+        if self._tree is None or generation != self._tree_generation:
+            self._tree = self._read_tree()
+            self._tree_generation = generation
+        return self._tree
+
+    def _read_tree(self) -> Tree:
+        names: list[str] = []
+        parents: list[int] = []
+        limits: list[Limits | None] = []
+        for channel in range(self.words[Header.USED_CHANNELS]):
+            base = self.channel_base(channel)
+            names.append(self.text(base + self.layout.channel_name, self.words[base + Channel.NAME_LENGTH]))
+            parents.append(self.words[base + Channel.PARENT])
+            found = Limits(*(self.words[base + w] for w in (Channel.CAPACITY, Channel.FLAGS, Channel.THROTTLE_NS)))
+            closable = found.flags & (Flag.PAUSED | Flag.RETIRED | Flag.SEQUENTIAL)
+            limits.append(found if closable or found.capacity >= 0 or found.throttle_ns else None)
+        return Tree(names, parents, limits)
+
+    def turn_word(self, channel: int, weight_class: int) -> int:
+        """First of the two words (cursor, pass) of one class in one channel."""
+        return self.channel_base(channel) + self.layout.channel_turns + 2 * weight_class
+
+    def clock_word(self, channel: int) -> int:
+        """The word of a channel that says which pass was served last."""
+        return self.channel_base(channel) + self.layout.channel_clock
+
+    def class_bitmaps(self) -> list[int]:
+        """Per class of weights that is in use, the databases that have it."""
+        words = bitmap_words(self.slots)
+        used = self.words[Header.CLASSES]
+        return [self.read_bitmap(self.layout.classes + k * words, self.slots) for k in range(used)]
+
+
+def bits(word: int) -> Iterator[int]:
+    """The numbers of the set bits of a bitmap, ascending."""
+    while word:
+        low = word & -word
+        yield low.bit_length() - 1
+        word ^= low
+
+
+def bitmap(numbers: Iterable[int]) -> int:
+    """The bitmap with these bits set."""
+    found = 0
+    for number in numbers:
+        found |= 1 << number
+    return found

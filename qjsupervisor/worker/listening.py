@@ -1,0 +1,84 @@
+"""How a worker listens to its database between two statements: its connection in the loop's selector.
+
+The connection comes and goes, and is left alone for moments while the worker's own jobs make all the noise. That it
+hears at all is seen by what it says to itself. It starts nothing and reads no row.
+"""
+
+from __future__ import annotations
+
+import selectors
+import time
+from collections.abc import Callable
+
+from ..errors import DatabaseUnavailable
+from ..postgres.database import Database
+
+#: How often it sees that its connection does; with SIGN_LIMIT_S, a dead one is noticed within 30 s.
+SIGN_S = 20.0
+#: While jobs are being started, their own notifications (started, done) come in one after the other. They are left to
+#: lie for this long after a start, or until the next statement, which brings them along: a new job waits no longer.
+QUIET_S = 0.008
+#: And for this long where no permit is left for any channel: a new job changes nothing before there is one, and the
+#: statement that looks at an ended job brings along what was said until then.
+FULL_QUIET_S = 0.05
+
+
+class Listening:
+    """One worker's ear."""
+
+    def __init__(self, database: Database, selector: selectors.BaseSelector, on_ready: Callable[[], None]) -> None:
+        self._database = database
+        self._selector = selector
+        self._on_ready = on_ready
+        self._watched_fd = -1
+        self._quiet_until_s = 0.0
+        #: Not listening until then.
+        self._is_quiet = False
+        self._dispatched = 0
+        self._sign_expected = False
+        #: When the next sign is due.
+        self.sign_due_s = 0.0
+
+    def watch(self, now_s: float, *, busy: bool) -> None:
+        """Keep the selector in line with the connection; `busy`: requests are open, whose jobs may be noisy."""
+        fd = self._database.fileno() if self._database.connected else -1
+        self._is_quiet = busy and now_s < self._quiet_until_s
+        if self._is_quiet:
+            fd = -1
+        if fd == self._watched_fd:
+            return
+        if self._watched_fd >= 0:
+            self._selector.unregister(self._watched_fd)
+        if fd >= 0:
+            self._selector.register(fd, selectors.EVENT_READ, self._on_ready)
+        self._watched_fd = fd
+
+    def note_started(self, dispatched: int, now_s: float, *, full: bool) -> None:
+        """So many jobs were started since the beginning: where that is more than before, be quiet for a moment.
+
+        `full`: nothing else could start anywhere.
+        """
+        if dispatched > self._dispatched:
+            self._dispatched = dispatched
+            self._quiet_until_s = now_s + (FULL_QUIET_S if full else QUIET_S)
+
+    def wake_s(self, due_s: float) -> float:
+        """When to call `watch` again, where the loop is to wake at `due_s`; it may have passed meanwhile."""
+        return min(due_s, self._quiet_until_s) if self._is_quiet else due_s
+
+    def begin_signs(self) -> None:
+        """A connection listens from now on."""
+        self.sign_due_s, self._sign_expected = time.monotonic() + SIGN_S, False
+
+    def give_sign(self, now_s: float) -> None:
+        """See that the connection still hears: what it says to itself has to have come back by the next time.
+
+        Raises DatabaseError.
+        """
+        if self._sign_expected and not self._database.notified.heard_itself:
+            raise DatabaseUnavailable(
+                self._database.name, "LISTEN hears nothing: is there a pooler in transaction mode in between?"
+            )
+        self._database.call_itself()
+        self._sign_expected = True
+        self.sign_due_s = now_s + SIGN_S

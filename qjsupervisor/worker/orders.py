@@ -1,0 +1,85 @@
+"""What a worker was told: by its master, by a signal, or by its master's death.
+
+It is noted here and done by the worker when its loop comes to it, as a signal may arrive in the middle of a statement.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+from collections.abc import Callable
+
+from structlog.typing import FilteringBoundLogger
+
+from ..control import Message, Pipe
+from ..errors import ProtocolError
+
+#: A worker that does not get to its end after its master died is ended by the kernel.
+ORPHAN_LIMIT_S = 4
+
+
+class Instructions:
+    """One worker's orders, as they are now."""
+
+    def __init__(self, pipe: Pipe, wakeup: int, log: FilteringBoundLogger, on_pauses: Callable[[], None]) -> None:
+        """`wakeup`: an eventfd that the loop watches. `on_pauses`: called when `pauses` changed."""
+        self._pipe = pipe
+        self._wakeup = wakeup
+        self._log = log
+        self._on_pauses = on_pauses
+        self._selector: selectors.BaseSelector | None = None
+        self.stop = False
+        #: The channels are to be read again, and everything in them.
+        self.rebuild = False
+        #: Channels, and when each pause ends (None: it does not by itself).
+        self.pauses: dict[str, float | None] = {}
+
+    def attach(self, selector: selectors.BaseSelector) -> None:
+        """Hear signals and orders from now on."""
+        signal.signal(signal.SIGTERM, self._note_stop)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._selector = selector
+        selector.register(self._pipe, selectors.EVENT_READ, self._hear)
+
+    def _note_stop(self, _signum: int, _frame: object) -> None:
+        """SIGTERM: from an operator, or because the master died."""
+        self.stop = True
+        signal.alarm(ORPHAN_LIMIT_S)
+        os.eventfd_write(self._wakeup, 1)  # a signal does not end the loop's sleep
+
+    def _hear(self) -> None:
+        try:
+            for message in self._pipe.receive_all():
+                self._take(message)
+        except EOFError:
+            assert self._selector is not None
+            self._log.warning("master_lost")
+            self._selector.unregister(self._pipe)
+            self.stop = True
+            signal.alarm(ORPHAN_LIMIT_S)
+        except ProtocolError as error:
+            self._log.error("order_refused", reason=str(error))
+
+    def _take(self, message: Message) -> None:
+        order = message.get("do")
+        if order == "stop":
+            self.stop = True
+        elif order == "pauses":
+            self._set_pauses(message["pauses"])
+        elif order in ("channels", "resync"):
+            self.rebuild = True
+        else:
+            self._log.error("order_refused", reason=f"unknown order {order!r}")
+
+    def _set_pauses(self, pauses: dict[str, float | None]) -> None:
+        self.pauses = dict(pauses)
+        self._on_pauses()
+
+    def end_pauses(self, now_s: float) -> None:
+        """Forget the pauses whose time is over."""
+        if not self.pauses:
+            return
+        going_on = {name: end_s for name, end_s in self.pauses.items() if end_s is None or end_s > now_s}
+        if len(going_on) < len(self.pauses):
+            self._set_pauses(going_on)

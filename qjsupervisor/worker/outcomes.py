@@ -1,0 +1,91 @@
+"""What the end of a request tells: of its target, and, with the job's row as it was read after it, of the job.
+
+Each end is logged here, once, and so is what becomes of a target. It changes no row, no permit and no place in the
+backlog: serving.py does, by what is found here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from structlog.typing import FilteringBoundLogger
+
+from ..odoo.dispatcher import Ended
+from ..odoo.request import End
+from ..odoo.target import Target
+from ..states import JobState
+
+#: In place of a state: the job has no row any more.
+GONE = "gone"
+
+
+class Answers:
+    """What one worker learns about its targets."""
+
+    def __init__(self, targets: Sequence[Target], log: FilteringBoundLogger, on_recovery: Callable[[], None]) -> None:
+        """`on_recovery`: called when a target that was down runs jobs again."""
+        self._targets = targets
+        self._log = log
+        self._on_recovery = on_recovery
+
+    def judge(self, ended: Ended, state: str) -> bool:
+        """Log the end of a request and learn about its target. True: nobody ran the job, it is to be given back.
+
+        `state`: of the job's row, or GONE.
+        """
+        outcome, breaker = ended.outcome, ended.target.breaker
+        not_run = state == JobState.ENQUEUED
+        if not_run or outcome.end is End.UNASKED:
+            self._count_failure(ended)
+        elif state in (GONE, JobState.CANCELLED):
+            breaker.undecided()
+        elif breaker.proved():
+            self._is_back(ended.target)
+        self._log.info(
+            "job_finished" if not not_run else "job_not_run",
+            job_uuid=ended.uuid,
+            state=state,
+            status=outcome.status,
+            reason=outcome.reason,
+            duration_s=round(ended.duration_s, 3),
+        )
+        return not_run
+
+    def prove(self, job_id: int) -> None:
+        """A job that a request is open for was started: the target runs jobs."""
+        for target in self._targets:
+            if job_id in target.sent_s and target.breaker.proved():
+                self._is_back(target)
+
+    def _is_back(self, target: Target) -> None:
+        self._log.info("target_recovered", url=target.url)
+        self._on_recovery()
+
+    def _count_failure(self, ended: Ended) -> None:
+        """A request came to nothing: that counts against its target."""
+        now_s, breaker, outcome = time.monotonic(), ended.target.breaker, ended.outcome
+        reason = explain(outcome.status, outcome.reason)
+        if not breaker.failed(now_s, reason, ended.job_id, connecting=outcome.end is End.UNASKED):
+            return
+        self._log.warning(
+            "target_down",
+            url=ended.target.url,
+            reason=breaker.reason,
+            retry_in_s=round(breaker.retry_at_s - now_s, 1),
+        )
+
+
+def explain(status: int | None, reason: str) -> str:
+    """What an answer that ran no job means, and what to do."""
+    if status is None:
+        return reason
+    if status == 404:
+        return "HTTP 404: add queue_job to server_wide_modules of this Odoo, or check that the URL is an Odoo"
+    if 300 <= status < 400:
+        return f"HTTP {status}: Odoo redirects, probably to its database selector: check dbfilter and db_name there"
+    if status in (401, 403):
+        return f"HTTP {status}: set http_auth_user and http_auth_password for the proxy in front of Odoo"
+    if 200 <= status < 300:
+        return f"HTTP {status}, but no job was run: does this Odoo serve this database (dbfilter, db_name)?"
+    return f"HTTP {status}: see Odoo's log"

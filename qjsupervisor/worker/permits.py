@@ -1,0 +1,57 @@
+"""What a worker may start: between its backlog, which knows what is next, its seat, which knows what there is room for,
+and its targets, which may be asked for so many.
+
+It knows of no row: a permit that was taken is a job to be claimed, by serving.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from ..backlog.backlog import Backlog
+from ..odoo.dispatcher import Dispatcher, Ended
+from ..states import TargetState
+from ..table.slot import Seat
+
+#: Jobs started in one turn: the table's lock is held while they are chosen.
+START_BATCH = 50
+
+
+class Permits:
+    """One worker's dealings with the shared table."""
+
+    def __init__(self, seat: Seat, dispatcher: Dispatcher) -> None:
+        self._seat = seat
+        self._dispatcher = dispatcher
+
+    def exchange(self, backlog: Backlog, now_s: float, *, start: bool) -> None:
+        """Write into the table what is held, and take permits for what may start; the jobs are in `backlog.taken`.
+
+        `start` False: nothing may.
+        """
+        self._prepare(backlog, now_s, start=start)
+        if self._seat.is_due(backlog):
+            self._seat.exchange(backlog)
+
+    def _prepare(self, backlog: Backlog, now_s: float, *, start: bool) -> None:
+        allowed = min(START_BATCH, self._dispatcher.allowance(now_s)) if start else 0
+        backlog.prepare(time.time_ns() // 1000, max(0, allowed))
+
+    def successors(self, backlog: Backlog, unjudged: Iterable[Ended], now_s: float) -> dict[int, int]:
+        """Jobs that take over the permits of requests that just ended well, if nobody else has a right to those.
+
+        They are claimed in the statement that looks at the ended jobs' rows, which lets a claim through only if its
+        predecessor is over. Returns each with its predecessor's id.
+        """
+        claims: dict[int, int] = {}
+        for ended in unjudged:
+            status = ended.outcome.status
+            if status is None or not 200 <= status < 300 or ended.target.breaker.state is not TargetState.UP:
+                continue
+            if not claims:
+                self._prepare(backlog, now_s, start=True)
+            channel = backlog.line_is_for(ended.job_id)
+            if channel is not None and self._seat.may_keep(channel):
+                claims[backlog.succeed(ended.job_id)] = ended.job_id
+        return claims

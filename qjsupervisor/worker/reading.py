@@ -1,0 +1,246 @@
+"""Filling a worker's windows from its database: at the start, when one runs dry, and every now and then to be sure.
+
+The first read of a tree is on the worker's own connection, of a big table its head only. Later ones run aside, on a
+second connection that exists for the length of the read, because there is no index for the order of jobs: on a big
+table a read takes as long as a sort of it, and the loop goes on meanwhile. Where there is no second connection, the
+worker's own has to do (`is_refused`).
+"""
+
+from __future__ import annotations
+
+import select
+import selectors
+import time
+from typing import Any, NamedTuple
+
+from ..backlog.backlog import Backlog, Found, Snapshot
+from ..backlog.nodes import Node
+from ..backoff import Backoff
+from ..errors import DatabaseError, DatabaseUnavailable
+from ..job import Job, job_of
+from ..postgres import queries
+from ..postgres.database import Database
+from ..postgres.reader import Reader
+
+#: Failed jobs that are known one by one; of more only the number is.
+FAILED_LIMIT = 2000
+#: Of a table that is bigger than this, so many of the best jobs are read before anything else.
+BIG_BYTES = 4 << 20
+HEAD = 200
+#: Nodes read in one go.
+NODES_AT_ONCE = 20
+
+Rows = list[tuple[Any, ...]]
+Statement = tuple[str, dict[str, Any] | None]
+
+
+class Loaded(NamedTuple):
+    """What a full read found, beyond what went into the backlog."""
+
+    #: Jobs that hold a permit.
+    held: list[Job]
+    #: Jobs held here of which the database says otherwise: their rows should be looked at.
+    doubtful: list[int]
+    wait_dependencies: int
+    took_s: float
+
+
+class Reading:
+    """All reads of one worker."""
+
+    def __init__(self, database: Database, selector: selectors.BaseSelector, window: int) -> None:
+        self._database = database
+        self._selector = selector
+        self._window = window
+        self._reader: Reader | None = None
+        self._watched: tuple[int, int] | None = None
+        #: What is being read aside: nodes, or None for everything.
+        self._nodes: list[Node] | None = None
+        self._backlog: Backlog | None = None
+        self._backoff = Backoff(first_s=1, limit_s=60)
+        self._not_before_s = 0.0
+        #: When a read that was to begin too soon after a failed one may do so.
+        self.retry_s: float | None = None
+        #: So much changed during the last read of everything aside that it was not worth keeping.
+        self.overtaken = False
+        self._got_no_connection = False
+        #: The error of the last read aside, until it is taken.
+        self.error: DatabaseError | None = None
+        self.loaded: Loaded | None = None
+
+    # -- on the main connection ----------------------------------------------------------------------------
+
+    def read_first(self, backlog: Backlog) -> Loaded:
+        """Read what is needed to begin: of a big table only its head (`backlog.partial`), the rest is to be read aside.
+
+        Raises DatabaseError.
+        """
+        about = self._database.about
+        assert about is not None
+        if about.jobs_bytes <= BIG_BYTES or not backlog.can_begin_with_head:
+            return self.read_all(backlog)
+        began_s = time.monotonic()
+        self.close()
+        self._database.notified.forget()
+        (rows,) = self._snapshot([(queries.HEAD, {"limit": HEAD, "aside": list(backlog.aside)})])
+        held, found = sort_out(rows, HEAD)
+        if not found.due_more:  # big with jobs that are over
+            return self.read_all(backlog)
+        backlog.load_head([(job.id, job.channel) for job in held], found.due)
+        return Loaded(held, [], 0, time.monotonic() - began_s)
+
+    def read_all(self, backlog: Backlog) -> Loaded:
+        """Read everything now. Raises DatabaseError."""
+        self.close()
+        began_s = time.monotonic()
+        self._database.notified.forget()
+        backlog.begin_read()
+        load, counts, failed = self._snapshot(self._everything(backlog))
+        self.overtaken = False
+        return self._load(backlog, load, counts, failed, time.monotonic() - began_s)
+
+    def _snapshot(self, statements: list[Statement]) -> list[Rows]:
+        self._database.rows(queries.BEGIN_SNAPSHOT)
+        found = [self._database.rows(*statement) for statement in statements]
+        self._database.rows(queries.END_SNAPSHOT)
+        return found
+
+    def _everything(self, backlog: Backlog) -> list[Statement]:
+        return [
+            (queries.LOAD, {"limit": self._window, "aside": list(backlog.aside)}),
+            (queries.COUNTS, None),
+            (queries.FAILED, {"limit": FAILED_LIMIT, "first": backlog.names_in_order()}),
+        ]
+
+    def _load(self, backlog: Backlog, load: Rows, counts: Rows, failed: Rows, took_s: float) -> Loaded:
+        held, found = sort_out(load, self._window)
+        snapshot = Snapshot(
+            held=[(job.id, job.channel) for job in held],
+            found=found,
+            counts={(channel, state): number for channel, state, number in counts},
+            failed=[(job_id, channel) for job_id, channel in failed],
+        )
+        doubtful = backlog.load(snapshot)
+        waiting = sum(number for _channel, state, number in counts if state == "wait_dependencies")
+        return Loaded(held, doubtful, waiting, took_s)
+
+    # -- aside -------------------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether a read is under way."""
+        return self._reader is not None
+
+    def is_refused(self, now_s: float) -> bool:
+        """Whether there was no connection to read aside on, and none is tried for now."""
+        return self._got_no_connection and now_s < self._not_before_s
+
+    def start(self, backlog: Backlog, nodes: list[Node] | None, now_s: float) -> bool:
+        """Begin to read some nodes, or everything (None). False: one is under way, or the last one failed just now."""
+        if self.busy:
+            return False
+        if now_s < self._not_before_s:
+            self.retry_s = self._not_before_s
+            return False
+        self._nodes = nodes[:NODES_AT_ONCE] if nodes is not None else None
+        self._backlog = backlog
+        if nodes is None:
+            self._database.notified.forget()
+        backlog.begin_read()
+        self._reader = Reader(self._database)
+        try:
+            self._reader.start(self._everything(backlog) if self._nodes is None else self._channels(self._nodes))
+        except DatabaseError as error:
+            self._fail(error)
+            return False
+        self._go_on()
+        return True
+
+    def _channels(self, nodes: list[Node]) -> list[Statement]:
+        assert self._backlog is not None
+        statements: list[Statement] = []
+        aside = list(self._backlog.aside)
+        for node in nodes:
+            names, and_null = self._backlog.raw_names(node)
+            params = {"channels": names, "and_null": and_null, "limit": self._window, "aside": aside}
+            statements.append((queries.READ_CHANNELS, params))
+        return statements
+
+    def _go_on(self) -> None:
+        reader = self._reader
+        assert reader is not None
+        try:
+            events = reader.on_ready()
+        except DatabaseError as error:
+            self._fail(error)
+            return
+        if events:
+            wanted = selectors.EVENT_READ if events == select.POLLIN else selectors.EVENT_WRITE
+            self._watch(reader.fileno(), wanted, anew=reader.connecting)
+        else:
+            self._finish(reader)
+
+    def _watch(self, fd: int, events: int, *, anew: bool) -> None:
+        """`anew`: libpq may have closed the descriptor, for another address, and have got the same number again."""
+        if self._watched == (fd, events) and not anew:
+            return
+        self._unwatch()
+        self._selector.register(fd, events, self._go_on)
+        self._watched = (fd, events)
+
+    def _unwatch(self) -> None:
+        if self._watched is not None:
+            self._selector.unregister(self._watched[0])
+            self._watched = None
+
+    def _finish(self, reader: Reader) -> None:
+        backlog, nodes, results = self._backlog, self._nodes, reader.results
+        assert backlog is not None
+        assert results is not None
+        took_s = time.monotonic() - reader.began_s
+        self._unwatch()
+        self._reader = None
+        self._backoff.reset()
+        self._got_no_connection = False
+        if backlog.heard_too_much:
+            backlog.abandon_read()
+            self.overtaken = nodes is None
+        elif nodes is None:
+            load, counts, failed = results
+            self.loaded = self._load(backlog, load, counts, failed, took_s)
+        else:
+            found = {n.name: sort_out(r, self._window)[1] for n, r in zip(nodes, results, strict=True)}
+            backlog.merge(found)
+
+    def tick(self, now_s: float) -> None:
+        """Give up a read that a silent server would hold up for ever; let one that had to wait begin."""
+        if self.retry_s is not None and now_s >= self.retry_s:
+            self.retry_s = None
+        if self._reader is not None and now_s >= self._reader.deadline_s:
+            self._fail(DatabaseUnavailable(self._reader.name, "the server does not answer"))
+
+    def _fail(self, error: DatabaseError) -> None:
+        self._got_no_connection = self._reader is not None and self._reader.connecting
+        self.close()
+        self.error = error
+        self._not_before_s = time.monotonic() + self._backoff.next_s()
+
+    def close(self) -> None:
+        """Give up what is being read."""
+        self._unwatch()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        if self._backlog is not None:
+            self._backlog.abandon_read()
+            self._backlog = None
+
+
+def sort_out(rows: Rows, limit: int) -> tuple[list[Job], Found]:
+    """Rows of queries.LOAD or READ_CHANNELS by their kind; a kind that reached the limit has more."""
+    kinds: dict[str, list[Job]] = {"held": [], "due": [], "later": []}
+    for kind, *columns in rows:
+        kinds[kind].append(job_of(columns))
+    due = [job.pending for job in kinds["due"]]
+    later = [job.pending for job in kinds["later"]]
+    return kinds["held"], Found(due, len(due) >= limit, later, len(later) >= limit)

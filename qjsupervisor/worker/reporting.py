@@ -1,0 +1,124 @@
+"""What a worker tells: numbers to the shared table, changes of state to its master and to the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from structlog.typing import FilteringBoundLogger
+
+from ..control import Pipe
+from ..odoo.dispatcher import Dispatcher
+from ..states import Phase, TargetState
+from ..table.layout import Slot
+from ..table.slot import Seat
+from .serving import Serving
+
+#: How often the numbers are written while jobs come and go.
+REPORT_S = 0.2
+
+
+class Reporting:
+    """Numbers at most a few times a second; messages at once, or as soon as the master reads again."""
+
+    def __init__(self, seat: Seat, pipe: Pipe, dispatcher: Dispatcher, log: FilteringBoundLogger) -> None:
+        self._seat = seat
+        self._pipe = pipe
+        self._dispatcher = dispatcher
+        self._log = log
+        self._unsent: dict[str, Mapping[str, Any]] = {}
+        self._written: dict[int, int] = {}
+        self._channels: dict[int, int] = {}
+        self._last_s = 0.0
+        #: When `write` should be called again, though nothing happens; None: all is written.
+        self.due_s: float | None = None
+        self.wait_dependencies = 0
+        self.reason = ""
+        self._told_targets: list[list[object]] = []
+        #: None: a predecessor may have said something.
+        self._said: str | None = None
+
+    # -- the master ----------------------------------------------------------------------------------------
+
+    def enter(self, phase: Phase, reason: str) -> None:
+        """A change of state, with its reason ('' = none)."""
+        if phase is Phase.APART:
+            self._log.warning("database_lost", reason=reason)
+        elif phase is Phase.BLOCKED:
+            self._log.warning("database_blocked", reason=reason)
+        else:
+            self._log.info(f"database_{phase.value}", **({"reason": reason} if reason else {}))
+        self.reason = reason
+        self._say(reason)
+        self.tell({"is": phase.value, "reason": reason} if reason else {"is": phase.value})
+
+    def tell(self, message: Mapping[str, Any]) -> None:
+        """Send a message; of two of the same kind that could not be sent yet the last one counts."""
+        kind = str(message["is"])
+        key = kind if kind in ("read", "error", "targets") else "state"
+        self._unsent.pop(key, None)
+        self._unsent[key] = message
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what could not be sent: the master was stopped, or had too much to read."""
+        for key in list(self._unsent):
+            if not self._pipe.send(self._unsent[key]):
+                return
+            del self._unsent[key]
+
+    # -- the table -----------------------------------------------------------------------------------------
+
+    def write(self, serving: Serving, now_s: float, *, more: bool) -> None:
+        """Write the numbers, if it is time."""
+        if now_s < self._last_s + REPORT_S:
+            if self.due_s is None:
+                self.due_s = self._last_s + REPORT_S
+            return
+        self._last_s = now_s
+        self.due_s = None
+        changed = self._put(Slot.DISPATCHED, serving.dispatched)
+        changed |= self._put(Slot.FINISHED, serving.finished)
+        pending: dict[int, int] = {}
+        failed = 0
+        for node in serving.backlog.nodes.values():
+            pending[node.shared] = pending.get(node.shared, 0) + node.pending
+            failed += node.failed
+        changed |= self._put(Slot.PENDING, sum(pending.values()))
+        changed |= self._put(Slot.FAILED, failed)
+        changed |= self._put(Slot.RUNNING, len(serving.backlog.holding()))
+        changed |= self._put(Slot.WAIT_DEPENDENCIES, self.wait_dependencies)
+        for channel, number in pending.items():
+            if self._channels.get(channel) != number:
+                self._channels[channel] = number
+                self._seat.report_pending(channel, number)
+        self._put_target()
+        if changed and not more:
+            self.due_s = now_s + REPORT_S
+
+    def _put_target(self) -> None:
+        """The slot has room for one: the worst. Of several the master is told."""
+        targets = self._dispatcher.targets
+        if len(targets) > 1:
+            told = [list(target.health) for target in targets]
+            if told != self._told_targets:
+                self._told_targets = told
+                self.tell({"is": "targets", "targets": told})
+        breakers = [target.breaker for target in targets]
+        worst = max(breakers, key=lambda breaker: (breaker.state is TargetState.DOWN, breaker.failures))
+        self._put(Slot.TARGET_STATE, worst.state)
+        self._put(Slot.TARGET_FAILURES, worst.failures)
+        self._put(Slot.TARGET_RETRY_NS, int(worst.retry_at_s * 1e9) if worst.state is TargetState.DOWN else 0)
+        self._say(self.reason or (worst.reason if worst.state is TargetState.DOWN else ""))
+
+    def _say(self, reason: str) -> None:
+        if reason != self._said:
+            self._said = reason
+            self._seat.say(reason)
+
+    def _put(self, word: int, value: int) -> bool:
+        if self._written.get(word) == value:
+            return False
+        self._written[word] = value
+        self._seat.report(word, value)
+        return True

@@ -1,0 +1,106 @@
+"""The channel tree of one database: from the shared table, or from the database's own `queue_job_channel`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..backlog.backlog import Backlog
+from ..backlog.names import Shared, only_root
+from ..channelspec import ROOT, ChannelSpec, parent_name
+from ..errors import DatabaseUnfit
+from ..postgres import queries
+from ..postgres.database import Database
+from ..states import Mode
+from ..table.slot import Seat
+
+if TYPE_CHECKING:
+    from ..config.settings import WorkerSettings
+
+
+def shared_tree(seat: Seat, *, window: int, on_full: Callable[[str], None] = lambda _channel: None) -> Backlog:
+    """Server-wide mode: every configured channel is shared, and so are those that defaults make.
+
+    `on_full`: called with the first of those for which the shared table has no room.
+    """
+    told = False
+
+    def add(spec: ChannelSpec, parent: int) -> int | None:
+        nonlocal told
+        index = seat.add_channel(spec, parent)
+        if index is None and not told:
+            told = True
+            on_full(spec.name)
+        return index
+
+    specs = seat.channels()
+    shared = {spec.name: index for index, spec in enumerate(specs) if spec is not None}
+    # Those that defaults made last: an ancestor of theirs may have been configured since.
+    known = sorted((spec for spec in specs if spec is not None), key=lambda spec: spec.made)
+    return Backlog(known, Shared(shared, keep_limits=False, add=add), window)
+
+
+def own_tree(settings: WorkerSettings, rows: list[tuple[Any, ...]]) -> Backlog:
+    """Per-database mode: only the root's overall limit is shared. `rows`: as queries.CHANNELS.
+
+    Raises DatabaseUnfit for a tree that queue_job would not accept.
+    """
+    specs = {spec.name: spec for spec in (_spec(settings, row) for row in rows)}
+    root = specs.get(ROOT) or ChannelSpec(name=ROOT, capacity=None)
+    limits = [limit for limit in (root.capacity, settings.root_capacity) if limit is not None]
+    specs[ROOT] = ChannelSpec(
+        name=ROOT,
+        capacity=min(limits, default=None),
+        sequential=root.sequential,
+        throttle_s=root.throttle_s,
+        paused=root.paused,
+        capacity_default=root.capacity_default,
+        sequential_default=root.sequential_default,
+    )
+    # Parents first; an ancestor that has no row of its own has no limit of its own.
+    for name in list(specs):
+        above = parent_name(name)
+        while above is not None and above not in specs:
+            specs[above] = ChannelSpec(name=above, capacity=None)
+            above = parent_name(above)
+    ordered = sorted(specs.values(), key=lambda spec: (spec.name.count("."), spec.name))
+    return Backlog(ordered, only_root(), settings.window)
+
+
+def build_tree(settings: WorkerSettings, seat: Seat, database: Database, on_full: Callable[[str], None]) -> Backlog:
+    """The tree that goes with the mode; in the per-database mode read from the database. Raises DatabaseError."""
+    if settings.mode is not Mode.PER_DATABASE:
+        return shared_tree(seat, window=settings.window, on_full=on_full)
+    if not database.has_channel_table:
+        raise DatabaseUnfit(
+            settings.database,
+            "channels per database need queue_job 18.0.4 or newer in it: upgrade it, or configure `channels`",
+        )
+    return own_tree(settings, database.rows(queries.CHANNELS))
+
+
+def _spec(settings: WorkerSettings, row: tuple[Any, ...]) -> ChannelSpec:
+    name, capacity, sequential, throttle, paused, capacity_default, sequential_default = row
+    name = name or ""
+
+    def refuse(why: str) -> DatabaseUnfit:
+        return DatabaseUnfit(settings.database, f"its channel tree is invalid: channel {name!r} {why}")
+
+    if name != ROOT and not name.startswith(ROOT + "."):
+        raise refuse("is not below 'root'")
+    for label, value in (("capacity", capacity), ("throttle", throttle), ("default capacity", capacity_default)):
+        if value is not None and value < 0:
+            raise refuse(f"has a negative {label}: {value}")
+    if sequential and capacity != 1:
+        raise refuse(f"is sequential, which needs capacity 1, not {capacity or 0}")
+    if sequential_default and capacity_default not in (None, 0, 1):
+        raise refuse(f"makes sequential subchannels, which needs default capacity 1, not {capacity_default}")
+    return ChannelSpec(
+        name=name,
+        capacity=capacity or None,
+        sequential=bool(sequential),
+        throttle_s=throttle or 0,
+        paused=bool(paused),
+        capacity_default=capacity_default or None,
+        sequential_default=bool(sequential_default),
+    )

@@ -1,0 +1,113 @@
+"""A rehearsal of a worker's life, in the master, before the first fork: no database, no Odoo, no socket to anywhere.
+
+What a process does for the first time costs it memory of its own: modules that are imported late, caches that fill,
+bytecode that the interpreter rewrites as it gets warm. Done once before the fork, all of that is in pages that workers
+share; done in each of three hundred workers, it is there three hundred times (measured: see README, Sizing).
+
+It must not change anything that the real workers see, and its failure is a failure of the program.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import selectors
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from psycopg2.extensions import adapt
+from structlog.typing import FilteringBoundLogger
+
+from .. import logs
+from ..config.settings import Config
+from ..job import Job, job_of
+from ..odoo.dispatcher import Dispatcher, Ended
+from ..odoo.request import End, Outcome, Request
+from ..postgres.database import Database
+from ..postgres.waiter import Waiter
+from ..states import JobState
+from ..table.semaphore import SemaphoreTable
+from .reading import sort_out
+from .serving import Serving
+from .trees import shared_tree
+
+#: Jobs in the play: each kind as often as the interpreter wants to see code before it settles on a form of it.
+JOBS = 36
+_NAME = "rehearsal"
+
+
+class _Stage(Database):
+    """A database that says what the play needs: every job is new when it is spoken of, and done when it was sent."""
+
+    def __init__(self) -> None:
+        super().__init__(_NAME, {}, Waiter(lambda: None))
+        self.sent: list[Job] = []
+
+    def turn(self, claim: Mapping[int, int], uuids: Sequence[str]) -> tuple[list[Job], list[Job]]:
+        adapt(list(claim)).getquoted()
+        adapt([uuid.encode() for uuid in uuids]).getquoted()
+        claimed = [self._job(number, JobState.ENQUEUED) for number in claim]
+        over = {job.uuid for job in self.sent}
+        read = [self._job(int(u), JobState.DONE if u in over else JobState.PENDING) for u in uuids]
+        self.sent = claimed
+        return claimed, read
+
+    def claim_announced(self, uuid: str, channel: str) -> tuple[list[Job], list[Job]]:
+        adapt(uuid).getquoted()
+        adapt(channel).getquoted()
+        self.sent = [self._job(int(uuid), JobState.ENQUEUED)]
+        return self.sent, []
+
+    def _job(self, number: int, state: JobState) -> Job:
+        return job_of((number, str(number), "root", state.value, 10, 1.0e9 + number, None))
+
+
+class _Wings(Dispatcher):
+    """A dispatcher whose every request is answered at once, and that sends none."""
+
+    def send(self, job_id: int, uuid: str) -> None:
+        target = self.targets[0]
+        Request(target.payload(uuid), [], target.host, target.context)
+        self.ended.append(Ended(job_id, uuid, target, Outcome(End.ANSWERED, 200, "HTTP 200"), 0.001))
+
+
+def rehearse(config: Config) -> None:
+    """Play it; takes some ten milliseconds."""
+    table = SemaphoreTable(config.channels, slots=2, fairness=config.fairness)
+    table.assign(0, _NAME, 1)
+    table.open_gate()
+    seat = table.seat(0)
+    seat.attach()
+    settings = config.worker_settings(_NAME)
+    log: FilteringBoundLogger = logs.silent_logger(database=_NAME)
+    with selectors.DefaultSelector() as selector:
+        stage = _Stage()
+        wings = _Wings(selector, settings.targets, _NAME, connect_timeout_s=1, read_timeout_s=None)
+        serving = Serving(stage, seat, shared_tree(seat, window=settings.window), wings, log)
+        for number, together in enumerate(_notifications()):
+            for notify in together:
+                stage.notified.append(notify)
+            sort_out([("due", number, str(number), "root", "pending", 10, 1.0, None)], 10)
+            while serving.turn(time.monotonic(), start=True):
+                serving.next_deadline_s(time.monotonic())
+        wings.close()
+    for wakeup in table.core.wakeups:
+        os.close(wakeup)
+
+
+class _Notify:
+    """Shaped like psycopg2's."""
+
+    def __init__(self, payload: str) -> None:
+        self.channel = "queue_job"
+        self.payload = payload
+        self.pid = -1
+
+
+def _notifications() -> Iterator[list[Any]]:
+    """Of a job alone, which is claimed unseen, and of two together, in turns."""
+    notifies = (_Notify(str(number)) for number in range(1, JOBS + 1))
+    for first in notifies:
+        yield [first]
+        yield list(itertools.islice(notifies, 2))

@@ -1,0 +1,343 @@
+"""The worker: one process for one database, from its first connect to its stop.
+
+A worker connects, stands by while another runner leads the database, reads it, serves it (serving.py), and begins
+again when the connection is lost. One thread, one selector; nothing is polled but the leader lock in standby
+(waiting for it inside PostgreSQL would hold a snapshot open, for days perhaps).
+
+It must not touch another database, start another process, or end because its database is in trouble: it ends when
+it is told to, when its master is gone, or when the database is (EXIT_GONE).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import selectors
+import time
+
+from .. import logs
+from ..backlog.backlog import Backlog
+from ..backoff import GIVE_UP_S, Backoff
+from ..config.settings import WorkerSettings
+from ..control import Pipe
+from ..errors import DatabaseError, DatabaseGone, DatabaseUnfit
+from ..odoo.dispatcher import Dispatcher
+from ..postgres import queries
+from ..postgres.database import Database
+from ..postgres.reader import READ_TIMEOUT_S
+from ..postgres.waiter import STATEMENT_TIMEOUT_S, Waiter
+from ..states import EXIT_GONE, EXIT_STOPPED, Mode, Phase
+from ..table.semaphore import SemaphoreTable
+from ..table.slot import Seat
+from .listening import Listening
+from .orders import Instructions
+from .read_times import ReadTimes
+from .reading import Loaded, Reading
+from .reporting import Reporting
+from .serving import Serving
+from .trees import build_tree
+
+#: How often the leader lock is tried while another runner has it.
+STANDBY_S = 2.0
+#: How often a database that cannot be served as it is is looked at again.
+BLOCKED_S = 5.0
+
+
+def run_worker(settings: WorkerSettings, table: SemaphoreTable, slot: int, pipe: Pipe) -> int:
+    """Serve one database until told otherwise; returns the exit code. In the child, after the fork."""
+    return Worker(settings, table.seat(slot), pipe).run()
+
+
+class Worker:
+    """One database's worker."""
+
+    def __init__(self, settings: WorkerSettings, seat: Seat, pipe: Pipe) -> None:
+        self._settings = settings
+        self._seat = seat
+        self._log = logs.bound_logger(database=settings.database)
+        self._selector = selectors.DefaultSelector()
+        self._database = Database(
+            settings.database, settings.connect_kwargs, Waiter(lambda: seat.stamp(time.monotonic_ns()))
+        )
+        self._listening = Listening(self._database, self._selector, self._hear_database)
+        self._instructions = Instructions(pipe, seat.wakeup, self._log, self._apply_pauses)
+        self._reading = Reading(self._database, self._selector, settings.window)
+        self._dispatcher = Dispatcher(
+            self._selector,
+            settings.targets,
+            settings.database,
+            connect_timeout_s=settings.connect_timeout_s,
+            read_timeout_s=settings.read_timeout_s,
+        )
+        self._reporting = Reporting(seat, pipe, self._dispatcher, self._log)
+        self._serving: Serving | None = None
+        self._phase = Phase.APART
+        self._backoff = Backoff(first_s=0.5, limit_s=30)
+        #: When the next step towards serving is due.
+        self._due_s = 0.0
+        #: Since when the database was not read, as long as permits may be held for it: those of a predecessor at first.
+        self._unread_since_s = time.monotonic()
+        self._read_times = ReadTimes(settings.reconcile_interval_s)
+        #: When to wake for more than to listen to the database again.
+        self._turn_due_s = 0.0
+        self._exit_code: int | None = None
+
+    # -- the loop ----------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run until the exit code is known."""
+        self._instructions.attach(self._selector)
+        self._database.waiter.install()
+        self._seat.attach()
+        self._selector.register(self._seat.wakeup, selectors.EVENT_READ, self._seat.drain_wakeup)
+        more = True
+        while self._exit_code is None:
+            now_s = time.monotonic()
+            timeout_s = 0.0 if more else max(0.0, self._next_deadline_s(now_s) - now_s)
+            ready = self._selector.select(timeout_s)
+            for key, _events in ready:
+                key.data()
+            if ready or more or time.monotonic() >= self._turn_due_s:
+                more = self._step(time.monotonic())
+            else:
+                self._watch(time.monotonic())
+        self._close()
+        return self._exit_code
+
+    def _step(self, now_s: float) -> bool:
+        """One turn; True if there is more to do at once."""
+        self._seat.stamp(time.monotonic_ns())
+        self._instructions.end_pauses(now_s)
+        more = False
+        try:
+            if self._instructions.stop:
+                self._stop(now_s)
+            elif self._phase is Phase.SERVING:
+                more = self._serve(now_s)
+            else:
+                self._wait(now_s)
+                if now_s >= self._due_s:
+                    more = self._approach(now_s)
+        except DatabaseError as error:
+            self._lose(error, now_s)
+        self._watch(now_s)
+        if self._serving is not None:
+            self._reporting.write(self._serving, now_s, more=more)
+        self._reporting.flush()
+        return more
+
+    def _next_deadline_s(self, now_s: float) -> float:
+        """When to wake at the latest; `_turn_due_s`: when for more than to listen to the database again."""
+        moments = [now_s + self._settings.heartbeat_s, self._reporting.due_s]
+        if self._phase is Phase.SERVING and self._serving is not None:
+            times = self._read_times
+            moments += [times.reconcile_due_s, self._listening.sign_due_s, self._serving.next_deadline_s(now_s)]
+            moments.append(self._reading.retry_s)
+            moments += self._instructions.pauses.values()
+            if self._awaits_reload:
+                moments.append(times.reload_due_s)
+        else:
+            # Nothing is started: neither the end of a pause nor a target that may be asked again is worth a turn.
+            moments += [self._due_s, self._dispatcher.tick_due_s, self._unread_since_s + GIVE_UP_S]
+        self._turn_due_s = due_s = min([moment for moment in moments if moment is not None])
+        return self._listening.wake_s(due_s)
+
+    def _watch(self, now_s: float) -> None:
+        self._listening.watch(now_s, busy=self._dispatcher.open > 0)
+
+    def _hear_database(self) -> None:
+        if self._database.connected:
+            try:
+                self._database.receive()
+            except DatabaseError as error:
+                self._lose(error, time.monotonic())
+
+    # -- towards serving -----------------------------------------------------------------------------------
+
+    def _approach(self, now_s: float) -> bool:
+        """Connect, look, lead, read. True when serving; raises DatabaseError where that cannot be done now."""
+        database = self._database
+        if not database.connected:
+            database.connect()
+        database.check()
+        if self._serving is not None and not self._serving.backlog.holding():
+            database.check_trigger()  # nothing to be counted: no need to read it all before
+        if not database.lead():
+            self._let_go(now_s)
+            self._enter(Phase.STANDBY, "another runner holds the leader lock of this database")
+            self._due_s = now_s + STANDBY_S * random.uniform(0.9, 1.1)
+            return False
+        database.listen()
+        self._dispatcher.encode_uuids(database.encoding)
+        self._begin_reading()
+        database.check_trigger()  # only now: what runs here holds its permits, whether we hear of the rest or not
+        self._backoff.reset()
+        self._listening.begin_signs()
+        self._enter(Phase.SERVING, "")
+        return True
+
+    def _begin_reading(self) -> None:
+        """Make the channel tree afresh, and fill it, or of a big table its head; the loop waits."""
+        self._instructions.rebuild = self._database.notified.reload = False
+        backlog = build_tree(self._settings, self._seat, self._database, self._note_full)
+        backlog.set_paused(self._instructions.pauses)
+        if self._serving is not None:
+            backlog.inherit(self._serving.backlog)
+        self._database.limit_statements(READ_TIMEOUT_S)
+        if self._serving is None:
+            self._note_last_starts(backlog)
+        else:
+            self._database.look()  # the table may have grown big
+        loaded = self._reading.read_first(backlog)  # where that fails, the old tree goes on holding its permits
+        self._database.limit_statements(STATEMENT_TIMEOUT_S)
+        if self._serving is None:
+            self._serving = Serving(self._database, self._seat, backlog, self._dispatcher, self._log)
+        else:
+            self._serving.replace(backlog)
+        self._after_load(loaded)
+        self._unread_since_s = math.inf
+        # Running jobs hold their permits in the table before the master hears of it, and opens the start barrier.
+        self._serving.settle()
+        self._reporting.tell({"is": "read"})
+
+    def _note_last_starts(self, backlog: Backlog) -> None:
+        """Throttles go on where a former supervisor left them."""
+        within_s = backlog.longest_throttle_s
+        for channel, age_s in self._database.rows(queries.LAST_STARTS, {"within_s": within_s}) if within_s else ():
+            shared = backlog.note_start(channel, time.time_ns() // 1000 - int(age_s * 1e6))
+            self._seat.note_start(shared, int(age_s * 1e9))
+
+    def _note_full(self, channel: str) -> None:
+        reason = "the shared table has no room for more channels: this one is limited in each database, not over all"
+        self._log.warning("channel_not_shared", channel=channel, reason=f"{reason}; configure those that matter")
+
+    def _after_load(self, loaded: Loaded) -> None:
+        assert self._serving is not None
+        self._serving.after_load(loaded.held, loaded.doubtful)
+        self._reporting.wait_dependencies = loaded.wait_dependencies
+        self._read_times.was_read(loaded.took_s, time.monotonic())
+
+    # -- serving -------------------------------------------------------------------------------------------
+
+    def _serve(self, now_s: float) -> bool:
+        serving, reading = self._serving, self._reading
+        assert serving is not None
+        if self._instructions.rebuild or (self._awaits_reload and now_s >= self._read_times.reload_due_s):
+            self._begin_reading()
+            self._log.info("channels_read", channels=len(serving.backlog.nodes))
+        if now_s >= self._listening.sign_due_s:
+            self._listening.give_sign(now_s)
+        if now_s >= self._read_times.reconcile_due_s or self._database.notified.overflowed:
+            self._reconcile(now_s)
+        reading.tick(now_s)
+        if reading.loaded is not None:
+            self._after_load(reading.loaded)
+            reading.loaded = None
+        if reading.error is not None:
+            self._log.warning("table_read_failed", reason=str(reading.error))
+            reading.error = None
+        if reading.overtaken:
+            self._complete(serving.backlog)
+        more = serving.turn(now_s, start=True)
+        self._listening.note_started(serving.dispatched, now_s, full=self._seat.is_full())
+        return self._read_more(serving.backlog, now_s) or more
+
+    def _read_more(self, backlog: Backlog, now_s: float) -> bool:
+        """See that the windows are filled. True: that was done here, and something may start."""
+        nodes = None if backlog.partial else backlog.unread()
+        if nodes == []:
+            return False
+        self._reading.start(backlog, nodes, now_s)
+        if not self._reading.is_refused(now_s):
+            return False
+        self._database.check()  # a server that is silent altogether is given up sooner than in a long read
+        self._complete(backlog)
+        return True
+
+    def _complete(self, backlog: Backlog) -> None:
+        """Read here what cannot be read aside: more changes meanwhile than is worth remembering, or no connection."""
+        self._database.limit_statements(READ_TIMEOUT_S)
+        self._after_load(self._reading.read_all(backlog))
+        self._database.limit_statements(STATEMENT_TIMEOUT_S)
+
+    @property
+    def _awaits_reload(self) -> bool:
+        """Whether the database's own tree is to be read again. Anybody can ask for that, as often as he likes."""
+        return self._database.notified.reload and self._settings.mode is Mode.PER_DATABASE
+
+    def _reconcile(self, now_s: float) -> None:
+        """See whether the database may still be served, and read it afresh: notifications can have been missed."""
+        assert self._serving is not None
+        self._database.check()
+        self._database.check_trigger()
+        self._read_times.begin(now_s)
+        if self._read_times.is_quick and not self._reading.busy:
+            self._after_load(self._reading.read_all(self._serving.backlog))
+        else:
+            self._reading.start(self._serving.backlog, None, now_s)
+
+    # -- trouble -----------------------------------------------------------------------------------------
+
+    def _lose(self, error: DatabaseError, now_s: float) -> None:
+        """A statement or the connection failed. What runs in Odoo runs on; the rest begins again."""
+        self._reading.close()
+        if self._serving is not None:
+            self._serving.lost(now_s)
+            self._unread_since_s = min(self._unread_since_s, now_s)
+        if isinstance(error, DatabaseGone):
+            self._log.warning("database_gone", reason=str(error))
+            self._reporting.tell({"is": "error", "reason": str(error)})
+            self._exit_code = EXIT_GONE
+            return
+        self._database.close()
+        if isinstance(error, DatabaseUnfit):
+            self._enter(Phase.BLOCKED, f"{error}; looked at again every {BLOCKED_S:g} s")
+            self._due_s = now_s + BLOCKED_S
+        else:
+            self._enter(Phase.APART, str(error))
+            self._due_s = now_s + self._backoff.next_s()
+
+    def _wait(self, now_s: float) -> None:
+        """Not serving: requests go on, and their permits are not kept from the other databases for ever."""
+        self._dispatcher.tick(now_s)
+        if self._serving is not None:
+            self._serving.settle_unread(now_s)
+        if now_s >= self._unread_since_s + GIVE_UP_S and self._let_go(now_s):
+            reason = f"its database was not served for {GIVE_UP_S:g} s; jobs that still run there are not counted"
+            self._log.error("permits_given_up", reason=reason)
+
+    def _let_go(self, now_s: float) -> bool:
+        """Hold no permit any more; whether one was held."""
+        if math.isinf(self._unread_since_s):
+            return False
+        self._unread_since_s = math.inf
+        held = self._seat.holds_any
+        if self._serving is not None:
+            self._serving.let_go(now_s)
+        else:
+            self._seat.let_go()
+        return held
+
+    def _enter(self, phase: Phase, reason: str) -> None:
+        """Change the phase; it is told once for each change."""
+        if (phase, reason) != (self._phase, self._reporting.reason):
+            self._phase = phase
+            self._reporting.enter(phase, reason)
+
+    def _apply_pauses(self) -> None:
+        if self._serving is not None and self._serving.backlog.set_paused(self._instructions.pauses):
+            self._instructions.rebuild = True
+
+    # -- the end -----------------------------------------------------------------------------------------
+
+    def _stop(self, now_s: float) -> None:
+        """Start nothing more, settle what is known, give back what nobody was asked to run."""
+        self._exit_code = EXIT_STOPPED
+        if self._serving is not None:
+            self._serving.drain(now_s, connected=self._phase is Phase.SERVING)
+
+    def _close(self) -> None:
+        self._reading.close()
+        self._dispatcher.close()
+        self._database.close()
+        self._selector.close()
