@@ -8,10 +8,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .backlog.nodes import Pending
-
 #: Sorts behind every date; for NULL and 'infinity'.
 _LATEST_US = 1 << 62
+
+
+#: (priority, date_created in microseconds, id): smaller first.
+Key = tuple[int, int, int]
+
+
+class Pending(NamedTuple):
+    """A pending job as the database says; `channel` as in the row, `eta_us` None or UTC microseconds."""
+
+    key: Key
+    channel: str | None
+    eta_us: int | None
+
+    @property
+    def job_id(self) -> int:
+        return self.key[2]
 
 
 class Job(NamedTuple):

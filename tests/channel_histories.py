@@ -75,8 +75,8 @@ def _new(driver: Driver, rng: random.Random, heard: str) -> None:
 def _alter(driver: Driver, rng: random.Random, heard: str) -> None:
     if driver.world.rows:
         row = rng.choice(list(driver.world.rows.values()))
-        fresh = random_row(rng, row.job_id, driver.world.now_us, row.state)
-        driver.change(replace(fresh, created_us=row.created_us), heard)
+        unserved = random_row(rng, row.job_id, driver.world.now_us, row.state)
+        driver.change(replace(unserved, created_us=row.created_us), heard)
 
 
 def _touch(driver: Driver, rng: random.Random, _heard: str) -> None:

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from qjsupervisor.backlog.backlog import Backlog, Found, Snapshot
-from qjsupervisor.backlog.nodes import Pending
 from qjsupervisor.channelspec import ROOT, ChannelSpec, complete_name, parent_name
-from qjsupervisor.table.grants import Key
+from qjsupervisor.job import Key, Pending
 from qjsupervisor.table.words import bits
 
 SECOND = 1_000_000

@@ -12,9 +12,9 @@ from unittest import mock
 
 from qjsupervisor.backlog.backlog import Backlog
 from qjsupervisor.backlog.names import only_root
-from qjsupervisor.backlog.nodes import Pending
 from qjsupervisor.channelspec import ROOT, ChannelSpec, complete_name, parent_name
 from qjsupervisor.config.channel_string import parse_channels
+from qjsupervisor.job import Pending
 from qjsupervisor.states import Fairness
 from qjsupervisor.table.semaphore import SemaphoreTable
 from qjsupervisor.worker.trees import shared_tree
@@ -95,16 +95,16 @@ class OursShared(Ours):
         with self._clock():
             self._table = SemaphoreTable(specs, slots=1, fairness=Fairness.ROUND_ROBIN)
             self._table.assign(0, "db", 1)
-            self._table.open_gate()
-            self._seat = self._table.seat(0)
-            self._seat.attach()
+            self._table.open_start_barrier()
+            self._worker_slot = self._table.worker_slot(0)
+            self._worker_slot.attach()
         super().__init__(specs)
 
     def _made(self, specs: Sequence[ChannelSpec]) -> Backlog:
         with self._clock():
             assert self._table.try_configure(specs)
-        self._seat.begin_again()
-        return shared_tree(self._seat, window=_ALL)
+        self._worker_slot.begin_again()
+        return shared_tree(self._worker_slot, window=_ALL)
 
     @contextmanager
     def _clock(self) -> Iterator[None]:
@@ -115,10 +115,10 @@ class OursShared(Ours):
     def _exchange(self, now: int) -> None:
         self._clock_ns = (now + 1) * 10**9
         with self._clock():
-            self._seat.exchange(self.tree)
+            self._worker_slot.exchange(self.tree)
 
     def wakes_at(self) -> float | None:
-        look_again_ns = self._seat.look_again_ns(self.tree.mask)
+        look_again_ns = self._worker_slot.look_again_ns(self.tree.mask)
         moments = [super().wakes_at(), None if look_again_ns is None else look_again_ns / 1e9 - 1]
         return min((moment for moment in moments if moment is not None), default=None)
 

@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ..channelspec import ROOT
-from .nodes import Node, Pending
+from ..job import Pending
+from .nodes import Node
 from .tree import KNOWN_FAILED, ChannelTree, Failed, Heard
 
 

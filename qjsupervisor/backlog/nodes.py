@@ -10,26 +10,13 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
-from typing import NamedTuple
 
 from ..channelspec import ChannelSpec
-from ..table.grants import Key
+from ..job import Key
 from .window import Window
 
 #: Comes before every job.
 _FIRST: Key = (-(1 << 62), 0, 0)
-
-
-class Pending(NamedTuple):
-    """A pending job as the database says; `channel` as in the row, `eta_us` None or UTC microseconds."""
-
-    key: Key
-    channel: str | None
-    eta_us: int | None
-
-    @property
-    def job_id(self) -> int:
-        return self.key[2]
 
 
 class Node:

@@ -2,7 +2,7 @@
 
 Order and limits are those of contract section 6. Nodes (nodes.py) are the channels of this database's tree; some are
 shared over all databases (they have an index in the shared table, which keeps their limits), the limits of the others
-are kept here. `ChannelTree` is what a seat in the shared table asks while it holds the lock (grants.Source).
+are kept here. `ChannelTree` is what a slot in the shared table asks while it holds the lock (grants.Source).
 
 Only a bounded window of the pending jobs is here, by order key and, for those that are not due, by eta. How the windows
 are filled is backlog.py's business.
@@ -15,9 +15,9 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..channelspec import ChannelSpec
-from ..table.grants import Key
+from ..job import Key, Pending
 from .names import ChannelNames, Shared
-from .nodes import Alarms, Node, Pending
+from .nodes import Alarms, Node
 
 #: Ids of failed jobs remembered; of more only the number is known until the next full read.
 KNOWN_FAILED = 10_000
@@ -50,12 +50,12 @@ class ChannelTree(ChannelNames):
         self._dirty: set[int] = set()
         self._heads: dict[int, tuple[Key, Node]] = {}
         self._line: list[tuple[Key, int]] = []
-        self._wishes = 0
+        self._demand = 0
         self._heard: dict[int, Heard] | None = None
         self.now_us = 0
         #: Pending jobs that are not to be started for now, whatever a read of the table says.
         self.aside: dict[int, tuple[Node, Pending]] = {}
-        #: How many jobs may be taken at all; with 0 the tree wishes for nothing.
+        #: How many jobs may be taken at all; with 0 the tree wants nothing.
         self.budget = 0
         self.held: dict[int, int] = {}
         self.failed: dict[int, int] = {}
@@ -256,18 +256,18 @@ class ChannelTree(ChannelNames):
             if old is not None:
                 del self._line[bisect_left(self._line, (old[0], shared))]
                 del self._heads[shared]
-                self._wishes &= ~(1 << shared)
+                self._demand &= ~(1 << shared)
             if best is not None:
                 self._heads[shared] = best
                 insort(self._line, (best[0], shared))
-                self._wishes |= 1 << shared
+                self._demand |= 1 << shared
             self.new_heads.add(shared)
         self._dirty.clear()
 
     @property
     def mask(self) -> int:
         """Bitmap of the shared channels in which a job could start."""
-        return self._wishes if self.budget > 0 else 0
+        return self._demand if self.budget > 0 else 0
 
     def best(self, candidates: int) -> int:
         """The channel of the best job among `candidates`."""
@@ -278,7 +278,7 @@ class ChannelTree(ChannelNames):
         return self._heads[channel][0]
 
     def order(self) -> Sequence[int]:
-        """The channels with a wish, best job first."""
+        """The channels with a demand, best job first."""
         return [shared for _key, shared in self._line] if self.budget > 0 else ()
 
     def take(self, channel: int) -> None:

@@ -12,7 +12,7 @@ from ..channelspec import ChannelSpec
 from ..config.load import Config
 from ..config.settings import APPLICATION_NAME
 from ..errors import DatabaseError, DatabaseUnfit
-from ..scout.eligibility import Verdict
+from ..postgres.eligibility import Verdict
 from ..scout.probe import Probe, changes_backend
 from ..scout.scout import SCAN_DEADLINE_S, list_databases, scan
 from ..states import Mode

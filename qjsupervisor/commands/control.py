@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..config.load import Config
+from ..text import seconds
 from .arguments import Scope
 from .client import order, status
 from .output import print_line
-from .why_waiting import seconds
 
 #: Beyond its own graceful_timeout: what it may take to end children that do not.
 _EXTRA_S = 10.0

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .why_waiting import seconds
+from ..text import seconds
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,7 +10,7 @@ from ..channelspec import ChannelSpec
 from ..config.load import Config
 from ..errors import DatabaseUnfit
 from ..postgres import queries
-from ..scout.eligibility import CHANNEL_COLUMNS
+from ..postgres.eligibility import CHANNEL_COLUMNS
 from ..states import Mode
 from ..worker.trees import own_tree
 from .job_rows import columns, fetch

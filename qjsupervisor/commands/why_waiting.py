@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ..channelspec import ROOT, ChannelSpec, parent_name
 from ..config.channel_string import inherited
 from ..states import JobState, Mode, WorkerState
+from ..text import seconds
 
 #: So many databases or uuids are named; the rest is counted.
 _NAMED = 5
@@ -272,18 +273,3 @@ def _named(names: Sequence[str]) -> str:
 
 def _since(job: Job) -> str:
     return "" if job.since_s is None else f" for {seconds(job.since_s)}"
-
-
-def seconds(value: float) -> str:
-    """'0.3 s', '42 s', '3 min', '2 h 05 min', '4 d 02 h': for people, rounded down."""
-    if not math.isfinite(value):
-        return "ever"
-    if value < 10:
-        return f"{max(value, 0.0):.1f} s"
-    if value < 120:
-        return f"{int(value)} s"
-    minutes = int(value) // 60
-    if minutes < 120:
-        return f"{minutes} min"
-    hours = minutes // 60
-    return f"{hours} h {minutes % 60:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24:02d} h"

@@ -43,7 +43,7 @@ class Child:
         self._kill(self.pid, signum)
 
 
-class Nursery:
+class ChildSpawner:
     """Makes children. `close_inherited` closes, in the child, every descriptor that only the master may have."""
 
     def __init__(

@@ -3,7 +3,7 @@
 Decides by policy only: which databases are wanted comes from the scan (rescan), what a worker is in is its own
 state machine (process). Never waits: calls on the table that need its lock are chores, asked again.
 
-Order after a death: reap -> `try_after_death` (repair, drop its wishes) -> only then a new life on that slot, or
+Order after a death: reap -> `try_after_death` (repair, drop its demand) -> only then a new life on that slot, or
 `try_vacate` where there is none. A worker's permits stay its slot's until the new life has read the
 database, or nobody could for GIVE_UP_S.
 """
@@ -25,7 +25,7 @@ from ..logs import get_logger
 from ..states import WorkerState
 from ..table.stuck_holder import is_stopped
 from .parts import Seams
-from .table_calls import Chores
+from .table_calls import RetriedCalls
 from .worker_process import ABORT_GRACE_S, Limits, WorkerProcess
 
 #: How often heartbeats and the owner of the table's lock are looked at, while any worker lives.
@@ -51,7 +51,7 @@ class Fleet:
     ) -> None:
         self.workers: dict[str, WorkerProcess] = {}
         self.stopping = False
-        self.chores = Chores()
+        self.retried_calls = RetriedCalls()
         self._seams = seams
         self._limits = limits
         self._pauses_of = pauses_of
@@ -179,7 +179,7 @@ class Fleet:
             self._seams.selector.unregister(worker.child.pipe)
         worker.reaped(exit_code, now_s)
         slot = worker.slot
-        self.chores.add(slot, lambda: self._seams.table.try_after_death(slot) and self._buried(worker))
+        self.retried_calls.add(slot, lambda: self._seams.table.try_after_death(slot) and self._buried(worker))
         if not math.isinf(self._abort_all_s):
             self._abort_next(now_s)
         if worker.state is WorkerState.FAILED and not (self.stopping or worker.leaving):
@@ -188,7 +188,7 @@ class Fleet:
 
     def step(self, now_s: float) -> None:
         """Spawn what is due, apply the deadlines, ask chores again."""
-        self.chores.step(now_s)
+        self.retried_calls.step(now_s)
         if now_s >= self._abort_all_s:
             self._abort_next(now_s)
         watch = now_s >= self._watch_s
@@ -216,13 +216,13 @@ class Fleet:
         awaited = [
             worker.next_deadline_s()
             for worker in self.workers.values()
-            if worker.child is not None or not (self.stopping or worker.slot in self.chores)
+            if worker.child is not None or not (self.stopping or worker.slot in self.retried_calls)
         ]
         nearest_s = min(awaited, default=math.inf)
-        return min(nearest_s, self.chores.next_deadline_s(), self._watch_s)
+        return min(nearest_s, self.retried_calls.next_deadline_s(), self._watch_s)
 
     def _spawn(self, worker: WorkerProcess, now_s: float) -> None:
-        if self.stopping or not worker.is_due or now_s < worker.due_s or worker.slot in self.chores:
+        if self.stopping or not worker.is_due or now_s < worker.due_s or worker.slot in self.retried_calls:
             return
         table, slot, settings, run = self._seams.table, worker.slot, worker.settings, self._seams.run_worker
 
@@ -230,7 +230,7 @@ class Fleet:
             pipe.intercept("log", self._relog)
             return run(settings, table, slot, pipe)
 
-        if worker.spawn(self._seams.nursery, body, now_s):
+        if worker.spawn(self._seams.spawner, body, now_s):
             assert worker.child is not None
             self._seams.selector.register(
                 worker.child.pipe, selectors.EVENT_READ, lambda event_s: self._hear(worker, event_s)
@@ -266,13 +266,13 @@ class Fleet:
             self._free_slots.append(slot)
             return True
 
-        self.chores.add(slot, vacated)
+        self.retried_calls.add(slot, vacated)
 
     def _give_up(self, worker: WorkerProcess, now_s: float) -> None:
         """Give its permits back where nobody could read its database for too long; only while no process
         could be about to read it, and once."""
         since_s = worker.unread_since_s
-        if since_s is None or now_s < since_s + GIVE_UP_S or worker.slot in self.chores:
+        if since_s is None or now_s < since_s + GIVE_UP_S or worker.slot in self.retried_calls:
             return
         worker.unread_since_s = math.inf
         slot = worker.slot
@@ -281,7 +281,7 @@ class Fleet:
             database=worker.database,
             reason=f"its database could not be read for {GIVE_UP_S:g} s; jobs that still run there are not counted",
         )
-        self.chores.add(slot, lambda: self._seams.table.try_give_up(slot))
+        self.retried_calls.add(slot, lambda: self._seams.table.try_give_up(slot))
 
     def _free_held(self, now_s: float, now_ns: int) -> None:
         """See to permits that others wait for, and whose worker cannot tell what ended: it is stopped, or dead.

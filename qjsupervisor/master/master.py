@@ -25,16 +25,17 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from .. import __version__, logs
+from .. import logs
 from ..config.settings import Config
 from ..control import Message
 from ..monitor.monitor import run_monitor
 from ..scout.scout import run_scout
 from ..states import EX_OK
 from ..table.semaphore import SemaphoreTable
+from ..version import __version__
 from ..worker.warmup import rehearse
 from ..worker.worker import run_worker
-from .child import Nursery, exited_children
+from .child import ChildSpawner, exited_children
 from .control_requests import Orders
 from .control_socket import ControlSocket
 from .operations import Operations
@@ -44,7 +45,7 @@ from .pidfile import Pidfile
 from .signals import SignalQueue
 
 #: From the first database found to the opening of the start barrier, at most.
-GATE_TIMEOUT_S = 10.0
+START_BARRIER_TIMEOUT_S = 10.0
 #: From the first of SIGQUIT's stacks to SIGKILL, and from there to giving up on a process that does not end.
 _REAP_TIMEOUT_S = 2.0
 #: Descriptors of the master, and of a worker, beside one for each place in the table and one for each pipe.
@@ -121,7 +122,7 @@ class Master:
         self._table = parts.table_factory(config.channels, slots=slots, fairness=config.fairness)
         seams = Seams(
             table=self._table,
-            nursery=Nursery(self._close_in_child, parts.fork, parts.kill),
+            spawner=ChildSpawner(self._close_in_child, parts.fork, parts.kill),
             selector=self._selector,
             run_worker=parts.run_worker,
             run_scout=parts.run_scout,
@@ -175,7 +176,7 @@ class Master:
         if not self._fleet.stopping:
             self._rescan.step(now_s)
             self._monitor.step(now_s)
-            self._try_gate(now_s)
+            self._try_start_barrier(now_s)
         elif not self._fleet.alive:
             self._end_services(now_s)
         elif now_s >= self._kill_s:
@@ -196,19 +197,19 @@ class Master:
         ]
         if self._fleet.stopping:
             return min(*waits, self._kill_s, self._leave_s)
-        gate_s = math.inf
-        if not self._table.gate_open and self._rescan.first_found_s is not None:
-            gate_s = self._rescan.first_found_s + GATE_TIMEOUT_S
-        return min(*waits, self._rescan.next_deadline_s(), self._monitor.next_deadline_s(), gate_s)
+        start_barrier_s = math.inf
+        if not self._table.start_barrier_open and self._rescan.first_found_s is not None:
+            start_barrier_s = self._rescan.first_found_s + START_BARRIER_TIMEOUT_S
+        return min(*waits, self._rescan.next_deadline_s(), self._monitor.next_deadline_s(), start_barrier_s)
 
-    def _try_gate(self, now_s: float) -> None:
+    def _try_start_barrier(self, now_s: float) -> None:
         """Open the start barrier when each database that was found is read or cannot be, or it takes too long."""
-        if self._table.gate_open:
+        if self._table.start_barrier_open:
             return
         found_s = self._rescan.first_found_s
         settled = self._rescan.has_listed and self._fleet.is_settled
-        if settled or (found_s is not None and now_s >= found_s + GATE_TIMEOUT_S):
-            self._table.open_gate()
+        if settled or (found_s is not None and now_s >= found_s + START_BARRIER_TIMEOUT_S):
+            self._table.open_start_barrier()
             self._log.info("master_ready", databases=len(self._fleet.workers))
 
     # -- signals -------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ class Operations:
         self._seams = seams
         self.fleet = Fleet(seams, limits_of(config), pauses.of, self._database_gone, self._relog)
         self.rescan = Rescan(config, seams, self.fleet)
-        self.monitor = Service("monitor", seams.nursery, seams.selector)
+        self.monitor = Service("monitor", seams.spawner, seams.selector)
         self._started_s = time.monotonic()
         self._log = logs.get_logger()
 
@@ -117,7 +117,7 @@ class Operations:
                 self.fleet.send_all({"do": "channels"})
             return done
 
-        self.fleet.chores.add("channels", configured)
+        self.fleet.retried_calls.add("channels", configured)
 
     def _relog(self, message: Message) -> None:
         """In a worker: log as the reloaded configuration says."""

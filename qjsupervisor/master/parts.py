@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..channelspec import ChannelSpec
 from ..control import Pipe
-from .child import Nursery
+from .child import ChildSpawner
 
 
 class Table(Protocol):
@@ -18,8 +18,8 @@ class Table(Protocol):
     @property
     def slots(self) -> int: ...
     @property
-    def gate_open(self) -> bool: ...
-    def open_gate(self) -> None: ...
+    def start_barrier_open(self) -> bool: ...
+    def open_start_barrier(self) -> None: ...
     def assign(self, slot: int, database: str, weight: int) -> None: ...
     def try_vacate(self, slot: int) -> bool: ...
     def try_configure(self, channels: Sequence[ChannelSpec]) -> bool: ...
@@ -45,7 +45,7 @@ class Seams(NamedTuple):
     """What the parts of a running master share."""
 
     table: Table
-    nursery: Nursery
+    spawner: ChildSpawner
     selector: selectors.BaseSelector
     run_worker: RunWorker
     run_scout: RunScout

@@ -114,7 +114,7 @@ class Rescan:
         self._listed, self._pipe_ended = set(), False
         config, run_scout = self.config, self._seams.run_scout
         try:
-            self._child = self._seams.nursery.spawn("qjsupervisor: scout", lambda pipe: run_scout(config, pipe))
+            self._child = self._seams.spawner.spawn("qjsupervisor: scout", lambda pipe: run_scout(config, pipe))
         except OSError as error:
             self._due_s = now_s + self._backoff.next_s()
             self._log.error("fork_failed", reason=error.strerror, retry_in_s=round(self._due_s - now_s, 1))

@@ -9,19 +9,19 @@ import signal
 from ..backoff import RestartPolicy
 from ..errors import ProtocolError
 from ..logs import get_logger
-from .child import Body, Child, Nursery, exit_reason
+from .child import Body, Child, ChildSpawner, exit_reason
 
 
 class Service:
     """At most one process that runs `body`; None: none is wanted."""
 
     def __init__(
-        self, name: str, nursery: Nursery, selector: selectors.BaseSelector, policy: RestartPolicy | None = None
+        self, name: str, spawner: ChildSpawner, selector: selectors.BaseSelector, policy: RestartPolicy | None = None
     ) -> None:
         self.name = name
         #: What it died of last.
         self.last_error: str | None = None
-        self._nursery = nursery
+        self._spawner = spawner
         self._selector = selector
         self._policy = policy or RestartPolicy()
         self._body: Body | None = None
@@ -49,7 +49,7 @@ class Service:
         if self._child is not None or body is None or now_s < self._due_s:
             return
         try:
-            self._child = self._nursery.spawn(f"qjsupervisor: {self.name}", body)
+            self._child = self._spawner.spawn(f"qjsupervisor: {self.name}", body)
         except OSError as error:
             self.last_error = f"no process could be started: {error.strerror}"
             self._due_s = now_s + self._policy.delay_s(0.0)

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from .. import __version__
 from ..channelspec import ROOT
 from ..config.settings import Config
 from ..states import TargetHealth, TargetState, WorkerState
+from ..version import __version__
 from .parts import Table
 from .pauses import Scope
 
@@ -77,7 +77,7 @@ def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, 
         "pauses": [_pause(scope, until_s, snapshot) for scope, until_s in snapshot.pauses],
         "problems": list(snapshot.problems),
         "ignored": [{"name": name, "reason": why} for name, why in sorted(snapshot.ignored.items())],
-        "gate_open": table.gate_open,
+        "gate_open": table.start_barrier_open,
         "stopping": snapshot.stopping,
         "log_lines_lost": snapshot.log_lines_lost,
         "config_file": config.config_file,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 RETRY_S = 0.05
 
 
-class Chores:
+class RetriedCalls:
     """At most one chore for each key; a later one under the same key replaces the earlier."""
 
     def __init__(self) -> None:

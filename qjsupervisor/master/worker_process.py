@@ -20,7 +20,7 @@ from ..backoff import RestartPolicy
 from ..errors import ProtocolError
 from ..logs import get_logger
 from ..states import EXIT_GONE, EXIT_STOPPED, TargetHealth, TargetState, WorkerState
-from .child import Body, Child, Nursery, exit_reason
+from .child import Body, Child, ChildSpawner, exit_reason
 
 _ALIVE = frozenset({WorkerState.STARTING, WorkerState.STANDBY, WorkerState.READY, WorkerState.BLOCKED})
 _OVER = frozenset({WorkerState.STOPPING, WorkerState.BACKING_OFF, WorkerState.FAILED})
@@ -129,10 +129,10 @@ class WorkerProcess:
         boot_s = math.inf if self._booted or self._cause else self._spawned_s + self.limits.boot_s
         return min(boot_s, self._kill_s)
 
-    def spawn(self, nursery: Nursery, body: Body, now_s: float) -> bool:
+    def spawn(self, spawner: ChildSpawner, body: Body, now_s: float) -> bool:
         """Start a process. False where the system has no room for one: due again after a pause."""
         try:
-            self.child = nursery.spawn(f"qjsupervisor: worker {_printable(self.database)}", body)
+            self.child = spawner.spawn(f"qjsupervisor: worker {_printable(self.database)}", body)
         except OSError as error:
             self.reason = f"no process could be started: {error.strerror}"
             self._fault(self.reason, now_s)

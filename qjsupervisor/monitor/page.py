@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..commands.why_waiting import seconds
+from ..text import seconds
 from .health import problems
 
 #: The page needs no script, image, font or frame; it says so, so that nothing injected can load one.

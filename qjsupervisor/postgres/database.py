@@ -15,8 +15,8 @@ import psycopg2
 
 from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseUnfit
 from ..job import Job, job_of
-from ..scout.eligibility import READ_COLUMNS, READ_ONLY, WRITTEN_COLUMNS
 from . import queries
+from .eligibility import READ_COLUMNS, READ_ONLY, WRITTEN_COLUMNS
 from .notifications import Notified
 from .waiter import Waiter
 

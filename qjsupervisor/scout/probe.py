@@ -17,9 +17,9 @@ import psycopg2
 import psycopg2.extensions as ext
 
 from ..errors import DatabaseGone, DatabaseUnavailable
+from ..postgres.eligibility import Facts, Verdict, judge
 from ..states import Mode
 from . import queries
-from .eligibility import Facts, Verdict, judge
 
 CONNECT_TIMEOUT_S = 5.0
 #: For all statements of a probe together.

@@ -18,9 +18,9 @@ from typing import Any
 from ..config.settings import Config
 from ..control import Pipe
 from ..errors import DatabaseError, DatabaseUnavailable
+from ..postgres.eligibility import Verdict, is_only_deaf
 from ..states import EX_OK, Mode
 from . import queries
-from .eligibility import Verdict, is_only_deaf
 from .probe import CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S, Probe, Session, probe
 
 #: For a whole scan.

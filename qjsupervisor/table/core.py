@@ -6,9 +6,9 @@ Invariants, whenever the lock is free and Header.DIRTY is 0
     total(c)   = sum of HELD over all databases and over c and all channels below it
     failed(c)  = sum of FAILED over all databases, in c alone
     closed(c)  = paused or retired, or total(c) >= capacity(c), or sequential and failed(c) > 0, or throttled
-    waiting(s) = s has wishes and no grant that it did not take yet
+    waiting(s) = s has demand and no grant that it did not take yet
     HELD(s, c) = what the worker of s knows to run there, + 1 if its untaken grant is for c
-A death of the lock's holder between any two stores breaks all but the truth (HELD, FAILED, the wish orders). Whoever
+A death of the lock's holder between any two stores breaks all but the truth (HELD, FAILED, the demand orders). Whoever
 takes the lock next calls `_repair`, before it looks at anything else: sums and bitmaps are computed afresh,
 and Header.REPAIRS tells every worker to write its own HELD words again, which puts the last equation right.
 """
@@ -65,7 +65,7 @@ class TableCore(TableWords):
             return False
         words = self.words
         words[Header.SEQUENCE] += 1
-        if got is Acquired.ORPHANED or words[Header.DIRTY]:
+        if got is Acquired.OWNER_DIED or words[Header.DIRTY]:
             self._repair(now_ns)
         words[Header.DIRTY] = 1
         return True
@@ -156,7 +156,7 @@ class TableCore(TableWords):
                 self.words[word] = max(self.words[word], started_ns + limits.throttle_ns)
                 self.settle(node, now_ns)
                 # Whoever waits here wakes by itself when the throttle ends, so it has to know when that is.
-                self._wake_wishers(tree.below[node])
+                self._wake_waiting(tree.below[node])
 
     def set_failed(self, slot: int, channel: int, failed: int, now_ns: int) -> None:
         """Write how many jobs of a database are failed directly in a channel."""
@@ -176,38 +176,38 @@ class TableCore(TableWords):
         for channel in bits(self.read_bitmap(self.layout.throttled, self.layout.channels)):
             self.settle(channel, now_ns)
 
-    def drop_wishes(self, slot: int) -> None:
+    def drop_demand(self, slot: int) -> None:
         """A database waits for nothing any more."""
         base = self.slot_base(slot)
         for channel in range(self.words[Header.USED_CHANNELS]):
-            self.put_wish(slot, channel, False)
-        self.words[base + Slot.WISHES] = 0
+            self.put_demand(slot, channel, False)
+        self.words[base + Slot.DEMAND] = 0
         self.words[base + Slot.WAITING_SINCE_NS] = 0
         self.put_bit(self.layout.waiting, slot, False)
-        self.put_bit(self.layout.fresh, slot, False)
+        self.put_bit(self.layout.unserved, slot, False)
 
-    def wishers(self, channels: int) -> int:
+    def waiting_slots(self, channels: int) -> int:
         """Bitmap of the databases that wait in one of the `channels` (a bitmap)."""
         found = 0
         for channel in bits(channels & self.read_bitmap(self.layout.active, self.layout.channels)):
-            found |= self.read_bitmap(self.channel_base(channel) + self.layout.channel_wishers, self.slots)
+            found |= self.read_bitmap(self.channel_base(channel) + self.layout.waiting_slots_in, self.slots)
         return found
 
-    def _wake_wishers(self, channels: int) -> None:
-        for slot in bits(self.wishers(channels)):
+    def _wake_waiting(self, channels: int) -> None:
+        for slot in bits(self.waiting_slots(channels)):
             self.wake(slot)
 
-    def put_wish(self, slot: int, channel: int, value: bool) -> None:
+    def put_demand(self, slot: int, channel: int, value: bool) -> None:
         """Note whether a database waits in a channel."""
-        wishers = self.channel_base(channel) + self.layout.channel_wishers
-        self.put_bit(wishers, slot, value)
-        self.put_bit(self.layout.active, channel, bool(self.read_bitmap(wishers, self.slots)))
+        waiting_slots = self.channel_base(channel) + self.layout.waiting_slots_in
+        self.put_bit(waiting_slots, slot, value)
+        self.put_bit(self.layout.active, channel, bool(self.read_bitmap(waiting_slots, self.slots)))
 
-    def wish_order(self, slot: int) -> list[int]:
+    def demand_order(self, slot: int) -> list[int]:
         """The channels in which a database waits, its best job first."""
         base = self.slot_base(slot)
         start = (base + self.layout.slot_order) * WORD
-        count = max(0, min(self.words[base + Slot.WISHES], self.layout.channels))
+        count = max(0, min(self.words[base + Slot.DEMAND], self.layout.channels))
         return self.bytes[start : start + 2 * count].cast("H").tolist()
 
     def wake(self, slot: int) -> None:
@@ -232,7 +232,7 @@ class TableCore(TableWords):
         for channel in range(used):
             base = self.channel_base(channel)
             self.words[base + Channel.TOTAL] = self.words[base + Channel.FAILED] = 0
-            for word in range(base + self.layout.channel_wishers, base + self.layout.channel_size):
+            for word in range(base + self.layout.waiting_slots_in, base + self.layout.channel_size):
                 self.bits[word] = 0
         for slot in range(self.slots):
             if self.words[self.slot_base(slot) + Slot.NAME_LENGTH]:
@@ -253,10 +253,10 @@ class TableCore(TableWords):
         for channel, failed in enumerate(row[Cell.FAILED :: CELL_WORDS]):
             if failed:
                 words[self.channel_base(channel) + Channel.FAILED] += failed
-        order = [channel for channel in self.wish_order(slot) if channel < used]
+        order = [channel for channel in self.demand_order(slot) if channel < used]
         for channel in order:
-            self.put_wish(slot, channel, True)
+            self.put_demand(slot, channel, True)
         base = self.slot_base(slot)
         waits = bool(order) and not words[base + Slot.GRANT]
         self.put_bit(self.layout.waiting, slot, waits)
-        self.put_bit(self.layout.fresh, slot, waits)  # nobody knows: then rather one turn too early
+        self.put_bit(self.layout.unserved, slot, waits)  # nobody knows: then rather one turn too early

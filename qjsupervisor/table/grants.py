@@ -2,7 +2,7 @@
 
 It must not wait, wake or log; it answers with one (slot, channel) at a time and moves the cursors.
 
-The rule. Each waiting database enters its best job that could start (the first channel of its wish order that has
+The rule. Each waiting database enters its best job that could start (the first channel of its demand order that has
 room on its whole path). From the root down to that job's channel, each channel has a turn of its own among
 the databases that enter a job in it or below it: the root's turn picks a database, and so a branch; inside the
 branch the branch's own turn decides, and so on. One cursor at the root alone would let a database that
@@ -31,13 +31,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from ..job import Key
 from ..states import Fairness
 from .core import TableCore
 from .layout import Cell, Header, Slot
 from .words import bits
-
-#: (priority, date_created in microseconds, id): smaller first.
-Key = tuple[int, int, int]
 
 #: One turn of a class of weight 1 with one member.
 _STRIDE = 1 << 24
@@ -53,7 +51,7 @@ class Grant(NamedTuple):
     channel: int
 
 
-class Wishes(Protocol):
+class Demand(Protocol):
     """What the process that holds the lock wants itself; fresher than what it published in the table."""
 
     @property
@@ -67,7 +65,7 @@ class Wishes(Protocol):
         """The order key of its best job in a channel."""
 
 
-class Source(Wishes, Protocol):
+class Source(Demand, Protocol):
     """The worker's queue, asked while the table's lock is held: short answers, no waiting, no I/O."""
 
     #: Jobs that hold a permit, by the shared channel they hold it in (absolute numbers).
@@ -83,22 +81,22 @@ class Source(Wishes, Protocol):
         """A permit is there: start the best job of a channel (counts in `held`, but not as `changed`)."""
 
     def order(self) -> Sequence[int]:
-        """The channels with a wish, best job first."""
+        """The channels with a demand, best job first."""
 
 
-class NoWishes:
+class NoDemand:
     """Somebody who only grants to others: the master, or a worker that holds nothing (`Nothing`)."""
 
     mask = 0
 
     def best(self, _candidates: int) -> int:
-        raise AssertionError("asked for a channel without a wish")
+        raise AssertionError("asked for a channel without a demand")
 
     def key(self, _channel: int) -> Key:
-        raise AssertionError("asked for a key without a wish")
+        raise AssertionError("asked for a key without a demand")
 
 
-class Nothing(NoWishes):
+class Nothing(NoDemand):
     """The Source of a worker that has no queue: it holds nothing."""
 
     def __init__(self) -> None:
@@ -108,20 +106,20 @@ class Nothing(NoWishes):
         self.new_heads: set[int] = set()
 
     def take(self, _channel: int) -> None:
-        raise AssertionError("given a permit without a wish")
+        raise AssertionError("given a permit without a demand")
 
     def order(self) -> Sequence[int]:
         return ()
 
 
-class Round:
+class Scheduler:
     """The choice of permits during one holding of the lock. `slot` is the holder's own, -1 for the master."""
 
-    def __init__(self, core: TableCore, fairness: Fairness, slot: int, wishes: Wishes, now_ns: int) -> None:
+    def __init__(self, core: TableCore, fairness: Fairness, slot: int, demand: Demand, now_ns: int) -> None:
         self._core = core
         self._fairness = fairness
         self._slot = slot
-        self._wishes = wishes
+        self._demand = demand
         self._own_bit = 1 << slot if slot >= 0 else 0
         self._tree = core.tree()
         self._now_ns = now_ns
@@ -135,7 +133,7 @@ class Round:
         """Who gets the next permit, or None when nobody who waits could start. Moves the cursors of its path."""
         core, layout = self._core, self._core.layout
         others = core.read_bitmap(layout.waiting, layout.slots) & ~self._own_bit
-        if not others and not self._wishes.mask:
+        if not others and not self._demand.mask:
             return None
         candidates = self._candidates(others)
         if not candidates:
@@ -143,9 +141,9 @@ class Round:
         if self._fairness is Fairness.PRIORITY:
             return self._smallest_key(others, candidates)
         if not others and self._classes is None:
-            return Grant(self._slot, self._wishes.best(candidates)) if candidates & self._wishes.mask else None
-        entrants = self._entrants(candidates, others)
-        return self._descend(entrants, candidates) if entrants else None
+            return Grant(self._slot, self._demand.best(candidates)) if candidates & self._demand.mask else None
+        competing = self._competing(candidates, others)
+        return self._descend(competing, candidates) if competing else None
 
     def _candidates(self, others: int) -> int:
         """Channels with a waiting job and room on the whole path."""
@@ -154,29 +152,29 @@ class Round:
         if closed & 1:
             return 0
         waiting = core.read_bitmap(layout.active, layout.channels) if others else 0
-        candidates = (waiting | self._wishes.mask) & ~closed
+        candidates = (waiting | self._demand.mask) & ~closed
         for node in bits(closed & tree.inner):
             candidates &= ~tree.below[node]
         return candidates
 
-    def _entrants(self, candidates: int, others: int) -> int:
+    def _competing(self, candidates: int, others: int) -> int:
         """Databases that wait in one of the candidate channels."""
-        own = self._own_bit if self._wishes.mask & candidates else 0
-        return self._core.wishers(candidates) & others | own if others else own
+        own = self._own_bit if self._demand.mask & candidates else 0
+        return self._core.waiting_slots(candidates) & others | own if others else own
 
     def _best(self, slot: int, candidates: int) -> int:
         """The channel of a database's best job that could start; -1 if there is none."""
         if slot == self._slot:
-            return self._wishes.best(candidates) if self._wishes.mask & candidates else -1
+            return self._demand.best(candidates) if self._demand.mask & candidates else -1
         order = self._orders.get(slot)
         if order is None:
-            order = self._orders[slot] = self._core.wish_order(slot)
+            order = self._orders[slot] = self._core.demand_order(slot)
         return next((channel for channel in order if candidates >> channel & 1), -1)
 
     def _smallest_key(self, others: int, candidates: int) -> Grant | None:
-        # Whoever has wishes and does not wait was granted something: its old key is the least its next can be.
-        asked = self._core.wishers(candidates) & ~self._own_bit
-        own = self._own_bit if self._wishes.mask & candidates else 0
+        # Whoever has demand and does not wait was granted something: its old key is the least its next can be.
+        asked = self._core.waiting_slots(candidates) & ~self._own_bit
+        own = self._own_bit if self._demand.mask & candidates else 0
         keyed = []
         for slot in bits(asked | own):
             channel = self._best(slot, candidates)
@@ -200,13 +198,13 @@ class Round:
 
     def _key(self, slot: int, channel: int) -> Key:
         if slot == self._slot:
-            return self._wishes.key(channel)
+            return self._demand.key(channel)
         start = self._core.cell_base(slot, channel) + Cell.KEY
         priority, created_us, job_id = self._core.words[start : start + 3].tolist()
         return priority, created_us, job_id
 
-    def _descend(self, entrants: int, candidates: int) -> Grant | None:
-        node, rivals = 0, entrants
+    def _descend(self, competing: int, candidates: int) -> Grant | None:
+        node, rivals = 0, competing
         while True:
             found = self._turn(node, rivals, candidates)
             if found is None:
@@ -214,7 +212,7 @@ class Round:
             if found.channel == node:
                 return found
             node = self._step(node, found.channel)
-            rivals = self._entrants(candidates & self._tree.below[node], entrants & ~self._own_bit)
+            rivals = self._competing(candidates & self._tree.below[node], competing & ~self._own_bit)
 
     def _step(self, node: int, channel: int) -> int:
         """The child of `node` on the way down to `channel`."""
@@ -273,12 +271,12 @@ def give(core: TableCore, grant: Grant, now_ns: int) -> None:
     core.add_held(grant.slot, grant.channel, 1, now_ns)
     core.words[base + Slot.GRANT] = grant.channel + 1
     core.put_bit(core.layout.waiting, grant.slot, False)
-    core.put_bit(core.layout.fresh, grant.slot, False)
+    core.put_bit(core.layout.unserved, grant.slot, False)
     core.words[base + Slot.WAITING_SINCE_NS] = 0
     core.wake(grant.slot)
 
 
-def grant_all(core: TableCore, choice: Round, now_ns: int) -> None:
+def grant_all(core: TableCore, choice: Scheduler, now_ns: int) -> None:
     """Grant to others as long as somebody could start; for a holder of the lock that wants nothing itself."""
     while (grant := choice.next()) is not None:
         give(core, grant, now_ns)

@@ -11,10 +11,10 @@ slots/channels. A bitmap's bit i is bit i % 64 of its word i // 64.
     closed        CW             bit c: channel c itself has no room now                              derived
     throttled     CW             bit c: closed by its throttle, opens by itself at `NOT_BEFORE`       derived
     waiting       SW             bit s: database s waits, and holds no grant it did not take yet      derived
-    fresh         SW             bit s: database s waits and was granted nothing since it began to  derived
+    unserved      SW             bit s: database s waits and was granted nothing since it began to  derived
     classes       8 x SW         bit s of row k: database s has the k-th weight             master, at assign
-    channel       C x            `Channel` words, turn words, name, wishers bitmap (SW)
-    slot          S x            `Slot` words, name, message, wish order (C x uint16)
+    channel       C x            `Channel` words, turn words, name, waiting slots bitmap (SW)
+    slot          S x            `Slot` words, name, message, demand order (C x uint16)
     cell          S x C x 8      `Cell` words: one database in one channel
 
 Who writes what, and under which lock
@@ -26,8 +26,8 @@ Who writes what, and under which lock
 
 Truth and what follows from it
     Cell.HELD and Cell.FAILED are the truth: a permit exists because a HELD word says so. Channel.TOTAL and
-    Channel.FAILED are sums of them; the four bitmaps and the wishers follow from slots and channels. Header.DIRTY is
-    set before the first and cleared after the last store of a change; who takes the lock and finds it set (or finds
+    Channel.FAILED are sums of them; the four bitmaps and the waiting slots follow from slots and channels. Header.DIRTY
+    is set before the first and cleared after the last store of a change; who takes the lock and finds it set (or finds
     that the former holder died) recomputes all that is derived and adds one to Header.REPAIRS, on which each worker
     writes its own HELD words afresh (semaphore.py).
 """
@@ -50,7 +50,7 @@ class Header:
     MAGIC: Final = 0
     SLOTS: Final = 1
     CHANNELS: Final = 2
-    GATE: Final = 3  # 1: the start barrier is over, permits are granted
+    START_BARRIER: Final = 3  # 1: the start barrier is over, permits are granted
     DIRTY: Final = 4
     SEQUENCE: Final = 5  # one more at each taking of the lock: a holder that stands still is seen by it
     REPAIRS: Final = 6
@@ -97,7 +97,7 @@ class Slot:
     WEIGHT: Final = 2
     HEARTBEAT_NS: Final = 3
     GRANT: Final = 4  # channel + 1 of a permit granted and not yet taken (it is in HELD already); 0: none
-    WISHES: Final = 5  # length of the wish order
+    DEMAND: Final = 5  # length of the demand order
     WAITING_SINCE_NS: Final = 6
     PENDING: Final = 7
     RUNNING: Final = 8
@@ -149,14 +149,14 @@ class Layout:
         self.closed = self.active + channel_bits
         self.throttled = self.closed + channel_bits
         self.waiting = self.throttled + channel_bits
-        self.fresh = self.waiting + slot_bits
-        self.classes = self.fresh + slot_bits
+        self.unserved = self.waiting + slot_bits
+        self.classes = self.unserved + slot_bits
         self.channel = self.classes + MAX_CLASSES * slot_bits
         self.channel_turns = CHANNEL_WORDS  # per class a cursor and a pass; then the clock of the passes (grants.py)
         self.channel_clock = self.channel_turns + 2 * MAX_CLASSES
         self.channel_name = self.channel_clock + 1
-        self.channel_wishers = self.channel_name + NAME_BYTES // WORD
-        self.channel_size = self.channel_wishers + slot_bits
+        self.waiting_slots_in = self.channel_name + NAME_BYTES // WORD
+        self.channel_size = self.waiting_slots_in + slot_bits
         self.slot = self.channel + channels * self.channel_size
         self.slot_name = SLOT_WORDS
         self.slot_message = self.slot_name + NAME_BYTES // WORD

@@ -1,6 +1,6 @@
 """A lock between processes that survives the death of its holder: a robust pthread mutex in shared memory.
 
-What it must not do: know what it guards. Whoever gets `Acquired.ORPHANED` inherits a half-done change and
+What it must not do: know what it guards. Whoever gets `Acquired.OWNER_DIED` inherits a half-done change and
 has to put it right (semaphore.py does).
 
 Layout: one pthread_mutex_t in 64 bytes of a MAP_SHARED mapping, made once, before any fork. The kernel's
@@ -39,7 +39,7 @@ class Acquired(enum.Enum):
     NO = 0
     YES = 1
     #: Taken; the former holder died with it.
-    ORPHANED = 2
+    OWNER_DIED = 2
 
 
 class _Timespec(ctypes.Structure):
@@ -98,7 +98,7 @@ class RobustMutex:
             return Acquired.YES
         if result == errno.EOWNERDEAD:
             _libc.pthread_mutex_consistent(self._address)
-            return Acquired.ORPHANED
+            return Acquired.OWNER_DIED
         if result in (errno.EBUSY, errno.ETIMEDOUT):
             return Acquired.NO
         raise SemaphoreError(f"the shared table's lock failed: {os.strerror(result)}")

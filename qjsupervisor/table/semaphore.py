@@ -1,22 +1,23 @@
 """The shared semaphore table: permits over all databases, as the master and the workers use it.
 
 Layout and invariants are in layout.py and tablecore.py, the choice of who is next in grants.py. This module has the two
-sides: `SemaphoreTable` is the master's (and, for reading, everybody's), `Seat` a worker's.
+sides: `SemaphoreTable` is the master's (and, for reading, everybody's), `WorkerSlot` a worker's.
 
-A worker makes one call, `Seat.exchange`: it says what ended and what it wants, and takes what it may have; permits
-for others are granted in the same breath, by one store to the grantee's HELD word. A granted permit is the grantee's
-from that store on. At most one permit is outstanding per database, so a worker that was stopped keeps
+A worker makes one call, `WorkerSlot.exchange`: it says what ended and what it wants, and takes what it may have;
+permits for others are granted in the same breath, by one store to the grantee's HELD word. A granted permit is the
+grantee's from that store on. At most one permit is outstanding per database, so a worker that was stopped keeps
 one at the most from the others, beside those of its running jobs. Between two exchanges a permit may pass from a job
-that is over to the next one of the same database and channel (`Seat.may_keep`); the table does not see it.
+that is over to the next one of the same database and channel (`WorkerSlot.may_keep`); the table does not see it.
 
 Who repairs what, when a process dies
-    a worker, outside the lock     its permits stay (its jobs run in Odoo); the master drops its wishes and an untaken
-                                   grant (`try_after_death`); its successor writes what its database says (`Seat`, first
-                                   exchange)
+    a worker, outside the lock     its permits stay (its jobs run in Odoo); the master drops its demand and an untaken
+                                   grant (`try_after_death`); its successor writes what its database says
+                                   (`WorkerSlot`, first exchange)
     a worker, inside the lock      as above, and the next one to lock repairs what is derived (TableCore)
     a worker, and its database
-    cannot be read again           its successor (`Seat.let_go`), or the master where there is none (`try_give_up`),
-                                   gives its permits up: at once where another runner leads, else after a bounded time
+    cannot be read again           its successor (`WorkerSlot.let_go`), or the master where there is none
+                                   (`try_give_up`), gives its permits up: at once where another runner leads,
+                                   else after a bounded time
     a worker stopped in the lock   continued by the first one that waits (TableCore.enter_waiting), and killed if that
                                    does not help; or killed by the master, within a second
     the master, stopped in it      continued, likewise; never killed
@@ -35,13 +36,13 @@ from ..errors import SemaphoreError
 from ..states import Fairness
 from .channels import SPARE_CHANNELS, add_channel, check_room, with_parents, write_channel
 from .core import TableCore
-from .grants import NoWishes, Round, grant_all
+from .grants import NoDemand, Scheduler, grant_all
 from .layout import MAX_CLASSES, Cell, Channel, Flag, Header, Slot, bitmap_words
-from .slot import Seat
+from .slot import WorkerSlot
 from .stuck_holder import is_stopped
 from .views import ChannelView, Holder, SlotView, TableReader
 
-__all__ = ["ChannelView", "Holder", "Seat", "SemaphoreTable", "SlotView"]
+__all__ = ["ChannelView", "Holder", "SemaphoreTable", "SlotView", "WorkerSlot"]
 
 #: A holder of the lock that has not moved for so long is ended.
 STUCK_NS = 1_000_000_000
@@ -58,9 +59,9 @@ class SemaphoreTable(TableReader):
         if not self.try_configure(channels):
             raise SemaphoreError("the table's lock is taken before anybody knows it")
 
-    def seat(self, slot: int) -> Seat:
+    def worker_slot(self, slot: int) -> WorkerSlot:
         """A worker's place; in the worker, after the fork."""
-        return Seat(self, slot)
+        return WorkerSlot(self, slot)
 
     # -- the master's side -------------------------------------------------------------------------------
 
@@ -94,14 +95,14 @@ class SemaphoreTable(TableReader):
         return True
 
     @property
-    def gate_open(self) -> bool:
+    def start_barrier_open(self) -> bool:
         """Whether the start barrier is over."""
-        return bool(self.core.words[Header.GATE])
+        return bool(self.core.words[Header.START_BARRIER])
 
-    def open_gate(self) -> None:
+    def open_start_barrier(self) -> None:
         """The start barrier is over: permits are granted from now on."""
-        if not self.gate_open:
-            self.core.words[Header.GATE] = 1
+        if not self.start_barrier_open:
+            self.core.words[Header.START_BARRIER] = 1
             self.core.wake_all()
 
     def try_configure(self, channels: Sequence[ChannelSpec]) -> bool:
@@ -123,7 +124,7 @@ class SemaphoreTable(TableReader):
         return True
 
     def try_after_death(self, slot: int) -> bool:
-        """After a worker was reaped: drop its wishes and its untaken grant, grant anew, wake all. False: lock busy."""
+        """After a worker was reaped: drop its demand and its untaken grant, grant anew, wake all. False: lock busy."""
         return self._try(slot, give_up=False)
 
     def try_give_up(self, slot: int) -> bool:
@@ -149,7 +150,7 @@ class SemaphoreTable(TableReader):
         if not self.core.enter(now_ns):
             return False
         try:
-            self._bury(slot, now_ns, give_up=give_up)
+            self._release_dead_slot(slot, now_ns, give_up=give_up)
             self._grant_to_others(now_ns)
         except BaseException:  # whatever it is: a lock that is kept would stop all databases
             self.core.abandon()
@@ -158,10 +159,10 @@ class SemaphoreTable(TableReader):
         self.core.wake_all()
         return True
 
-    def _bury(self, slot: int, now_ns: int, *, give_up: bool) -> None:
+    def _release_dead_slot(self, slot: int, now_ns: int, *, give_up: bool) -> None:
         core, base = self.core, self.core.slot_base(slot)
         core.words[base + Slot.PID] = 0
-        core.drop_wishes(slot)
+        core.drop_demand(slot)
         grant = core.words[base + Slot.GRANT]
         if grant:
             core.words[base + Slot.GRANT] = 0
@@ -176,8 +177,8 @@ class SemaphoreTable(TableReader):
 
     def _grant_to_others(self, now_ns: int) -> None:
         self.core.open_throttled(now_ns)
-        if self.gate_open:
-            grant_all(self.core, Round(self.core, self.fairness, -1, NoWishes(), now_ns), now_ns)
+        if self.start_barrier_open:
+            grant_all(self.core, Scheduler(self.core, self.fairness, -1, NoDemand(), now_ns), now_ns)
 
     def _configure(self, channels: Sequence[ChannelSpec], now_ns: int) -> None:
         core = self.core

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from ..channelspec import ChannelSpec
 from ..errors import SemaphoreError
+from ..job import Key
 from ..states import Fairness, TargetState
 from .channels import add_channel, check_room, read_spec, write_channel
 from .core import TableCore
-from .grants import Key, Nothing, Round, Source, give
+from .grants import Nothing, Scheduler, Source, give
 from .layout import WORD, Cell, Header, Slot
 from .words import bitmap, bits
 
@@ -30,7 +31,7 @@ SLICE_JOBS = 8
 SLICE_NS = 100_000_000
 
 
-class Seat:
+class WorkerSlot:
     """The place of one database's worker in the table."""
 
     def __init__(self, table: SemaphoreTable, slot: int) -> None:
@@ -45,7 +46,7 @@ class Seat:
         self._woken = True
         #: Permits were left for a database that is about to come for its grant; should it not come, look then.
         self._look_again_ns: int | None = None
-        #: The wish order as published.
+        #: The demand order as published.
         self._order: list[int] = []
         #: Permits kept since the last turn, and when its slice is over.
         self._kept = 0
@@ -80,17 +81,17 @@ class Seat:
         processes, which costs more than a short job, is not paid for each of them. Reads the table without the lock.
         """
         core, words = self._core, self._core.words
-        if self._woken or not words[Header.GATE] or words[Header.REPAIRS] != self._repairs:
+        if self._woken or not words[Header.START_BARRIER] or words[Header.REPAIRS] != self._repairs:
             return False
         if core.is_over(channel) or core.has_rules(channel):
             return False
         others = ~(1 << self.slot)
         if self._fairness is Fairness.PRIORITY:
             # Also who is about to come for a grant may have a better job.
-            return not core.wishers(-1) & others
+            return not core.waiting_slots(-1) & others
         if not core.read_bitmap(core.layout.waiting, core.slots) & others:
             return True
-        if core.has_weights() or core.read_bitmap(core.layout.fresh, core.slots) & others:
+        if core.has_weights() or core.read_bitmap(core.layout.unserved, core.slots) & others:
             return False
         self._kept += 1
         return self._kept < SLICE_JOBS and time.monotonic_ns() < self._slice_ends_ns
@@ -99,7 +100,9 @@ class Seat:
         """Whether a permit is left for a channel, and may be taken. Reads the table without the lock."""
         core = self._core
         closed = core.read_bitmap(core.layout.closed, core.layout.channels)
-        return bool(core.words[Header.GATE]) and not any(closed >> node & 1 for node in core.tree().paths[channel])
+        return bool(core.words[Header.START_BARRIER]) and not any(
+            closed >> node & 1 for node in core.tree().paths[channel]
+        )
 
     def is_full(self) -> bool:
         """Whether nothing could start anywhere. Reads the table without the lock."""
@@ -109,7 +112,7 @@ class Seat:
         """Sit down. What the predecessor waited for is dropped; what it held stays until the first exchange."""
         core, base = self._core, self._base
         now_ns = core.enter_waiting(self.slot)
-        core.drop_wishes(self.slot)
+        core.drop_demand(self.slot)
         grant = core.words[base + Slot.GRANT]
         if grant:
             core.words[base + Slot.GRANT] = 0
@@ -135,7 +138,7 @@ class Seat:
         core.leave()
 
     def exchange(self, source: Source) -> int:
-        """Give back what ended, take permits for what could start, leave a wish for the rest.
+        """Give back what ended, take permits for what could start, leave a demand for the rest.
 
         Returns how many jobs `source` was told to take; it wants no more when its `mask` is 0. Others that could start
         are granted and woken on the way.
@@ -147,7 +150,7 @@ class Seat:
             taken = self._take_grant(source, now_ns)
             self._look_again_ns = None
             core.open_throttled(now_ns)
-            if core.words[Header.GATE]:
+            if core.words[Header.START_BARRIER]:
                 taken += self._take_turns(source, now_ns)
             self._publish(source, now_ns, served=taken > 0)
             if taken:
@@ -202,7 +205,7 @@ class Seat:
 
     def _take_turns(self, source: Source, now_ns: int) -> int:
         core, taken = self._core, 0
-        choice = Round(core, self._fairness, self.slot, source, now_ns)
+        choice = Scheduler(core, self._fairness, self.slot, source, now_ns)
         while (grant := choice.next()) is not None:
             if grant.slot == self.slot:
                 core.start_throttles(grant.channel, now_ns, now_ns)
@@ -219,7 +222,7 @@ class Seat:
         if source.new_heads or wanted != self._published:
             news = wanted ^ self._published
             for channel in bits(news):
-                core.put_wish(self.slot, channel, bool(wanted >> channel & 1))
+                core.put_demand(self.slot, channel, bool(wanted >> channel & 1))
             if self._fairness is Fairness.PRIORITY:
                 # Also those that are wanted again: their best job may have changed while nothing was wanted.
                 self._publish_keys(source, wanted & news | wanted & bitmap(source.new_heads))
@@ -227,14 +230,14 @@ class Seat:
             order = array("H", self._order)
             start = (base + core.layout.slot_order) * WORD
             core.bytes[start : start + 2 * len(order)] = memoryview(order).cast("B")
-            core.words[base + Slot.WISHES] = len(order)
+            core.words[base + Slot.DEMAND] = len(order)
             self._published = wanted
             source.new_heads.clear()
         core.put_bit(core.layout.waiting, self.slot, bool(wanted))
         if served or not wanted:
-            core.put_bit(core.layout.fresh, self.slot, False)
+            core.put_bit(core.layout.unserved, self.slot, False)
         elif not core.words[base + Slot.WAITING_SINCE_NS]:
-            core.put_bit(core.layout.fresh, self.slot, True)
+            core.put_bit(core.layout.unserved, self.slot, True)
         since = base + Slot.WAITING_SINCE_NS
         if not wanted:
             core.words[since] = 0
@@ -305,11 +308,11 @@ class Seat:
         with suppress(BlockingIOError):
             os.eventfd_read(self.wakeup)
 
-    def stamp(self, now_ns: int) -> None:
+    def heartbeat(self, now_ns: int) -> None:
         """Say that we are alive."""
         self._core.words[self._base + Slot.HEARTBEAT_NS] = now_ns
 
-    def report(self, word: int, value: int) -> None:
+    def set_counter(self, word: int, value: int) -> None:
         """Write one of the slot's own words (layout.Slot: PENDING, RUNNING, ...)."""
         self._core.words[self._base + word] = value
 
@@ -317,7 +320,7 @@ class Seat:
         """Write how many jobs wait directly in a channel."""
         self._core.words[self._core.cell_base(self.slot, channel) + Cell.PENDING] = pending
 
-    def say(self, message: str) -> None:
+    def set_message(self, message: str) -> None:
         """Leave a reason for `status`; '' takes it back."""
         core, base = self._core, self._base
         core.put_text(base + core.layout.slot_message, base + Slot.MESSAGE_LENGTH, message)

@@ -1,4 +1,4 @@
-"""What a worker may start: between its backlog, which knows what is next, its seat, which knows what there is room for,
+"""What a worker may start: between its backlog, which knows what is next, its slot, which knows what there is room for,
 and its targets, which may be asked for so many.
 
 It knows of no row: a permit that was taken is a job to be claimed, by serving.py.
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from ..backlog.backlog import Backlog
 from ..odoo.dispatcher import Dispatcher, Ended
 from ..states import TargetState
-from ..table.slot import Seat
+from ..table.slot import WorkerSlot
 
 #: Jobs started in one turn: the table's lock is held while they are chosen.
 START_BATCH = 50
@@ -21,8 +21,8 @@ START_BATCH = 50
 class Permits:
     """One worker's dealings with the shared table."""
 
-    def __init__(self, seat: Seat, dispatcher: Dispatcher) -> None:
-        self._seat = seat
+    def __init__(self, worker_slot: WorkerSlot, dispatcher: Dispatcher) -> None:
+        self._worker_slot = worker_slot
         self._dispatcher = dispatcher
 
     def exchange(self, backlog: Backlog, now_s: float, *, start: bool) -> None:
@@ -31,8 +31,8 @@ class Permits:
         `start` False: nothing may.
         """
         self._prepare(backlog, now_s, start=start)
-        if self._seat.is_due(backlog):
-            self._seat.exchange(backlog)
+        if self._worker_slot.is_due(backlog):
+            self._worker_slot.exchange(backlog)
 
     def _prepare(self, backlog: Backlog, now_s: float, *, start: bool) -> None:
         allowed = min(START_BATCH, self._dispatcher.allowance(now_s)) if start else 0
@@ -52,6 +52,6 @@ class Permits:
             if not claims:
                 self._prepare(backlog, now_s, start=True)
             channel = backlog.line_is_for(ended.job_id)
-            if channel is not None and self._seat.may_keep(channel):
+            if channel is not None and self._worker_slot.may_keep(channel):
                 claims[backlog.succeed(ended.job_id)] = ended.job_id
         return claims

@@ -11,7 +11,7 @@ from ..control import Pipe
 from ..odoo.dispatcher import Dispatcher
 from ..states import Phase, TargetState
 from ..table.layout import Slot
-from ..table.slot import Seat
+from ..table.slot import WorkerSlot
 from .serving import Serving
 
 #: How often the numbers are written while jobs come and go.
@@ -21,8 +21,8 @@ REPORT_S = 0.2
 class Reporting:
     """Numbers at most a few times a second; messages at once, or as soon as the master reads again."""
 
-    def __init__(self, seat: Seat, pipe: Pipe, dispatcher: Dispatcher, log: FilteringBoundLogger) -> None:
-        self._seat = seat
+    def __init__(self, worker_slot: WorkerSlot, pipe: Pipe, dispatcher: Dispatcher, log: FilteringBoundLogger) -> None:
+        self._worker_slot = worker_slot
         self._pipe = pipe
         self._dispatcher = dispatcher
         self._log = log
@@ -91,7 +91,7 @@ class Reporting:
         for channel, number in pending.items():
             if self._channels.get(channel) != number:
                 self._channels[channel] = number
-                self._seat.report_pending(channel, number)
+                self._worker_slot.report_pending(channel, number)
         self._put_target()
         if changed and not more:
             self.due_s = now_s + REPORT_S
@@ -114,11 +114,11 @@ class Reporting:
     def _say(self, reason: str) -> None:
         if reason != self._said:
             self._said = reason
-            self._seat.say(reason)
+            self._worker_slot.set_message(reason)
 
     def _put(self, word: int, value: int) -> bool:
         if self._written.get(word) == value:
             return False
         self._written[word] = value
-        self._seat.report(word, value)
+        self._worker_slot.set_counter(word, value)
         return True

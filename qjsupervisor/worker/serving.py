@@ -24,7 +24,7 @@ from ..odoo.dispatcher import Dispatcher, Ended
 from ..odoo.request import End
 from ..postgres.database import Database
 from ..states import JobState, TargetState
-from ..table.slot import Seat
+from ..table.slot import WorkerSlot
 from .claiming import Claims
 from .deferred import Cooling
 from .outcomes import GONE, Answers
@@ -47,10 +47,15 @@ class Serving:
     """What one worker knows and does while it leads its database."""
 
     def __init__(
-        self, database: Database, seat: Seat, backlog: Backlog, dispatcher: Dispatcher, log: FilteringBoundLogger
+        self,
+        database: Database,
+        worker_slot: WorkerSlot,
+        backlog: Backlog,
+        dispatcher: Dispatcher,
+        log: FilteringBoundLogger,
     ) -> None:
         self._database = database
-        self._seat = seat
+        self._worker_slot = worker_slot
         self.backlog = backlog
         self._dispatcher = dispatcher
         self._log = log
@@ -65,8 +70,8 @@ class Serving:
         self._cooling = Cooling()
         self._answers = Answers(dispatcher.targets, log, lambda: self._cooling.warm_up(self.backlog, math.inf))
         self._refusals = Refusals(log)
-        self._permits = Permits(seat, dispatcher)
-        self._guess = Guess(database, seat, dispatcher, self._permits)
+        self._permits = Permits(worker_slot, dispatcher)
+        self._guess = Guess(database, worker_slot, dispatcher, self._permits)
         self.dispatched = 0
         self.finished = 0
 
@@ -198,7 +203,7 @@ class Serving:
         """Another tree, which inherited from this one and was read."""
         self.lost(time.monotonic())
         self.backlog = backlog
-        self._seat.begin_again()
+        self._worker_slot.begin_again()
 
     def after_load(self, held: list[Job], doubtful: list[int]) -> None:
         """Everything was read: `held` hold permits; of the `doubtful`, held here, the table says otherwise."""
@@ -280,7 +285,7 @@ class Serving:
         wall_us = self.backlog.next_deadline_us()
         if wall_us is not None:
             moments.append(now_s + max(0.0, wall_us / 1e6 - time.time()))
-        look_again_ns = self._seat.look_again_ns(self.backlog.mask)
+        look_again_ns = self._worker_slot.look_again_ns(self.backlog.mask)
         if look_again_ns is not None:
             moments.append(look_again_ns / 1e9)
         return min([moment for moment in moments if moment is not None], default=None)

@@ -10,13 +10,12 @@ was waiting for, so none is made where a start has to be counted (throttle) or i
 from __future__ import annotations
 
 from ..backlog.backlog import Backlog
-from ..backlog.nodes import Pending
 from ..errors import DatabaseError
-from ..job import Job
+from ..job import Job, Pending
 from ..odoo.dispatcher import Dispatcher
 from ..postgres.database import Database
 from ..states import TargetState
-from ..table.slot import Seat
+from ..table.slot import WorkerSlot
 from .permits import Permits
 from .unsendable import is_sendable
 
@@ -29,9 +28,9 @@ _LAST = 1 << 62
 class Guess:
     """What one worker expects the next announced job to be."""
 
-    def __init__(self, database: Database, seat: Seat, dispatcher: Dispatcher, permits: Permits) -> None:
+    def __init__(self, database: Database, worker_slot: WorkerSlot, dispatcher: Dispatcher, permits: Permits) -> None:
         self._database = database
-        self._seat = seat
+        self._worker_slot = worker_slot
         self._dispatcher = dispatcher
         self._permits = permits
         self._last: str | None = None
@@ -69,7 +68,7 @@ class Guess:
 
     def _permit(self, backlog: Backlog, channel: str, now_s: float) -> bool:
         """Take one, if it is there for the asking."""
-        if not self._seat.has_room(backlog.node_for(channel).shared):
+        if not self._worker_slot.has_room(backlog.node_for(channel).shared):
             return False
         backlog.put(Pending((_LAST, _LAST, GUESS), channel, None))
         self._permits.exchange(backlog, now_s, start=True)

@@ -12,13 +12,15 @@ from ..errors import DatabaseUnfit
 from ..postgres import queries
 from ..postgres.database import Database
 from ..states import Mode
-from ..table.slot import Seat
+from ..table.slot import WorkerSlot
 
 if TYPE_CHECKING:
     from ..config.settings import WorkerSettings
 
 
-def shared_tree(seat: Seat, *, window: int, on_full: Callable[[str], None] = lambda _channel: None) -> Backlog:
+def shared_tree(
+    worker_slot: WorkerSlot, *, window: int, on_full: Callable[[str], None] = lambda _channel: None
+) -> Backlog:
     """Server-wide mode: every configured channel is shared, and so are those that defaults make.
 
     `on_full`: called with the first of those for which the shared table has no room.
@@ -27,13 +29,13 @@ def shared_tree(seat: Seat, *, window: int, on_full: Callable[[str], None] = lam
 
     def add(spec: ChannelSpec, parent: int) -> int | None:
         nonlocal told
-        index = seat.add_channel(spec, parent)
+        index = worker_slot.add_channel(spec, parent)
         if index is None and not told:
             told = True
             on_full(spec.name)
         return index
 
-    specs = seat.channels()
+    specs = worker_slot.channels()
     shared = {spec.name: index for index, spec in enumerate(specs) if spec is not None}
     # Those that defaults made last: an ancestor of theirs may have been configured since.
     known = sorted((spec for spec in specs if spec is not None), key=lambda spec: spec.made)
@@ -67,10 +69,12 @@ def own_tree(settings: WorkerSettings, rows: list[tuple[Any, ...]]) -> Backlog:
     return Backlog(ordered, only_root(), settings.window)
 
 
-def build_tree(settings: WorkerSettings, seat: Seat, database: Database, on_full: Callable[[str], None]) -> Backlog:
+def build_tree(
+    settings: WorkerSettings, worker_slot: WorkerSlot, database: Database, on_full: Callable[[str], None]
+) -> Backlog:
     """The tree that goes with the mode; in the per-database mode read from the database. Raises DatabaseError."""
     if settings.mode is not Mode.PER_DATABASE:
-        return shared_tree(seat, window=settings.window, on_full=on_full)
+        return shared_tree(worker_slot, window=settings.window, on_full=on_full)
     if not database.has_channel_table:
         raise DatabaseUnfit(
             settings.database,

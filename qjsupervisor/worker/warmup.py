@@ -76,15 +76,15 @@ def rehearse(config: Config) -> None:
     """Play it; takes some ten milliseconds."""
     table = SemaphoreTable(config.channels, slots=2, fairness=config.fairness)
     table.assign(0, _NAME, 1)
-    table.open_gate()
-    seat = table.seat(0)
-    seat.attach()
+    table.open_start_barrier()
+    worker_slot = table.worker_slot(0)
+    worker_slot.attach()
     settings = config.worker_settings(_NAME)
     log: FilteringBoundLogger = logs.silent_logger(database=_NAME)
     with selectors.DefaultSelector() as selector:
         stage = _Stage()
         wings = _Wings(selector, settings.targets, _NAME, connect_timeout_s=1, read_timeout_s=None)
-        serving = Serving(stage, seat, shared_tree(seat, window=settings.window), wings, log)
+        serving = Serving(stage, worker_slot, shared_tree(worker_slot, window=settings.window), wings, log)
         for number, together in enumerate(_notifications()):
             for notify in together:
                 stage.notified.append(notify)

@@ -28,7 +28,7 @@ from ..postgres.reader import READ_TIMEOUT_S
 from ..postgres.waiter import STATEMENT_TIMEOUT_S, Waiter
 from ..states import EXIT_GONE, EXIT_STOPPED, Mode, Phase
 from ..table.semaphore import SemaphoreTable
-from ..table.slot import Seat
+from ..table.slot import WorkerSlot
 from .listening import Listening
 from .orders import Instructions
 from .read_times import ReadTimes
@@ -45,22 +45,22 @@ BLOCKED_S = 5.0
 
 def run_worker(settings: WorkerSettings, table: SemaphoreTable, slot: int, pipe: Pipe) -> int:
     """Serve one database until told otherwise; returns the exit code. In the child, after the fork."""
-    return Worker(settings, table.seat(slot), pipe).run()
+    return Worker(settings, table.worker_slot(slot), pipe).run()
 
 
 class Worker:
     """One database's worker."""
 
-    def __init__(self, settings: WorkerSettings, seat: Seat, pipe: Pipe) -> None:
+    def __init__(self, settings: WorkerSettings, worker_slot: WorkerSlot, pipe: Pipe) -> None:
         self._settings = settings
-        self._seat = seat
+        self._worker_slot = worker_slot
         self._log = logs.bound_logger(database=settings.database)
         self._selector = selectors.DefaultSelector()
         self._database = Database(
-            settings.database, settings.connect_kwargs, Waiter(lambda: seat.stamp(time.monotonic_ns()))
+            settings.database, settings.connect_kwargs, Waiter(lambda: worker_slot.heartbeat(time.monotonic_ns()))
         )
         self._listening = Listening(self._database, self._selector, self._hear_database)
-        self._instructions = Instructions(pipe, seat.wakeup, self._log, self._apply_pauses)
+        self._instructions = Instructions(pipe, worker_slot.wakeup, self._log, self._apply_pauses)
         self._reading = Reading(self._database, self._selector, settings.window)
         self._dispatcher = Dispatcher(
             self._selector,
@@ -69,7 +69,7 @@ class Worker:
             connect_timeout_s=settings.connect_timeout_s,
             read_timeout_s=settings.read_timeout_s,
         )
-        self._reporting = Reporting(seat, pipe, self._dispatcher, self._log)
+        self._reporting = Reporting(worker_slot, pipe, self._dispatcher, self._log)
         self._serving: Serving | None = None
         self._phase = Phase.APART
         self._backoff = Backoff(first_s=0.5, limit_s=30)
@@ -88,8 +88,8 @@ class Worker:
         """Run until the exit code is known."""
         self._instructions.attach(self._selector)
         self._database.waiter.install()
-        self._seat.attach()
-        self._selector.register(self._seat.wakeup, selectors.EVENT_READ, self._seat.drain_wakeup)
+        self._worker_slot.attach()
+        self._selector.register(self._worker_slot.wakeup, selectors.EVENT_READ, self._worker_slot.drain_wakeup)
         more = True
         while self._exit_code is None:
             now_s = time.monotonic()
@@ -106,7 +106,7 @@ class Worker:
 
     def _step(self, now_s: float) -> bool:
         """One turn; True if there is more to do at once."""
-        self._seat.stamp(time.monotonic_ns())
+        self._worker_slot.heartbeat(time.monotonic_ns())
         self._instructions.end_pauses(now_s)
         more = False
         try:
@@ -179,7 +179,7 @@ class Worker:
     def _begin_reading(self) -> None:
         """Make the channel tree afresh, and fill it, or of a big table its head; the loop waits."""
         self._instructions.rebuild = self._database.notified.reload = False
-        backlog = build_tree(self._settings, self._seat, self._database, self._note_full)
+        backlog = build_tree(self._settings, self._worker_slot, self._database, self._note_full)
         backlog.set_paused(self._instructions.pauses)
         if self._serving is not None:
             backlog.inherit(self._serving.backlog)
@@ -191,7 +191,7 @@ class Worker:
         loaded = self._reading.read_first(backlog)  # where that fails, the old tree goes on holding its permits
         self._database.limit_statements(STATEMENT_TIMEOUT_S)
         if self._serving is None:
-            self._serving = Serving(self._database, self._seat, backlog, self._dispatcher, self._log)
+            self._serving = Serving(self._database, self._worker_slot, backlog, self._dispatcher, self._log)
         else:
             self._serving.replace(backlog)
         self._after_load(loaded)
@@ -205,7 +205,7 @@ class Worker:
         within_s = backlog.longest_throttle_s
         for channel, age_s in self._database.rows(queries.LAST_STARTS, {"within_s": within_s}) if within_s else ():
             shared = backlog.note_start(channel, time.time_ns() // 1000 - int(age_s * 1e6))
-            self._seat.note_start(shared, int(age_s * 1e9))
+            self._worker_slot.note_start(shared, int(age_s * 1e9))
 
     def _note_full(self, channel: str) -> None:
         reason = "the shared table has no room for more channels: this one is limited in each database, not over all"
@@ -239,7 +239,7 @@ class Worker:
         if reading.overtaken:
             self._complete(serving.backlog)
         more = serving.turn(now_s, start=True)
-        self._listening.note_started(serving.dispatched, now_s, full=self._seat.is_full())
+        self._listening.note_started(serving.dispatched, now_s, full=self._worker_slot.is_full())
         return self._read_more(serving.backlog, now_s) or more
 
     def _read_more(self, backlog: Backlog, now_s: float) -> bool:
@@ -311,11 +311,11 @@ class Worker:
         if math.isinf(self._unread_since_s):
             return False
         self._unread_since_s = math.inf
-        held = self._seat.holds_any
+        held = self._worker_slot.holds_any
         if self._serving is not None:
             self._serving.let_go(now_s)
         else:
-            self._seat.let_go()
+            self._worker_slot.let_go()
         return held
 
     def _enter(self, phase: Phase, reason: str) -> None:

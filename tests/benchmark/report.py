@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from qjsupervisor import __version__
+from qjsupervisor.version import __version__
 from tests import oca
 
 from .figures import Results

@@ -33,7 +33,7 @@ from qjsupervisor.states import EXIT_GONE
 
 def obey(settings: Any, table: Table, slot: int, pipe: Pipe) -> int:
     """Ready, and idle until the end; tells its orders to the log."""
-    seat = table.seat(slot)  # type: ignore[attr-defined]
+    worker_slot = table.worker_slot(slot)  # type: ignore[attr-defined]
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     log = logs.get_logger(database=settings.database)
@@ -41,7 +41,7 @@ def obey(settings: Any, table: Table, slot: int, pipe: Pipe) -> int:
     pipe.send({"is": "read"})
     pipe.send({"is": "ready"})
     while not stopped.is_set():
-        seat.stamp(time.monotonic_ns())
+        worker_slot.heartbeat(time.monotonic_ns())
         select.select([pipe], [], [], 0.2)
         try:
             orders = pipe.receive_all()
@@ -92,9 +92,9 @@ def babble(settings: Any, table: Table, slot: int, pipe: Pipe) -> int:
 
 def flood(settings: Any, table: Table, slot: int, pipe: Pipe) -> int:
     pipe.send({"is": "read"})
-    seat = table.seat(slot)  # type: ignore[attr-defined]
+    worker_slot = table.worker_slot(slot)  # type: ignore[attr-defined]
     while not pipe.gone:
-        seat.stamp(time.monotonic_ns())
+        worker_slot.heartbeat(time.monotonic_ns())
         pipe.send({"is": "ready"})
     return 0
 
@@ -117,9 +117,9 @@ def wait_for_end(pipe: Pipe) -> int:
 
 
 def obey_only_stop(table: Table, slot: int, pipe: Pipe) -> int:
-    seat = table.seat(slot)  # type: ignore[attr-defined]
+    worker_slot = table.worker_slot(slot)  # type: ignore[attr-defined]
     while True:
-        seat.stamp(time.monotonic_ns())
+        worker_slot.heartbeat(time.monotonic_ns())
         select.select([pipe], [], [], 0.2)
         try:
             if any(order["do"] == "stop" for order in pipe.receive_all()):

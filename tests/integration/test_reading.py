@@ -6,8 +6,8 @@ import selectors
 
 from qjsupervisor.backlog.backlog import Backlog
 from qjsupervisor.backlog.names import only_root
-from qjsupervisor.backlog.nodes import Pending
 from qjsupervisor.config.channel_string import parse_channels
+from qjsupervisor.job import Pending
 from qjsupervisor.postgres.database import Database
 from qjsupervisor.postgres.waiter import Waiter
 from qjsupervisor.worker.reading import Reading

@@ -18,7 +18,7 @@ from qjsupervisor.config.load import load
 from qjsupervisor.config.settings import Config
 from qjsupervisor.control import Message, Pipe
 from qjsupervisor.errors import DatabaseUnavailable
-from qjsupervisor.scout.eligibility import Verdict
+from qjsupervisor.postgres.eligibility import Verdict
 from qjsupervisor.scout.probe import LEADER_LOCK, Probe, changes_backend, probe
 from qjsupervisor.scout.scout import list_databases, run_scout, scan
 from qjsupervisor.states import Mode

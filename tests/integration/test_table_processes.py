@@ -29,7 +29,7 @@ def table() -> Iterator[SemaphoreTable]:
     table = SemaphoreTable([ChannelSpec(name="root", capacity=2)], slots=3, fairness=Fairness.ROUND_ROBIN)
     for slot in range(3):
         table.assign(slot, f"db{slot}", 1)
-    table.open_gate()
+    table.open_start_barrier()
     yield table
     for wakeup in table.core.wakeups:
         os.close(wakeup)
@@ -118,7 +118,7 @@ def test_a_stopped_holder_is_continued_by_who_waits(table: SemaphoreTable, fork:
     wait_until(lambda: is_stopped(pid), "it stops")
     repairs = table.core.words[Header.REPAIRS]
     before_s = time.monotonic()
-    table.seat(0).attach()
+    table.worker_slot(0).attach()
     assert time.monotonic() - before_s < 1
     assert os.eventfd_read(sign) == 1
     assert _exit_status(pid) is None, "it lives"
@@ -130,7 +130,7 @@ def test_a_stopped_holder_that_cannot_be_continued_is_killed(table: SemaphoreTab
     pid = fork(_hold(table, sign, trace=True))
     os.eventfd_read(sign)
     # Another child waits, for which the holder is not its parent; we are the tracer, and do not let it go on.
-    waiter = fork(lambda: table.seat(0).attach())
+    waiter = fork(lambda: table.worker_slot(0).attach())
     wait_until(lambda: _exit_status(waiter) is not None, "the other one got the lock")
     assert _exit_status(waiter) == 0
     wait_until(lambda: _exit_status(pid) is not None, "the holder was killed")
@@ -149,8 +149,8 @@ def test_the_watch_names_a_stopped_holder_at_once(table: SemaphoreTable, fork: F
 def test_a_waiter_shows_that_it_lives(table: SemaphoreTable, fork: Fork, sign: int) -> None:
     """Everybody who waits for the lock would look hung otherwise."""
     assert table.core.enter(time.monotonic_ns())
-    table.seat(1).stamp(1)
-    fork(lambda: table.seat(1).attach())
+    table.worker_slot(1).heartbeat(1)
+    fork(lambda: table.worker_slot(1).attach())
     wait_until(lambda: table.slot_view(1).heartbeat_ns > 1, "a stamp")
     first = table.slot_view(1).heartbeat_ns
     wait_until(lambda: table.slot_view(1).heartbeat_ns > first, "another stamp")
@@ -169,7 +169,7 @@ def test_a_master_stopped_inside_the_lock_is_continued_by_its_workers(
         worker = os.fork()
         if worker == 0:
             os.eventfd_read(sign)
-            table.seat(0).attach()
+            table.worker_slot(0).attach()
             os.eventfd_write(done, 1)
             os._exit(0)
         assert table.core.enter(time.monotonic_ns())

@@ -8,10 +8,10 @@ import time
 from bisect import insort
 from collections.abc import Sequence
 
-from qjsupervisor.table.grants import Key
+from qjsupervisor.job import Key
 from qjsupervisor.table.layout import Slot
 from qjsupervisor.table.semaphore import SemaphoreTable
-from qjsupervisor.table.slot import Seat
+from qjsupervisor.table.slot import WorkerSlot
 from qjsupervisor.table.words import bits
 
 from .ledger import ALIVE_NS, STRUCK_NS, WAITING, Job, Ledger
@@ -85,7 +85,7 @@ class Hand:
         self._table = table
         self._slot = slot
         self._rng = random.Random(seed)
-        self._seat: Seat = table.seat(slot)
+        self._worker_slot: WorkerSlot = table.worker_slot(slot)
         self._work = Work(len(table.core.tree().names), self._rng)
         self._head = ledger.head(slot)
         self._running: list[Job] = []
@@ -95,13 +95,13 @@ class Hand:
     def run(self) -> None:
         """For ever; the storm ends it."""
         poll = select.poll()
-        poll.register(self._seat.wakeup, select.POLLIN)
-        self._seat.attach()
+        poll.register(self._worker_slot.wakeup, select.POLLIN)
+        self._worker_slot.attach()
         self._adopt()
         while True:
             now_ns = time.monotonic_ns()
             if poll.poll(max(0.0, (self._next_deadline_ns(now_ns) - now_ns) / 1e6)):
-                self._seat.drain_wakeup()
+                self._worker_slot.drain_wakeup()
             self._turn(time.monotonic_ns())
 
     def _adopt(self) -> None:
@@ -111,13 +111,13 @@ class Hand:
             self._work.held[job.channel] = self._work.held.get(job.channel, 0) + 1
 
     def _turn(self, now_ns: int) -> None:
-        self._seat.stamp(now_ns)
+        self._worker_slot.heartbeat(now_ns)
         self._demand(now_ns)
         while self._running and self._running[0].end_ns <= now_ns:
             self._end(self._running.pop(0))
-        if self._seat.is_due(self._work):
+        if self._worker_slot.is_due(self._work):
             granted_ns = self._granted_ns()
-            self._seat.exchange(self._work)
+            self._worker_slot.exchange(self._work)
             self._begin_taken(granted_ns)
         for channel, keys in enumerate(self._work.waiting):
             self._ledger.words[self._head + WAITING + channel] = len(keys)
@@ -128,7 +128,7 @@ class Hand:
     def _end(self, job: Job) -> None:
         """A job is over: the next one takes over its permit, or it goes back."""
         work = self._work
-        if work.mask and work.best(-1) == job.channel and self._seat.may_keep(job.channel):
+        if work.mask and work.best(-1) == job.channel and self._worker_slot.may_keep(job.channel):
             work.held[job.channel] -= 1
             work.take(job.channel)
             self._begin_taken(0)
@@ -173,7 +173,7 @@ class Hand:
             moments.append(self._running[0].end_ns)
         if self._quiet_until_ns > now_ns:
             moments.append(self._quiet_until_ns)
-        look_again_ns = self._seat.look_again_ns(self._work.mask)
+        look_again_ns = self._worker_slot.look_again_ns(self._work.mask)
         if look_again_ns is not None:
             moments.append(look_again_ns)
         return min(moments)

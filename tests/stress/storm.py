@@ -96,7 +96,7 @@ class Storm:
         self.lives = [Life(slot) for slot in range(options.processes)]
         for life in self.lives:
             self.table.assign(life.slot, f"db{life.slot}", 1)
-        self.table.open_gate()
+        self.table.open_start_barrier()
         self._watch_s = 0.0
         self._master_pid = os.getpid()
 

@@ -132,7 +132,7 @@ class FakeTable:
 
     def __init__(self, slots: int = 4) -> None:
         self.slots = slots
-        self.gate_open = False
+        self.start_barrier_open = False
         self.busy = 0
         self.calls: list[tuple[Any, ...]] = []
         self.ages_s: dict[int, float] = {}
@@ -142,8 +142,8 @@ class FakeTable:
         self.channels: list[ChannelView] = []
         self.held: dict[str, list[Holder]] = {}
 
-    def open_gate(self) -> None:
-        self.gate_open = True
+    def open_start_barrier(self) -> None:
+        self.start_barrier_open = True
 
     def assign(self, slot: int, database: str, weight: int) -> None:
         self.calls.append(("assign", slot, database, weight))

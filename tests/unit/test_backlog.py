@@ -12,9 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from qjsupervisor.backlog.backlog import Backlog, Found, Snapshot
 from qjsupervisor.backlog.names import only_root
-from qjsupervisor.backlog.nodes import Pending
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.config.channel_string import parse_channels
+from qjsupervisor.job import Pending
 from tests.channel_histories import ACTIONS, random_driver, random_history, step
 
 SECOND_US = 1_000_000

@@ -1,4 +1,4 @@
-"""Who gets the next permit: fairness as properties. One process; see seats.py."""
+"""Who gets the next permit: fairness as properties. One process; see slots.py."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qjsupervisor.channelspec import ChannelSpec
+from qjsupervisor.job import Key
 from qjsupervisor.states import Fairness
 from qjsupervisor.table import slot as seat_module
-from qjsupervisor.table.grants import PICK_UP_NS, Grant, Key, NoWishes, Round
+from qjsupervisor.table.grants import PICK_UP_NS, Grant, NoDemand, Scheduler
 from qjsupervisor.table.layout import Cell
 
-from .seats import Queue, Worker, World
+from .slots import Queue, Worker, World
 
 ROOT, SLOW, DEEP = 0, 1, 2
 TREE = [
@@ -43,20 +44,20 @@ class Crowd:
         self.jobs += 1
         worker = self.world.workers[slot]
         assert worker.queue is not None
-        assert worker.seat is not None
+        assert worker.worker_slot is not None
         worker.queue.arrive(self.channels[slot], (10, self.jobs, slot))
-        worker.seat._publish(worker.queue, self.world.now_ns, served=False)
+        worker.worker_slot._publish(worker.queue, self.world.now_ns, served=False)
 
     def away(self, slot: int) -> None:
         worker = self.world.workers[slot]
         assert worker.queue is not None
-        assert worker.seat is not None
+        assert worker.worker_slot is not None
         worker.queue.cancel(self.channels[slot])
-        worker.seat._publish(worker.queue, self.world.now_ns, served=False)
+        worker.worker_slot._publish(worker.queue, self.world.now_ns, served=False)
 
     def next(self) -> Grant:
         """The next permit, which comes back at once: by the choice of somebody who wants nothing himself."""
-        grant = Round(self.world.core, Fairness.ROUND_ROBIN, -1, NoWishes(), self.world.now_ns).next()
+        grant = Scheduler(self.world.core, Fairness.ROUND_ROBIN, -1, NoDemand(), self.world.now_ns).next()
         assert grant is not None
         return grant
 
@@ -120,11 +121,11 @@ def test_nobody_starves_whatever_the_others_do(channels: list[int], others: list
         crowd.close()
 
 
-class OneCursor(Round):
+class OneCursor(Scheduler):
     """What a single cursor at the root would do."""
 
-    def _descend(self, entrants: int, candidates: int) -> Grant | None:
-        return self._turn(0, entrants, candidates)
+    def _descend(self, competing: int, candidates: int) -> Grant | None:
+        return self._turn(0, competing, candidates)
 
 
 def alternate(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
@@ -189,9 +190,9 @@ def test_weights_are_shares_in_a_branch_where_others_have_better_jobs_elsewhere(
     queue = crowd.world.workers[3].queue
     assert queue is not None
     queue.arrive(SLOW, (99, 0, 0))  # worse than what it enters
-    seat = crowd.world.workers[3].seat
-    assert seat is not None
-    seat._publish(queue, crowd.world.now_ns, served=False)
+    worker_slot = crowd.world.workers[3].worker_slot
+    assert worker_slot is not None
+    worker_slot._publish(queue, crowd.world.now_ns, served=False)
     try:
         served = Counter(crowd.served(1000))
         assert all(abs(served[slot] - share) <= 6 for slot, share in enumerate((300, 300, 100, 300))), served
@@ -306,7 +307,7 @@ def test_priority_is_the_exact_order_of_one_key(
         for worker in world.workers:
             assert worker.queue is not None
             worker.queue.on_take = partial(note_start, seen, worker.queue)
-        world.table.open_gate()
+        world.table.open_start_barrier()
         world.quiet()
         for end in ends:
             busy = [w for w in world.workers if w.database.running]

@@ -33,14 +33,14 @@ class Rig:
         self.now_s = 1000.0
         self.table = FakeTable(slots)
         self.table.channels = [ChannelView("root", capacity=4)]
-        self.nursery = FakeNursery()
+        self.spawner = FakeNursery()
         self.selector = FakeSelector()
         self.killed: list[tuple[int, int]] = []
         self.next_config: Config | ConfigError = config
         self.stops = 0
         seams = Seams(
             table=self.table,
-            nursery=self.nursery,  # type: ignore[arg-type]
+            spawner=self.spawner,  # type: ignore[arg-type]
             selector=self.selector,  # type: ignore[arg-type]
             run_worker=lambda *_: 0,
             run_scout=lambda *_: 0,
@@ -64,7 +64,7 @@ class Rig:
 
     @property
     def scout(self) -> FakeChild:
-        return next(each for each in reversed(self.nursery.children) if each.title == "qjsupervisor: scout")
+        return next(each for each in reversed(self.spawner.children) if each.title == "qjsupervisor: scout")
 
     def scan(self, ended: bool = True, **verdicts: str) -> None:
         """One whole scan that finds these."""
@@ -80,7 +80,7 @@ class Rig:
 
     def child(self, database: str) -> FakeChild:
         title = f"qjsupervisor: worker {database}"
-        return next(each for each in reversed(self.nursery.children) if each.title == title)
+        return next(each for each in reversed(self.spawner.children) if each.title == title)
 
     def state(self, database: str) -> WorkerState:
         return self.fleet.workers[database].state
@@ -170,7 +170,7 @@ def test_a_request_during_a_scan_is_followed_by_another_scan(rig: Rig) -> None:
 
 
 def test_no_process_for_a_scan(rig: Rig) -> None:
-    rig.nursery.error = OSError(errno.ENOMEM, "Cannot allocate memory")
+    rig.spawner.error = OSError(errno.ENOMEM, "Cannot allocate memory")
     rig.step()
     assert not rig.rescan.is_running
     assert 1 <= rig.rescan.next_deadline_s() - rig.now_s <= 1.2

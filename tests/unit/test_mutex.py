@@ -46,7 +46,7 @@ def test_a_thread_that_ends_with_it_leaves_an_orphan(mutex: RobustMutex) -> None
     thread = threading.Thread(target=lambda: mutex.acquire(0))
     thread.start()
     thread.join()
-    assert mutex.acquire(1) is Acquired.ORPHANED
+    assert mutex.acquire(1) is Acquired.OWNER_DIED
     mutex.release()
     assert mutex.acquire(0) is Acquired.YES, "it is whole again"
 

@@ -29,15 +29,15 @@ class Rig:
         root = ChannelSpec(name="root", capacity=1)
         self.table = SemaphoreTable([root], slots=1, fairness=Fairness.ROUND_ROBIN)
         self.table.assign(0, "db", 1)
-        seat = self.table.seat(0)
-        seat.say("of a worker that died")
+        worker_slot = self.table.worker_slot(0)
+        worker_slot.set_message("of a worker that died")
         targets = [TargetSettings(url="http://127.0.0.1:1")]
         self.dispatcher = Dispatcher(selector, targets, "db", connect_timeout_s=1, read_timeout_s=None)
         self.master, self.pipe = Pipe.pair()
         log = logs.silent_logger()
         database = Database("db", {}, Waiter(lambda: None))
-        self.serving = Serving(database, seat, shared_tree(seat, window=10), self.dispatcher, log)
-        self.reporting = Reporting(seat, self.pipe, self.dispatcher, log)
+        self.serving = Serving(database, worker_slot, shared_tree(worker_slot, window=10), self.dispatcher, log)
+        self.reporting = Reporting(worker_slot, self.pipe, self.dispatcher, log)
         self.now_s = 1000.0
 
     def write(self) -> None:

@@ -126,11 +126,11 @@ def test_so_many_weights_and_no_more(make: Make) -> None:
 def test_the_gate_opens_once_and_wakes(make: Make) -> None:
     table = make(channel("root", 2))
     table.assign(0, "db", 1)
-    table.seat(0).attach()
-    assert not table.gate_open
-    table.open_gate()
-    table.open_gate()
-    assert table.gate_open
+    table.worker_slot(0).attach()
+    assert not table.start_barrier_open
+    table.open_start_barrier()
+    table.open_start_barrier()
+    assert table.start_barrier_open
     assert os.eventfd_read(table.core.wakeups[0]) == 1
 
 
@@ -150,8 +150,8 @@ def test_the_master_does_not_wait_for_the_lock(make: Make) -> None:
 def test_heartbeats_have_an_age(make: Make) -> None:
     table = make(channel("root", 2))
     table.assign(0, "db", 1)
-    seat = table.seat(0)
-    seat.stamp(5 * S)
+    worker_slot = table.worker_slot(0)
+    worker_slot.heartbeat(5 * S)
     assert table.heartbeat_age_s(0, 7 * S) == 2
     assert table.heartbeat_age_s(0, 4 * S) == 0
 

@@ -10,11 +10,10 @@ from psycopg2.extensions import Notify
 
 from qjsupervisor import logs
 from qjsupervisor.backlog.backlog import Found, Snapshot
-from qjsupervisor.backlog.nodes import Pending
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.config.settings import TargetSettings
 from qjsupervisor.errors import DatabaseError, DatabaseUnavailable
-from qjsupervisor.job import Job
+from qjsupervisor.job import Job, Pending
 from qjsupervisor.odoo.breaker import ACCEPTED_AFTER_S, UNPROVEN_LIMIT
 from qjsupervisor.odoo.dispatcher import Dispatcher, Ended
 from qjsupervisor.odoo.request import End, Outcome
@@ -23,7 +22,7 @@ from qjsupervisor.postgres.waiter import Waiter
 from qjsupervisor.states import Fairness, TargetState
 from qjsupervisor.table.layout import Header
 from qjsupervisor.table.semaphore import SemaphoreTable
-from qjsupervisor.table.slot import Seat
+from qjsupervisor.table.slot import WorkerSlot
 from qjsupervisor.worker.deferred import MAX_ATTEMPTS, Cooling
 from qjsupervisor.worker.serving import Serving
 from qjsupervisor.worker.speculative import GUESS
@@ -84,9 +83,9 @@ class Play:
     def __init__(self, selector: selectors.BaseSelector, *specs: ChannelSpec) -> None:
         self.table = SemaphoreTable(specs, slots=2, fairness=Fairness.ROUND_ROBIN)
         self.table.assign(0, "db", 1)
-        self.table.open_gate()
-        seat: Seat = self.table.seat(0)
-        seat.attach()
+        self.table.open_start_barrier()
+        worker_slot: WorkerSlot = self.table.worker_slot(0)
+        worker_slot.attach()
         self.rows = Rows()
         self.dispatcher = Dispatcher(
             selector,
@@ -96,7 +95,7 @@ class Play:
             read_timeout_s=None,
         )
         log = logs.silent_logger()
-        self.serving = Serving(self.rows, seat, shared_tree(seat, window=10), self.dispatcher, log)
+        self.serving = Serving(self.rows, worker_slot, shared_tree(worker_slot, window=10), self.dispatcher, log)
         self.serving.backlog.hold(1, "root")
         self.serving.settle()
 
@@ -422,7 +421,7 @@ def _elsewhere_before(play: Play) -> None:
 
 
 def _closed(play: Play) -> None:
-    play.table.core.words[Header.GATE] = 0
+    play.table.core.words[Header.START_BARRIER] = 0
 
 
 def _reading(play: Play) -> None:

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.states import Fairness
 
-from .seats import Died, Worker, World
+from .slots import Died, Worker, World
 
 CHANNELS = ("root", "root.slow", "root.slow.deep", "root.seq", "root.calm", "root.free")
 SLOTS = 4
@@ -183,10 +183,10 @@ class TableMachine(RuleBasedStateMachine):
             worker.database.running.clear()  # nobody counts them, here neither
             assert self.world.table.try_give_up(worker.slot)
 
-    @precondition(lambda self: not self.world.table.gate_open)
+    @precondition(lambda self: not self.world.table.start_barrier_open)
     @rule()
     def gate_opens(self) -> None:
-        self.world.table.open_gate()
+        self.world.table.open_start_barrier()
 
     @rule(specs=trees())
     def reload(self, specs: list[ChannelSpec]) -> None:

@@ -16,7 +16,7 @@ from qjsupervisor.errors import DatabaseUnfit
 from qjsupervisor.states import Fairness
 from qjsupervisor.table.channels import SPARE_CHANNELS
 from qjsupervisor.table.semaphore import SemaphoreTable
-from qjsupervisor.table.slot import Seat
+from qjsupervisor.table.slot import WorkerSlot
 from qjsupervisor.worker.trees import own_tree, shared_tree
 
 Row = tuple[Any, ...]
@@ -89,37 +89,37 @@ class TestOwnTree:
 
 class TestSharedTree:
     @pytest.fixture
-    def seat(self) -> Iterator[Seat]:
+    def worker_slot(self) -> Iterator[WorkerSlot]:
         channels = parse_channels("root:9, a:4:capacity_default=2, a.b:1:sequential")
         table = SemaphoreTable(channels, slots=1, fairness=Fairness.ROUND_ROBIN)
         table.assign(0, "db", 1)
-        table.open_gate()
-        seat = table.seat(0)
-        seat.attach()
-        yield seat
+        table.open_start_barrier()
+        worker_slot = table.worker_slot(0)
+        worker_slot.attach()
+        yield worker_slot
         for wakeup in table.core.wakeups:
             os.close(wakeup)
 
-    def test_every_configured_channel_is_shared_and_limited_there(self, seat: Seat) -> None:
-        made = shared_tree(seat, window=5)
+    def test_every_configured_channel_is_shared_and_limited_there(self, worker_slot: WorkerSlot) -> None:
+        made = shared_tree(worker_slot, window=5)
         assert [node.shared for node in made.nodes.values()] == [0, 1, 2]
         assert not any(node.local_limits for node in made.nodes.values())
 
-    def test_what_defaults_make_is_shared_too(self, seat: Seat) -> None:
-        node = shared_tree(seat, window=5).node_for("a.x")
+    def test_what_defaults_make_is_shared_too(self, worker_slot: WorkerSlot) -> None:
+        node = shared_tree(worker_slot, window=5).node_for("a.x")
         assert (node.shared, node.local_limits) == (3, False)
-        again = seat.channels()[3]
+        again = worker_slot.channels()[3]
         assert again is not None
         assert (again.name, again.capacity) == ("root.a.x", 2)
 
-    def test_what_another_database_made_gives_no_defaults_itself(self, seat: Seat) -> None:
-        shared_tree(seat, window=5).node_for("a.x")
-        node = shared_tree(seat, window=5).node_for("a.x.y")
+    def test_what_another_database_made_gives_no_defaults_itself(self, worker_slot: WorkerSlot) -> None:
+        shared_tree(worker_slot, window=5).node_for("a.x")
+        node = shared_tree(worker_slot, window=5).node_for("a.x.y")
         assert (node.name, node.spec.capacity, node.parent and node.parent.name) == ("root.a.x.y", 2, "root.a")
 
-    def test_where_the_table_is_full_a_default_limits_this_database_alone(self, seat: Seat) -> None:
+    def test_where_the_table_is_full_a_default_limits_this_database_alone(self, worker_slot: WorkerSlot) -> None:
         told: list[str] = []
-        made = shared_tree(seat, window=5, on_full=told.append)
+        made = shared_tree(worker_slot, window=5, on_full=told.append)
         nodes = [made.node_for(f"a.made{number}") for number in range(SPARE_CHANNELS + 5)]
         local = [node for node in nodes if node.local_limits]
         assert 0 < len(local) < SPARE_CHANNELS

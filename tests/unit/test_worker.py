@@ -26,7 +26,7 @@ class Rig:
         table.assign(0, "db", 1)
         self.settings = config.worker_settings("db")
         self.master, self.pipe = Pipe.pair()
-        self.worker = Worker(self.settings, table.seat(0), self.pipe)
+        self.worker = Worker(self.settings, table.worker_slot(0), self.pipe)
         self.worker._due_s = time.monotonic() + 3600
 
     def turn(self, phase: Phase) -> float:
@@ -59,7 +59,7 @@ def test_permits_of_a_predecessor_are_given_up_where_nobody_can_read(rig: Rig, p
     rig.turn(phase)
     assert rig.table.channel_views()[0].running == 0
     assert rig.table.channel_views()[0].failed == 0
-    assert not rig.worker._seat.holds_any
+    assert not rig.worker._worker_slot.holds_any
 
 
 @pytest.mark.parametrize("phase", APART_FROM_JOBS)

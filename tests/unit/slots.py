@@ -1,7 +1,7 @@
 """What the tests of the shared table use: databases that exist in memory only, and deaths between two stores.
 
-Everything is in one process. A worker is a `Seat` and a `Queue`; its lock is a `FakeMutex`; a death is `Died`, raised
-in place of a chosen store. What its database says (`Database`) outlives it, as in real life.
+Everything is in one process. A worker is a `WorkerSlot` and a `Queue`; its lock is a `FakeMutex`; a death is `Died`,
+raised in place of a chosen store. What its database says (`Database`) outlives it, as in real life.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 
 from qjsupervisor.channelspec import ChannelSpec
+from qjsupervisor.job import Key
 from qjsupervisor.states import Fairness
 from qjsupervisor.table import core as tablecore
 from qjsupervisor.table import semaphore
-from qjsupervisor.table import slot as seat
-from qjsupervisor.table.grants import Key
+from qjsupervisor.table import slot as worker_slot
 from qjsupervisor.table.layout import CELL_WORDS, Cell, Channel, Flag, Header, Slot
 from qjsupervisor.table.mutex import Acquired
 from qjsupervisor.table.semaphore import SemaphoreTable
-from qjsupervisor.table.slot import Seat
+from qjsupervisor.table.slot import WorkerSlot
 from qjsupervisor.table.words import bits
 
 
@@ -86,7 +86,7 @@ class FakeMutex:
         self._fuse.burn()
         self.held = True
         orphaned, self.orphaned = self.orphaned, False
-        return Acquired.ORPHANED if orphaned else Acquired.YES
+        return Acquired.OWNER_DIED if orphaned else Acquired.YES
 
     def release(self) -> None:
         assert self.held
@@ -191,7 +191,7 @@ class Worker:
         self.world = world
         self.slot = slot
         self.database = Database()
-        self.seat: Seat | None = None
+        self.worker_slot: WorkerSlot | None = None
         self.queue: Queue | None = None
         self.buried = True
         self.stopped = False
@@ -200,7 +200,7 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        return self.seat is not None
+        return self.worker_slot is not None
 
     @property
     def responsive(self) -> bool:
@@ -213,36 +213,36 @@ class Worker:
 
     def start(self) -> None:
         """A new life, up to its first exchange."""
-        self.seat = self.world.table.seat(self.slot)
+        self.worker_slot = self.world.table.worker_slot(self.slot)
         self.queue = Queue(self.database, lambda channel: self.world.check_start(self.slot, channel))
         self.stopped = False
-        self.seat.attach()
+        self.worker_slot.attach()
         self.turn()
 
     def turn(self) -> None:
         """One turn of its loop: woken, or its deadline came, or it has news of its own."""
-        assert self.seat is not None
+        assert self.worker_slot is not None
         assert self.queue is not None
         if self.is_readable():
-            self.seat.drain_wakeup()
-        if self.seat.is_due(self.queue):
-            self.seat.exchange(self.queue)
+            self.worker_slot.drain_wakeup()
+        if self.worker_slot.is_due(self.queue):
+            self.worker_slot.exchange(self.queue)
             self.queue.taken.clear()
-        self.deadline_ns = self.seat.look_again_ns(self.queue.mask)
+        self.deadline_ns = self.worker_slot.look_again_ns(self.queue.mask)
 
     def dies(self) -> None:
         if self.queue is not None:
             self.queue.undo_taken()
-        self.seat = self.queue = self.deadline_ns = None
+        self.worker_slot = self.queue = self.deadline_ns = None
         self.buried = self.stopped = False
         self.world.mutex.holder_died()
 
     def may_succeed(self, index: int) -> bool:
         """Whether the best of all waiting jobs may take over the permit of a job that ends."""
-        if not self.responsive or self.seat is None or self.queue is None or not self.queue.mask:
+        if not self.responsive or self.worker_slot is None or self.queue is None or not self.queue.mask:
             return False
         channel, _key = self.database.running[index]
-        return self.queue.best(-1) == channel and self.seat.may_keep(channel)
+        return self.queue.best(-1) == channel and self.worker_slot.may_keep(channel)
 
     def finish(self, index: int, *, failed: bool = False) -> None:
         """A job ends, whether or not anybody listens."""
@@ -279,13 +279,13 @@ class World:
         for slot, weight in enumerate(weights):
             self.table.assign(slot, f"db{slot}", weight)
         if gate:
-            self.table.open_gate()
+            self.table.open_start_barrier()
 
     def install_clock(self, patch: pytest.MonkeyPatch) -> None:
         """Let the table's modules read our clock."""
         clock = SimpleNamespace(monotonic_ns=lambda: self.now_ns)
         patch.setattr(tablecore, "time", clock)
-        patch.setattr(seat, "time", clock)
+        patch.setattr(worker_slot, "time", clock)
         patch.setattr(semaphore, "time", clock)
 
     def close(self) -> None:
@@ -322,14 +322,14 @@ class World:
 
     def _has_reason(self, worker: Worker) -> bool:
         assert worker.queue is not None
-        assert worker.seat is not None
-        heads = worker.queue.new_heads and worker.seat._order_matters(worker.queue)
-        news = worker.queue.changed or heads or worker.queue.mask != worker.seat._published
+        assert worker.worker_slot is not None
+        heads = worker.queue.new_heads and worker.worker_slot._order_matters(worker.queue)
+        news = worker.queue.changed or heads or worker.queue.mask != worker.worker_slot._published
         due = worker.deadline_ns is not None and worker.deadline_ns <= self.now_ns
         return bool(worker.is_readable() or news or due)
 
     def _be_patient(self) -> bool:
-        ends = [w.seat._look_again_ns for w in self.workers if w.responsive and w.seat is not None]
+        ends = [w.worker_slot._look_again_ns for w in self.workers if w.responsive and w.worker_slot is not None]
         known = [end for end in ends if end is not None]
         if known:
             self.now_ns = max(self.now_ns, min(known))
@@ -360,7 +360,7 @@ class World:
 
     def check_start(self, slot: int, channel: int) -> None:
         """Never over: at a start there is room on the whole path, as Odoo sees it."""
-        assert self.table.gate_open, "started before the start barrier was over"
+        assert self.table.start_barrier_open, "started before the start barrier was over"
         for node in self.paths()[channel]:
             w = self.words(node)
             room = w[Channel.CAPACITY] < 0 or self.running(node) < w[Channel.CAPACITY]
@@ -389,17 +389,17 @@ class World:
             assert bool(closed >> node & 1) == (shut or bool(throttled >> node & 1)), f"closed of {node}"
             if w[Channel.THROTTLE_NS] and w[Channel.NOT_BEFORE_NS] > self.now_ns:
                 assert throttled >> node & 1, f"throttled of {node}"
-            wishers = {slot for slot in slots if node in self.core.wish_order(slot)}
-            base = self.core.channel_base(node) + layout.channel_wishers
-            assert set(bits(self.core.read_bitmap(base, layout.slots))) == wishers, f"wishers of {node}"
-            assert bool(active >> node & 1) == bool(wishers), f"active of {node}"
+            waiting_slots = {slot for slot in slots if node in self.core.demand_order(slot)}
+            base = self.core.channel_base(node) + layout.waiting_slots_in
+            assert set(bits(self.core.read_bitmap(base, layout.slots))) == waiting_slots, f"wishers of {node}"
+            assert bool(active >> node & 1) == bool(waiting_slots), f"active of {node}"
         waiting = self.core.read_bitmap(layout.waiting, layout.slots)
-        fresh = self.core.read_bitmap(layout.fresh, layout.slots)
+        unserved = self.core.read_bitmap(layout.unserved, layout.slots)
         for slot in slots:
             base = self.core.slot_base(slot)
-            waits = bool(self.core.words[base + Slot.WISHES]) and not self.core.words[base + Slot.GRANT]
+            waits = bool(self.core.words[base + Slot.DEMAND]) and not self.core.words[base + Slot.GRANT]
             assert bool(waiting >> slot & 1) == waits, f"waiting of {slot}"
-            assert waits or not fresh >> slot & 1, f"fresh of {slot}"
+            assert waits or not unserved >> slot & 1, f"fresh of {slot}"
 
     def check_held(self) -> None:
         """Never lost: in the quiet, HELD is what runs, and one more where a grant was not taken."""
@@ -419,7 +419,7 @@ class World:
 
     def check_nothing_idle(self) -> None:
         """Never idle: in the quiet, whoever could start something has done so, or knows when it can."""
-        if not self.table.gate_open:
+        if not self.table.start_barrier_open:
             return
         for worker in self.workers:
             if worker.responsive:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from qjsupervisor.channelspec import ChannelSpec
-from qjsupervisor.commands.why_waiting import Job, Tree, explain, seconds
+from qjsupervisor.commands.why_waiting import Job, Tree, explain
+from qjsupervisor.text import seconds
 
 SPECS = (
     ChannelSpec(name="root", capacity=4),

@@ -11,7 +11,7 @@ from qjsupervisor.states import Fairness
 from qjsupervisor.table.layout import Cell, Header, Slot
 from qjsupervisor.table.slot import SLICE_JOBS, SLICE_NS
 
-from .seats import Died, World
+from .slots import Died, World
 
 ROOT, SLOW, CALM = 0, 1, 2
 S = 1_000_000_000
@@ -253,17 +253,17 @@ def test_a_channel_made_by_defaults_is_shared_and_survives_a_reload(make: Make) 
     world = make()
     world.start_all()
     made = ChannelSpec(name="root.new", capacity=1)
-    seats = [worker.seat for worker in world.workers]
-    assert all(seat is not None and seat.add_channel(made, ROOT) == 3 for seat in seats)
+    slots = [worker.worker_slot for worker in world.workers]
+    assert all(worker_slot is not None and worker_slot.add_channel(made, ROOT) == 3 for worker_slot in slots)
     assert world.table.try_configure(tree())
     assert [view.name for view in world.table.channel_views() if view.retired] == ["root.new"]
     arrive(world, 0, 3, 2)
     world.check_quiet()
     assert runs(world) == [0, 0, 0]
-    seat = seats[0]
-    assert seat is not None
-    assert seat.channels()[3] is None
-    assert seat.add_channel(made, ROOT) == 3
+    worker_slot = slots[0]
+    assert worker_slot is not None
+    assert worker_slot.channels()[3] is None
+    assert worker_slot.add_channel(made, ROOT) == 3
     world.workers[0].turn()
     world.check_quiet()
     assert runs(world) == [1, 0, 0]
@@ -272,10 +272,10 @@ def test_a_channel_made_by_defaults_is_shared_and_survives_a_reload(make: Make) 
 def test_no_room_for_another_channel(make: Make) -> None:
     world = make()
     world.start_all()
-    seat = world.workers[0].seat
-    assert seat is not None
+    worker_slot = world.workers[0].worker_slot
+    assert worker_slot is not None
     room = world.core.layout.channels - 3
-    found = [seat.add_channel(ChannelSpec(name=f"root.c{i}", capacity=1), ROOT) for i in range(room + 1)]
+    found = [worker_slot.add_channel(ChannelSpec(name=f"root.c{i}", capacity=1), ROOT) for i in range(room + 1)]
     assert found == [*range(3, 3 + room), None]
     world.check_quiet()
 
@@ -351,11 +351,11 @@ def test_full_is_full_for_all(make: Make) -> None:
     arrive(world, 0, SLOW, 2)
     world.quiet()
     assert runs(world) == [1, 0, 0]
-    assert not world.workers[1].seat.is_full()
+    assert not world.workers[1].worker_slot.is_full()
     arrive(world, 1, ROOT)
     world.quiet()
     assert runs(world) == [1, 1, 0]
-    assert world.workers[2].seat.is_full()
+    assert world.workers[2].worker_slot.is_full()
 
 
 def test_after_a_repair_nobody_keeps_a_permit_before_it_wrote_what_it_holds(make: Make) -> None:
@@ -387,9 +387,9 @@ def test_a_channel_with_more_than_a_capacity_to_say_keeps_nothing(make: Make, sp
     assert keeps(world)
     assert world.table.try_configure(specs)
     # Without a turn in between, in which it would hear of it.
-    seat = world.workers[0].seat
-    assert seat is not None
-    seat._woken = False
+    worker_slot = world.workers[0].worker_slot
+    assert worker_slot is not None
+    worker_slot._woken = False
     assert not keeps(world)
 
 
@@ -498,9 +498,9 @@ def prepare_attach(world: World) -> Callable[[], None]:
 
 def prepare_channel(world: World) -> Callable[[], None]:
     """Worker 0 adds a channel."""
-    seat = world.workers[0].seat
-    assert seat is not None
-    return lambda: seat.add_channel(ChannelSpec(name="root.new", capacity=1), ROOT)
+    worker_slot = world.workers[0].worker_slot
+    assert worker_slot is not None
+    return lambda: worker_slot.add_channel(ChannelSpec(name="root.new", capacity=1), ROOT)
 
 
 PREPARATIONS = (prepare_release, prepare_taking, prepare_attach, prepare_channel)
@@ -616,10 +616,10 @@ def test_a_half_added_channel_is_none(make: Make) -> None:
         world.fuse.set(None)
         world.workers[0].dies()
         world.quiet()
-        seat = world.workers[1].seat
-        assert seat is not None
-        assert seat.add_channel(ChannelSpec(name="root.new", capacity=1), ROOT) == 3
-        assert seat.channels()[3] == ChannelSpec(name="root.new", capacity=1)
+        worker_slot = world.workers[1].worker_slot
+        assert worker_slot is not None
+        assert worker_slot.add_channel(ChannelSpec(name="root.new", capacity=1), ROOT) == 3
+        assert worker_slot.channels()[3] == ChannelSpec(name="root.new", capacity=1)
         arrive(world, 1, 3, 1)
         world.check_quiet()
         assert runs(world)[1] == 1
@@ -657,11 +657,11 @@ def test_a_throttle_holds_whatever_dies(make: Make) -> None:
 def test_the_words_of_a_slot_are_its_own(make: Make) -> None:
     world = make()
     world.start_all()
-    seat = world.workers[1].seat
-    assert seat is not None
-    seat.report(Slot.PENDING, 7)
-    seat.report_pending(SLOW, 5)
-    seat.say("é" * 200)
+    worker_slot = world.workers[1].worker_slot
+    assert worker_slot is not None
+    worker_slot.set_counter(Slot.PENDING, 7)
+    worker_slot.report_pending(SLOW, 5)
+    worker_slot.set_message("é" * 200)
     view = world.table.slot_view(1)
     assert (view.database, view.pending) == ("db1", 7)
     assert view.message.startswith("é" * 100)
@@ -673,15 +673,15 @@ def test_room_is_seen_without_the_lock(make: Make) -> None:
     """On the whole path, and none before the start barrier is over."""
     world = make(tree(root=2))
     world.start_all()
-    seat = world.workers[1].seat
-    assert [seat.has_room(channel) for channel in (ROOT, SLOW, CALM)] == [True, True, True]
+    worker_slot = world.workers[1].worker_slot
+    assert [worker_slot.has_room(channel) for channel in (ROOT, SLOW, CALM)] == [True, True, True]
     arrive(world, 0, SLOW)
     world.quiet()
-    assert [seat.has_room(channel) for channel in (ROOT, SLOW, CALM)] == [True, False, True]
+    assert [worker_slot.has_room(channel) for channel in (ROOT, SLOW, CALM)] == [True, False, True]
     arrive(world, 0, CALM)
     world.quiet()
-    assert [seat.has_room(channel) for channel in (ROOT, SLOW, CALM)] == [False, False, False]
+    assert [worker_slot.has_room(channel) for channel in (ROOT, SLOW, CALM)] == [False, False, False]
     closed = make(tree(root=2))
     closed.start_all()
-    closed.table.core.words[Header.GATE] = 0
-    assert not closed.workers[1].seat.has_room(ROOT)
+    closed.table.core.words[Header.START_BARRIER] = 0
+    assert not closed.workers[1].worker_slot.has_room(ROOT)

@@ -24,16 +24,16 @@ class Rig:
 
     def __init__(self) -> None:
         self.now_s = 100.0
-        self.nursery = FakeNursery()
+        self.spawner = FakeNursery()
         self.worker = WorkerProcess("db1", 0, "settings", LIMITS, RestartPolicy(Backoff(jitter=0)))
 
     def spawn(self) -> FakeChild:
-        assert self.worker.spawn(self.nursery, lambda _: 0, self.now_s)  # type: ignore[arg-type]
+        assert self.worker.spawn(self.spawner, lambda _: 0, self.now_s)  # type: ignore[arg-type]
         return self.child
 
     @property
     def child(self) -> FakeChild:
-        return self.nursery.children[-1]
+        return self.spawner.children[-1]
 
     def say(self, *messages: dict[str, Any] | Exception) -> None:
         self.child.pipe.said += messages
@@ -154,8 +154,8 @@ def test_the_reason_of_a_death_is_kept(rig: Rig) -> None:
 
 def test_no_room_for_a_process(rig: Rig) -> None:
     for pause_s in (1, 2, 4):
-        rig.nursery.error = OSError(errno.EAGAIN, "Resource temporarily unavailable")
-        assert not rig.worker.spawn(rig.nursery, lambda _: 0, rig.now_s)  # type: ignore[arg-type]
+        rig.spawner.error = OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        assert not rig.worker.spawn(rig.spawner, lambda _: 0, rig.now_s)  # type: ignore[arg-type]
         assert rig.worker.state is S.BACKING_OFF
         assert rig.worker.due_s == rig.now_s + pause_s
     assert rig.worker.last_error == "no process could be started: Resource temporarily unavailable"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qjsupervisor.scout.eligibility import CHANNEL_COLUMNS, READ_COLUMNS, WRITTEN_COLUMNS, Facts, Verdict, judge
+from qjsupervisor.postgres.eligibility import CHANNEL_COLUMNS, READ_COLUMNS, WRITTEN_COLUMNS, Facts, Verdict, judge
 from qjsupervisor.states import Mode
 
 ALL = (True, True)

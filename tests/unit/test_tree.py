@@ -8,10 +8,11 @@ import pytest
 
 from qjsupervisor.backlog.backlog import Backlog
 from qjsupervisor.backlog.names import MAX_MADE, Shared, only_root
-from qjsupervisor.backlog.nodes import Alarms, Node, Pending
+from qjsupervisor.backlog.nodes import Alarms, Node
 from qjsupervisor.backlog.tree import ChannelTree
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.config.channel_string import parse_channels
+from qjsupervisor.job import Pending
 from tests.channel_examples import EXAMPLES, Example
 from tests.differential import Ours, OursShared
 
