@@ -109,7 +109,7 @@ class OursShared(Ours):
     @contextmanager
     def _clock(self) -> Iterator[None]:
         clock = types.SimpleNamespace(monotonic_ns=lambda: self._clock_ns)
-        with mock.patch("qjsupervisor.tablecore.time", clock), mock.patch("qjsupervisor.semaphore.time", clock):
+        with mock.patch("qjsupervisor.table.core.time", clock), mock.patch("qjsupervisor.table.semaphore.time", clock):
             yield
 
     def _exchange(self, now: int) -> None:

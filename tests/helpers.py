@@ -98,7 +98,7 @@ class Database:
             return cursor.fetchall() if cursor.description else []
 
     def insert_jobs(self, count: int, **options: Any) -> list[str]:
-        """See qjsupervisor.demo.jobs.insert_jobs."""
+        """See qjsupervisor.testing.jobs.insert_jobs."""
         return jobs.insert_jobs(self.connection, count, **options)
 
     def states(self) -> dict[str, int]:

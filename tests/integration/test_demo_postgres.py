@@ -27,7 +27,7 @@ from tests.helpers import Database, wait_until
 _OWNER = """
 import sys
 from pathlib import Path
-from qjsupervisor.demo.postgres import ThrowawayPostgres
+from qjsupervisor.testing.postgres import ThrowawayPostgres
 with ThrowawayPostgres(Path(sys.argv[1])) as postgres:
     print(postgres.pid, flush=True)
     sys.stdin.read()

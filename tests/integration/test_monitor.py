@@ -82,7 +82,7 @@ def free_port() -> int:
 _CHILD = """
 import json, socket, sys
 from qjsupervisor.control import NotRunning, Pipe
-from qjsupervisor.monitor import run_monitor
+from qjsupervisor.monitor.monitor import run_monitor
 
 def status():
     answer = json.loads(sys.argv[3])
