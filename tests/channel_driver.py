@@ -151,8 +151,8 @@ class Driver:
         self.reading, self.seen = False, None
         if everything:
             assert isinstance(seen, Snapshot)
-            heard = set(self.tree._heard or ())
-            self.tree.believe(self.tree.load(seen))
+            heard = set(self.tree._changes_during_read or ())
+            self.tree.accept_database(self.tree.load(seen))
             # What was heard during the read stands against it, until the next one.
             for job_id, times in self._missed_at_snapshot.items():
                 if self.missed.get(job_id) == times and job_id not in heard:
@@ -241,7 +241,7 @@ class Driver:
         if known is None:
             return True
         node = known[0]
-        return node.stale or any(above.bar() == _FIRST for above in node.in_order)
+        return node.head_unknown or any(above.order_barrier() == _FIRST for above in node.in_order)
 
     def _is_best_of_its_node(self, job_id: int) -> None:
         node = self.tree._holding[job_id]
@@ -302,9 +302,9 @@ class Driver:
         tree, table = self.tree, self.table
         assert {c: n for c, n in table.held.items() if n} == {c: n for c, n in tree.held.items() if n}
         assert {c: n for c, n in table.failed.items() if n} == {c: n for c, n in tree.failed.items() if n}
-        assert table.keys == {channel: tree.key(channel) for channel in bits(tree.mask)}
+        assert table.keys == {channel: tree.key(channel) for channel in bits(tree.wanted_channels)}
         order = tree.order()
-        assert sorted(order) == list(bits(tree.mask))
+        assert sorted(order) == list(bits(tree.wanted_channels))
         assert [tree.key(channel) for channel in order] == sorted(tree.key(channel) for channel in order)
 
     def check_counters(self) -> None:
@@ -329,10 +329,10 @@ class Driver:
         number, mine = len(mine), [row for row in mine if row.job_id not in world.aside]
         held = {key[2] for key in node.ready.items} | {key[2] for _eta, key in node.etas.items}
         assert held <= {row.job_id for row in mine}, node.name
-        if node.ready.horizon is None and node.etas.horizon is None and not node.stale:
+        if node.ready.horizon is None and node.etas.horizon is None and not node.head_unknown:
             assert node.pending == number, (node.name, node.pending, number, node.aside)
         for row in mine:
-            if row.job_id not in held and not node.stale:
+            if row.job_id not in held and not node.head_unknown:
                 due = row.eta_us is None or row.eta_us <= tree.now_us
                 horizon = node.ready.horizon if due else node.etas.horizon
                 assert horizon is not None, f"{row} was lost from {node.name}"

@@ -84,7 +84,7 @@ class World:
     def is_due(self, row: Row) -> bool:
         return row.eta_us is None or row.eta_us <= self.now_us
 
-    def bar(self, name: str) -> Key | None:
+    def order_barrier(self, name: str) -> Key | None:
         """The job directly in a channel that what comes after it waits for: that is due next, or that was set aside."""
         mine = [row for row in self.of("pending") if row.name == name]
         waiting = [(row.eta_us, row.key) for row in mine if not self.is_due(row) and row.job_id not in self.aside]
@@ -103,8 +103,8 @@ class World:
         if spec.sequential:
             if any(row.name == name for row in self.of("failed")):
                 return "a failed job"
-            bar = self.bar(name)
-            if bar is not None and bar < key:
+            order_barrier = self.order_barrier(name)
+            if order_barrier is not None and order_barrier < key:
                 return "an earlier job that is not due"
         if spec.throttle_s and self.now_us < self.last_start_us.get(name, -(1 << 60)) + spec.throttle_s * SECOND:
             return "throttled"
@@ -229,11 +229,13 @@ class TableStandIn:
         self._publish(tree)
 
     def _candidates(self, tree: Backlog) -> int:
-        open_ones = [c for c in bits(tree.mask) if all(self._is_open(node, tree.now_us) for node in self._path(c))]
+        open_ones = [
+            c for c in bits(tree.wanted_channels) if all(self._is_open(node, tree.now_us) for node in self._path(c))
+        ]
         return sum(1 << channel for channel in open_ones)
 
     def _publish(self, tree: Backlog) -> None:
-        wanted = tree.mask
+        wanted = tree.wanted_channels
         before = set(self.keys)
         for channel in before - set(bits(wanted)):
             del self.keys[channel]

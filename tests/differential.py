@@ -80,8 +80,8 @@ class Ours:
     def _exchange(self, now: int) -> None:
         self.tree.changed.clear()
         self.tree.new_heads.clear()
-        while self.tree.mask:
-            self.tree.take(self.tree.best(self.tree.mask))
+        while self.tree.wanted_channels:
+            self.tree.take(self.tree.best(self.tree.wanted_channels))
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -118,7 +118,7 @@ class OursShared(Ours):
             self._worker_slot.exchange(self.tree)
 
     def wakes_at(self) -> float | None:
-        look_again_ns = self._worker_slot.look_again_ns(self.tree.mask)
+        look_again_ns = self._worker_slot.look_again_ns(self.tree.wanted_channels)
         moments = [super().wakes_at(), None if look_again_ns is None else look_again_ns / 1e9 - 1]
         return min((moment for moment in moments if moment is not None), default=None)
 

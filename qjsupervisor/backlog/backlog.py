@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ..channelspec import ROOT
 from ..job import Pending
 from .nodes import Node
-from .tree import KNOWN_FAILED, ChannelTree, Failed, Heard
+from .tree import KNOWN_FAILED, Change, ChannelTree, Failed
 
 
 class Found(NamedTuple):
@@ -50,13 +50,13 @@ class Backlog(ChannelTree):
     #: Only the best due jobs are known so far; nothing of what failed, of what is not due, of how many there are.
     partial = False
     #: Jobs held here of which the last full read said that they are pending.
-    _doubted: Mapping[int, Pending] = MappingProxyType({})
+    _conflicting: Mapping[int, Pending] = MappingProxyType({})
 
     def unread(self) -> list[Node]:
         """Nodes of which more should be read."""
-        if self._thirsty:
-            self._thirsty = {node for node in self._thirsty if node.wants_reading}
-        return list(self._thirsty)
+        if self._needs_refill:
+            self._needs_refill = {node for node in self._needs_refill if node.needs_refill}
+        return list(self._needs_refill)
 
     def raw_names(self, node: Node) -> tuple[list[str], bool]:
         """The channel names in the table that belong to a node, and whether NULL does."""
@@ -90,23 +90,23 @@ class Backlog(ChannelTree):
 
     def begin_read(self) -> None:
         """A read begins now; what is heard from here on stands against it, and so do claims that are to be made."""
-        self._heard = dict.fromkeys(self.taken)
+        self._changes_during_read = dict.fromkeys(self.taken)
 
     def abandon_read(self) -> None:
         """The read came to nothing."""
-        self._heard = None
+        self._changes_during_read = None
 
     @property
-    def heard_too_much(self) -> bool:
+    def changed_too_much(self) -> bool:
         """Whether so much changed during a read that it is not worth keeping; it is begun again."""
-        return self._heard is not None and len(self._heard) > 8 * self._window
+        return self._changes_during_read is not None and len(self._changes_during_read) > 8 * self._window
 
     # -- a job that is guessed at (guess.py) ---------------------------------------------------------------
 
     @property
     def is_idle(self) -> bool:
         """Whether no job waits that could start, nor is set aside, and no read is under way."""
-        return not self._line and not self.aside and self._heard is None
+        return not self._line and not self.aside and self._changes_during_read is None
 
     def is_plain(self, channel: str) -> bool:
         """Whether no job waits in a channel, and one in it needs not be counted (throttle) nor put into an order."""
@@ -129,27 +129,27 @@ class Backlog(ChannelTree):
 
     def merge(self, found: dict[str, Found]) -> None:
         """End a read of some nodes (by name): their windows hold the best of their jobs again."""
-        heard, self._heard = self._heard or {}, None
+        changes, self._changes_during_read = self._changes_during_read or {}, None
         counted: dict[Node, bool] = {}
         for name, read in found.items():
             node = self.nodes.get(name)
             if node is not None:
                 counted[node] = read.due_more or read.later_more
-                self._merge_node(node, read, heard)
-        self._put_heard(heard, counted)
+                self._merge_node(node, read, changes)
+        self._put_changes(changes, counted)
 
-    def _merge_node(self, node: Node, read: Found, heard: dict[int, Heard]) -> None:
-        due = [job for job in read.due if self._is_news(job, heard)]
-        later = [job for job in read.later if self._is_news(job, heard)]
+    def _merge_node(self, node: Node, read: Found, changes: dict[int, Change]) -> None:
+        due = [job for job in read.due if self._is_news(job, changes)]
+        later = [job for job in read.later if self._is_news(job, changes)]
         if read.due_more or read.later_more:
-            node.beyond = max(0, node.beyond - len(due) - len(later))
+            node.unread_count = max(0, node.unread_count - len(due) - len(later))
         else:
-            node.beyond = 0
+            node.unread_count = 0
         self._fill(node, due, later, _last_due(read), _last_later(read))
 
-    def _is_news(self, job: Pending, heard: dict[int, Heard]) -> bool:
+    def _is_news(self, job: Pending, changes: dict[int, Change]) -> bool:
         """Whether a job that was read is pending now and not here yet."""
-        known = (heard, self._pending, self._holding, self._failed_in, self.aside)
+        known = (changes, self._pending, self._holding, self._failed_in, self.aside)
         return not any(job.job_id in ids for ids in known)
 
     def _fill(
@@ -167,20 +167,20 @@ class Backlog(ChannelTree):
         dropped += [key[2] for _eta_us, key in node.etas.extend(etas, last_later)]
         for job_id in dropped:
             del self._pending[job_id]
-        node.beyond += len(dropped)
-        node.stale = False
+        node.unread_count += len(dropped)
+        node.head_unknown = False
         self._renew(node)
 
-    def _put_heard(self, heard: dict[int, Heard], counted: Mapping[Node, bool]) -> None:
+    def _put_changes(self, changes: dict[int, Change], counted: Mapping[Node, bool]) -> None:
         """Jobs that came during the read, and that no window had room for, may have a place now.
 
-        `counted`: the nodes that were read, and whether the job is in `beyond` already.
+        `counted`: the nodes that were read, and whether the job is in `unread_count` already.
         """
-        for job in heard.values():
+        for job in changes.values():
             if isinstance(job, Pending) and job.job_id not in self._pending:
                 node = self.node_for(job.channel)
                 if node in counted:
-                    node.beyond = max(0, node.beyond - counted[node])
+                    node.unread_count = max(0, node.unread_count - counted[node])
                     self._place(node, job)
 
     # -- the head ----------------------------------------------------------------------------------------
@@ -196,13 +196,13 @@ class Backlog(ChannelTree):
 
         Until then nothing starts in a sequential channel: what its jobs may have to wait for is not known.
         """
-        self._heard = None
+        self._changes_during_read = None
         self.partial = True
         by_node: dict[Node, list[Pending]] = defaultdict(list)
         for job in due:
             by_node[self.node_for(job.channel)].append(job)
         for node in self.nodes.values():
-            node.beyond = 1  # more than none: they were not counted yet
+            node.unread_count = 1  # more than none: they were not counted yet
             self._fill(node, by_node[node], (), due[-1].key, _UNKNOWN)
         for job_id, channel in held:
             self.hold(job_id, channel)
@@ -212,54 +212,54 @@ class Backlog(ChannelTree):
     def load(self, snapshot: Snapshot) -> list[int]:
         """End a read of everything. Returns the ids of jobs held here of which the database says otherwise.
 
-        The caller knows which of them have an open request; the others it hands to `believe`.
+        The caller knows which of them have an open request; the others it hands to `accept_database`.
         """
-        heard, self._heard = self._heard or {}, None
+        changes, self._changes_during_read = self._changes_during_read or {}, None
         self.partial = False
         self._pending.clear()
         for node in self.nodes.values():
             node.ready.clear()
             node.etas.clear()
-        self._count(snapshot, heard)
-        self._load_found(snapshot.found, heard)
+        self._count(snapshot, changes)
+        self._load_found(snapshot.found, changes)
         more = snapshot.found.due_more or snapshot.found.later_more
-        self._put_heard(heard, dict.fromkeys(self.nodes.values(), more))
-        return self._load_held(snapshot, heard)
+        self._put_changes(changes, dict.fromkeys(self.nodes.values(), more))
+        return self._load_held(snapshot, changes)
 
-    def believe(self, job_ids: Iterable[int]) -> None:
+    def accept_database(self, job_ids: Iterable[int]) -> None:
         """Of these doubtful jobs the database is right."""
         for job_id in job_ids:
             self.forget(job_id)
-            if job_id in self._doubted:
-                self.put(self._doubted[job_id])
+            if job_id in self._conflicting:
+                self.put(self._conflicting[job_id])
 
-    def _load_found(self, found: Found, heard: dict[int, Heard]) -> None:
+    def _load_found(self, found: Found, changes: dict[int, Change]) -> None:
         due: dict[Node, list[Pending]] = defaultdict(list)
         later: dict[Node, list[Pending]] = defaultdict(list)
         for jobs, by_node in ((found.due, due), (found.later, later)):
             for job in jobs:
-                if self._is_news(job, heard):
+                if self._is_news(job, changes):
                     by_node[self.node_for(job.channel)].append(job)
         more = found.due_more or found.later_more
         for node in self.nodes.values():
             # What was read is the best of all channels together, so each window is whole up to the last one read.
             # Jobs that were set aside may have been counted, or not: they settle nothing about what is unread.
-            unread = node.beyond - len(due[node]) - len(later[node]) if more else 0
-            node.beyond = max(0, unread - len(node.aside))
+            unread = node.unread_count - len(due[node]) - len(later[node]) if more else 0
+            node.unread_count = max(0, unread - len(node.aside))
             last_due, last_later = (_last_due(found), _last_later(found)) if unread > 0 else (None, None)
             self._fill(node, due[node], later[node], last_due, last_later)
 
-    def _load_held(self, snapshot: Snapshot, heard: dict[int, Heard]) -> list[int]:
-        said = {job_id: channel for job_id, channel in snapshot.held if job_id not in heard}
+    def _load_held(self, snapshot: Snapshot, changes: dict[int, Change]) -> list[int]:
+        said = {job_id: channel for job_id, channel in snapshot.held if job_id not in changes}
         for job_id, channel in said.items():
             self.hold(job_id, channel)
-        doubtful = self._holding.keys() - said.keys() - heard.keys()
+        conflicting = self._holding.keys() - said.keys() - changes.keys()
         read = (*snapshot.found.due, *snapshot.found.later)
-        self._doubted = {job.job_id: job for job in read if job.job_id in doubtful}
-        return list(doubtful)
+        self._conflicting = {job.job_id: job for job in read if job.job_id in conflicting}
+        return list(conflicting)
 
-    def _count(self, snapshot: Snapshot, heard: dict[int, Heard]) -> None:
-        """Count pending (into `beyond`, for now) and failed jobs afresh."""
+    def _count(self, snapshot: Snapshot, changes: dict[int, Change]) -> None:
+        """Count pending (into `unread_count`, for now) and failed jobs afresh."""
         pending: dict[Node, int] = defaultdict(int)
         failed: dict[Node, int] = defaultdict(int)
         for (channel, state), number in snapshot.counts.items():
@@ -267,12 +267,12 @@ class Backlog(ChannelTree):
                 (pending if state == "pending" else failed)[self.node_for(channel)] += number
         self._failed_in.clear()
         for job_id, channel in snapshot.failed:
-            self._know_failed(job_id, channel, failed, 0 if job_id not in heard else -1)
-        for job_id, what in heard.items():
+            self._know_failed(job_id, channel, failed, 0 if job_id not in changes else -1)
+        for job_id, what in changes.items():
             if isinstance(what, Failed):
                 self._know_failed(job_id, what.channel, failed, 1)
         for node in list(self.nodes.values()):
-            node.beyond = pending[node]
+            node.unread_count = pending[node]
             self._count_failed(node, failed[node])
 
     def _know_failed(self, job_id: int, channel: str | None, failed: dict[Node, int], change: int) -> None:

@@ -35,10 +35,10 @@ class Node:
         self.ready: Window[Key] = Window(window)
         self.etas: Window[tuple[int, Key]] = Window(window)
         #: Jobs beyond the due window that may be better than all in it: nothing starts before they were read.
-        self.stale = False
+        self.head_unknown = False
         #: Pending jobs that are in the database only. 0 where both windows are complete; otherwise what was counted at
         #: the last full read, and changes since then as far as they were heard of.
-        self.beyond = 0
+        self.unread_count = 0
         #: Jobs that are not to be started for now, and are in no window.
         self.aside: list[Key] = []
         #: Failed jobs directly in it.
@@ -53,8 +53,8 @@ class Node:
         self.in_order = self._in_order()
         #: Nodes below this one, if it is sequential.
         self.followers: list[Node] = []
-        #: What `bar` was after the last change.
-        self.seen_bar: Key | None = None
+        #: What `order_barrier` was after the last change.
+        self.seen_barrier: Key | None = None
         #: Where this node's best job is entered: in its branch or parked at a guard.
         self.entry: tuple[Key, Node] | None = None
         self.place: list[tuple[Key, Node]] | None = None
@@ -78,25 +78,25 @@ class Node:
 
     @property
     def pending(self) -> int:
-        return len(self.ready) + len(self.etas) + len(self.aside) + self.beyond
+        return len(self.ready) + len(self.etas) + len(self.aside) + self.unread_count
 
     @property
-    def wants_reading(self) -> bool:
+    def needs_refill(self) -> bool:
         """Whether more of its pending jobs should be read from the database."""
-        return self.stale or self.ready.runs_dry or self.etas.runs_dry
+        return self.head_unknown or self.ready.runs_dry or self.etas.runs_dry
 
     def head(self) -> Key | None:
         """Its own best job, if nothing but limits could hold that one up."""
-        if self.stale or not self.ready.items:
+        if self.head_unknown or not self.ready.items:
             return None
         head = self.ready.items[0]
         for node in self.in_order:
-            bar = node.bar()
-            if bar is not None and bar < head:
+            order_barrier = node.order_barrier()
+            if order_barrier is not None and order_barrier < head:
                 return None
         return head
 
-    def bar(self) -> Key | None:
+    def order_barrier(self) -> Key | None:
         """In a sequential node: what comes after this job in order waits for it, as it waits itself.
 
         Of those that are not due this is the one that is due next, as in OCA's queue_job.

@@ -30,7 +30,7 @@ class Failed(NamedTuple):
 
 
 #: What is known of a job that changed during a read: pending, failed, or (None) neither.
-Heard = Pending | Failed | None
+Change = Pending | Failed | None
 
 
 class ChannelTree(ChannelNames):
@@ -46,12 +46,12 @@ class ChannelTree(ChannelNames):
         self._etas = Alarms()
         self._throttles = Alarms()
         #: Nodes that may want reading.
-        self._thirsty: set[Node] = set()
+        self._needs_refill: set[Node] = set()
         self._dirty: set[int] = set()
         self._heads: dict[int, tuple[Key, Node]] = {}
         self._line: list[tuple[Key, int]] = []
         self._demand = 0
-        self._heard: dict[int, Heard] | None = None
+        self._changes_during_read: dict[int, Change] | None = None
         self.now_us = 0
         #: Pending jobs that are not to be started for now, whatever a read of the table says.
         self.aside: dict[int, tuple[Node, Pending]] = {}
@@ -81,7 +81,7 @@ class ChannelTree(ChannelNames):
         """A job is pending."""
         if job.job_id in self.aside:
             return
-        self._hear(job.job_id, job)
+        self._note_change(job.job_id, job)
         known = self._pending.get(job.job_id)
         if known is None or known[1] != job:
             self._leave(job.job_id)
@@ -89,7 +89,7 @@ class ChannelTree(ChannelNames):
 
     def hold(self, job_id: int, channel: str | None) -> None:
         """A job is enqueued or started: it holds a permit, whatever the capacity."""
-        self._hear(job_id, None)
+        self._note_change(job_id, None)
         node = self.node_for(channel)
         if self._holding.get(job_id) is not node:
             self._leave(job_id)
@@ -98,7 +98,7 @@ class ChannelTree(ChannelNames):
     def fail(self, job_id: int, channel: str | None) -> None:
         """A job is failed."""
         self._leave(job_id)
-        self._hear(job_id, Failed(channel))
+        self._note_change(job_id, Failed(channel))
         node = self.node_for(channel)
         if len(self._failed_in) < KNOWN_FAILED:
             self._failed_in[job_id] = node
@@ -107,7 +107,7 @@ class ChannelTree(ChannelNames):
     def forget(self, job_id: int) -> None:
         """A job is over, or waits for another one, or is gone."""
         self._leave(job_id)
-        self._hear(job_id, None)
+        self._note_change(job_id, None)
 
     def set_aside(self, job: Pending) -> None:
         """A job is pending, and not to be started for now; in a sequential channel what comes after it waits too."""
@@ -133,9 +133,9 @@ class ChannelTree(ChannelNames):
         """Ids of the jobs that hold a permit."""
         return set(self._holding)
 
-    def _hear(self, job_id: int, what: Heard) -> None:
-        if self._heard is not None:
-            self._heard[job_id] = what
+    def _note_change(self, job_id: int, what: Change) -> None:
+        if self._changes_during_read is not None:
+            self._changes_during_read[job_id] = what
 
     def _place(self, node: Node, job: Pending) -> None:
         if job.eta_us is not None and job.eta_us > self.now_us:
@@ -146,7 +146,7 @@ class ChannelTree(ChannelNames):
         if dropped != job.key:
             self._pending[job.job_id] = (node, job)
         if dropped is not None:
-            node.beyond += 1
+            node.unread_count += 1
             if dropped != job.key:
                 del self._pending[dropped[2]]
         self._renew(node)
@@ -191,14 +191,14 @@ class ChannelTree(ChannelNames):
 
     def _renew(self, node: Node) -> None:
         """After a change of a node's windows."""
-        if node.wants_reading:
-            self._thirsty.add(node)
+        if node.needs_refill:
+            self._needs_refill.add(node)
         self._etas.set(node, node.next_eta_us(self.now_us))
         self._enter(node)
         if node.spec.sequential:
-            bar = node.bar()
-            if bar != node.seen_bar:
-                node.seen_bar = bar
+            order_barrier = node.order_barrier()
+            if order_barrier != node.seen_barrier:
+                node.seen_barrier = order_barrier
                 for follower in node.followers:
                     self._enter(follower)
 
@@ -231,7 +231,7 @@ class ChannelTree(ChannelNames):
         due = bisect_left(waiting.items, (self.now_us + 1,))
         arrived, waiting.items[:due] = waiting.items[:due], []
         if waiting.horizon is not None and waiting.horizon[0] <= self.now_us:
-            node.stale = True  # jobs that are not held here are due, and may be better than those that are
+            node.head_unknown = True  # jobs that are not held here are due, and may be better than those that are
         for _eta_us, key in arrived:
             self._place(node, self._pending.pop(key[2])[1])
         self._renew(node)
@@ -265,7 +265,7 @@ class ChannelTree(ChannelNames):
         self._dirty.clear()
 
     @property
-    def mask(self) -> int:
+    def wanted_channels(self) -> int:
         """Bitmap of the shared channels in which a job could start."""
         return self._demand if self.budget > 0 else 0
 
@@ -287,7 +287,7 @@ class ChannelTree(ChannelNames):
         job_id = key[2]
         node.ready.remove(key)
         del self._pending[job_id]
-        self._hear(job_id, None)
+        self._note_change(job_id, None)
         self.budget -= 1
         self.taken.append(job_id)
         counted = channel in self.changed

@@ -1,4 +1,4 @@
-"""The shared table's lock, and what must be true of its words (tablewords.py). Layout: layout.py.
+"""The shared table's lock, and what must be true of its words (words.py). Layout: layout.py.
 
 Decides nothing: who gets a permit is grants.py's business; what a worker or the master may do is in semaphore.py.
 

@@ -55,11 +55,11 @@ class Demand(Protocol):
     """What the process that holds the lock wants itself; fresher than what it published in the table."""
 
     @property
-    def mask(self) -> int:
+    def wanted_channels(self) -> int:
         """Bitmap of the channels in which it has a job that could start."""
 
     def best(self, candidates: int, /) -> int:
-        """The channel of its best job among `candidates` (a bitmap that meets `mask`)."""
+        """The channel of its best job among `candidates` (a bitmap that meets `wanted_channels`)."""
 
     def key(self, channel: int, /) -> Key:
         """The order key of its best job in a channel."""
@@ -87,7 +87,7 @@ class Source(Demand, Protocol):
 class NoDemand:
     """Somebody who only grants to others: the master, or a worker that holds nothing (`Nothing`)."""
 
-    mask = 0
+    wanted_channels = 0
 
     def best(self, _candidates: int) -> int:
         raise AssertionError("asked for a channel without a demand")
@@ -133,7 +133,7 @@ class Scheduler:
         """Who gets the next permit, or None when nobody who waits could start. Moves the cursors of its path."""
         core, layout = self._core, self._core.layout
         others = core.read_bitmap(layout.waiting, layout.slots) & ~self._own_bit
-        if not others and not self._demand.mask:
+        if not others and not self._demand.wanted_channels:
             return None
         candidates = self._candidates(others)
         if not candidates:
@@ -141,7 +141,9 @@ class Scheduler:
         if self._fairness is Fairness.PRIORITY:
             return self._smallest_key(others, candidates)
         if not others and self._classes is None:
-            return Grant(self._slot, self._demand.best(candidates)) if candidates & self._demand.mask else None
+            return (
+                Grant(self._slot, self._demand.best(candidates)) if candidates & self._demand.wanted_channels else None
+            )
         competing = self._competing(candidates, others)
         return self._descend(competing, candidates) if competing else None
 
@@ -152,20 +154,20 @@ class Scheduler:
         if closed & 1:
             return 0
         waiting = core.read_bitmap(layout.active, layout.channels) if others else 0
-        candidates = (waiting | self._demand.mask) & ~closed
+        candidates = (waiting | self._demand.wanted_channels) & ~closed
         for node in bits(closed & tree.inner):
             candidates &= ~tree.below[node]
         return candidates
 
     def _competing(self, candidates: int, others: int) -> int:
         """Databases that wait in one of the candidate channels."""
-        own = self._own_bit if self._demand.mask & candidates else 0
+        own = self._own_bit if self._demand.wanted_channels & candidates else 0
         return self._core.waiting_slots(candidates) & others | own if others else own
 
     def _best(self, slot: int, candidates: int) -> int:
         """The channel of a database's best job that could start; -1 if there is none."""
         if slot == self._slot:
-            return self._demand.best(candidates) if self._demand.mask & candidates else -1
+            return self._demand.best(candidates) if self._demand.wanted_channels & candidates else -1
         order = self._orders.get(slot)
         if order is None:
             order = self._orders[slot] = self._core.demand_order(slot)
@@ -174,7 +176,7 @@ class Scheduler:
     def _smallest_key(self, others: int, candidates: int) -> Grant | None:
         # Whoever has demand and does not wait was granted something: its old key is the least its next can be.
         asked = self._core.waiting_slots(candidates) & ~self._own_bit
-        own = self._own_bit if self._demand.mask & candidates else 0
+        own = self._own_bit if self._demand.wanted_channels & candidates else 0
         keyed = []
         for slot in bits(asked | own):
             channel = self._best(slot, candidates)

@@ -1,6 +1,6 @@
 """The shared semaphore table: permits over all databases, as the master and the workers use it.
 
-Layout and invariants are in layout.py and tablecore.py, the choice of who is next in grants.py. This module has the two
+Layout and invariants are in layout.py and core.py, the choice of who is next in grants.py. This module has the two
 sides: `SemaphoreTable` is the master's (and, for reading, everybody's), `WorkerSlot` a worker's.
 
 A worker makes one call, `WorkerSlot.exchange`: it says what ended and what it wants, and takes what it may have;

@@ -59,13 +59,13 @@ class WorkerSlot:
 
     def is_due(self, source: Source) -> bool:
         """Whether an exchange could change anything: something is new here, or may be in the table."""
-        mask = source.mask
+        wanted_channels = source.wanted_channels
         return (
             self._woken
             or bool(source.changed)
             or bool(source.new_heads and self._order_matters(source))
-            or mask != self._published
-            or bool(mask and self._core.is_throttled())
+            or wanted_channels != self._published
+            or bool(wanted_channels and self._core.is_throttled())
             or self._look_again_ns is not None
         )
 
@@ -140,8 +140,8 @@ class WorkerSlot:
     def exchange(self, source: Source) -> int:
         """Give back what ended, take permits for what could start, leave a demand for the rest.
 
-        Returns how many jobs `source` was told to take; it wants no more when its `mask` is 0. Others that could start
-        are granted and woken on the way.
+        Returns how many jobs `source` was told to take; it wants no more when its `wanted_channels` is 0. Others that
+        could start are granted and woken on the way.
         """
         core = self._core
         now_ns = core.enter_waiting(self.slot)
@@ -197,7 +197,7 @@ class WorkerSlot:
         if channel < 0:
             return 0
         core.words[self._base + Slot.GRANT] = 0
-        if source.mask >> channel & 1 and not core.is_over(channel):
+        if source.wanted_channels >> channel & 1 and not core.is_over(channel):
             source.take(channel)
             return 1
         core.add_held(self.slot, channel, -1, now_ns)
@@ -218,7 +218,7 @@ class WorkerSlot:
         return taken
 
     def _publish(self, source: Source, now_ns: int, *, served: bool) -> None:
-        core, base, wanted = self._core, self._base, source.mask
+        core, base, wanted = self._core, self._base, source.wanted_channels
         if source.new_heads or wanted != self._published:
             news = wanted ^ self._published
             for channel in bits(news):

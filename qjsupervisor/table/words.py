@@ -1,6 +1,6 @@
 """The shared table's words and what they spell: records, bitmaps, texts, the tree of channels. Layout: layout.py.
 
-Knows no lock and no rule; what must be true of the words is in tablecore.py.
+Knows no lock and no rule; what must be true of the words is in core.py.
 """
 
 from __future__ import annotations

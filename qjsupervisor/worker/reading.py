@@ -40,7 +40,7 @@ class Loaded(NamedTuple):
     #: Jobs that hold a permit.
     held: list[Job]
     #: Jobs held here of which the database says otherwise: their rows should be looked at.
-    doubtful: list[int]
+    conflicting: list[int]
     wait_dependencies: int
     took_s: float
 
@@ -120,9 +120,9 @@ class Reading:
             counts={(channel, state): number for channel, state, number in counts},
             failed=[(job_id, channel) for job_id, channel in failed],
         )
-        doubtful = backlog.load(snapshot)
+        conflicting = backlog.load(snapshot)
         waiting = sum(number for _channel, state, number in counts if state == "wait_dependencies")
-        return Loaded(held, doubtful, waiting, took_s)
+        return Loaded(held, conflicting, waiting, took_s)
 
     # -- aside -------------------------------------------------------------------------------------------
 
@@ -202,7 +202,7 @@ class Reading:
         self._reader = None
         self._backoff.reset()
         self._got_no_connection = False
-        if backlog.heard_too_much:
+        if backlog.changed_too_much:
             backlog.abandon_read()
             self.overtaken = nodes is None
         elif nodes is None:

@@ -205,13 +205,13 @@ class Serving:
         self.backlog = backlog
         self._worker_slot.begin_again()
 
-    def after_load(self, held: list[Job], doubtful: list[int]) -> None:
-        """Everything was read: `held` hold permits; of the `doubtful`, held here, the table says otherwise."""
+    def after_load(self, held: list[Job], conflicting: list[int]) -> None:
+        """Everything was read: `held` hold permits; of the `conflicting`, held here, the table says otherwise."""
         for job in held:
             if not self._dispatcher.is_open(job.id):
                 self._orphans.add(job.id)
         open_ids = set(self._open_uuids.values())
-        self.backlog.believe(job_id for job_id in doubtful if job_id not in open_ids)
+        self.backlog.accept_database(job_id for job_id in conflicting if job_id not in open_ids)
 
     def settle(self) -> None:
         """Write into the shared table what is held here, and start nothing."""
@@ -285,7 +285,7 @@ class Serving:
         wall_us = self.backlog.next_deadline_us()
         if wall_us is not None:
             moments.append(now_s + max(0.0, wall_us / 1e6 - time.time()))
-        look_again_ns = self._worker_slot.look_again_ns(self.backlog.mask)
+        look_again_ns = self._worker_slot.look_again_ns(self.backlog.wanted_channels)
         if look_again_ns is not None:
             moments.append(look_again_ns / 1e9)
         return min([moment for moment in moments if moment is not None], default=None)

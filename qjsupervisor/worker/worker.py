@@ -213,7 +213,7 @@ class Worker:
 
     def _after_load(self, loaded: Loaded) -> None:
         assert self._serving is not None
-        self._serving.after_load(loaded.held, loaded.doubtful)
+        self._serving.after_load(loaded.held, loaded.conflicting)
         self._reporting.wait_dependencies = loaded.wait_dependencies
         self._read_times.was_read(loaded.took_s, time.monotonic())
 

@@ -42,17 +42,17 @@ class Work:
         self._numbers = 0
 
     @property
-    def mask(self) -> int:
+    def wanted_channels(self) -> int:
         return sum(1 << channel for channel, keys in enumerate(self.waiting) if keys)
 
     def best(self, candidates: int) -> int:
-        return min(bits(candidates & self.mask), key=self.key)
+        return min(bits(candidates & self.wanted_channels), key=self.key)
 
     def key(self, channel: int) -> Key:
         return self.waiting[channel][0]
 
     def order(self) -> Sequence[int]:
-        return sorted(bits(self.mask), key=self.key)
+        return sorted(bits(self.wanted_channels), key=self.key)
 
     def take(self, channel: int) -> None:
         self.waiting[channel].pop(0)
@@ -128,7 +128,7 @@ class Hand:
     def _end(self, job: Job) -> None:
         """A job is over: the next one takes over its permit, or it goes back."""
         work = self._work
-        if work.mask and work.best(-1) == job.channel and self._worker_slot.may_keep(job.channel):
+        if work.wanted_channels and work.best(-1) == job.channel and self._worker_slot.may_keep(job.channel):
             work.held[job.channel] -= 1
             work.take(job.channel)
             self._begin_taken(0)
@@ -173,7 +173,7 @@ class Hand:
             moments.append(self._running[0].end_ns)
         if self._quiet_until_ns > now_ns:
             moments.append(self._quiet_until_ns)
-        look_again_ns = self._worker_slot.look_again_ns(self._work.mask)
+        look_again_ns = self._worker_slot.look_again_ns(self._work.wanted_channels)
         if look_again_ns is not None:
             moments.append(look_again_ns)
         return min(moments)

@@ -75,7 +75,7 @@ class FakeMutex:
 
     def __init__(self, fuse: Fuse) -> None:
         self.held = False
-        self.orphaned = False
+        self.owner_died = False
         self._fuse = fuse
 
     def owner(self) -> int:
@@ -85,8 +85,8 @@ class FakeMutex:
         assert not self.held, "the lock was not given back"
         self._fuse.burn()
         self.held = True
-        orphaned, self.orphaned = self.orphaned, False
-        return Acquired.OWNER_DIED if orphaned else Acquired.YES
+        owner_died, self.owner_died = self.owner_died, False
+        return Acquired.OWNER_DIED if owner_died else Acquired.YES
 
     def release(self) -> None:
         assert self.held
@@ -96,7 +96,7 @@ class FakeMutex:
     def holder_died(self) -> None:
         """What the kernel does when a process ends."""
         if self.held:
-            self.held, self.orphaned = False, True
+            self.held, self.owner_died = False, True
 
 
 class Database:
@@ -125,13 +125,13 @@ class Queue:
             self.held[channel] = self.held.get(channel, 0) + 1
 
     @property
-    def mask(self) -> int:
+    def wanted_channels(self) -> int:
         if self.budget <= 0:
             return 0
         return sum(1 << channel for channel, keys in self.database.waiting.items() if keys)
 
     def best(self, candidates: int) -> int:
-        wanted = self.mask & candidates  # -1: among all
+        wanted = self.wanted_channels & candidates  # -1: among all
         assert wanted
         return min(bits(wanted), key=self.key)
 
@@ -139,7 +139,7 @@ class Queue:
         return self.database.waiting[channel][0]
 
     def order(self) -> Sequence[int]:
-        return sorted(bits(self.mask), key=self.key)
+        return sorted(bits(self.wanted_channels), key=self.key)
 
     def take(self, channel: int) -> None:
         self.on_take(channel)
@@ -228,7 +228,7 @@ class Worker:
         if self.worker_slot.is_due(self.queue):
             self.worker_slot.exchange(self.queue)
             self.queue.taken.clear()
-        self.deadline_ns = self.worker_slot.look_again_ns(self.queue.mask)
+        self.deadline_ns = self.worker_slot.look_again_ns(self.queue.wanted_channels)
 
     def dies(self) -> None:
         if self.queue is not None:
@@ -239,7 +239,7 @@ class Worker:
 
     def may_succeed(self, index: int) -> bool:
         """Whether the best of all waiting jobs may take over the permit of a job that ends."""
-        if not self.responsive or self.worker_slot is None or self.queue is None or not self.queue.mask:
+        if not self.responsive or self.worker_slot is None or self.queue is None or not self.queue.wanted_channels:
             return False
         channel, _key = self.database.running[index]
         return self.queue.best(-1) == channel and self.worker_slot.may_keep(channel)
@@ -324,7 +324,7 @@ class World:
         assert worker.queue is not None
         assert worker.worker_slot is not None
         heads = worker.queue.new_heads and worker.worker_slot._order_matters(worker.queue)
-        news = worker.queue.changed or heads or worker.queue.mask != worker.worker_slot._published
+        news = worker.queue.changed or heads or worker.queue.wanted_channels != worker.worker_slot._published
         due = worker.deadline_ns is not None and worker.deadline_ns <= self.now_ns
         return bool(worker.is_readable() or news or due)
 
@@ -370,7 +370,7 @@ class World:
 
     def check_derived(self) -> None:
         """Sums and bitmaps, against a computation of our own from the truth."""
-        if self.mutex.orphaned or self.core.words[Header.DIRTY]:
+        if self.mutex.owner_died or self.core.words[Header.DIRTY]:
             return
         used = self.core.words[Header.USED_CHANNELS]
         layout, paths, slots = self.core.layout, self.paths(), range(len(self.workers))
@@ -391,7 +391,7 @@ class World:
                 assert throttled >> node & 1, f"throttled of {node}"
             waiting_slots = {slot for slot in slots if node in self.core.demand_order(slot)}
             base = self.core.channel_base(node) + layout.waiting_slots_in
-            assert set(bits(self.core.read_bitmap(base, layout.slots))) == waiting_slots, f"wishers of {node}"
+            assert set(bits(self.core.read_bitmap(base, layout.slots))) == waiting_slots, f"waiting slots of {node}"
             assert bool(active >> node & 1) == bool(waiting_slots), f"active of {node}"
         waiting = self.core.read_bitmap(layout.waiting, layout.slots)
         unserved = self.core.read_bitmap(layout.unserved, layout.slots)
@@ -412,7 +412,7 @@ class World:
                 known = [worker.queue.held.get(c, 0) for c in range(len(held))]
                 assert held == known, f"held by {worker.slot}: {held}, it knows {known}"
                 since = self.core.words[self.core.slot_base(worker.slot) + Slot.WAITING_SINCE_NS]
-                assert bool(since) == bool(worker.queue.mask), f"waiting since of {worker.slot}"
+                assert bool(since) == bool(worker.queue.wanted_channels), f"waiting since of {worker.slot}"
             for channel, number in enumerate(held):
                 runs = sum(c == channel for c, _key in worker.database.running)
                 assert number >= runs + (channel == grant), f"{worker.slot} runs more in {channel} than it holds"
@@ -424,7 +424,7 @@ class World:
         for worker in self.workers:
             if worker.responsive:
                 assert worker.queue is not None
-                for channel in bits(worker.queue.mask):
+                for channel in bits(worker.queue.wanted_channels):
                     self._check_held_up(worker, channel)
 
     def _check_held_up(self, worker: Worker, channel: int) -> None:

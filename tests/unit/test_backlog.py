@@ -86,8 +86,8 @@ def snapshot(
 
 def started(tree: Backlog, now_us: int = 0, budget: int = 9) -> list[int]:
     tree.prepare(now_us, budget)
-    while tree.mask:
-        tree.take(tree.best(tree.mask))
+    while tree.wanted_channels:
+        tree.take(tree.best(tree.wanted_channels))
     taken, tree.taken = tree.taken, []
     return taken
 
@@ -266,11 +266,11 @@ class TestChangesDuringARead:
         tree.begin_read()
         for job_id in range(24):
             tree.forget(job_id)
-        answers = [tree.heard_too_much]
+        answers = [tree.changed_too_much]
         tree.forget(24)
-        answers.append(tree.heard_too_much)
+        answers.append(tree.changed_too_much)
         tree.abandon_read()
-        answers.append(tree.heard_too_much)
+        answers.append(tree.changed_too_much)
         assert answers == [False, True, False]
 
 
@@ -281,9 +281,9 @@ class TestFullRead:
         tree.hold(2, "a")
         tree.fail(3, "a")
         tree.begin_read()
-        doubtful = tree.load(snapshot(found(job(3)), held={4: None}, failed={1: None}, pending=1))
-        assert doubtful == [2]
-        tree.believe(doubtful)
+        conflicting = tree.load(snapshot(found(job(3)), held={4: None}, failed={1: None}, pending=1))
+        assert conflicting == [2]
+        tree.accept_database(conflicting)
         assert tree.holding() == {4}
         assert (tree.node_for("a").failed, tree.node_for(None).failed) == (0, 1)
         assert started(tree) == [3]
@@ -292,10 +292,10 @@ class TestFullRead:
         tree = backlog("root:1")
         tree.hold(1, None)
         tree.begin_read()
-        doubtful = tree.load(snapshot(found(job(1)), pending=1))
-        assert doubtful == [1]
+        conflicting = tree.load(snapshot(found(job(1)), pending=1))
+        assert conflicting == [1]
         assert started(tree) == []  # perhaps its request is open
-        tree.believe(doubtful)
+        tree.accept_database(conflicting)
         assert started(tree) == [1]
 
     def test_leaves_alone_what_was_set_aside(self) -> None:

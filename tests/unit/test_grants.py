@@ -40,7 +40,7 @@ class Crowd:
             self.want(slot)
 
     def want(self, slot: int) -> None:
-        """Publish a wish, without a turn that would grant anything."""
+        """Publish a demand, without a turn that would grant anything."""
         self.jobs += 1
         worker = self.world.workers[slot]
         assert worker.queue is not None
@@ -163,7 +163,7 @@ def test_a_subchannel_has_a_turn_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_one_cursor_at_the_root_would_starve_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason for a turn in each channel: with one cursor, A always has its turn when the narrow one is free."""
-    monkeypatch.setattr(seat_module, "Round", OneCursor)
+    monkeypatch.setattr(seat_module, "Scheduler", OneCursor)
     served = alternate(monkeypatch)
     assert 0 in (served[0], served[1]), served
 

@@ -366,8 +366,8 @@ def test_a_guess_whose_answer_is_lost_keeps_its_permit_until_the_rows_are_read(
     assert announced.running == running
     backlog = announced.serving.backlog
     backlog.begin_read()
-    doubtful = backlog.load(Snapshot([], Found([], False, [], False), {}, []))
-    announced.serving.after_load([], doubtful)
+    conflicting = backlog.load(Snapshot([], Found([], False, [], False), {}, []))
+    announced.serving.after_load([], conflicting)
     announced.serving.settle()
     assert announced.running == 0
 

@@ -483,7 +483,7 @@ def prepare_taking(world: World) -> Callable[[], None]:
 
 
 def prepare_attach(world: World) -> Callable[[], None]:
-    """Worker 1 begins a new life: an untaken grant, wishes and running jobs of its predecessor are there."""
+    """Worker 1 begins a new life: an untaken grant, demand and running jobs of its predecessor are there."""
     arrive(world, 1, ROOT, 1)
     arrive(world, 0, ROOT, 2)
     world.quiet()

@@ -53,8 +53,8 @@ def job(job_id: int, channel: str | None = None, eta_us: int | None = None, prio
 def started(tree: ChannelTree, now_us: int = 0, budget: int = 1000) -> list[int]:
     """What starts now, in order."""
     tree.prepare(now_us, budget)
-    while tree.mask:
-        tree.take(tree.best(tree.mask))
+    while tree.wanted_channels:
+        tree.take(tree.best(tree.wanted_channels))
     taken, tree.taken = tree.taken, []
     return taken
 
@@ -176,7 +176,7 @@ class TestRunning:
         tree = tree_of("root:9, one:1")
         tree.put(job(1, "one"))
         tree.prepare(0, 9)
-        assert tree.mask
+        assert tree.wanted_channels
         tree.hold(2, "one")
         assert started(tree) == []
 
@@ -371,13 +371,13 @@ class TestTime:
 
 
 class TestBudget:
-    def test_bounds_what_is_taken_and_what_is_wished_for(self) -> None:
+    def test_bounds_what_is_taken_and_what_is_wanted(self) -> None:
         tree = tree_of("root:9")
         for job_id in range(5):
             tree.put(job(job_id))
         assert started(tree, budget=2) == [0, 1]
         tree.prepare(0, 0)
-        assert not tree.mask
+        assert not tree.wanted_channels
         assert list(tree.order()) == []
 
 
