@@ -58,7 +58,7 @@ class Snapshot:
 
 
 def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, Any]:
-    """See design section 9 for the first keys; the others were added."""
+    """The document of `status --json`. Its keys are an interface: they are added, never renamed."""
     databases = [_database(config, table, worker, snapshot) for worker in snapshot.workers]
     databases += [_unserved(name, reason, snapshot) for name, reason in snapshot.unserved.items()]
     databases.sort(key=lambda each: str(each["name"]))

@@ -1,4 +1,4 @@
-"""The HTTP side of the stand-in Odoo: /queue_job/runjob as contract.md says, faults on demand, and control.
+"""The HTTP side of the stand-in Odoo: /queue_job/runjob as docs/contract.md says, faults on demand, and control.
 
 Requests are read and answered in one asyncio loop; jobs run in threads, as many as there are workers, and
 further requests wait in silence as they would in Odoo's listen backlog. A client that hangs up stops nothing.

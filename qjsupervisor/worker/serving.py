@@ -1,4 +1,4 @@
-"""Serving one database while its worker leads it: the turn of the loop of design section 4.
+"""Serving one database while its worker leads it: one turn of its loop.
 
     notifications and ended requests -> one statement that reads their rows and claims what was decided last turn,
                                         or, of a job that is announced alone, what is guessed (guess.py)

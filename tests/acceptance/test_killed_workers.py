@@ -16,7 +16,7 @@ from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import odoo_conf, wait_until
 
 SECONDS = 10.0
-LEADER_LOCK = 2293787760715711918  # contract section 5
+LEADER_LOCK = 2293787760715711918  # docs/contract.md, section 5
 
 
 def test_random_workers_are_killed_for_ten_seconds(

@@ -28,7 +28,9 @@ from .runners import KINDS, OCA, OURS
 from .scenarios import FULL, QUICK, SCENARIOS, Run, Scale
 from .stand import GaveUp, Stand, server_version
 
-_COMMITTED = REPOSITORY / ".github"
+#: Figures that are committed, and where the documentation shows the picture.
+_COMMITTED = REPOSITORY / "tests" / "benchmark" / "data"
+_PICTURES = REPOSITORY / "docs" / "images"
 _REPEAT = 3
 
 
@@ -65,7 +67,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, help=f"times; medians are shown (default: {_REPEAT}, quick: 1)")
     parser.add_argument("--timeout", type=float, metavar="S", help="seconds for one step of a runner, else a dash")
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="default: .github for a complete run, else a new one"
+        "--output", type=Path, metavar="DIR", help="default: tests/benchmark/data for a complete run, else a new one"
     )
     parser.add_argument("--growth", action="store_true", help="instead: what a job costs us as things grow")
     return parser.parse_args(arguments)
@@ -144,7 +146,8 @@ def _write(folder: Path | None, texts: dict[str, str]) -> int:
     try:
         folder = folder or Path(tempfile.mkdtemp(prefix="qjsupervisor-benchmark-"))
         for name, text in texts.items():
-            _say(f"written: {report.write(folder, name, text)}")
+            place = _PICTURES if folder == _COMMITTED and name.endswith(".svg") else folder
+            _say(f"written: {report.write(place, name, text)}")
     except OSError as error:
         _say(f"benchmark: the figures cannot be written: {error}; choose a directory with --output")
         return 1

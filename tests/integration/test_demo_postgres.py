@@ -1,4 +1,4 @@
-"""The throw-away PostgreSQL and its databases are what contract.md describes, and leave nothing behind."""
+"""The throw-away PostgreSQL and its databases are what docs/contract.md describes, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ class TestSchema:
 
 
 class TestNotifications:
-    """What contract.md, section 3, saw on a running Odoo."""
+    """What docs/contract.md, section 3, saw on a running Odoo."""
 
     @pytest.fixture
     def one(self, database: DatabaseFactory) -> Database:

@@ -1,4 +1,4 @@
-"""The stand-in Odoo behaves as contract.md, sections 3 to 5, says that Odoo does."""
+"""The stand-in Odoo behaves as docs/contract.md, sections 3 to 5, says that Odoo does."""
 
 from __future__ import annotations
 

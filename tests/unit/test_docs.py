@@ -1,4 +1,4 @@
-"""README against the program: options, metrics, commands. To renew its tables: python -m tests.unit.test_readme."""
+"""The documentation against the program: options, metrics, commands. To renew its tables: python -m tests.unit.test_docs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from qjsupervisor.config.options import ODOO, ODOO_OPTIONS, OPTIONS, OWN, QUEUE_
 from qjsupervisor.monitor import metrics
 from qjsupervisor.states import WorkerState
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+#: Which page has which table.
+PAGES = {
+    "configuration.md": (f"options:{OWN}", f"options:{QUEUE_JOB}", f"options:{ODOO}"),
+    "metrics.md": ("metrics",),
+}
 
 
 def options_table(options: Iterable[Option[Any]]) -> str:
@@ -56,18 +62,19 @@ def tables() -> dict[str, str]:
     }
 
 
-def renewed(text: str) -> str:
-    """The README's text with its tables as the program has them."""
-    for name, table in tables().items():
+def renewed(page: str) -> str:
+    """The page's text with its tables as the program has them."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    for name in PAGES[page]:
         pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
-        text, count = pattern.subn(lambda match, table=table: f"{match[1]}\n{table}\n\n{match[2]}", text)  # type: ignore[misc]
-        assert count == 1, f"README has no place for the table {name}"
+        text, count = pattern.subn(lambda match, name=name: f"{match[1]}\n{tables()[name]}\n\n{match[2]}", text)  # type: ignore[misc]
+        assert count == 1, f"{page} has no place for the table {name}"
     return text
 
 
-def test_tables_are_up_to_date() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert text == renewed(text), "run: python -m tests.unit.test_readme"
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_are_up_to_date(page: str) -> None:
+    assert (DOCS / page).read_text(encoding="utf-8") == renewed(page), "run: python -m tests.unit.test_docs"
 
 
 def test_every_command_is_described(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,20 +82,41 @@ def test_every_command_is_described(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["--help"])
     commands = re.findall(r"^    ([a-z]+) ", capsys.readouterr().out, re.MULTILINE)
     assert "start" in commands
-    text = README.read_text(encoding="utf-8")
+    text = (DOCS / "commands.md").read_text(encoding="utf-8")
     for command in commands:
         assert re.search(rf"^\| `{command}[ `]", text, re.MULTILINE), command
 
 
 @pytest.mark.parametrize("state", [state for state in WorkerState if state is not WorkerState.STOPPING])
 def test_every_state_is_mentioned(state: WorkerState) -> None:
-    assert f"`{state.value}`" in README.read_text(encoding="utf-8")
+    assert f"`{state.value}`" in (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8")):
-        assert (README.parent / target).exists(), target
+@pytest.mark.parametrize("page", ["README.md", *(str(page.relative_to(ROOT)) for page in DOCS.rglob("*.md"))])
+def test_links_lead_somewhere(page: str) -> None:
+    file = ROOT / page
+    for target in re.findall(r"\]\(([^)#:]+)\)", file.read_text(encoding="utf-8")):
+        assert (file.parent / target).exists(), target
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_nothing_refers_to_a_document_that_is_not_here() -> None:
+    """No docstring names a section of a specification that readers of the repository do not have."""
+    reference = re.compile(
+        r"(?<!docs/)\b(design|contract|style|house|scale|scheduling)(\.md|,? section)", re.IGNORECASE
+    )
+    found = [
+        f"{file.relative_to(ROOT)}: {match[0]}"
+        for file in (*(ROOT / "qjsupervisor").rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *DOCS.rglob("*.md"))
+        for match in reference.finditer(file.read_text(encoding="utf-8"))
+        if file != Path(__file__)
+    ]
+    assert not found
 
 
 if __name__ == "__main__":
-    README.write_text(renewed(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        (DOCS / page).write_text(renewed(page), encoding="utf-8")
