@@ -1,7 +1,7 @@
 """One database's jobs in its channels: which one is next.  Pure: no I/O, no clock.
 
-Order and limits are those of docs/contract.md, section 6. Nodes (nodes.py) are the channels of this database's tree; some are
-shared over all databases (they have an index in the shared table, which keeps their limits), the limits of the others
+Order and limits are those of docs/contract.md, section 6. Nodes (nodes.py) are the channels of this database's tree;
+some are shared over all databases (they have an index in the shared table, which keeps their limits), those of others
 are kept here. `ChannelTree` is what a slot in the shared table asks while it holds the lock (grants.Source).
 
 Only a bounded window of the pending jobs is here, by order key and, for those that are not due, by eta. How the windows

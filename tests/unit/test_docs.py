@@ -1,4 +1,4 @@
-"""The documentation against the program: options, metrics, commands. To renew its tables: python -m tests.unit.test_docs."""
+"""The documentation against the program. To renew its tables: python -m tests.unit.test_docs."""
 
 from __future__ import annotations
 
