@@ -104,6 +104,8 @@ class WorkerSettings:
     reconcile_interval_s: float
     #: How often an idle worker shows that it lives.
     heartbeat_s: float = LONGEST_HEARTBEAT_S
+    #: What our sessions are recognised by; see master.session_mark.
+    session_mark: int = field(default=0, repr=False)
 
     @property
     def connect_kwargs(self) -> dict[str, Any]:
@@ -157,6 +159,8 @@ class Config:
     monitor: tuple[str, int] | None
     #: One line each, for the log and `check`: what was read but has no effect.
     warnings: tuple[str, ...] = ()
+    #: No option: the running supervisor's own, see master.session_mark.
+    session_mark: int = field(default=0, repr=False)
 
     def selects(self, database: str) -> bool:
         """Whether databases_include and databases_exclude let a database through."""
@@ -197,6 +201,7 @@ class Config:
             window=self.window,
             reconcile_interval_s=self.reconcile_interval_s,
             heartbeat_s=min(LONGEST_HEARTBEAT_S, max(hang_s / 3, hang_s - _HEARTBEAT_GRACE_S)),
+            session_mark=self.session_mark,
         )
 
 

@@ -23,7 +23,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .. import logs
 from ..config.settings import Config
@@ -42,6 +42,7 @@ from .operations import Operations
 from .parts import RunMonitor, RunScout, RunWorker, Seams, Table
 from .pauses import Pauses
 from .pidfile import Pidfile
+from .session_mark import session_mark
 from .signals import SignalQueue
 
 #: From the first database found to the opening of the start barrier, at most.
@@ -80,7 +81,7 @@ class Master:
 
     def __init__(self, config: Config, load_again: Callable[[], Config], parts: Parts | None = None) -> None:
         self._config = config
-        self._load_again = load_again
+        self._load_unmarked = load_again
         self._parts = parts or Parts()
         self._selector = selectors.DefaultSelector()
         self._signals = SignalQueue(_SIGNALS)
@@ -98,6 +99,7 @@ class Master:
                 stack.enter_context(self._pidfile)
             self._control.open()
             stack.callback(self._control.close)
+            self._config = replace(self._config, session_mark=session_mark(f"{self._control.path}.mark"))
             stack.enter_context(self._selector)
             self._set_up()
             stack.enter_context(self._signals)
@@ -133,6 +135,9 @@ class Master:
         self._orders = Orders(self._operations, self.stop, parts.clock)
         self._fleet, self._rescan = self._operations.fleet, self._operations.rescan
         self._monitor = self._operations.monitor
+
+    def _load_again(self) -> Config:
+        return replace(self._load_unmarked(), session_mark=self._config.session_mark)
 
     def _start_services(self) -> None:
         """Monitor and scout; then, while the scout looks around, make ready what all workers will share."""
@@ -208,9 +213,18 @@ class Master:
             return
         found_s = self._rescan.first_found_s
         settled = self._rescan.has_listed and self._fleet.is_settled
+        if not settled and found_s is not None and now_s >= found_s + START_BARRIER_TIMEOUT_S:
+            self._say_unread()
         if settled or (found_s is not None and now_s >= found_s + START_BARRIER_TIMEOUT_S):
             self._table.open_start_barrier()
             self._log.info("master_ready", databases=len(self._fleet.workers))
+
+    def _say_unread(self) -> None:
+        """Whose running jobs are not counted yet, though the others start now."""
+        for worker in self._fleet.workers.values():
+            if not worker.is_settled:
+                reason = f"not read within {START_BARRIER_TIMEOUT_S:g} s: {worker.reason or 'no word of its worker yet'}"
+                self._log.warning("database_not_counted", database=worker.database, reason=reason)
 
     # -- signals -------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseU
 from ..job import Job, job_of
 from . import queries
 from .eligibility import READ_COLUMNS, READ_ONLY, WRITTEN_COLUMNS
+from .leadership import Lead, Leadership
 from .notifications import Notified
 from .waiter import Waiter
 
@@ -51,7 +52,8 @@ class About(NamedTuple):
 class Database:
     """One connection to one database, as its worker uses it."""
 
-    def __init__(self, name: str, connect_kwargs: dict[str, Any], waiter: Waiter) -> None:
+    def __init__(self, name: str, connect_kwargs: dict[str, Any], waiter: Waiter, mark: int | None = None) -> None:
+        """`mark`: what our sessions are recognised by; None: by nobody after us."""
         self.name = name
         self.waiter = waiter
         self.connect_kwargs = connect_kwargs
@@ -59,7 +61,7 @@ class Database:
         self._cursor: Any = None
         self.notified = Notified()
         self.about: About | None = None
-        self._token = {"token": secrets.randbits(63)}
+        self.leadership = Leadership(self.rows, secrets.randbits(63) if mark is None else mark)
 
     # -- connection --------------------------------------------------------------------------------------
 
@@ -83,6 +85,7 @@ class Database:
         is_12 = self._connection.server_version >= _POSTGRESQL_12
         settings = [queries.KEEPALIVES, queries.COMMITS, *([queries.SETTINGS_12] if is_12 else [])]
         self.rows("; ".join(settings))
+        self.leadership.begin()
 
     def look(self) -> About:
         """Look (again) what this database is."""
@@ -127,15 +130,9 @@ class Database:
         self.rows(f"LISTEN {CHANNEL}")
         self.rows(queries.PREPARE)
 
-    def lead(self) -> bool:
-        """Try to become the one runner of this database; a ghost of our own former session cannot keep it from us."""
-        if not self._try_lead() and not (self.rows(queries.END_OWN_GHOST, self._token) and self._try_lead()):
-            return False
-        self.rows(queries.MARK_LEADER, self._token)
-        return True
-
-    def _try_lead(self) -> bool:
-        return bool(self.rows(queries.TRY_LEAD)[0][0])
+    def lead(self) -> Lead:
+        """Try to become the one runner of this database."""
+        return self.leadership.try_lead()
 
     def close(self) -> None:
         """Close, whatever state it is in."""

@@ -44,17 +44,27 @@ SELECT name, privilege
  WHERE NOT has_column_privilege('queue_job', name, privilege)
 """
 
-#: The contract's leader lock: one bigint, session level. Rows: one: (got it).
-TRY_LEAD = "SELECT pg_try_advisory_lock(2293787760715711918)"
-#: Marks our session as this worker's own, beside the leader lock. Params: token (a bigint that only we know).
-MARK_LEADER = "SELECT pg_try_advisory_lock(%(token)s)"
-#: End our own former session, which the server still believes alive and leading. By its mark, not by a process id:
-#: behind a pooler, or some time later, that may be somebody else's. Params: token. Rows: (ended), one a session.
-END_OWN_GHOST = """
-SELECT pg_terminate_backend(pid) FROM pg_locks
- WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid <> pg_backend_pid()
-   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-   AND classid::bigint = %(token)s >> 32 AND objid::bigint = %(token)s & 4294967295
+#: The contract's leader lock: one bigint, session level, per database.
+LEADER_LOCK = 2293787760715711918
+#: Rows: one: (got it).
+TRY_LEAD = f"SELECT pg_try_advisory_lock({LEADER_LOCK})"
+#: Marks our session as this supervisor's; former ones may still carry the mark, hence shared. Params: mark (bigint).
+MARK = "SELECT pg_try_advisory_lock_shared(%(mark)s)"
+#: End our own former sessions, which the server still believes alive. By their mark, not by a process id: behind a
+#: pooler, or some time later, that may be somebody else's. Params: mark.
+#: Rows: (pid, has the leader lock, is a former session of ours), of all other sessions with one of the two locks.
+END_FORMER = f"""
+WITH held AS (
+    SELECT pid, bool_or(key = {LEADER_LOCK}) AS leads, bool_or(key = %(mark)s) AS marked
+      FROM (SELECT pid, (classid::bigint << 32) + objid::bigint AS key
+              FROM pg_locks
+             WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid <> pg_backend_pid()
+               AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS locks
+     WHERE key IN ({LEADER_LOCK}, %(mark)s)
+     GROUP BY pid)
+SELECT pid, leads,
+       marked AND CASE WHEN pg_has_role(usesysid, 'USAGE') THEN pg_terminate_backend(pid) IS NOT NULL ELSE false END
+  FROM held JOIN pg_stat_activity USING (pid)
 """
 #: The server is to notice within 25 s that our machine is gone, or the leader lock stays for hours and no other
 #: supervisor can take over. Without effect on a local socket.

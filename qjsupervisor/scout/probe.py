@@ -18,14 +18,13 @@ import psycopg2.extensions as ext
 
 from ..errors import DatabaseGone, DatabaseUnavailable
 from ..postgres.eligibility import Facts, Verdict, judge
+from ..postgres.queries import LEADER_LOCK
 from ..states import Mode
 from . import queries
 
 CONNECT_TIMEOUT_S = 5.0
 #: For all statements of a probe together.
 STATEMENT_TIMEOUT_S = 10.0
-#: The leader lock of queue_job, see the contract; pg_locks shows a bigint key as two halves.
-LEADER_LOCK = 2293787760715711918
 _POLL_EVENTS = {ext.POLL_READ: select.POLLIN, ext.POLL_WRITE: select.POLLOUT}
 
 

@@ -24,6 +24,7 @@ from ..errors import DatabaseError, DatabaseGone, DatabaseUnfit
 from ..odoo.dispatcher import Dispatcher
 from ..postgres import queries
 from ..postgres.database import Database
+from ..postgres.leadership import Lead
 from ..postgres.reader import READ_TIMEOUT_S
 from ..postgres.waiter import STATEMENT_TIMEOUT_S, Waiter
 from ..states import EXIT_GONE, EXIT_STOPPED, Mode, Phase
@@ -39,6 +40,8 @@ from .trees import build_tree
 
 #: How often the leader lock is tried while another runner has it.
 STANDBY_S = 2.0
+#: How often while a former session of ours still has it, which was told to end.
+FORMER_S = 0.25
 #: How often a database that cannot be served as it is is looked at again.
 BLOCKED_S = 5.0
 
@@ -57,7 +60,10 @@ class Worker:
         self._log = logs.bound_logger(database=settings.database)
         self._selector = selectors.DefaultSelector()
         self._database = Database(
-            settings.database, settings.connect_kwargs, Waiter(lambda: worker_slot.heartbeat(time.monotonic_ns()))
+            settings.database,
+            settings.connect_kwargs,
+            Waiter(lambda: worker_slot.heartbeat(time.monotonic_ns())),
+            settings.session_mark,
         )
         self._listening = Listening(self._database, self._selector, self._hear_database)
         self._instructions = Instructions(pipe, worker_slot.wakeup, self._log, self._apply_pauses)
@@ -157,15 +163,14 @@ class Worker:
     def _approach(self, now_s: float) -> bool:
         """Connect, look, lead, read. True when serving; raises DatabaseError where that cannot be done now."""
         database = self._database
+        if self._phase is Phase.STANDBY and database.connected and not self._lead(now_s):
+            return False
         if not database.connected:
             database.connect()
         database.check()
         if self._serving is not None and not self._serving.backlog.holding():
             database.check_trigger()  # nothing to be counted: no need to read it all before
-        if not database.lead():
-            self._let_go(now_s)
-            self._enter(Phase.STANDBY, "another runner holds the leader lock of this database")
-            self._due_s = now_s + STANDBY_S * random.uniform(0.9, 1.1)
+        if not self._lead(now_s):
             return False
         database.listen()
         self._dispatcher.encode_uuids(database.encoding)
@@ -175,6 +180,20 @@ class Worker:
         self._listening.begin_signs()
         self._enter(Phase.SERVING, "")
         return True
+
+    def _lead(self, now_s: float) -> bool:
+        """Try to become the one runner; where that is not to be now, it is tried again later."""
+        lead = self._database.lead()
+        if lead is Lead.ANOTHER:
+            self._let_go(now_s)
+            self._enter(Phase.STANDBY, "another runner holds the leader lock of this database")
+            self._due_s = now_s + STANDBY_S * random.uniform(0.9, 1.1)
+        elif lead is Lead.FORMER:
+            # Its jobs are ours, and go on counting.
+            who = ", ".join(str(pid) for pid in self._database.leadership.former)
+            self._enter(Phase.APART, f"waits for a former session of ours to end (server process {who})")
+            self._due_s = now_s + FORMER_S
+        return lead is Lead.OURS
 
     def _begin_reading(self) -> None:
         """Make the channel tree afresh, and fill it, or of a big table its head; the loop waits."""

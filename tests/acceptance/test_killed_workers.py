@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import closing, suppress
 
+from qjsupervisor.postgres.queries import LEADER_LOCK
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.stand_in import StandIn
 
@@ -16,7 +17,6 @@ from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import odoo_conf, wait_until
 
 SECONDS = 10.0
-LEADER_LOCK = 2293787760715711918  # docs/contract.md, section 5
 
 
 def test_random_workers_are_killed_for_ten_seconds(

@@ -14,6 +14,7 @@ import pytest
 
 from qjsupervisor import cli
 from qjsupervisor.commands import check_databases
+from qjsupervisor.postgres.queries import LEADER_LOCK
 from qjsupervisor.testing import schema as demo_schema
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.schema import Schema
@@ -22,7 +23,7 @@ from ..conftest import DatabaseFactory
 from ..helpers import odoo_conf
 
 Check = Callable[..., tuple[int, dict[str, Any]]]
-LEADER_LOCK = 2293787760715711918
+
 
 
 class FakeOdoo:

@@ -19,7 +19,8 @@ from qjsupervisor.config.settings import Config
 from qjsupervisor.control import Message, Pipe
 from qjsupervisor.errors import DatabaseUnavailable
 from qjsupervisor.postgres.eligibility import Verdict
-from qjsupervisor.scout.probe import LEADER_LOCK, Probe, changes_backend, probe
+from qjsupervisor.postgres.queries import LEADER_LOCK
+from qjsupervisor.scout.probe import Probe, changes_backend, probe
 from qjsupervisor.scout.scout import list_databases, run_scout, scan
 from qjsupervisor.states import Mode
 from qjsupervisor.testing import schema as schemas

@@ -1,0 +1,69 @@
+"""The mark that our sessions carry in PostgreSQL, so that a later process knows what a former one left behind.
+
+A server may hold a session for seconds, or for ever, after its process died: packets lost, a backend that is stopped, a
+proxy that keeps its side open. Such a session holds the leader lock, and must not be taken for another runner. So the
+mark outlives the process: workers inherit it from the master, and it lies beside the control socket for the next
+supervisor. Whoever has the socket's lock knows that the former supervisor is dead.
+
+The mark is a random number. The host's name stands beside it: a copy of the directory elsewhere does not make two
+supervisors one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from contextlib import suppress
+
+from ..logs import get_logger
+
+_BITS = 63
+_LONGEST_BYTES = 512
+
+
+def session_mark(path: str) -> int:
+    """The mark kept in this file, or a new one, which is then kept there. Call it with the control socket's lock held.
+
+    A file that cannot be read or written costs a warning: sessions of a former supervisor are then not recognised.
+    """
+    kept = _read(path)
+    if kept is not None:
+        return kept
+    mark = secrets.randbits(_BITS)
+    try:
+        _write(path, f"{mark} {os.uname().nodename}\n")
+    except OSError as error:
+        reason = f"{path}: {error.strerror}: after a crash our former sessions will count as another runner's"
+        get_logger().warning("session_mark_not_kept", reason=reason)
+    return mark
+
+
+def _read(path: str) -> int | None:
+    """None also for a file that somebody else wrote, or for another host."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        text = os.read(descriptor, _LONGEST_BYTES).decode("ascii", "replace")
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    mark, _, host = text.rstrip("\n").partition(" ")
+    is_ours = mark.isascii() and mark.isdigit() and int(mark) < 2**_BITS and host == os.uname().nodename
+    return int(mark) if is_ours else None
+
+
+def _write(path: str, text: str) -> None:
+    """Whole or not at all; readable for us only."""
+    descriptor, temporary = tempfile.mkstemp(prefix=os.path.basename(path) + ".", dir=os.path.dirname(path) or ".")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
