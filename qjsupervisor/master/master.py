@@ -223,7 +223,9 @@ class Master:
         """Whose running jobs are not counted yet, though the others start now."""
         for worker in self._fleet.workers.values():
             if not worker.is_settled:
-                reason = f"not read within {START_BARRIER_TIMEOUT_S:g} s: {worker.reason or 'no word of its worker yet'}"
+                reason = (
+                    f"not read within {START_BARRIER_TIMEOUT_S:g} s: {worker.reason or 'no word of its worker yet'}"
+                )
                 self._log.warning("database_not_counted", database=worker.database, reason=reason)
 
     # -- signals -------------------------------------------------------------------------------------------------

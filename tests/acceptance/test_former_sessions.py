@@ -100,9 +100,7 @@ def test_a_proxy_that_keeps_the_servers_side_open(
     one, other = database(), database()
     with Link((postgres.host, postgres.port)) as link:
         sections = {"options": {"db_port": link.port}}
-        running = supervisor(
-            odoo_conf(postgres, odoo.port, db_name=f"{one.name},{other.name}", sections=sections)
-        )
+        running = supervisor(odoo_conf(postgres, odoo.port, db_name=f"{one.name},{other.name}", sections=sections))
         running.wait_ready(one.name, other.name)
         fill(one, other, odoo)
         link.silence(for_good=True)

@@ -25,7 +25,6 @@ from ..helpers import odoo_conf
 Check = Callable[..., tuple[int, dict[str, Any]]]
 
 
-
 class FakeOdoo:
     """Answers every request with one status; remembers what was asked."""
 
