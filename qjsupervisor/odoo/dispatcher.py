@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from ..config.settings import TargetSettings
+from ..loop import Loop
 from ..states import TargetState
 from .request import DRAIN_S, Address, End, Outcome, Request
 from .target import Target
@@ -53,16 +54,16 @@ class Dispatcher:
 
     def __init__(
         self,
-        selector: selectors.BaseSelector,
+        loop: Loop,
         targets: Sequence[TargetSettings],
         database: str,
         *,
         connect_timeout_s: float,
         read_timeout_s: float | None,
     ) -> None:
-        self._selector = selector
+        self._loop = loop
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        selector.register(self._wakeup, selectors.EVENT_READ, self._resolved)
+        loop.register(self._wakeup, selectors.EVENT_READ, self._resolved)
         self.targets = [Target(settings, database, self._wakeup) for settings in targets]
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
@@ -143,7 +144,7 @@ class Dispatcher:
         opened.request.begin()
         self._after_step(opened, None, 0)
 
-    def _resolved(self) -> None:
+    def _resolved(self, _now_s: float) -> None:
         with suppress(BlockingIOError):
             os.eventfd_read(self._wakeup)
         waiting, self._unresolved = self._unresolved, []
@@ -152,7 +153,7 @@ class Dispatcher:
 
     # -- going on ----------------------------------------------------------------------------------------
 
-    def _step(self, opened: _Open) -> None:
+    def _step(self, opened: _Open, _now_s: float) -> None:
         request = opened.request
         assert request is not None
         sock, events = request.sock, request.events
@@ -160,7 +161,7 @@ class Dispatcher:
         self._after_step(opened, sock, events)
 
     def _after_step(self, opened: _Open, old_sock: socket.socket | None, old_events: int) -> None:
-        """Keep the selector, the deadline and `ended` in line with where the request is now."""
+        """Keep the loop, the deadline and `ended` in line with where the request is now."""
         request = opened.request
         assert request is not None
         if request.outcome is not None and opened not in self._draining:
@@ -185,9 +186,9 @@ class Dispatcher:
         assert request is not None
         if old_sock is not None:
             with suppress(KeyError, ValueError):
-                self._selector.unregister(old_sock)
+                self._loop.unregister(old_sock)
         if request.sock is not None and request.events:
-            self._selector.register(request.sock, request.events, functools.partial(self._step, opened))
+            self._loop.register(request.sock, request.events, functools.partial(self._step, opened))
 
     def _report(self, opened: _Open, outcome: Outcome) -> None:
         """The outcome is known; what is left of the answer may come for a moment."""
@@ -286,5 +287,5 @@ class Dispatcher:
         for opened in self._all():
             if opened.request is not None:
                 opened.request.close()
-        self._selector.unregister(self._wakeup)
+        self._loop.unregister(self._wakeup)
         os.close(self._wakeup)

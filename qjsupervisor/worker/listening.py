@@ -1,4 +1,4 @@
-"""How a worker listens to its database between two statements: its connection in the loop's selector.
+"""How a worker listens to its database between two statements: its connection in the loop.
 
 The connection comes and goes, and is left alone for moments while the worker's own jobs make all the noise. That it
 hears at all is seen by what it says to itself. It starts nothing and reads no row.
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from ..errors import DatabaseUnavailable
+from ..loop import Loop
 from ..postgres.database import Database
 
 #: How often it sees that its connection does; with SIGN_LIMIT_S, a dead one is noticed within 30 s.
@@ -26,9 +27,9 @@ FULL_QUIET_S = 0.05
 class Listening:
     """One worker's ear."""
 
-    def __init__(self, database: Database, selector: selectors.BaseSelector, on_ready: Callable[[], None]) -> None:
+    def __init__(self, database: Database, loop: Loop, on_ready: Callable[[float], None]) -> None:
         self._database = database
-        self._selector = selector
+        self._loop = loop
         self._on_ready = on_ready
         self._watched_fd = -1
         self._quiet_until_s = 0.0
@@ -40,7 +41,7 @@ class Listening:
         self.sign_due_s = 0.0
 
     def watch(self, now_s: float, *, busy: bool) -> None:
-        """Keep the selector in line with the connection; `busy`: requests are open, whose jobs may be noisy."""
+        """Keep the loop in line with the connection; `busy`: requests are open, whose jobs may be noisy."""
         fd = self._database.fileno() if self._database.connected else -1
         self._is_quiet = busy and now_s < self._quiet_until_s
         if self._is_quiet:
@@ -48,9 +49,9 @@ class Listening:
         if fd == self._watched_fd:
             return
         if self._watched_fd >= 0:
-            self._selector.unregister(self._watched_fd)
+            self._loop.unregister(self._watched_fd)
         if fd >= 0:
-            self._selector.register(fd, selectors.EVENT_READ, self._on_ready)
+            self._loop.register(fd, selectors.EVENT_READ, self._on_ready)
         self._watched_fd = fd
 
     def note_started(self, dispatched: int, now_s: float, *, full: bool) -> None:

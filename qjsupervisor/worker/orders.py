@@ -14,6 +14,7 @@ from structlog.typing import FilteringBoundLogger
 
 from ..control import Message, Pipe
 from ..errors import ProtocolError
+from ..loop import Loop
 
 #: A worker that does not get to its end after its master died is ended by the kernel.
 ORPHAN_LIMIT_S = 4
@@ -28,19 +29,19 @@ class Instructions:
         self._wakeup = wakeup
         self._log = log
         self._on_pauses = on_pauses
-        self._selector: selectors.BaseSelector | None = None
+        self._loop: Loop | None = None
         self.stop = False
         #: The channels are to be read again, and everything in them.
         self.rebuild = False
         #: Channels, and when each pause ends (None: it does not by itself).
         self.pauses: dict[str, float | None] = {}
 
-    def attach(self, selector: selectors.BaseSelector) -> None:
+    def attach(self, loop: Loop) -> None:
         """Hear signals and orders from now on."""
         signal.signal(signal.SIGTERM, self._note_stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self._selector = selector
-        selector.register(self._pipe, selectors.EVENT_READ, self._hear)
+        self._loop = loop
+        loop.register(self._pipe, selectors.EVENT_READ, self._hear)
 
     def _note_stop(self, _signum: int, _frame: object) -> None:
         """SIGTERM: from an operator, or because the master died."""
@@ -48,14 +49,14 @@ class Instructions:
         signal.alarm(ORPHAN_LIMIT_S)
         os.eventfd_write(self._wakeup, 1)  # a signal does not end the loop's sleep
 
-    def _hear(self) -> None:
+    def _hear(self, _now_s: float) -> None:
         try:
             for message in self._pipe.receive_all():
                 self._take(message)
         except EOFError:
-            assert self._selector is not None
+            assert self._loop is not None
             self._log.warning("master_lost")
-            self._selector.unregister(self._pipe)
+            self._loop.unregister(self._pipe)
             self.stop = True
             signal.alarm(ORPHAN_LIMIT_S)
         except ProtocolError as error:

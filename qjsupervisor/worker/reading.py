@@ -18,6 +18,7 @@ from ..backlog.nodes import Node
 from ..backoff import Backoff
 from ..errors import DatabaseError, DatabaseUnavailable
 from ..job import Job, job_of
+from ..loop import Loop
 from ..postgres import queries
 from ..postgres.database import Database
 from ..postgres.reader import Reader
@@ -48,9 +49,9 @@ class Loaded(NamedTuple):
 class Reading:
     """All reads of one worker."""
 
-    def __init__(self, database: Database, selector: selectors.BaseSelector, window: int) -> None:
+    def __init__(self, database: Database, loop: Loop, window: int) -> None:
         self._database = database
-        self._selector = selector
+        self._loop = loop
         self._window = window
         self._reader: Reader | None = None
         self._watched: tuple[int, int] | None = None
@@ -153,7 +154,7 @@ class Reading:
         except DatabaseError as error:
             self._fail(error)
             return False
-        self._go_on()
+        self._go_on(now_s)
         return True
 
     def _channels(self, nodes: list[Node]) -> list[Statement]:
@@ -166,7 +167,7 @@ class Reading:
             statements.append((queries.READ_CHANNELS, params))
         return statements
 
-    def _go_on(self) -> None:
+    def _go_on(self, _now_s: float) -> None:
         reader = self._reader
         assert reader is not None
         try:
@@ -185,12 +186,12 @@ class Reading:
         if self._watched == (fd, events) and not anew:
             return
         self._unwatch()
-        self._selector.register(fd, events, self._go_on)
+        self._loop.register(fd, events, self._go_on)
         self._watched = (fd, events)
 
     def _unwatch(self) -> None:
         if self._watched is not None:
-            self._selector.unregister(self._watched[0])
+            self._loop.unregister(self._watched[0])
             self._watched = None
 
     def _finish(self, reader: Reader) -> None:

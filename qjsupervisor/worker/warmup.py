@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import selectors
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from structlog.typing import FilteringBoundLogger
 from .. import logs
 from ..config.settings import Config
 from ..job import Job, job_of
+from ..loop import Loop
 from ..odoo.dispatcher import Dispatcher, Ended
 from ..odoo.request import End, Outcome, Request
 from ..postgres.database import Database
@@ -81,9 +81,9 @@ def rehearse(config: Config) -> None:
     worker_slot.attach()
     settings = config.worker_settings(_NAME)
     log: FilteringBoundLogger = logs.silent_logger(database=_NAME)
-    with selectors.DefaultSelector() as selector:
+    with Loop() as loop:
         stage = _Stage()
-        wings = _Wings(selector, settings.targets, _NAME, connect_timeout_s=1, read_timeout_s=None)
+        wings = _Wings(loop, settings.targets, _NAME, connect_timeout_s=1, read_timeout_s=None)
         serving = Serving(stage, worker_slot, shared_tree(worker_slot, window=settings.window), wings, log)
         for number, together in enumerate(_notifications()):
             for notify in together:

@@ -1,7 +1,7 @@
 """The worker: one process for one database, from its first connect to its stop.
 
 A worker connects, stands by while another runner leads the database, reads it, serves it (serving.py), and begins
-again when the connection is lost. One thread, one selector; nothing is polled but the leader lock in standby
+again when the connection is lost. One thread, one loop; nothing is polled but the leader lock in standby
 (waiting for it inside PostgreSQL would hold a snapshot open, for days perhaps).
 
 It must not touch another database, start another process, or end because its database is in trouble: it ends when
@@ -21,6 +21,7 @@ from ..backoff import GIVE_UP_S, Backoff
 from ..config.settings import WorkerSettings
 from ..control import Pipe
 from ..errors import DatabaseError, DatabaseGone, DatabaseUnfit
+from ..loop import Loop
 from ..odoo.dispatcher import Dispatcher
 from ..postgres import queries
 from ..postgres.database import Database
@@ -58,18 +59,18 @@ class Worker:
         self._settings = settings
         self._worker_slot = worker_slot
         self._log = logs.bound_logger(database=settings.database)
-        self._selector = selectors.DefaultSelector()
+        self._loop = Loop()
         self._database = Database(
             settings.database,
             settings.connect_kwargs,
             Waiter(lambda: worker_slot.heartbeat(time.monotonic_ns())),
             settings.session_mark,
         )
-        self._listening = Listening(self._database, self._selector, self._hear_database)
+        self._listening = Listening(self._database, self._loop, self._hear_database)
         self._instructions = Instructions(pipe, worker_slot.wakeup, self._log, self._apply_pauses)
-        self._reading = Reading(self._database, self._selector, settings.window)
+        self._reading = Reading(self._database, self._loop, settings.window)
         self._dispatcher = Dispatcher(
-            self._selector,
+            self._loop,
             settings.targets,
             settings.database,
             connect_timeout_s=settings.connect_timeout_s,
@@ -92,17 +93,16 @@ class Worker:
 
     def run(self) -> int:
         """Run until the exit code is known."""
-        self._instructions.attach(self._selector)
+        self._instructions.attach(self._loop)
         self._database.waiter.install()
         self._worker_slot.attach()
-        self._selector.register(self._worker_slot.wakeup, selectors.EVENT_READ, self._worker_slot.drain_wakeup)
+        slot = self._worker_slot
+        self._loop.register(slot.wakeup, selectors.EVENT_READ, lambda _now_s: slot.drain_wakeup())
         more = True
         while self._exit_code is None:
             now_s = time.monotonic()
             timeout_s = 0.0 if more else max(0.0, self._next_deadline_s(now_s) - now_s)
-            ready = self._selector.select(timeout_s)
-            for key, _events in ready:
-                key.data()
+            ready = self._loop.turn(timeout_s)
             if ready or more or time.monotonic() >= self._turn_due_s:
                 more = self._step(time.monotonic())
             else:
@@ -151,12 +151,12 @@ class Worker:
     def _watch(self, now_s: float) -> None:
         self._listening.watch(now_s, busy=self._dispatcher.open > 0)
 
-    def _hear_database(self) -> None:
+    def _hear_database(self, now_s: float) -> None:
         if self._database.connected:
             try:
                 self._database.receive()
             except DatabaseError as error:
-                self._lose(error, time.monotonic())
+                self._lose(error, now_s)
 
     # -- towards serving -----------------------------------------------------------------------------------
 
@@ -359,4 +359,4 @@ class Worker:
         self._reading.close()
         self._dispatcher.close()
         self._database.close()
-        self._selector.close()
+        self._loop.close()

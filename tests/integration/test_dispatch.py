@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import selectors
 import socket
 import threading
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from qjsupervisor.config.settings import TargetSettings
+from qjsupervisor.loop import Loop
 from qjsupervisor.odoo import resolver
 from qjsupervisor.odoo.dispatcher import Dispatcher, Ended
 from qjsupervisor.odoo.request import End
@@ -24,18 +24,17 @@ from ..scripted import black_hole, reset, say, serving, silence, unused_port
 OK = b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
-class Loop:
-    """A dispatcher in a loop like the worker's."""
+class Asking:
+    """A dispatcher in a loop."""
 
     def __init__(self, *targets: TargetSettings | str, database: str = "prod", **timeouts: float | None) -> None:
-        self.selector = selectors.DefaultSelector()
+        self.loop = Loop()
         settings = [TargetSettings(url=t) if isinstance(t, str) else t for t in targets]
         timeouts = {"connect_timeout_s": 5.0, "read_timeout_s": None, **timeouts}
-        self.dispatcher = Dispatcher(self.selector, settings, database, **timeouts)  # type: ignore[arg-type]
+        self.dispatcher = Dispatcher(self.loop, settings, database, **timeouts)  # type: ignore[arg-type]
 
     def turn(self, timeout_s: float) -> None:
-        for key, _events in self.selector.select(timeout_s):
-            key.data()
+        self.loop.turn(timeout_s)
         self.dispatcher.tick(time.monotonic())
 
     def until(self, predicate: Callable[[], bool], timeout_s: float = 10.0) -> None:
@@ -57,15 +56,15 @@ class Loop:
 
     def close(self) -> None:
         self.dispatcher.close()
-        self.selector.close()
+        self.loop.close()
 
 
 @pytest.fixture
-def loops() -> Iterator[Callable[..., Loop]]:
-    made: list[Loop] = []
+def loops() -> Iterator[Callable[..., Asking]]:
+    made: list[Asking] = []
 
-    def make(*targets: Any, **options: Any) -> Loop:
-        made.append(Loop(*targets, **options))
+    def make(*targets: Any, **options: Any) -> Asking:
+        made.append(Asking(*targets, **options))
         return made[-1]
 
     yield make
@@ -77,7 +76,7 @@ def at(port: int, host: str = "127.0.0.1") -> str:
     return f"http://{host}:{port}"
 
 
-def test_what_is_sent(loops: Callable[..., Loop]) -> None:
+def test_what_is_sent(loops: Callable[..., Asking]) -> None:
     with serving(say(OK)) as server:
         target = TargetSettings(url=at(server.port), user="runner", password="pässwörd €:@/")
         (ended,) = loops(target, database="my db&x=%ä").ask("a-uuid")
@@ -104,7 +103,7 @@ def test_what_is_sent(loops: Callable[..., Loop]) -> None:
         ("ünï ☃", "%C3%BCn%C3%AF%20%E2%98%83"),
     ],
 )
-def test_a_uuid_stays_a_uuid(loops: Callable[..., Loop], uuid: str, encoded: str) -> None:
+def test_a_uuid_stays_a_uuid(loops: Callable[..., Asking], uuid: str, encoded: str) -> None:
     with serving(say(OK)) as server:
         loops(at(server.port)).ask(uuid)
         (request,) = server.requests
@@ -113,7 +112,7 @@ def test_a_uuid_stays_a_uuid(loops: Callable[..., Loop], uuid: str, encoded: str
     assert sum(line.startswith("X-Odoo-Database") for line in headers) == 1
 
 
-def test_no_redirect_is_followed(loops: Callable[..., Loop]) -> None:
+def test_no_redirect_is_followed(loops: Callable[..., Asking]) -> None:
     with serving(say(OK)) as elsewhere:
         answer = f"HTTP/1.0 303 SEE OTHER\r\nLocation: {at(elsewhere.port)}/queue_job/runjob\r\n\r\n"
         with serving(say(answer.encode())) as server:
@@ -122,7 +121,7 @@ def test_no_redirect_is_followed(loops: Callable[..., Loop]) -> None:
             assert (server.connections, elsewhere.connections) == (1, 0)
 
 
-def test_many_at_once(loops: Callable[..., Loop]) -> None:
+def test_many_at_once(loops: Callable[..., Asking]) -> None:
     """None is mixed up with another, and nothing is left behind."""
     with serving(say(OK)) as server:
         loop = loops(at(server.port))
@@ -130,28 +129,28 @@ def test_many_at_once(loops: Callable[..., Loop]) -> None:
         assert {(one.job_id, one.uuid) for one in ended} == {(n, f"job-{n}") for n in range(60)}
         assert loop.dispatcher.open == 0
         assert all(not target.sent_s for target in loop.dispatcher.targets)
-        loop.until(lambda: len(loop.selector.get_map()) == 1)  # the wake-up: no connection is left
+        loop.until(lambda: loop.loop.watched == 1)  # the wake-up: no connection is left
 
 
 @pytest.mark.parametrize(("script", "end"), [(say(), End.LOST), (reset, End.LOST), (say(b"\x00\r\n"), End.LOST)])
-def test_no_answer(loops: Callable[..., Loop], script: Any, end: End) -> None:
+def test_no_answer(loops: Callable[..., Asking], script: Any, end: End) -> None:
     with serving(script) as server:
         assert loops(at(server.port)).ask("u")[0].outcome.end is end
 
 
-def test_refused(loops: Callable[..., Loop]) -> None:
+def test_refused(loops: Callable[..., Asking]) -> None:
     (ended,) = loops(at(unused_port())).ask("u")
     assert (ended.outcome.end, ended.outcome.reason) == (End.UNASKED, "Connection refused")
 
 
-def test_read_timeout(loops: Callable[..., Loop]) -> None:
+def test_read_timeout(loops: Callable[..., Asking]) -> None:
     with serving(silence) as server:
         (ended,) = loops(at(server.port), read_timeout_s=0.3).ask("u")
         assert (ended.outcome.end, ended.outcome.reason) == (End.LOST, "no answer for 0 s")
         assert ended.duration_s >= 0.3
 
 
-def test_no_read_timeout_by_default(loops: Callable[..., Loop]) -> None:
+def test_no_read_timeout_by_default(loops: Callable[..., Asking]) -> None:
     """The connect timeout ends with the connection: a job may take hours."""
     with serving(silence) as server:
         loop = loops(at(server.port), connect_timeout_s=0.1)
@@ -163,7 +162,7 @@ def test_no_read_timeout_by_default(loops: Callable[..., Loop]) -> None:
         assert loop.dispatcher.unsent() == []
 
 
-def test_a_slow_answer_does_not_outlive_the_read_timeout(loops: Callable[..., Loop]) -> None:
+def test_a_slow_answer_does_not_outlive_the_read_timeout(loops: Callable[..., Asking]) -> None:
     """A byte now and then is no answer."""
 
     def drip(connection: socket.socket) -> None:
@@ -176,7 +175,7 @@ def test_a_slow_answer_does_not_outlive_the_read_timeout(loops: Callable[..., Lo
         assert ended.outcome.end is End.LOST
 
 
-def test_black_hole(loops: Callable[..., Loop]) -> None:
+def test_black_hole(loops: Callable[..., Asking]) -> None:
     with black_hole() as port:
         loop = loops(at(port), connect_timeout_s=0.3)
         loop.dispatcher.send(1, "u")
@@ -185,7 +184,7 @@ def test_black_hole(loops: Callable[..., Loop]) -> None:
         assert (ended.outcome.end, ended.outcome.reason) == (End.UNASKED, "no connection in time")
 
 
-def test_tls_that_never_shakes_hands(loops: Callable[..., Loop]) -> None:
+def test_tls_that_never_shakes_hands(loops: Callable[..., Asking]) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         loop = loops(f"https://127.0.0.1:{silent.getsockname()[1]}", connect_timeout_s=0.3)
         loop.dispatcher.send(1, "u")
@@ -209,14 +208,14 @@ def answers(monkeypatch: pytest.MonkeyPatch, found: Callable[[], list[tuple[str,
     return asked
 
 
-def test_unknown_host(loops: Callable[..., Loop]) -> None:
+def test_unknown_host(loops: Callable[..., Asking]) -> None:
     """RFC 6761: nobody will ever have that name."""
     (ended,) = loops("http://odoo.invalid:8069", connect_timeout_s=9).ask("u")
     assert ended.outcome.end is End.UNASKED
     assert ended.outcome.reason.startswith("odoo.invalid: ")
 
 
-def test_a_failed_look_up_is_shared(loops: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_look_up_is_shared(loops: Callable[..., Asking], monkeypatch: pytest.MonkeyPatch) -> None:
     """All who waited for it fail by it, and the next one asks again."""
 
     def fail() -> list[tuple[str, int]]:
@@ -233,7 +232,7 @@ def test_a_failed_look_up_is_shared(loops: Callable[..., Loop], monkeypatch: pyt
     assert asked == ["odoo.test"] * 2
 
 
-def test_no_thread_to_look_a_name_up_in(loops: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_thread_to_look_a_name_up_in(loops: Callable[..., Asking], monkeypatch: pytest.MonkeyPatch) -> None:
     def start(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -243,7 +242,7 @@ def test_no_thread_to_look_a_name_up_in(loops: Callable[..., Loop], monkeypatch:
     assert ended.outcome.reason == "odoo.test: can't start new thread"
 
 
-def test_a_name_server_that_is_silent(loops: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_server_that_is_silent(loops: Callable[..., Asking], monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
 
     def wait() -> list[tuple[str, int]]:
@@ -260,7 +259,7 @@ def test_a_name_server_that_is_silent(loops: Callable[..., Loop], monkeypatch: p
     assert "name server does not answer" in ended.outcome.reason
 
 
-def test_several_addresses(loops: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_addresses(loops: Callable[..., Asking], monkeypatch: pytest.MonkeyPatch) -> None:
     """One refuses, one is silent, one works, which is tried first from then on."""
     with serving(say(OK)) as server, black_hole() as hole:
         addresses = [("127.0.0.1", unused_port()), ("127.0.0.1", hole), ("127.0.0.1", server.port)]
@@ -275,7 +274,7 @@ def test_several_addresses(loops: Callable[..., Loop], monkeypatch: pytest.Monke
         assert asked == ["odoo.test"]
 
 
-def test_localhost_on_one_protocol_only(loops: Callable[..., Loop]) -> None:
+def test_localhost_on_one_protocol_only(loops: Callable[..., Asking]) -> None:
     with serving(say(OK)) as server:
         assert loops(at(server.port, "localhost")).ask("u")[0].outcome.status == 200
 
@@ -283,7 +282,7 @@ def test_localhost_on_one_protocol_only(loops: Callable[..., Loop]) -> None:
 # -- several targets, and their health ---------------------------------------------------------------------
 
 
-def test_targets_take_turns(loops: Callable[..., Loop]) -> None:
+def test_targets_take_turns(loops: Callable[..., Asking]) -> None:
     with serving(say(OK)) as one, serving(say(OK)) as other:
         loop = loops(at(one.port), at(other.port))
         for target in loop.dispatcher.targets:
@@ -292,7 +291,7 @@ def test_targets_take_turns(loops: Callable[..., Loop]) -> None:
         assert (len(one.requests), len(other.requests)) == (4, 4)
 
 
-def test_a_target_that_is_down_is_left_out(loops: Callable[..., Loop]) -> None:
+def test_a_target_that_is_down_is_left_out(loops: Callable[..., Asking]) -> None:
     with serving(say(OK)) as one, serving(say(OK)) as other:
         loop = loops(at(one.port), at(other.port))
         down, up = loop.dispatcher.targets
@@ -302,7 +301,7 @@ def test_a_target_that_is_down_is_left_out(loops: Callable[..., Loop]) -> None:
         assert (len(one.requests), len(other.requests)) == (0, 8)
 
 
-def test_knocking(loops: Callable[..., Loop]) -> None:
+def test_knocking(loops: Callable[..., Asking]) -> None:
     """A host that was down is tried without a job, and without a request."""
     with serving(say(OK)) as server:
         loop = loops(at(server.port))
@@ -316,11 +315,11 @@ def test_knocking(loops: Callable[..., Loop]) -> None:
         loop.until(lambda: loop.dispatcher.allowance(later_s) == 1)
         loop.until(lambda: server.connections == 1)
         assert target.breaker.state is TargetState.DOWN
-        loop.until(lambda: len(loop.selector.get_map()) == 1)
+        loop.until(lambda: loop.loop.watched == 1)
         assert server.requests == []
 
 
-def test_knocking_in_vain(loops: Callable[..., Loop]) -> None:
+def test_knocking_in_vain(loops: Callable[..., Asking]) -> None:
     loop = loops(at(unused_port()))
     (target,) = loop.dispatcher.targets
     target.breaker.failed(time.monotonic(), "Connection refused", 1, connecting=True)
@@ -333,22 +332,22 @@ def test_knocking_in_vain(loops: Callable[..., Loop]) -> None:
     assert loop.dispatcher.ended == []
 
 
-def test_knocking_at_a_black_hole(loops: Callable[..., Loop]) -> None:
+def test_knocking_at_a_black_hole(loops: Callable[..., Asking]) -> None:
     with black_hole() as port:
         loop = loops(at(port), connect_timeout_s=0.3)
         (target,) = loop.dispatcher.targets
         target.breaker.failed(time.monotonic() - 100, "no connection in time", 1, connecting=True)
         for _ in range(5):  # one at a time, however often the loop turns
             loop.dispatcher.knock(time.monotonic())
-        assert len(loop.selector.get_map()) == 2
+        assert loop.loop.watched == 2
         loop.until(lambda: target.breaker.failures == 2)
         assert target.breaker.knock
-        assert len(loop.selector.get_map()) == 1
+        assert loop.loop.watched == 1
 
 
 def test_closing_with_open_requests() -> None:
     with serving(silence) as server, black_hole() as hole:
-        loop = Loop(at(server.port), at(hole))
+        loop = Asking(at(server.port), at(hole))
         loop.dispatcher.send(1, "a")
         loop.dispatcher.send(2, "b")
         loop.until(lambda: bool(server.requests))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import selectors
-
 from qjsupervisor.backlog.backlog import Backlog
 from qjsupervisor.backlog.names import only_root
 from qjsupervisor.config.channel_string import parse_channels
 from qjsupervisor.job import Pending
+from qjsupervisor.loop import Loop
 from qjsupervisor.postgres.database import Database
 from qjsupervisor.postgres.waiter import Waiter
 from qjsupervisor.worker.reading import Reading
@@ -15,10 +14,9 @@ from qjsupervisor.worker.reading import Reading
 from ..conftest import DatabaseFactory
 
 
-def finish(reading: Reading, selector: selectors.BaseSelector) -> None:
+def finish(reading: Reading, loop: Loop) -> None:
     while reading.busy:
-        for key, _events in selector.select(5):
-            key.data()
+        loop.turn(5)
 
 
 def test_a_read_that_is_overtaken_by_changes_says_so(database: DatabaseFactory) -> None:
@@ -30,18 +28,18 @@ def test_a_read_that_is_overtaken_by_changes_says_so(database: DatabaseFactory) 
     tree = Backlog(parse_channels("root:1"), only_root(), window=1)
     tree.prepare(0, 0)
     tree.load_head([], [Pending((10, 0, 900), None, None)])
-    with selectors.DefaultSelector() as selector:
-        reading = Reading(connected, selector, 1)
+    with Loop() as loop:
+        reading = Reading(connected, loop, 1)
         assert reading.start(tree, None, 1.0)
         for number in range(9):
             tree.put(Pending((10, 1, 1000 + number), None, None))
-        finish(reading, selector)
+        finish(reading, loop)
         assert (reading.overtaken, reading.loaded, tree.partial) == (True, None, True)
         reading.read_all(tree)
         assert (reading.overtaken, tree.partial) == (False, False)
         assert tree.node_for(None).pending == 3
         assert reading.start(tree, None, 2.0)
-        finish(reading, selector)
+        finish(reading, loop)
         assert not reading.overtaken
         assert reading.loaded is not None
     connected.close()

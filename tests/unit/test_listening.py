@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import selectors
 from collections.abc import Iterator
 
 import pytest
 
+from qjsupervisor.loop import Loop
 from qjsupervisor.postgres.database import Database
 from qjsupervisor.postgres.waiter import Waiter
 from qjsupervisor.worker.listening import FULL_QUIET_S, QUIET_S, Listening
@@ -16,8 +16,8 @@ LATER_S = 1000.0
 
 @pytest.fixture
 def listening() -> Iterator[Listening]:
-    with selectors.DefaultSelector() as selector:
-        yield Listening(Database("db", {}, Waiter(lambda: None)), selector, lambda: None)
+    with Loop() as loop:
+        yield Listening(Database("db", {}, Waiter(lambda: None)), loop, lambda _now_s: None)
 
 
 def wakes(listening: Listening, now_s: float, *, busy: bool = True) -> float:

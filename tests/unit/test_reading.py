@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import selectors
-
 from qjsupervisor.backlog.backlog import Backlog
 from qjsupervisor.backlog.names import only_root
 from qjsupervisor.config.channel_string import parse_channels
+from qjsupervisor.loop import Loop
 from qjsupervisor.postgres.database import Database
 from qjsupervisor.postgres.waiter import Waiter
 from qjsupervisor.worker.reading import Reading
@@ -14,15 +13,14 @@ from qjsupervisor.worker.reading import Reading
 
 def test_a_read_that_comes_too_soon_after_a_failed_one_says_when_it_may_begin() -> None:
     """Nothing else need happen until then, so that the loop has to wake for it; and once only."""
-    with selectors.DefaultSelector() as selector:
+    with Loop() as loop:
         # A port that nobody listens on: libpq says so at once.
         refused = {"host": "127.0.0.1", "port": 1, "dbname": "db"}
-        reading = Reading(Database("db", refused, Waiter(lambda: None)), selector, 10)
+        reading = Reading(Database("db", refused, Waiter(lambda: None)), loop, 10)
         tree = Backlog(parse_channels("root:1"), only_root(), 10)
         while not reading.error:
             reading.start(tree, None, 0.0)
-            for key, _events in selector.select(1):
-                key.data()
+            loop.turn(1)
         assert not reading.busy
         assert not reading.start(tree, None, 0.0)
         due_s = reading.retry_s

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import selectors
 import time
 from collections.abc import Iterator
 
@@ -12,6 +11,7 @@ from qjsupervisor import logs
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.config.settings import TargetSettings
 from qjsupervisor.control import Pipe
+from qjsupervisor.loop import Loop
 from qjsupervisor.odoo.dispatcher import Dispatcher
 from qjsupervisor.postgres.database import Database
 from qjsupervisor.postgres.waiter import Waiter
@@ -25,14 +25,14 @@ from qjsupervisor.worker.trees import shared_tree
 class Rig:
     """A worker that tells what it is about to the table and to its master."""
 
-    def __init__(self, selector: selectors.BaseSelector) -> None:
+    def __init__(self, loop: Loop) -> None:
         root = ChannelSpec(name="root", capacity=1)
         self.table = SemaphoreTable([root], slots=1, fairness=Fairness.ROUND_ROBIN)
         self.table.assign(0, "db", 1)
         worker_slot = self.table.worker_slot(0)
         worker_slot.set_message("of a worker that died")
         targets = [TargetSettings(url="http://127.0.0.1:1")]
-        self.dispatcher = Dispatcher(selector, targets, "db", connect_timeout_s=1, read_timeout_s=None)
+        self.dispatcher = Dispatcher(loop, targets, "db", connect_timeout_s=1, read_timeout_s=None)
         self.master, self.pipe = Pipe.pair()
         log = logs.silent_logger()
         database = Database("db", {}, Waiter(lambda: None))
@@ -57,8 +57,8 @@ class Rig:
 
 @pytest.fixture
 def rig() -> Iterator[Rig]:
-    with selectors.DefaultSelector() as selector:
-        made = Rig(selector)
+    with Loop() as loop:
+        made = Rig(loop)
         yield made
         made.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import selectors
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import pytest
@@ -14,6 +13,7 @@ from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.config.settings import TargetSettings
 from qjsupervisor.errors import DatabaseError, DatabaseUnavailable
 from qjsupervisor.job import Job, Pending
+from qjsupervisor.loop import Loop
 from qjsupervisor.odoo.breaker import ACCEPTED_AFTER_S, UNPROVEN_LIMIT
 from qjsupervisor.odoo.dispatcher import Dispatcher, Ended
 from qjsupervisor.odoo.request import End, Outcome
@@ -80,7 +80,7 @@ class Rows(Database):
 class Play:
     """One worker's serving, with a job that holds a permit, of one if nothing else is said, and whose request ends."""
 
-    def __init__(self, selector: selectors.BaseSelector, *specs: ChannelSpec) -> None:
+    def __init__(self, loop: Loop, *specs: ChannelSpec) -> None:
         self.table = SemaphoreTable(specs, slots=2, fairness=Fairness.ROUND_ROBIN)
         self.table.assign(0, "db", 1)
         self.table.open_start_barrier()
@@ -88,7 +88,7 @@ class Play:
         worker_slot.attach()
         self.rows = Rows()
         self.dispatcher = Dispatcher(
-            selector,
+            loop,
             [TargetSettings(url="http://127.0.0.1:1")],
             "db",
             connect_timeout_s=1,
@@ -110,8 +110,8 @@ class Play:
 
 @pytest.fixture
 def play() -> Iterator[Play]:
-    with selectors.DefaultSelector() as selector:
-        made = Play(selector, ChannelSpec(name="root", capacity=1, sequential=True))
+    with Loop() as loop:
+        made = Play(loop, ChannelSpec(name="root", capacity=1, sequential=True))
         yield made
         made.dispatcher.close()
 
@@ -297,8 +297,8 @@ PLAIN = ChannelSpec(name="root", capacity=2)
 @pytest.fixture
 def announced(request: pytest.FixtureRequest) -> Iterator[Play]:
     """Two jobs ran in root before, and now a new one is announced, which may be anything."""
-    with selectors.DefaultSelector() as selector:
-        made = Play(selector, getattr(request, "param", PLAIN), ChannelSpec(name="root.other", capacity=1))
+    with Loop() as loop:
+        made = Play(loop, getattr(request, "param", PLAIN), ChannelSpec(name="root.other", capacity=1))
         made.serving.backlog.forget(1)
         made.serving.settle()
         made.dispatcher.targets[0].breaker.proved()

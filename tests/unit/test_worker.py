@@ -32,7 +32,7 @@ class Rig:
     def turn(self, phase: Phase) -> float:
         """One turn; how long the worker would wait after it."""
         self.worker._phase = phase
-        self.worker._instructions._hear()
+        self.worker._instructions._hear(time.monotonic())
         now_s = time.monotonic()
         self.worker._step(now_s)
         return self.worker._next_deadline_s(now_s) - now_s
