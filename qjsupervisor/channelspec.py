@@ -1,7 +1,11 @@
-"""What one channel is configured with. The text form is parsed by `config`; no behaviour here."""
+"""What one channel is configured with, and what holds for a channel that nobody configured. Pure.
+
+The text form is parsed by `config`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 ROOT = "root"
@@ -36,3 +40,28 @@ def complete_name(channel: str | None) -> str:
 def parent_name(name: str) -> str | None:
     """The complete name one level up; None for the root."""
     return name.rpartition(".")[0] or None
+
+
+def inherited(name: str, parent: ChannelSpec, *, made: bool = False) -> ChannelSpec:
+    """A channel that nobody configured, by the defaults of its nearest ancestor."""
+    if parent.sequential_default:
+        return ChannelSpec(name=name, capacity=1, sequential=True, made=made)
+    return ChannelSpec(name=name, capacity=parent.capacity_default or None, made=made)
+
+
+def complete_tree(specs: Iterable[ChannelSpec]) -> tuple[ChannelSpec, ...]:
+    """The channels and all their ancestors, the root first, each channel behind its parent.
+
+    What is missing has its parent's defaults; a root that nobody configured has capacity 1.
+    """
+    given = {spec.name: spec for spec in specs}
+    tree = {ROOT: given.get(ROOT, ChannelSpec(name=ROOT, capacity=1))}
+    for name in given:
+        line: list[str] = []
+        above: str | None = name
+        while above is not None and above not in tree:
+            line.append(above)
+            above = parent_name(above)
+        for channel in reversed(line):
+            tree[channel] = given.get(channel) or inherited(channel, tree[parent_name(channel) or ROOT])
+    return tuple(tree.values())

@@ -145,7 +145,7 @@ def _escape_what_the_terminal_cannot_show() -> None:
 
 
 def _complain(error: QJSupervisorError) -> int:
-    from .commands.output import printable
+    from .text import printable
 
     where = "configuration: " if isinstance(error, ConfigError) else ""
     print(f"{PROG}: {where}{printable(error)}", file=sys.stderr)

@@ -18,6 +18,7 @@ from typing import Any, cast
 from .config.settings import Config
 from .errors import ConfigError
 from .logsink import LogSink, is_terminal
+from .text import printable
 
 
 @contextmanager
@@ -231,28 +232,21 @@ class _Console:
         values = dict(values)
         traceback = values.pop("exception", None)
         timestamp, level, event = (str(values.pop(key, "")) for key in ("timestamp", "level", "event"))
-        facts = " ".join(f"{_escaped(key)}={_shown(value)}" for key, value in values.items())
+        facts = " ".join(f"{printable(key)}={_shown(value)}" for key, value in values.items())
         level = f"{self._begin.get(level, '')}{level:<7}{self._end}"
-        line = f"{timestamp} {level} {_escaped(event)} {facts}".rstrip()
+        line = f"{timestamp} {level} {printable(event)} {facts}".rstrip()
         if traceback is None:
             return line
-        return "\n".join([line, *(f"    {_escaped(part)}" for part in str(traceback).splitlines())])
+        return "\n".join([line, *(f"    {printable(part)}" for part in str(traceback).splitlines())])
 
 
 def _shown(value: object) -> str:
     """A value as one word, in quotes where it would not be one."""
     if not isinstance(value, str):
-        return _escaped(repr(value))
+        return printable(repr(value))
     if value and value.isprintable() and not set(value) & set(" =\"'\\"):
         return value
-    return _escaped(json.dumps(value, ensure_ascii=False))
-
-
-def _escaped(text: str) -> str:
-    """Control characters, what turns the direction of writing, halves of characters: as \\x.. and \\u...."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return printable(json.dumps(value, ensure_ascii=False))
 
 
 def _lost_line(lost: int, reason: str) -> bytes:

@@ -25,8 +25,17 @@ EXIT_GONE = 69
 class Mode(enum.Enum):
     """Whose channel tree is it: one for all databases, or one in each database (queue_job 18.0.4)."""
 
+    #: `channels` is set.
     SERVER_WIDE = "server-wide"
+    #: `max_capacity` is set, and `channels` is not.
     PER_DATABASE = "per-database"
+    #: Neither is set. One job at once over all databases; a database whose queue_job has channel settings has a tree
+    #: of its own below that, the others share the root.
+    DEFAULT = "default"
+
+    def has_own_tree(self, has_channel_settings: bool) -> bool:
+        """Whether the channels of a database are those that are set up in it, if its queue_job has such settings."""
+        return self is Mode.PER_DATABASE or (self is Mode.DEFAULT and has_channel_settings)
 
 
 class Fairness(enum.Enum):

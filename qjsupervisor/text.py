@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 
 def seconds(value: float) -> str:
@@ -18,3 +20,27 @@ def seconds(value: float) -> str:
         return f"{minutes} min"
     hours = minutes // 60
     return f"{hours} h {minutes % 60:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24:02d} h"
+
+
+def printable(value: object) -> str:
+    """One line in which only printable characters are left; the others are shown as escapes.
+
+    This takes terminal control sequences, line ends, bidirectional overrides and lone surrogates.
+    """
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def channel_settings(view: Mapping[str, Any]) -> list[str]:
+    """A channel's settings beside its capacity, a few words each, from a mapping with ChannelSpec's names."""
+    throttle_s = view.get("throttle_s")
+    words = (
+        "paused" if view.get("paused") else "",
+        "sequential" if view.get("sequential") else "",
+        f"throttle {throttle_s:g} s" if throttle_s else "",
+        f"subchannels {view['capacity_default']}" if view.get("capacity_default") else "",
+        "subchannels sequential" if view.get("sequential_default") else "",
+    )
+    return [word for word in words if word]

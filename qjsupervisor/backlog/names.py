@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from ..channelspec import ROOT, ChannelSpec, complete_name, parent_name
+from ..channelspec import ROOT, ChannelSpec, complete_name, inherited, parent_name
 from .nodes import Branch, Node
 
 #: Raw channel names remembered, so that a read of one channel can use the index on it.
@@ -101,10 +101,8 @@ class ChannelNames(ABC):
             name = f"{above.name}.{_OTHERS}"
             if name in self.nodes:
                 return self.nodes[name]
-        defaults = above.spec
-        capacity = 1 if defaults.sequential_default else defaults.capacity_default or None
-        spec = ChannelSpec(name=name, capacity=capacity, sequential=defaults.sequential_default, made=True)
-        if capacity is not None:
+        spec = inherited(name, above.spec, made=True)
+        if spec.capacity is not None:
             index = self._share(spec, above.shared)
             if index is not None:
                 self._shared[name] = index

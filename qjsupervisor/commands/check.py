@@ -14,6 +14,8 @@ from ..channelspec import ChannelSpec
 from ..config.load import Config
 from ..config.settings import TargetSettings
 from ..errors import DatabaseError
+from ..states import Mode
+from ..text import channel_settings
 from . import client
 from .check_databases import DatabaseReport, check_databases, that_run
 from .check_server import check_server
@@ -61,6 +63,7 @@ def gather(config: Config) -> Report:
         findings.append(problem(f"the databases cannot be listed: {error}"))
     else:
         findings += _about_databases(config, databases)
+    findings.append(note(_about_mode(config, databases)))
     if config.channels[0].capacity == 0:
         findings.append(problem("root has capacity 0: nothing would run"))
     targets = _targets(config, [each.name for each in that_run(databases)])
@@ -76,6 +79,22 @@ def _about_databases(config: Config, databases: Sequence[DatabaseReport]) -> Ite
         where = "named by db_name" if config.db_names else "that the connecting role owns"
         yield problem(f"no database would be served, of {len(databases)} {where}")
     yield from check_server(config, running)
+
+
+def _about_mode(config: Config, databases: Sequence[DatabaseReport]) -> str:
+    """Whose channels hold, and why."""
+    if config.mode is Mode.SERVER_WIDE:
+        return f"mode {config.mode.value}: `channels` is set, and holds for all databases together"
+    if config.mode is Mode.PER_DATABASE:
+        return (
+            f"mode {config.mode.value}: max_capacity is set and `channels` is not: each database has the channels that"
+            f" are set up in it, and {config.max_capacity} jobs run at once over all"
+        )
+    own = sum(bool(each.channels) for each in databases)
+    return (
+        f"mode {config.mode.value}: neither `channels` nor max_capacity is set: one job runs at once over all"
+        f" databases, and {own} of {len(databases)} have channels of their own (those with queue_job 18.0.4 or later)"
+    )
 
 
 def _about_supervisor(config: Config) -> Finding:
@@ -162,12 +181,4 @@ def _print_configuration(config: Config) -> None:
 
 
 def _channel(spec: ChannelSpec) -> tuple[str, object, str]:
-    words = (
-        "paused" if spec.paused else "",
-        "sequential" if spec.sequential else "",
-        f"throttle {spec.throttle_s} s" if spec.throttle_s else "",
-        f"subchannels {spec.capacity_default}" if spec.capacity_default else "",
-        "subchannels sequential" if spec.sequential_default else "",
-    )
-    capacity: object = "no limit" if spec.capacity is None else spec.capacity
-    return spec.name, capacity, ", ".join(word for word in words if word)
+    return spec.name, "no limit" if spec.capacity is None else spec.capacity, ", ".join(channel_settings(asdict(spec)))

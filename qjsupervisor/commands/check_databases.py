@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 from ..channelspec import ChannelSpec
 from ..config.load import Config
@@ -15,11 +15,13 @@ from ..errors import DatabaseError, DatabaseUnfit
 from ..postgres.eligibility import Verdict
 from ..scout.probe import Probe, changes_backend
 from ..scout.scout import SCAN_DEADLINE_S, list_databases, scan
-from ..states import Mode
+from ..text import channel_settings
 from .session import session
-from .trees import tree_of
+from .trees import Specs, own_specs, specs_without_effect
 
 _PARALLEL = 8
+#: Channels that one warning names.
+_NAMED = 5
 
 
 class Outcome(enum.Enum):
@@ -75,13 +77,17 @@ def _closer(config: Config, found: Probe) -> DatabaseReport:
     try:
         if changes_backend(name, config.dsn(name)):
             return _blocked(found, _POOLED)
-        tree = _own_tree(config, name)
+        with session(config, name, "check") as connection:
+            tree = own_specs(connection, config, name) or {}
+            readable = found.facts is not None and found.facts.may_read_channel_settings
+            passed_over = specs_without_effect(connection, config, name) if readable else {}
     except DatabaseUnfit as error:
         return _blocked(found, str(error))
     except DatabaseError as error:
         return DatabaseReport(name=name, outcome=Outcome.UNREACHABLE, reason=str(error), is_problem=True)
     leader = found.facts.leader if found.facts is not None else None
     channels = tuple(tree.values())
+    found = replace(found, warnings=(*found.warnings, *_passed_over(passed_over)))
     if leader is None or f"application {APPLICATION_NAME}" in leader:
         # Our own running supervisor, or one on another machine that shares the work.
         reason = None if leader is None else f"its jobs are dispatched by a supervisor: {leader}"
@@ -116,11 +122,20 @@ def _blocked(found: Probe, reason: str) -> DatabaseReport:
     )
 
 
-def _own_tree(config: Config, name: str) -> Mapping[str, ChannelSpec]:
-    if config.mode is Mode.SERVER_WIDE:
-        return {}
-    with session(config, name, "check") as connection:
-        return tree_of(connection, config, name)
+def _passed_over(specs: Specs) -> Iterator[str]:
+    """What an administrator set up in Odoo and will miss."""
+    named = [f"{name} ({', '.join(_settings(spec))})" for name, spec in specs.items()]
+    if named:
+        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        yield (
+            f"its own channel settings have no effect, because `channels` is set: {', '.join(named[:_NAMED])}{more};"
+            " take `channels` away, or set the same there"
+        )
+
+
+def _settings(spec: ChannelSpec) -> list[str]:
+    capacity = [] if spec.capacity is None else [f"capacity {spec.capacity}"]
+    return capacity + channel_settings(asdict(spec))
 
 
 def that_run(reports: Iterable[DatabaseReport]) -> Iterator[DatabaseReport]:

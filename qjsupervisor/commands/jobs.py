@@ -14,7 +14,7 @@ from . import client, statements
 from .job_rows import Row, Wanted, fetch, read_rows, to_jobs
 from .output import console, print_json, print_line, table
 from .session import session
-from .trees import tree_of
+from .trees import own_specs
 from .why_waiting import Job, Reason, Tree, explain
 
 __all__ = ["Wanted", "run"]
@@ -52,13 +52,15 @@ def run(config: Config, database: str, wanted: Wanted, *, as_json: bool) -> int:
 
 def _read_tree(connection: Connection, config: Config, database: str) -> Tree:
     try:
-        specs = tree_of(connection, config, database)
+        own = own_specs(connection, config, database)
     except DatabaseUnfit as error:
         raise DatabaseUnfit(database, f"{database}: its jobs do not run: {error}") from error
+    specs = {spec.name: spec for spec in config.channels} if own is None else own
     longest_throttle_s = max(spec.throttle_s for spec in specs.values())
     return Tree(
         database=database,
         specs=specs,
+        is_own=own is not None,
         running=dict(fetch(connection, statements.COUNT_RUNNING)),
         failed=dict(fetch(connection, statements.LIST_FAILED)),
         last_start_s=_last_starts(connection, longest_throttle_s) if longest_throttle_s else {},

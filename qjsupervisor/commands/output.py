@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..text import seconds
+from ..text import printable, seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,17 +27,6 @@ _STYLES = {
     "backing off": "yellow", "stopping": "yellow", "paused": "yellow", "warning": "yellow",
     "blocked": "red", "failed": "red", "down": "red", "problem": "red", "unreachable": "red",
 }  # fmt: skip
-
-
-def printable(value: object) -> str:
-    """One line in which only printable characters are left; the others are shown as escapes.
-
-    This takes terminal control sequences, line ends, bidirectional overrides and lone surrogates.
-    """
-    text = str(value)
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def print_line(value: object = "") -> None:

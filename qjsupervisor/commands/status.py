@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..config.load import Config
 from ..monitor.health import problems
+from ..text import channel_settings, printable
 from . import client
-from .output import console, duration, print_json, printable, table
+from .output import console, duration, print_json, table
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -127,21 +128,11 @@ def _channels(status: Mapping[str, Any]) -> RenderableType:
                 "no limit" if view.get("capacity") is None else view["capacity"],
                 view.get("pending"),
                 view.get("failed"),
-                _settings(view),
+                ", ".join(channel_settings(view)),
             )
             for view in status.get("channels", ())
         ),
     )
-
-
-def _settings(view: Mapping[str, Any]) -> str:
-    throttle_s = view.get("throttle_s")
-    words = (
-        "paused" if view.get("paused") else "",
-        "sequential" if view.get("sequential") else "",
-        f"throttle {throttle_s:g} s" if throttle_s else "",
-    )
-    return ", ".join(word for word in words if word)
 
 
 def _pauses(status: Mapping[str, Any]) -> RenderableType:

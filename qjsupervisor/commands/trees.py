@@ -15,17 +15,43 @@ from ..states import Mode
 from ..worker.trees import own_tree
 from .job_rows import columns, fetch
 
+Specs = Mapping[str, ChannelSpec]
 
-def tree_of(connection: Connection, config: Config, database: str) -> Mapping[str, ChannelSpec]:
-    """Channels by complete name, as the database's worker has them; raises DatabaseUnfit."""
+
+def own_specs(connection: Connection, config: Config, database: str) -> Specs | None:
+    """Channels by complete name that are set up in the database, as its worker has them.
+
+    None: those of the configuration hold. Raises DatabaseUnfit.
+    """
     if config.mode is Mode.SERVER_WIDE:
-        return {spec.name: spec for spec in config.channels}
-    missing = set(CHANNEL_COLUMNS) - columns(connection, "queue_job_channel")
+        return None
+    missing = _missing_columns(connection)
+    if not config.mode.has_own_tree(not missing):
+        return None
     if missing:
         raise DatabaseUnfit(
             database,
             "max_capacity needs the channel settings of queue_job 18.0.4: queue_job_channel has no column "
             + ", ".join(sorted(missing)),
         )
+    return _read(connection, config, database)
+
+
+def specs_without_effect(connection: Connection, config: Config, database: str) -> Specs:
+    """What is set up in a database and passed over, because `channels` is set: only channels with any setting."""
+    if config.mode is not Mode.SERVER_WIDE:
+        return {}
+    try:
+        specs = _read(connection, config, database)
+    except DatabaseUnfit:  # invalid, and of no concern
+        return {}
+    return {name: spec for name, spec in specs.items() if spec != ChannelSpec(name=name, capacity=None)}
+
+
+def _missing_columns(connection: Connection) -> set[str]:
+    return set(CHANNEL_COLUMNS) - columns(connection, "queue_job_channel")
+
+
+def _read(connection: Connection, config: Config, database: str) -> Specs:
     tree = own_tree(config.worker_settings(database), fetch(connection, queries.CHANNELS))
     return {name: node.spec for name, node in tree.nodes.items()}

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..channelspec import ROOT, ChannelSpec, parent_name
-from ..config.channel_string import inherited
-from ..states import JobState, Mode, WorkerState
+from ..channelspec import ROOT, ChannelSpec, inherited, parent_name
+from ..states import JobState, WorkerState
 from ..text import seconds
 
 #: So many databases or uuids are named; the rest is counted.
@@ -59,6 +58,8 @@ class Tree:
 
     database: str
     specs: Mapping[str, ChannelSpec]
+    #: They are set up in the database; only the root's limit is shared with other databases.
+    is_own: bool = False
     #: Rows `enqueued` or `started` in exactly that channel.
     running: Mapping[str, int] = field(default_factory=dict)
     #: uuids of rows `failed` in exactly that channel.
@@ -164,7 +165,7 @@ def _paused(job: Job, status: Mapping[str, Any], tree: Tree) -> Iterator[Reason]
             yield _paused_by_command(pause)
     for spec in tree.path(job.channel):
         if spec.paused:
-            text = f"channel {spec.name} is paused in the {_where_trees_are(status)}"
+            text = f"channel {spec.name} is paused in the {'database' if tree.is_own else 'configuration'}"
             yield Reason("paused", text, {"channel": spec.name, "by": "configuration"})
         elif spec.name not in named and _shared(status, spec.name).get("paused"):
             yield Reason("paused", f"channel {spec.name} is paused", {"channel": spec.name})
@@ -177,10 +178,6 @@ def _paused_by_command(pause: Mapping[str, Any]) -> Reason:
     until = "until `qjsupervisor resume`" if left_s is None else f"for another {seconds(left_s)}"
     details = {"channel": channel, "by": "command", "remaining_s": left_s, "database": pause.get("database")}
     return Reason("paused", f"{what} of {whose} is paused by command, {until}", details)
-
-
-def _where_trees_are(status: Mapping[str, Any]) -> str:
-    return "database" if status.get("mode") == Mode.PER_DATABASE.value else "configuration"
 
 
 def _target(status: Mapping[str, Any], database: str) -> Iterator[Reason]:
@@ -199,12 +196,12 @@ def _channel(job: Job, spec: ChannelSpec, status: Mapping[str, Any], tree: Tree)
     shared = _shared(status, spec.name)
     if spec.sequential or shared.get("sequential"):
         yield from _sequential(job, spec, shared, tree)
-    own = not shared or status.get("mode") == Mode.PER_DATABASE.value
+    own = not shared or tree.is_own
     throttled_s = shared.get("throttled_for_s") or (tree.throttled_for_s(spec) if own else 0)
     if throttled_s:
         text = f"channel {spec.name} is throttled for another {seconds(throttled_s)}"
         yield Reason("throttled", text, {"channel": spec.name, "for_s": throttled_s})
-    yield from _full(spec, shared, status, tree)
+    yield from _full(spec, shared, tree)
 
 
 def _sequential(job: Job, spec: ChannelSpec, shared: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
@@ -219,14 +216,14 @@ def _sequential(job: Job, spec: ChannelSpec, shared: Mapping[str, Any], tree: Tr
         yield Reason("sequential", text, {"channel": spec.name, "not_due": job.not_due})
 
 
-def _full(spec: ChannelSpec, shared: Mapping[str, Any], status: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
+def _full(spec: ChannelSpec, shared: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
     """The channel has no room: over all databases where it is shared, and in this one where it is its own."""
     capacity = shared.get("capacity")
     if capacity is not None and shared.get("running", 0) >= capacity:
-        whose = "" if status.get("mode") != Mode.PER_DATABASE.value else " over all databases (max_capacity)"
+        whose = " over all databases (max_capacity)" if tree.is_own else ""
         yield _without_room(spec.name, whose, capacity, shared.get("running", 0), shared.get("holders", ()))
         return
-    if shared and status.get("mode") != Mode.PER_DATABASE.value:
+    if shared and not tree.is_own:
         return
     running = tree.running_below(spec.name)
     if spec.capacity is not None and running >= spec.capacity:

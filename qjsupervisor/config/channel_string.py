@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import replace
 
-from ..channelspec import ROOT, ChannelSpec, complete_name, parent_name
+from ..channelspec import ROOT, ChannelSpec, complete_name, complete_tree
 from .values import entries, integer_in, is_unicode, shown
 
 #: Far more than one Odoo can run, and far below what a counter in the shared table holds.
@@ -36,28 +36,7 @@ def parse_channels(text: str) -> tuple[ChannelSpec, ...]:
         if spec.name in specs:
             raise ValueError(f"entry {shown(entry)}: channel {shown(spec.name)} is configured twice; keep one")
         specs[spec.name] = spec
-    return complete_tree(specs)
-
-
-def complete_tree(specs: dict[str, ChannelSpec]) -> tuple[ChannelSpec, ...]:
-    """Put in what is missing between the root and the named channels, parents first."""
-    tree = {ROOT: specs.get(ROOT, ChannelSpec(name=ROOT, capacity=1))}
-    for name in specs:
-        missing = []
-        ancestor: str | None = name
-        while ancestor is not None and ancestor not in tree:
-            missing.append(ancestor)
-            ancestor = parent_name(ancestor)
-        for channel in reversed(missing):
-            tree[channel] = specs.get(channel) or inherited(channel, tree[parent_name(channel) or ROOT])
-    return tuple(tree.values())
-
-
-def inherited(name: str, parent: ChannelSpec) -> ChannelSpec:
-    """A channel that nobody configured, under `parent`."""
-    if parent.sequential_default:
-        return ChannelSpec(name=name, capacity=1, sequential=True)
-    return ChannelSpec(name=name, capacity=parent.capacity_default)
+    return complete_tree(specs.values())
 
 
 def checked(spec: ChannelSpec) -> ChannelSpec:

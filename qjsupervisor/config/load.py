@@ -155,9 +155,11 @@ def _build(sources: Sources) -> Config:
 def _channels(sources: Sources) -> tuple[Mode, tuple[ChannelSpec, ...], int | None]:
     """As queue_job decides it: channels go before max_capacity; without either, one job at a time."""
     channels, max_capacity = sources.get(options.CHANNELS), sources.get(options.MAX_CAPACITY)
-    if channels is None and max_capacity is not None:
+    if channels is not None:
+        return Mode.SERVER_WIDE, channels, max_capacity
+    if max_capacity is not None:
         return Mode.PER_DATABASE, (ChannelSpec(name=ROOT, capacity=max_capacity),), max_capacity
-    return Mode.SERVER_WIDE, channels or (ChannelSpec(name=ROOT, capacity=1),), max_capacity
+    return Mode.DEFAULT, (ChannelSpec(name=ROOT, capacity=1),), None
 
 
 def _connection(sources: Sources) -> ConnectionSettings:
@@ -222,5 +224,7 @@ def _warnings(sources: Sources, mode: Mode) -> Iterable[str]:
     for option in (options.MAX_CAPACITY, options.DB_MAX_CAPACITY):
         if mode is Mode.SERVER_WIDE and (found := sources.find(option)):
             yield f"{found.place} has no effect: the channels are set for all databases together"
+    if mode is Mode.DEFAULT and (found := sources.find(options.DB_MAX_CAPACITY)):
+        yield f"{found.place}: without max_capacity one job runs at once over all databases, whatever it allows"
     if (found := sources.find(options.HTTP_AUTH_PASSWORD)) and not sources.get(options.HTTP_AUTH_USER):
         yield f"{found.place} has no effect without http_auth_user"

@@ -95,7 +95,7 @@ class WorkerSettings:
     dsn: tuple[tuple[str, str | int], ...] = field(repr=False)
     targets: tuple[TargetSettings, ...]
     mode: Mode
-    #: Per-database mode only: the most that the root of the database's own tree may have.
+    #: The most that the root of the database's own tree may have; None in the server-wide mode.
     root_capacity: int | None
     connect_timeout_s: float
     read_timeout_s: float | None
@@ -129,7 +129,7 @@ class Config:
     template: str
 
     mode: Mode
-    #: Root first, parents before children. Per-database mode: the root alone, with `max_capacity`.
+    #: Root first, parents before children. Not in the server-wide mode: the root alone, with what limits all together.
     channels: tuple[ChannelSpec, ...]
     max_capacity: int | None
     db_max_capacity: Rules
@@ -167,11 +167,11 @@ class Config:
         return _fits(database, self.databases_include or ("*",)) and not _fits(database, self.databases_exclude)
 
     def db_capacity(self, database: str) -> int | None:
-        """Per-database mode: the most that its root may have. None in the server-wide mode."""
+        """The most that the root of its own tree may have. None in the server-wide mode."""
         if self.mode is Mode.SERVER_WIDE:
             return None
         match = first_match(self.db_max_capacity, database)
-        return self.max_capacity if match is None else match
+        return self.channels[0].capacity if match is None else match
 
     def weight(self, database: str) -> int:
         """Turns that a database has where another has one."""

@@ -92,7 +92,7 @@ class Orders:
         return Scope(database, complete_name(channel))
 
     def _unknown_channel(self, scope: Scope) -> str | None:
-        if self._operations.mode is Mode.PER_DATABASE or scope.channel in self._operations.known_channels():
+        if self._operations.mode is not Mode.SERVER_WIDE or scope.channel in self._operations.known_channels():
             return None
         return f"channel {scope.channel} is not configured; the pause holds for jobs that name it"
 

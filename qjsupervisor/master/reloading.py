@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..config.settings import Config
+from ..states import Mode
 
 #: Laid down at start: files that are held, the size and the rules of the shared table.
-_FIXED = ("control_socket", "pidfile", "max_databases", "fairness", "fairness_weights", "mode")
-#: These mean something else in the other mode.
+_FIXED = ("control_socket", "pidfile", "max_databases", "fairness", "fairness_weights")
+#: With or without max_capacity these mean something else: then the mode is fixed too.
 _OF_THE_MODE = ("channels", "max_capacity", "db_max_capacity")
 LOGGING = ("log_file", "log_level", "log_format")
 
@@ -29,7 +30,8 @@ class Change(NamedTuple):
 def compare(old: Config, new: Config) -> Change:
     """The change from one configuration to the next."""
     fixed = [name for name in _FIXED if getattr(old, name) != getattr(new, name)]
-    if "mode" in fixed:
+    if old.mode is not new.mode and Mode.PER_DATABASE in (old.mode, new.mode):
+        fixed.append("mode")
         fixed += [name for name in _OF_THE_MODE if getattr(old, name) != getattr(new, name)]
     effective = replace(new, **{name: getattr(old, name) for name in fixed})
     return Change(

@@ -20,6 +20,7 @@ from ..backoff import RestartPolicy
 from ..errors import ProtocolError
 from ..logs import get_logger
 from ..states import EXIT_GONE, EXIT_STOPPED, TargetHealth, TargetState, WorkerState
+from ..text import printable
 from .child import Body, Child, ChildSpawner, exit_reason
 
 _ALIVE = frozenset({WorkerState.STARTING, WorkerState.STANDBY, WorkerState.READY, WorkerState.BLOCKED})
@@ -132,7 +133,7 @@ class WorkerProcess:
     def spawn(self, spawner: ChildSpawner, body: Body, now_s: float) -> bool:
         """Start a process. False where the system has no room for one: due again after a pause."""
         try:
-            self.child = spawner.spawn(f"qjsupervisor: worker {_printable(self.database)}", body)
+            self.child = spawner.spawn(f"qjsupervisor: worker {printable(self.database)}", body)
         except OSError as error:
             self.reason = f"no process could be started: {error.strerror}"
             self._fault(self.reason, now_s)
@@ -317,7 +318,3 @@ def _healths(told: object) -> list[TargetHealth]:
         return [TargetHealth(url, TargetState(state), *rest) for url, state, *rest in told]
     except (TypeError, ValueError) as error:
         raise ProtocolError(f"no target: {error}") from error
-
-
-def _printable(name: str) -> str:
-    return "".join(each if each.isprintable() else "?" for each in name)

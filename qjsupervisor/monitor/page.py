@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..text import seconds
+from ..text import channel_settings, seconds
 from .health import problems
 
 #: The page needs no script, image, font or frame; it says so, so that nothing injected can load one.
@@ -124,17 +124,6 @@ def _channels(status: Mapping[str, Any]) -> Markup:
             for view in status.get("channels", ())
         ),
     )
-
-
-def channel_settings(view: Mapping[str, Any]) -> list[str]:
-    """What is special about a channel, a few words each."""
-    throttle_s = view.get("throttle_s")
-    words = (
-        "paused" if view.get("paused") else "",
-        "sequential" if view.get("sequential") else "",
-        f"throttle {throttle_s} s" if throttle_s else "",
-    )
-    return [text for text in words if text]
 
 
 def _targets(targets: Sequence[Mapping[str, Any]]) -> Markup:

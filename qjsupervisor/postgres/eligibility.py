@@ -98,6 +98,12 @@ class Facts:
         """queue_job 18.0.4 or later: channels are set up in the database."""
         return all(name in self.columns.get("queue_job_channel", {}) for name in CHANNEL_COLUMNS)
 
+    @property
+    def may_read_channel_settings(self) -> bool:
+        """They are there, and our role may read them."""
+        granted = self.columns.get("queue_job_channel", {})
+        return all(granted.get(name, (False, False))[0] for name in CHANNEL_COLUMNS)
+
 
 def judge(facts: Facts, mode: Mode) -> tuple[Verdict, str | None, tuple[str, ...]]:
     """(verdict, reason, warnings). All that is wrong is in the reason, so that it can be put right at once."""
@@ -166,7 +172,7 @@ def _wrong_trigger(facts: Facts) -> Iterator[str]:
 
 
 def _wrong_channels(facts: Facts, mode: Mode) -> Iterator[str]:
-    if mode is not Mode.PER_DATABASE:
+    if not mode.has_own_tree(facts.has_channel_settings):
         return
     if not facts.has_channel_settings:
         yield (

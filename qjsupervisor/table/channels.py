@@ -4,32 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..channelspec import ROOT, ChannelSpec, parent_name
+from ..channelspec import ROOT, ChannelSpec
 from ..errors import SemaphoreError
 from .core import TableCore
 from .layout import NAME_BYTES, Channel, Flag, Header
 
 #: Records beyond the configured channels: for a reload that adds some, and for capacity_default.
 SPARE_CHANNELS = 256
-
-
-def with_parents(channels: Sequence[ChannelSpec]) -> list[ChannelSpec]:
-    """The channels and all their ancestors, each ancestor before what is below it.
-
-    An ancestor that nobody configured has no limit of its own; an unconfigured root has capacity 1.
-    """
-    given = {spec.name: spec for spec in channels}
-    found: dict[str, ChannelSpec] = {}
-    for name in (ROOT, *given):
-        line: list[str] = []
-        above: str | None = name
-        while above:
-            line.append(above)
-            above = parent_name(above)
-        for ancestor in reversed(line):
-            default = ChannelSpec(name=ancestor, capacity=1 if ancestor == ROOT else None)
-            found.setdefault(ancestor, given.get(ancestor, default))
-    return list(found.values())
 
 
 def check_room(core: TableCore, names: Sequence[str]) -> None:

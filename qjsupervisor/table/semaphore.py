@@ -31,10 +31,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from ..channelspec import ChannelSpec, parent_name
+from ..channelspec import ChannelSpec, complete_tree, parent_name
 from ..errors import SemaphoreError
 from ..states import Fairness
-from .channels import SPARE_CHANNELS, add_channel, check_room, with_parents, write_channel
+from .channels import SPARE_CHANNELS, add_channel, check_room, write_channel
 from .core import TableCore
 from .grants import NoDemand, Scheduler, grant_all
 from .layout import MAX_CLASSES, Cell, Channel, Flag, Header, Slot, bitmap_words
@@ -52,7 +52,7 @@ class SemaphoreTable(TableReader):
     """The table as its maker, the master, uses it; the reading half works in every process."""
 
     def __init__(self, channels: Sequence[ChannelSpec], *, slots: int, fairness: Fairness) -> None:
-        super().__init__(TableCore(slots, len(with_parents(channels)) + SPARE_CHANNELS))
+        super().__init__(TableCore(slots, len(complete_tree(channels)) + SPARE_CHANNELS))
         self.fairness = fairness
         self._weights: list[int] = []
         self._holder: tuple[int, int, int] | None = None
@@ -114,7 +114,7 @@ class SemaphoreTable(TableReader):
         if not self.core.enter(now_ns):
             return False
         try:
-            self._configure(with_parents(channels), now_ns)
+            self._configure(complete_tree(channels), now_ns)
             self._grant_to_others(now_ns)
         except BaseException:  # whatever it is: a lock that is kept would stop all databases
             self.core.abandon()

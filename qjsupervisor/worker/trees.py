@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..backlog.backlog import Backlog
 from ..backlog.names import Shared, only_root
-from ..channelspec import ROOT, ChannelSpec, parent_name
+from ..channelspec import ROOT, ChannelSpec, complete_tree
 from ..errors import DatabaseUnfit
 from ..postgres import queries
 from ..postgres.database import Database
-from ..states import Mode
 from ..table.slot import WorkerSlot
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def shared_tree(
     worker_slot: WorkerSlot, *, window: int, on_full: Callable[[str], None] = lambda _channel: None
 ) -> Backlog:
-    """Server-wide mode: every configured channel is shared, and so are those that defaults make.
+    """One tree for all: every configured channel is shared, and so are those that defaults make.
 
     `on_full`: called with the first of those for which the shared table has no room.
     """
@@ -43,37 +43,22 @@ def shared_tree(
 
 
 def own_tree(settings: WorkerSettings, rows: list[tuple[Any, ...]]) -> Backlog:
-    """Per-database mode: only the root's overall limit is shared. `rows`: as queries.CHANNELS.
+    """Channels that are set up in the database: only the root's overall limit is shared. `rows`: queries.CHANNELS.
 
     Raises DatabaseUnfit for a tree that queue_job would not accept.
     """
     specs = {spec.name: spec for spec in (_spec(settings, row) for row in rows)}
     root = specs.get(ROOT) or ChannelSpec(name=ROOT, capacity=None)
     limits = [limit for limit in (root.capacity, settings.root_capacity) if limit is not None]
-    specs[ROOT] = ChannelSpec(
-        name=ROOT,
-        capacity=min(limits, default=None),
-        sequential=root.sequential,
-        throttle_s=root.throttle_s,
-        paused=root.paused,
-        capacity_default=root.capacity_default,
-        sequential_default=root.sequential_default,
-    )
-    # Parents first; an ancestor that has no row of its own has no limit of its own.
-    for name in list(specs):
-        above = parent_name(name)
-        while above is not None and above not in specs:
-            specs[above] = ChannelSpec(name=above, capacity=None)
-            above = parent_name(above)
-    ordered = sorted(specs.values(), key=lambda spec: (spec.name.count("."), spec.name))
-    return Backlog(ordered, only_root(), settings.window)
+    specs[ROOT] = replace(root, capacity=min(limits, default=None))
+    return Backlog(complete_tree(specs.values()), only_root(), settings.window)
 
 
 def build_tree(
     settings: WorkerSettings, worker_slot: WorkerSlot, database: Database, on_full: Callable[[str], None]
 ) -> Backlog:
-    """The tree that goes with the mode; in the per-database mode read from the database. Raises DatabaseError."""
-    if settings.mode is not Mode.PER_DATABASE:
+    """The tree that goes with the mode, read from the database where it is that one's own. Raises DatabaseError."""
+    if not settings.mode.has_own_tree(database.has_channel_table):
         return shared_tree(worker_slot, window=settings.window, on_full=on_full)
     if not database.has_channel_table:
         raise DatabaseUnfit(

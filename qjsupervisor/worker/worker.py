@@ -198,6 +198,8 @@ class Worker:
     def _begin_reading(self) -> None:
         """Make the channel tree afresh, and fill it, or of a big table its head; the loop waits."""
         self._instructions.rebuild = self._database.notified.reload = False
+        if self._serving is not None:
+            self._database.look()  # the table may have grown big, and queue_job may be another version
         backlog = build_tree(self._settings, self._worker_slot, self._database, self._note_full)
         backlog.set_paused(self._instructions.pauses)
         if self._serving is not None:
@@ -205,8 +207,6 @@ class Worker:
         self._database.limit_statements(READ_TIMEOUT_S)
         if self._serving is None:
             self._note_last_starts(backlog)
-        else:
-            self._database.look()  # the table may have grown big
         loaded = self._reading.read_first(backlog)  # where that fails, the old tree goes on holding its permits
         self._database.limit_statements(STATEMENT_TIMEOUT_S)
         if self._serving is None:
@@ -282,7 +282,7 @@ class Worker:
     @property
     def _awaits_reload(self) -> bool:
         """Whether the database's own tree is to be read again. Anybody can ask for that, as often as he likes."""
-        return self._database.notified.reload and self._settings.mode is Mode.PER_DATABASE
+        return self._database.notified.reload and self._settings.mode is not Mode.SERVER_WIDE
 
     def _reconcile(self, now_s: float) -> None:
         """See whether the database may still be served, and read it afresh: notifications can have been missed."""

@@ -84,3 +84,25 @@ def test_an_invalid_tree_stops_only_its_own_database(
     assert bad.states() == old.states() == {"pending": 2}
     schema.set_channel(bad.connection, "root.ledger", capacity=1, sequential=True)
     bad.wait_for_states(done=2, timeout_s=20)
+
+
+def test_default_of_queue_job_18_0_4(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """Neither channels nor max_capacity: one job at once over all; what is paused in Odoo waits, live; old ones run."""
+    new, old = database(), database(schema=Schema(channel_settings=False))
+    schema.set_channel(new.connection, "root.mail", paused=True)
+    running = start(postgres, odoo.port, supervisor, new, old, max_capacity=None)
+    running.wait_ready(new.name, old.name)
+    mail = new.insert_jobs(2, channel="root.mail", kwargs={"sleep": 0.05})
+    for each in (new, old):
+        each.insert_jobs(5, kwargs={"sleep": 0.05})
+    old.insert_jobs(2, channel="root.mail", kwargs={"sleep": 0.05})
+    old.wait_for_states(done=7)
+    new.wait_for_states(done=5, pending=2)
+    status, found = running.status(), running.run("jobs", new.name, mail[0]).stdout
+    assert status["mode"] == "default"
+    assert "channel root.mail is paused in the database" in " ".join(found.split())
+    schema.set_channel(new.connection, "root.mail")
+    new.wait_for_states(done=7)
+    assert odoo.stats()["peak"]["root"] == 1

@@ -158,6 +158,29 @@ def test_per_database_trees(check: Check, database: DatabaseFactory) -> None:
     assert "sequential" in entry(found, bad.name)["reason"]
 
 
+def test_which_channels_hold_and_why(check: Check, database: DatabaseFactory) -> None:
+    """Neither key is set: a database with channel settings has its own tree; with `channels` they are passed over."""
+    new, old = database(), database(schema=Schema(channel_settings=False))
+    demo_schema.set_channel(new.connection, "root.mail", capacity=2, paused=True)
+    names = f"{new.name},{old.name}"
+    _, found = check(db_name=names, channels=None)
+    channels = {spec["name"]: (spec["capacity"], spec["paused"]) for spec in entry(found, new.name)["channels"]}
+    assert channels == {"root": (1, False), "root.mail": (2, True)}
+    assert entry(found, old.name)["channels"] == []
+    assert found["configuration"]["mode"] == "default"
+    (why,) = [each["text"] for each in found["findings"] if each["text"].startswith("mode ")]
+    assert "one job runs at once over all" in why
+    assert "1 of 2 have channels of their own" in why
+    _, found = check(db_name=names, channels="root:4")
+    (warning,) = entry(found, new.name)["warnings"]
+    assert "root.mail (capacity 2, paused)" in warning
+    assert "`channels` is set" in warning
+    assert not any("channel settings" in each for each in entry(found, old.name)["warnings"])
+    demo_schema.set_channel(new.connection, "root.mail", capacity=2, sequential=True)
+    _, found = check(db_name=names, channels="root:4")
+    assert entry(found, new.name)["outcome"] == "would run", "a tree that is passed over may be invalid"
+
+
 @pytest.mark.parametrize(
     ("answer", "state", "said"),
     [

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qjsupervisor.channelspec import ChannelSpec, parent_name
-from qjsupervisor.config.channel_string import checked, complete_tree, inherited, parse_channels
+from qjsupervisor.channelspec import ChannelSpec, complete_tree, inherited, parent_name
+from qjsupervisor.config.channel_string import checked, parse_channels
 
 
 def spec(name: str, capacity: int | None, **more: bool | int) -> ChannelSpec:
@@ -128,4 +128,4 @@ def test_any_text_is_a_tree_or_an_error_of_one_line(text: str) -> None:
     for place, channel in enumerate(tree[1:], start=1):
         assert parent_name(channel.name) in [above.name for above in tree[:place]]
         assert channel == checked(channel)
-    assert not tree or complete_tree({channel.name: channel for channel in tree}) == tree
+    assert not tree or complete_tree(tree) == tree

@@ -52,7 +52,8 @@ def test_without_a_file_everything_has_a_default(tmp_path: Path) -> None:
     config = load({}, {"HOME": str(tmp_path)})
     assert config.config_file is None
     assert config.channels == (ChannelSpec(name="root", capacity=1),)
-    assert config.mode is Mode.SERVER_WIDE
+    assert config.mode is Mode.DEFAULT
+    assert config.db_capacity("a") == 1
     assert urls(config) == ["http://localhost:8069"]
     assert config.db_names == ()
     assert (config.maintenance_db, config.template) == ("postgres", "template0")
@@ -232,13 +233,13 @@ def test_kubernetes_may_put_its_variables_beside_ours(conf: Loader) -> None:
 @pytest.mark.parametrize(
     ("lines", "mode", "root"),
     [
-        ("", Mode.SERVER_WIDE, 1),
+        ("", Mode.DEFAULT, 1),
         ("channels = root:4", Mode.SERVER_WIDE, 4),
         ("channels = root:4\nmax_capacity = 9", Mode.SERVER_WIDE, 4),
         ("max_capacity = 9", Mode.PER_DATABASE, 9),
         ("channels =\nmax_capacity = 9", Mode.PER_DATABASE, 9),
         ("max_capacity = 0", Mode.PER_DATABASE, 0),
-        ("db_max_capacity = 9", Mode.SERVER_WIDE, 1),
+        ("db_max_capacity = 9", Mode.DEFAULT, 1),
         ("channels = root:0", Mode.SERVER_WIDE, 0),
         ("channels = sub:2", Mode.SERVER_WIDE, 1),
     ],

@@ -357,6 +357,15 @@ def test_another_mode_takes_its_channels_along() -> None:
     assert change.config.channels == CONFIG.channels
 
 
+def test_channels_may_be_set_where_there_were_none() -> None:
+    old, new = (
+        load({}, {"ODOO_RC": "/dev/null"}),
+        load({}, {"ODOO_QUEUE_JOB_CHANNELS": "root:4", "ODOO_RC": "/dev/null"}),
+    )
+    change = compare(old, new)
+    assert (change.needs_restart, change.channels, change.config.mode) == ((), True, Mode.SERVER_WIDE)
+
+
 # -- pauses and orders ---------------------------------------------------------------------------------------
 
 

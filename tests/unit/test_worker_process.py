@@ -315,4 +315,4 @@ def test_unread_since_its_death_until_it_is_read_again(rig: Rig) -> None:
 
 def test_a_hostile_name_stays_in_the_title_of_a_process(rig: Rig) -> None:
     rig.worker.database = "x\x1b[2J\ny"
-    assert rig.spawn().title == "qjsupervisor: worker x?[2J?y"
+    assert rig.spawn().title == "qjsupervisor: worker x\\x1b[2J\\ny"
