@@ -18,7 +18,7 @@ from typing import NamedTuple
 from ..config.settings import TargetSettings
 from ..loop import Loop
 from ..states import TargetState
-from .request import DRAIN_S, Address, End, Outcome, Request
+from .request import DRAIN_S, HEAD_S, Address, End, Outcome, Request
 from .target import Target
 
 #: Open requests of one worker where no channel limits them; each is a socket.
@@ -38,7 +38,7 @@ class Ended(NamedTuple):
 class _Open:
     """An open request (or, without a job, a knock)."""
 
-    __slots__ = ("began_s", "deadline_s", "job_id", "request", "target", "uuid")
+    __slots__ = ("began_s", "deadline_s", "head_deadline_s", "job_id", "request", "target", "uuid")
 
     def __init__(self, target: Target, job_id: int, uuid: str, now_s: float) -> None:
         self.target = target
@@ -46,6 +46,8 @@ class _Open:
         self.uuid = uuid
         self.began_s = now_s
         self.deadline_s: float | None = None
+        #: When the head that has begun has to be complete; None: none has begun.
+        self.head_deadline_s: float | None = None
         self.request: Request | None = None
 
 
@@ -167,7 +169,7 @@ class Dispatcher:
         if request.outcome is not None and opened not in self._draining:
             self._report(opened, request.outcome)
         if request.outcome is None and not request.connecting:
-            opened.target.resolver.prefer(request.address)
+            opened.target.resolver.note_reached(request.address, request.unreachable)
             if opened.job_id < 0:
                 self._answered_knock(opened)
         if request.sock is not old_sock or request.events != old_events:
@@ -178,8 +180,17 @@ class Dispatcher:
             if not (self._open or self._knocks or self._draining):
                 self._deadline_s = None  # or an idle worker wakes for one that is over
         elif request.asked and request.outcome is None:
-            timeout_s = self._read_timeout_s
-            self._set_deadline(opened, opened.began_s + timeout_s if timeout_s is not None else None)
+            self._set_deadline(opened, self._answer_due_s(opened, request))
+
+    def _answer_due_s(self, opened: _Open, request: Request) -> float | None:
+        """When the answer, or the head of it that has begun, has taken too long."""
+        if not request.in_head:
+            opened.head_deadline_s = None
+        elif opened.head_deadline_s is None:
+            opened.head_deadline_s = time.monotonic() + HEAD_S
+        timeout_s = self._read_timeout_s
+        moments = [opened.head_deadline_s, opened.began_s + timeout_s if timeout_s is not None else None]
+        return min([moment for moment in moments if moment is not None], default=None)
 
     def _rewatch(self, opened: _Open, old_sock: socket.socket | None) -> None:
         request = opened.request
@@ -259,7 +270,10 @@ class Dispatcher:
             self._finish(opened, Outcome(End.UNASKED, None, f"{opened.target.host}: the name server does not answer"))
             return
         now_s = time.monotonic()
-        waited = f"no answer for {now_s - opened.began_s:.0f} s"
+        if opened.head_deadline_s is not None and opened.head_deadline_s <= now_s:
+            waited = "the head of the answer has no end"
+        else:
+            waited = f"no answer for {now_s - opened.began_s:.0f} s"
         sock, events = request.sock, request.events
         if request.go_elsewhere():
             self._set_deadline(opened, now_s + self._connect_timeout_s)

@@ -19,13 +19,17 @@ import socket
 import ssl
 from typing import Any, NamedTuple
 
-#: An answer's head that is longer than this is none.
+#: An answer whose heads (1xx and the last one) are longer than this in all is none.
 MAX_HEAD_BYTES = 65536
+#: How long one head may take, from its first byte to its end.
+HEAD_S = 30.0
 #: How long the rest of an answer is awaited after its head said all that counts; then the connection is cut.
 DRAIN_S = 2.0
 _HTTP = b"HTTP/1."
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9]\d\d)(?:[ \r]|$)")
-_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,12})[ \t]*\r\n", re.IGNORECASE)
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9]\d\d)(?:[ \r\n]|$)")
+#: The end of a head; a server may end its lines in LF alone.
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_CONTENT_LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,12})[ \t]*\r?\n", re.IGNORECASE)
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -67,6 +71,7 @@ class Request:
         "_addresses",
         "_buffer",
         "_context",
+        "_head_bytes",
         "_host",
         "_payload",
         "_phase",
@@ -75,6 +80,7 @@ class Request:
         "events",
         "outcome",
         "sock",
+        "unreachable",
     )
 
     def __init__(self, payload: bytes, addresses: list[Address], host: str, context: ssl.SSLContext | None) -> None:
@@ -83,11 +89,14 @@ class Request:
         self._host = host
         self._context = context
         self._buffer = b""
+        self._head_bytes = 0
         #: Bytes of the body that are still to come; -1: until the connection is closed.
         self._rest = -1
         self._phase = self._connecting
         #: The one that is tried, or was reached.
         self.address: Address | None = None
+        #: Those that were tried before it.
+        self.unreachable: list[Address] = []
         self.sock: socket.socket | None = None
         #: What to wait for on `sock`; 0: nothing more is to come, close it.
         self.events = 0
@@ -98,6 +107,8 @@ class Request:
         """Start connecting to the next address."""
         reason = "no address"
         while self._addresses:
+            if self.address is not None:
+                self.unreachable.append(self.address)
             address = self.address = self._addresses.pop(0)
             self.close()
             try:
@@ -144,6 +155,11 @@ class Request:
     def asked(self) -> bool:
         """Whether the whole request was handed to the kernel: Odoo may run the job from here on."""
         return self._phase in (self._reading, self._draining)
+
+    @property
+    def in_head(self) -> bool:
+        """Whether a part of a head has come, and its end has not."""
+        return self._phase == self._reading and bool(self._buffer)
 
     @property
     def connecting(self) -> bool:
@@ -216,17 +232,18 @@ class Request:
         if not data:
             return self._end(End.LOST, "the connection was closed without an answer")
         self._buffer += data
+        self._head_bytes += len(data)
         if not self._buffer.startswith(_HTTP[: len(self._buffer)]):
             return self._end(End.LOST, "the answer is not HTTP")  # what talks first, and waits then, is another service
-        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
-            head, self._buffer = self._buffer[: end + 2], self._buffer[end + 4 :]
-            found = _STATUS_LINE.match(head)
-            if found is None:
+        while (found := _HEAD_END.search(self._buffer)) is not None:
+            head, self._buffer = self._buffer[: found.end()], self._buffer[found.end() :]
+            status_line = _STATUS_LINE.match(head)
+            if status_line is None:
                 return self._end(End.LOST, "the answer is not HTTP")
-            status = int(found[1])
+            status = int(status_line[1])
             if status >= 200:
                 return self._answered(status, head)
-        if len(self._buffer) > MAX_HEAD_BYTES:
+        if self._head_bytes > MAX_HEAD_BYTES:
             self._end(End.LOST, "the head of the answer has no end")
         return None
 

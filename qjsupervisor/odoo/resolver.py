@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from .request import Address
@@ -18,6 +19,8 @@ from .request import Address
 FRESH_S = 30.0
 #: How long a failure is: all who waited for it share it.
 FAILED_S = 0.5
+#: For how long an address that could not be reached comes after the others; then one request tries it.
+AVOIDED_S = 30.0
 
 
 class Resolver:
@@ -31,18 +34,26 @@ class Resolver:
         self._running = False
         self._found_at_s = 0.0
         self._addresses: list[Address] = []
+        #: How often an address was handed out first.
+        self._turns = 0
+        #: Until when an address is tried last.
+        self._avoided: dict[Address, float] = {}
         self._error = ""
         self._failed_at_s = 0.0
 
     def addresses(self) -> list[Address] | None:
-        """What is known, best first; None while a look-up is under way; raises OSError with its failure."""
+        """What is known, in the order to try it; None while a look-up is under way; raises OSError with its failure.
+
+        The addresses of the first one's family take turns at being first, so that several Odoos behind one name share
+        the jobs.
+        """
         if self._running:
             return None
         if self._error and time.monotonic() - self._failed_at_s < FAILED_S:
             raise OSError(self._error)
         fresh = time.monotonic() - self._found_at_s < FRESH_S
         if self._addresses and (fresh or self._local):
-            return self._addresses
+            return self._in_turn(self._addresses)
         if self._local:
             self._look_up()
             return self.addresses()
@@ -54,10 +65,26 @@ class Resolver:
             raise OSError(f"{self._host}: {error}") from error
         return None
 
-    def prefer(self, address: Address | None) -> None:
-        """This one could be reached: try it first from now on."""
-        if address in self._addresses[1:]:
-            self._addresses.sort(key=lambda other: other != address)
+    def _in_turn(self, known: list[Address]) -> list[Address]:
+        if len(known) == 1:
+            return known
+        now_s = time.monotonic()
+        good = [address for address in known if self._avoided.get(address, 0.0) <= now_s] or known
+        equal = [address for address in good if address.family == good[0].family]
+        first = equal[self._turns % len(equal)]
+        self._turns += 1
+        if first in self._avoided:  # only one request finds out whether it is back
+            self._avoided[first] = now_s + AVOIDED_S
+        at = equal.index(first)
+        order = [*equal[at:], *equal[:at]]
+        return order + [address for address in good if address not in order] + [a for a in known if a not in good]
+
+    def note_reached(self, address: Address | None, unreachable: Sequence[Address]) -> None:
+        """A connection was made, after others were `unreachable`: for a while they are tried last."""
+        for other in unreachable:
+            self._avoided[other] = time.monotonic() + AVOIDED_S
+        if self._avoided and address is not None:
+            self._avoided.pop(address, None)
 
     def _look_up_aside(self) -> None:
         self._look_up()
@@ -76,6 +103,7 @@ class Resolver:
             return
         self._error = ""
         self._addresses = [Address(family, sockaddr) for family, _, _, _, sockaddr in found]
+        self._avoided = {address: s for address, s in self._avoided.items() if address in self._addresses}
         self._found_at_s = time.monotonic()
 
 

@@ -1,6 +1,6 @@
 """One Odoo that jobs are sent to: where it is, what a request to it says, and whether it may be asked now.
 
-One object in each worker. It sends nothing (dispatch.py), and does not judge answers (answers.py).
+One object in each worker. It sends nothing (dispatcher.py), and does not judge answers (worker/outcomes.py).
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ class Target:
         name = quote(database, safe="")
         self._head = f"GET {url.path.rstrip('/')}/queue_job/runjob?db={name}&job_uuid="
         headers = {"Host": url.netloc.rpartition("@")[2], "User-Agent": "qjsupervisor", "Accept": "*/*"}
-        headers |= {"X-Odoo-Database": name, "Connection": "close"}
+        headers["Connection"] = "close"
+        #: Why the database's name cannot stand in a header, which Odoo 19 and later need; '' = it can.
+        self.header_problem = header_problem(database)
+        if not self.header_problem:
+            headers["X-Odoo-Database"] = database
         if settings.user is not None:
             pair = f"{settings.user}:{settings.password or ''}".encode()
             headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
@@ -66,6 +70,23 @@ class Target:
         if self.breaker.state is TargetState.UP:
             return None
         return self.breaker.wakes_at_s(now_s, list(self.sent_s.values()))
+
+
+def header_problem(database: str) -> str:
+    """Why a database's name cannot be sent in the header X-Odoo-Database; '' = it can.
+
+    Odoo 19 takes the header's value as it is, and WSGI reads it as Latin-1. Up to 18 only the query is read, so
+    a name that no header can carry is served there.
+    """
+    if not all(character.isprintable() or character == "\xa0" for character in database):
+        return "it has control characters"
+    if database != database.strip():
+        return "it begins or ends with a blank"
+    try:
+        database.encode("latin-1")
+    except UnicodeEncodeError:
+        return "it has characters outside Latin-1"
+    return ""
 
 
 @functools.lru_cache(maxsize=8)

@@ -40,7 +40,9 @@ class Server:
         sessions = Sessions(options.pg_dsn, idle_limit=max(32, 2 * options.workers))
         jobs = JobRunner(sessions, statistics)
         authorization = _basic(options.auth) if options.auth else None
-        self._application = Application(jobs, statistics, options.workers, authorization=authorization)
+        self._application = Application(
+            jobs, statistics, options.workers, authorization=authorization, series=options.series
+        )
         self._control = Control(self._application, jobs, sessions, statistics, self._modes_changed)
         self._server: asyncio.Server | None = None
 
@@ -87,6 +89,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--pg-dsn", default="", help="libpq connection string; no password in it, please")
     parser.add_argument("--workers", type=int, default=8, help="jobs at once; further requests wait")
     parser.add_argument("--auth", help="USER:PASSWORD that every request must have (HTTP basic)")
+    parser.add_argument("--series", type=int, help="database by: 18 the query, 19 the header")
     parser.add_argument("--tls-cert", help="certificate file: serve https")
     parser.add_argument("--tls-key")
     return parser.parse_args(arguments)

@@ -21,6 +21,8 @@ _SELECTOR = "/web/database/selector"
 _REASONS = {200: "OK", 303: "SEE OTHER", 401: "UNAUTHORIZED", 404: "NOT FOUND", 500: "INTERNAL SERVER ERROR"}
 _LONGEST_REQUEST_BYTES = 65_536
 EVERYBODY = "*"
+#: The first Odoo that takes the database from the header X-Odoo-Database, without decoding it.
+FIRST_LITERAL = 19
 
 
 class Mode(str, enum.Enum):
@@ -68,22 +70,28 @@ class Request:
     @classmethod
     def parse(cls, head: bytes) -> Request:
         """Raises ValueError for what is no request."""
-        first, *lines = head.decode("utf-8", "replace").split("\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")  # as WSGI reads it
         method, target, _version = first.split(" ")
         url = urlsplit(target)
         pairs = (line.partition(":") for line in lines if line)
         headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
         return cls(method, url.path, dict(parse_qsl(url.query, keep_blank_values=True)), headers)
 
-    def database(self) -> tuple[str | None, str]:
-        """The database, None if there is no one answer; and named by what: query, header, both or none."""
+    def database(self, series: int | None = None) -> tuple[str | None, str]:
+        """The database, None if there is no one answer; and named by what: query, header, both or none.
+
+        `series`: up to 18 Odoo reads the query alone; from 19 on the header alone, as it is; None: either.
+        """
         query = self.query.get("db") or None
         header = self.headers.get("x-odoo-database") or None
+        addressed = {(True, True): "both", (True, False): "query", (False, True): "header"}.get(
+            (query is not None, header is not None), "none"
+        )
+        if series is not None:
+            return (header if series >= FIRST_LITERAL else query), addressed
         if query and header:
-            return (query if query in (header, unquote(header)) else None), "both"
-        if query:
-            return query, "query"
-        return (unquote(header), "header") if header else (None, "none")
+            return (query if query in (header, unquote(header)) else None), addressed
+        return query or (unquote(header) if header else None), addressed
 
 
 class Exchange(asyncio.Protocol):
@@ -146,7 +154,16 @@ class Exchange(asyncio.Protocol):
 class Application:
     """Decides what happens to a request. Everything but `_run` is called in the loop's thread."""
 
-    def __init__(self, jobs: JobRunner, statistics: Statistics, workers: int, *, authorization: str | None) -> None:
+    def __init__(
+        self,
+        jobs: JobRunner,
+        statistics: Statistics,
+        workers: int,
+        *,
+        authorization: str | None,
+        series: int | None = None,
+    ) -> None:
+        self._series = series
         self._jobs = jobs
         self._statistics = statistics
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="odoo")
@@ -174,7 +191,7 @@ class Application:
             exchange.answer(404, b"<html>Not Found</html>", {"Content-Type": "text/html"})
 
     def _runjob(self, request: Request, exchange: Exchange) -> None:
-        database, addressed = request.database()
+        database, addressed = request.database(self._series)
         uuid = request.query.get("job_uuid", "")
         authorization = request.headers.get("authorization")
         self._statistics.asked(database or "", uuid, addressed, authorization)

@@ -36,6 +36,7 @@ class StandIn:
     """One stand-in Odoo; as a context manager it is started, and stopped at the end.
 
     `workers`: jobs at once. `auth`: "user:password" that requests must have. `tls`: certificate and key file.
+    `series`: how it learns the database, as Odoo 18 (query) or 19 (header); None: by either.
     `log`: where its own trouble is written; default: our standard error. See processes.spawn for the thread.
     """
 
@@ -49,6 +50,7 @@ class StandIn:
         workers: int = 8,
         auth: str | None = None,
         tls: tuple[Path, Path] | None = None,
+        series: int | None = None,
         log: Path | None = None,
     ) -> None:
         self._postgres = postgres
@@ -56,6 +58,7 @@ class StandIn:
         self.workers = workers
         self._auth = auth
         self._tls = tls
+        self._series = series
         self._log = log
         self._control_port = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -98,6 +101,8 @@ class StandIn:
         command += ["--port", str(self.port), "--workers", str(self.workers)]
         if self._auth is not None:
             command += ["--auth", self._auth]
+        if self._series is not None:
+            command += ["--series", str(self._series)]
         if self._tls is not None:
             certificate, key = self._tls
             command += ["--tls-cert", str(certificate), "--tls-key", str(key)]

@@ -66,6 +66,11 @@ class Answers:
         """A request came to nothing: that counts against its target."""
         now_s, breaker, outcome = time.monotonic(), ended.target.breaker, ended.outcome
         reason = explain(outcome.status, outcome.reason)
+        if outcome.status is not None and ended.target.header_problem:
+            reason += (
+                "; Odoo 19 and later take the database from the header X-Odoo-Database, which cannot carry"
+                f" its name: {ended.target.header_problem}; rename the database"
+            )
         if not breaker.failed(now_s, reason, ended.job_id, connecting=outcome.end is End.UNASKED):
             return
         self._log.warning(

@@ -308,6 +308,24 @@ def test_each_database_has_its_own(
     assert not any(SECRET in text for text in shown)
 
 
+def test_names_as_odoo_18_and_19_read_them(
+    postgres: ThrowawayPostgres, stand_in: StandInFactory, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """19 takes the header as it is; what no header can carry is run up to 18, and refused by 19 with the reason."""
+    former, latest = stand_in(series=18), stand_in(series=19)
+    own: dict[str, dict[str, object]] = {"qjsupervisor": {"targets": f"o*:{former.url}, *:{latest.url}"}}
+    run = [database("o böse+%41&c"), database("o база"), database("n böse+%41&c")]
+    refused = database("n база")
+    running = start(postgres, former.port, supervisor, *run, refused, sections=own)
+    for each in (*run, refused):
+        each.insert_jobs(2)
+    for each in run:
+        each.wait_for_states(done=2)
+    down = running.wait_for("target_down", database=refused.name)
+    assert "its name: it has characters outside Latin-1; rename the database" in down["reason"]
+    assert sum(latest.stats()["executions"][run[2].name].values()) == 2
+
+
 def test_the_health_of_each_of_several(
     postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
 ) -> None:

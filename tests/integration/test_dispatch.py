@@ -14,7 +14,7 @@ import pytest
 
 from qjsupervisor.config.settings import TargetSettings
 from qjsupervisor.loop import Loop
-from qjsupervisor.odoo import resolver
+from qjsupervisor.odoo import dispatcher, resolver
 from qjsupervisor.odoo.dispatcher import Dispatcher, Ended
 from qjsupervisor.odoo.request import End
 from qjsupervisor.states import TargetState
@@ -82,11 +82,11 @@ def test_what_is_sent(loops: Callable[..., Asking]) -> None:
         (ended,) = loops(target, database="my db&x=%ä").ask("a-uuid")
         assert (ended.uuid, ended.outcome.end, ended.outcome.status) == ("a-uuid", End.ANSWERED, 200)
         (request,) = server.requests
-    lines = request.decode("ascii").split("\r\n")
+    lines = request.decode("latin-1").split("\r\n")
     assert lines[0] == "GET /queue_job/runjob?db=my%20db%26x%3D%25%C3%A4&job_uuid=a-uuid HTTP/1.1"
     headers = dict(line.split(": ", 1) for line in lines[1:] if line)
     assert headers["Host"] == f"127.0.0.1:{server.port}"
-    assert headers["X-Odoo-Database"] == "my%20db%26x%3D%25%C3%A4"
+    assert headers["X-Odoo-Database"] == "my db&x=%ä"
     assert headers["Connection"] == "close"
     kind, pair = headers["Authorization"].split(" ")
     assert (kind, base64.b64decode(pair).decode()) == ("Basic", "runner:pässwörd €:@/")
@@ -173,6 +173,29 @@ def test_a_slow_answer_does_not_outlive_the_read_timeout(loops: Callable[..., As
     with serving(drip) as server:
         (ended,) = loops(at(server.port), read_timeout_s=0.5).ask("u")
         assert ended.outcome.end is End.LOST
+
+
+def test_a_head_has_a_time_from_its_first_byte(loops: Callable[..., Asking], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not from the request's start: that is the job's time; and a complete 1xx is none that has begun."""
+    monkeypatch.setattr(dispatcher, "HEAD_S", 0.4)
+    go_on = threading.Event()
+
+    def slowly(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 102 Processing\r\n\r\n")
+        go_on.wait(10)
+        for byte in OK[:-1]:
+            connection.sendall(bytes([byte]))
+            threading.Event().wait(0.05)
+
+    with serving(slowly) as server:
+        loop = loops(at(server.port))
+        loop.dispatcher.send(1, "u")
+        until_s = time.monotonic() + 0.8
+        loop.until(lambda: time.monotonic() >= until_s)
+        assert loop.dispatcher.is_open(1)
+        go_on.set()
+        (ended,) = loop.ended(timeout_s=2)
+        assert (ended.outcome.end, ended.outcome.reason) == (End.LOST, "the head of the answer has no end")
 
 
 def test_black_hole(loops: Callable[..., Asking]) -> None:
@@ -271,6 +294,23 @@ def test_several_addresses(loops: Callable[..., Asking], monkeypatch: pytest.Mon
         (again,) = loop.ask("v")
         assert again.outcome.status == 200
         assert again.duration_s < 0.5
+        assert asked == ["odoo.test"]
+
+
+def test_jobs_are_spread_over_the_addresses_of_a_name(
+    loops: Callable[..., Asking], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one look-up; one address of the three refuses, and is passed over."""
+    with serving(say(OK)) as one, serving(say(OK), host="127.0.0.2") as other:
+        addresses = [("127.0.0.1", one.port), ("127.0.0.1", unused_port()), ("127.0.0.2", other.port)]
+        asked = answers(monkeypatch, lambda: addresses)
+        loop = loops("http://odoo.test:8069")
+        (target,) = loop.dispatcher.targets
+        target.breaker.proved()
+        for number in range(20):
+            assert loop.ask(f"job-{number}")[0].outcome.status == 200
+        assert {len(one.requests), len(other.requests)} <= {9, 10, 11}
+        assert len(one.requests) + len(other.requests) == 20
         assert asked == ["odoo.test"]
 
 

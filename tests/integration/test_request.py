@@ -53,6 +53,8 @@ def ask(port: int, context: ssl.SSLContext | None = None, host: str = "127.0.0.1
         (say(OK), 200),
         (say(*(bytes([byte]) for byte in OK)), 200),
         (say(b"HTTP/1.1 200\r\n\r\n"), 200),
+        (say_and_keep(b"HTTP/1.0 200 OK\nContent-Length: 0\n\n"), 200),
+        (say_and_keep(b"HTTP/1.1 103 Early Hints\n\nHTTP/1.1 404\nX: y\r\n\n"), 404),
         (say(b"HTTP/1.0 500 INTERNAL SERVER ERROR\r\nContent-Type: text/html\r\n\r\n<html>", b"</html>"), 500),
         (say(b"HTTP/1.1 303 SEE OTHER\r\nLocation: /web/database/selector\r\nContent-Length: 0\r\n\r\n"), 303),
         (say(b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 102 Processing\r\nX: y\r\n\r\n" + OK), 200),
@@ -85,6 +87,7 @@ def test_an_answer_is_its_status(script: Script, status: int) -> None:
         (say(b"HTTP/2.0 200 OK\r\n\r\n"), "not HTTP"),
         (say(b"ICY 200 OK\r\n\r\n"), "not HTTP"),
         (say_and_keep(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 2 * MAX_HEAD_BYTES), "has no end"),
+        (say_and_keep(b"HTTP/1.1 102 Processing\r\n\r\n" * 4000), "has no end"),
     ],
 )
 def test_no_answer_is_lost(script: Script, reason: str) -> None:
@@ -93,6 +96,14 @@ def test_no_answer_is_lost(script: Script, reason: str) -> None:
         outcome = ask(server.port)
     assert (outcome.end, outcome.status) == (End.LOST, None)
     assert reason in outcome.reason
+
+
+def test_the_body_of_lines_in_lf_is_read_to_its_end() -> None:
+    """Its length is known: the connection is closed when it is complete, though the server keeps it open."""
+    with serving(say_and_keep(b"HTTP/1.1 500 X\nContent-Length: 5\n\n12345")) as server:
+        began_s = time.monotonic()
+        assert drive(Request(PAYLOAD, [local(server.port)], "127.0.0.1", None), to_the_end=True).status == 500
+        assert time.monotonic() - began_s < 2
 
 
 def test_body_is_waited_for_and_no_longer() -> None:
