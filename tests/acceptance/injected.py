@@ -61,7 +61,7 @@ def no_fork(switch: Path) -> None:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         return os.fork()
 
-    defaults: dict[str, Any] = Parts.__init__.__kwdefaults__
+    defaults: dict[str, Any] = Parts.__init__.__kwdefaults__ or {}
     defaults["fork"] = fork
 
 

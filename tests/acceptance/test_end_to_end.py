@@ -86,7 +86,7 @@ def test_stop_in_the_midst_and_start_again(
 
     def agree() -> bool:
         status = second.status()
-        return sum(entry["running"] for entry in status["databases"]) == status["channels"][0]["running"]
+        return bool(sum(entry["running"] for entry in status["databases"]) == status["channels"][0]["running"])
 
     wait_until(agree, "the databases' running jobs are those of the channel")
     for each in (one, other):
@@ -268,7 +268,7 @@ def test_reload_that_cannot_read_a_database(
     assert odoo.stats()["peak"]["root"] == 4
 
 
-BROKEN = {
+BROKEN: dict[str, dict[str, dict[str, object]]] = {
     "a capacity that is no number": {"queue_job": {"channels": "root:many"}},
     "sequential with two": {"queue_job": {"channels": "root:4,root.a:2:sequential"}},
     "an unknown option of a channel": {"queue_job": {"channels": "root:4,root.a:1:fast"}},

@@ -115,8 +115,8 @@ def test_two_supervisors_share_and_take_over(
     first.children()
     first.kill()
     killed_s = time.monotonic()
-    for each in (left, right):
-        each.wait_for_states(done=43, timeout_s=30)
+    for one in (left, right):
+        one.wait_for_states(done=43, timeout_s=30)
     assert time.monotonic() - killed_s < 25
     assert is_in_state(second, left.name, "ready")
     executions = odoo.stats()["executions"]

@@ -74,7 +74,10 @@ def test_stopped_worker(
 ) -> None:
     one, other, idle = database(), database(), database()
     names = [each.name for each in (one, other, idle)]
-    sections = {"queue_job": {"channels": "root:4,root.half:2"}, "qjsupervisor": {"hang_timeout": 4}}
+    sections: dict[str, dict[str, object]] = {
+        "queue_job": {"channels": "root:4,root.half:2"},
+        "qjsupervisor": {"hang_timeout": 4},
+    }
     running = supervisor(odoo_conf(postgres, odoo.port, db_name=",".join(names), sections=sections))
     running.wait_ready(*names)
     pids = running.pids()

@@ -14,7 +14,7 @@ from ..helpers import Database, odoo_conf
 
 JOBS = 700
 #: Far fewer than there are jobs, so that more have to be read again and again.
-WINDOW = {"window": 100}
+WINDOW: dict[str, object] = {"window": 100}
 
 
 @pytest.fixture
@@ -28,7 +28,8 @@ def test_the_first_address_of_the_server_refuses(
     postgres: ThrowawayPostgres, odoo: StandIn, full: Database, supervisor: SupervisorFactory
 ) -> None:
     """The next one is tried on a descriptor of the same number, of which the loop has to be told."""
-    sections = {"options": {"db_host": f"127.0.0.2,{postgres.host}"}, "qjsupervisor": WINDOW}
+    options: dict[str, object] = {"db_host": f"127.0.0.2,{postgres.host}"}
+    sections = {"options": options, "qjsupervisor": WINDOW}
     running = supervisor(odoo_conf(postgres, odoo.port, db_name=full.name, channels="root:8", sections=sections))
     full.wait_for_states(done=JOBS, timeout_s=30)
     assert running.log_events("table_read_failed") == []
@@ -46,7 +47,8 @@ def lonely(postgres: ThrowawayPostgres, full: Database) -> Iterator[str]:
 def test_no_second_connection(
     postgres: ThrowawayPostgres, odoo: StandIn, full: Database, lonely: str, supervisor: SupervisorFactory
 ) -> None:
-    sections = {"options": {"db_user": lonely, "db_password": "x"}, "qjsupervisor": WINDOW}
+    options: dict[str, object] = {"db_user": lonely, "db_password": "x"}
+    sections = {"options": options, "qjsupervisor": WINDOW}
     conf = odoo_conf(postgres, odoo.port, db_name=full.name, channels="root:0", sections=sections)
     running = supervisor(conf)
     running.wait_ready(full.name)

@@ -97,7 +97,10 @@ def test_notifications_are_read_together(
         database.wait_for_states(started=1)
         before = statements(talkative)
         database.insert_jobs(1000)
-        shown = lambda: (running.database_status(database.name) or {}).get("pending")  # noqa: E731
+
+        def shown() -> object:
+            return (running.database_status(database.name) or {}).get("pending")
+
         wait_until(lambda: shown() == 1000, lambda: f"{shown()} of 1000 are known")
         assert 1 <= statements(talkative) - before <= 12
         running.kill()

@@ -227,7 +227,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, found: Callable[[], list[tuple[str,
         asked.append(host if isinstance(host, str) else host.decode())
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in found()]
 
-    monkeypatch.setattr(resolver.socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return asked
 
 

@@ -146,6 +146,7 @@ def test_next_address_after_a_black_hole() -> None:
     with serving(say(OK)) as server, black_hole() as hole:
         request = Request(PAYLOAD, [local(hole), local(server.port)], "127.0.0.1", None)
         request.begin()
+        assert request.sock is not None
         assert not select.select([], [request.sock], [], 0.1)[1], "the black hole took the connection"
         assert request.connecting
         assert request.go_elsewhere()

@@ -68,11 +68,11 @@ def scanned(config: Config, timeout_s: float = 30.0) -> dict[str, Probe]:
 def test_lists_as_odoo_does(postgres: ThrowawayPostgres, database: DatabaseFactory, configure: Configure) -> None:
     names = [database(name).name for name in ("b_second", "a_first", "c'quote", 'd"ouble', "e %s ümlaut")]
     foreign = "not_ours"
-    postgres.execute("postgres", f"CREATE DATABASE {foreign}", superuser=True)  # type: ignore[call-arg]
+    postgres.execute("postgres", f"CREATE DATABASE {foreign}", superuser=True)
     try:
         listed = list_databases(configure())
     finally:
-        postgres.execute("postgres", f"DROP DATABASE {foreign}", superuser=True)  # type: ignore[call-arg]
+        postgres.execute("postgres", f"DROP DATABASE {foreign}", superuser=True)
     assert listed == sorted(listed)
     assert set(names) <= set(listed)
     assert not {"postgres", "template0", "template1", "qjs_template", foreign} & set(listed)

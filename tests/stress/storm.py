@@ -276,7 +276,7 @@ class Storm:
 def _take_away(parts: Sequence[str]) -> None:
     """Switch off, for an experiment, in this process and its children."""
     if "waiters" in parts:
-        HolderWatch.look = lambda _self: None  # type: ignore[method-assign]
+        HolderWatch.look = lambda _self: None  # type: ignore[method-assign,assignment]
     if "repairs" in parts:
         repair = TableCore._repair
 

@@ -270,7 +270,7 @@ class World:
         self.core: Any = self.table.core
         self.fuse = Fuse()
         self.mutex = FakeMutex(self.fuse)
-        self.core.mutex = self.mutex
+        self.core.mutex = self.mutex  # type: ignore[assignment]
         for name in ("words", "bits", "bytes"):
             setattr(self.core, name, Stores(getattr(self.core, name), self.fuse))
         self.specs = list(specs)

@@ -27,7 +27,7 @@ class FakePipe:
             if isinstance(self.said[0], Exception):
                 if messages:
                     break
-                raise self.said.pop(0)  # type: ignore[misc]
+                raise self.said.pop(0)
             messages.append(self.said.pop(0))  # type: ignore[arg-type]
         return messages
 

@@ -401,7 +401,7 @@ def test_unsafe_directories_are_refused(tmp_path: Path) -> None:
 
 def test_somebody_elses_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uid = os.geteuid()
-    monkeypatch.setattr(control_socket.os, "geteuid", lambda: uid + 1)
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
     with pytest.raises(ConfigError, match="belongs to user id"):
         ControlSocket(str(tmp_path / "control.sock"), lambda request: request).open()
 

@@ -67,7 +67,7 @@ def renewed(page: str) -> str:
     text = (DOCS / page).read_text(encoding="utf-8")
     for name in PAGES[page]:
         pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
-        text, count = pattern.subn(lambda match, name=name: f"{match[1]}\n{tables()[name]}\n\n{match[2]}", text)  # type: ignore[misc]
+        text, count = pattern.subn(lambda match, name=name: f"{match[1]}\n{tables()[name]}\n\n{match[2]}", text)
         assert count == 1, f"{page} has no place for the table {name}"
     return text
 

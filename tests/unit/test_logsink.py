@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from qjsupervisor import logsink
 from qjsupervisor.logsink import LogSink
 
 
@@ -77,7 +76,7 @@ def test_pipe_that_only_its_owner_may_open_is_asked_first(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with stdout_is(write):
-        monkeypatch.setattr(logsink.os, "open", refuse)
+        monkeypatch.setattr(os, "open", refuse)
         sink = LogSink(None, report)
         monkeypatch.undo()
         while not sink.lost_in_all:
@@ -134,7 +133,7 @@ def test_full_disk_when_it_is_opened_is_tried_again(tmp_path: Path, monkeypatch:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(logsink.os, "open", full)
+    monkeypatch.setattr(os, "open", full)
     sink = LogSink(str(tmp_path / "log"), report)
     sink.write(b"lost\n")
     monkeypatch.undo()

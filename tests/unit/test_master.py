@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from qjsupervisor.backoff import GIVE_UP_S
 from qjsupervisor.config.load import load
 from qjsupervisor.config.settings import Config
 from qjsupervisor.errors import ConfigError, ProtocolError
 from qjsupervisor.master.control_requests import Orders
-from qjsupervisor.master.fleet import GIVE_UP_S, LATE_S
+from qjsupervisor.master.fleet import LATE_S
 from qjsupervisor.master.operations import Operations
 from qjsupervisor.master.parts import Seams
 from qjsupervisor.master.pauses import Pauses

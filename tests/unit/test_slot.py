@@ -9,12 +9,17 @@ import pytest
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.states import Fairness
 from qjsupervisor.table.layout import Cell, Header, Slot
-from qjsupervisor.table.slot import SLICE_JOBS, SLICE_NS
+from qjsupervisor.table.slot import SLICE_JOBS, SLICE_NS, WorkerSlot
 
-from .slots import Died, World
+from .slots import Died, Worker, World
 
 ROOT, SLOW, CALM = 0, 1, 2
 S = 1_000_000_000
+
+
+def slot_of(worker: Worker) -> WorkerSlot:
+    assert worker.worker_slot is not None
+    return worker.worker_slot
 
 
 def tree(root: int = 2, slow: int | None = 1, throttle_s: int = 0) -> list[ChannelSpec]:
@@ -351,11 +356,11 @@ def test_full_is_full_for_all(make: Make) -> None:
     arrive(world, 0, SLOW, 2)
     world.quiet()
     assert runs(world) == [1, 0, 0]
-    assert not world.workers[1].worker_slot.is_full()
+    assert not slot_of(world.workers[1]).is_full()
     arrive(world, 1, ROOT)
     world.quiet()
     assert runs(world) == [1, 1, 0]
-    assert world.workers[2].worker_slot.is_full()
+    assert slot_of(world.workers[2]).is_full()
 
 
 def test_after_a_repair_nobody_keeps_a_permit_before_it_wrote_what_it_holds(make: Make) -> None:
@@ -452,7 +457,7 @@ def test_a_throttle_that_is_taken_away_leaves_no_deadline(make: Make) -> None:
 # -- every death between two stores ------------------------------------------------------------------------------
 
 
-def prepare_release(world: World) -> Callable[[], None]:
+def prepare_release(world: World) -> Callable[[], object]:
     """Worker 0 gives two back and takes one; others are granted, one behind a throttle."""
     arrive(world, 0, ROOT, 2)
     arrive(world, 0, SLOW, 1)
@@ -466,7 +471,7 @@ def prepare_release(world: World) -> Callable[[], None]:
     return world.workers[0].turn
 
 
-def prepare_taking(world: World) -> Callable[[], None]:
+def prepare_taking(world: World) -> Callable[[], object]:
     """Worker 1 comes for a grant, and has better things to do than to use it; it grants to others."""
     arrive(world, 0, ROOT, 3)
     world.quiet()
@@ -482,7 +487,7 @@ def prepare_taking(world: World) -> Callable[[], None]:
     return world.workers[1].turn
 
 
-def prepare_attach(world: World) -> Callable[[], None]:
+def prepare_attach(world: World) -> Callable[[], object]:
     """Worker 1 begins a new life: an untaken grant, demand and running jobs of its predecessor are there."""
     arrive(world, 1, ROOT, 1)
     arrive(world, 0, ROOT, 2)
@@ -496,7 +501,7 @@ def prepare_attach(world: World) -> Callable[[], None]:
     return world.workers[1].start
 
 
-def prepare_channel(world: World) -> Callable[[], None]:
+def prepare_channel(world: World) -> Callable[[], object]:
     """Worker 0 adds a channel."""
     worker_slot = world.workers[0].worker_slot
     assert worker_slot is not None
@@ -504,10 +509,15 @@ def prepare_channel(world: World) -> Callable[[], None]:
 
 
 PREPARATIONS = (prepare_release, prepare_taking, prepare_attach, prepare_channel)
-ACTOR = {prepare_release: 0, prepare_taking: 1, prepare_attach: 1, prepare_channel: 0}
+ACTOR: dict[Callable[[World], Callable[[], object]], int] = {
+    prepare_release: 0,
+    prepare_taking: 1,
+    prepare_attach: 1,
+    prepare_channel: 0,
+}
 
 
-def stores_of(act: Callable[[], None], world: World) -> int:
+def stores_of(act: Callable[[], object], world: World) -> int:
     world.fuse.set(None)
     act()
     return world.fuse.stores
@@ -673,7 +683,7 @@ def test_room_is_seen_without_the_lock(make: Make) -> None:
     """On the whole path, and none before the start barrier is over."""
     world = make(tree(root=2))
     world.start_all()
-    worker_slot = world.workers[1].worker_slot
+    worker_slot = slot_of(world.workers[1])
     assert [worker_slot.has_room(channel) for channel in (ROOT, SLOW, CALM)] == [True, True, True]
     arrive(world, 0, SLOW)
     world.quiet()
@@ -684,4 +694,4 @@ def test_room_is_seen_without_the_lock(make: Make) -> None:
     closed = make(tree(root=2))
     closed.start_all()
     closed.table.core.words[Header.START_BARRIER] = 0
-    assert not closed.workers[1].worker_slot.has_room(ROOT)
+    assert not slot_of(closed.workers[1]).has_room(ROOT)

@@ -24,7 +24,7 @@ def ours(request: pytest.FixtureRequest) -> Iterator[type[Ours]]:
     """The two forms of our channel tree; what is made of them is closed."""
     made: list[Ours] = []
 
-    class Kept(request.param):  # type: ignore[name-defined,misc]
+    class Kept(request.param):  # type: ignore[name-defined]
         def __init__(self, *args: object) -> None:
             super().__init__(*args)
             made.append(self)
