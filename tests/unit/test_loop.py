@@ -72,7 +72,7 @@ def test_what_was_removed_in_the_same_turn_is_not_called(loop: Loop, pipes: list
             loop.unregister(each)
 
     for reader in readers:
-        loop.register(reader, READ, lambda _now_s, reader=reader: end(reader))  # type: ignore[misc]
+        loop.register(reader, READ, lambda _now_s, reader=reader: end(reader))
     loop.turn()
     assert len(calls) == 1
 
@@ -93,8 +93,8 @@ def test_a_number_that_is_used_again_is_another_descriptor(loop: Loop, pipes: li
         writers.append(writer)
 
     writers: list[int] = []
-    loop.register(first, READ, lambda now_s: (old.append(now_s), replace(second))[0])  # type: ignore[func-returns-value]
-    loop.register(second, READ, lambda now_s: (old.append(now_s), replace(first))[0])  # type: ignore[func-returns-value]
+    loop.register(first, READ, lambda now_s: (old.append(now_s), replace(second))[0])
+    loop.register(second, READ, lambda now_s: (old.append(now_s), replace(first))[0])
     loop.turn()
     assert len(old) == 1
     assert new == []
