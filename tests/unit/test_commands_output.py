@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from qjsupervisor.commands.output import printable, table
+from qjsupervisor.commands.output import table
 from qjsupervisor.commands.status import render
 from qjsupervisor.config.settings import LONGEST_HEARTBEAT_S
 from qjsupervisor.monitor.health import problems
+from qjsupervisor.text import printable
 
 
 @pytest.mark.parametrize(
