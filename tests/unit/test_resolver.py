@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from qjsupervisor.odoo import resolver
 from qjsupervisor.odoo.request import Address
 from qjsupervisor.odoo.resolver import AVOIDED_S, Resolver
 
@@ -20,14 +19,14 @@ SIX = [Address(socket.AF_INET6, ("fd00::1", 80, 0, 0))]
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     clock = FakeClock(time.monotonic())
-    monkeypatch.setattr(resolver.time, "monotonic", clock)
+    monkeypatch.setattr(time, "monotonic", clock)
     return clock
 
 
 def make(monkeypatch: pytest.MonkeyPatch, addresses: list[Address]) -> Resolver:
     """As if looked up just now; a number needs no thread."""
     found = [(a.family, socket.SOCK_STREAM, 6, "", a.sockaddr) for a in addresses]
-    monkeypatch.setattr(resolver.socket, "getaddrinfo", lambda *_a, **_k: found)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_a, **_k: found)
     return Resolver("localhost", 80, -1)
 
 
