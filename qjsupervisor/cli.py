@@ -108,7 +108,7 @@ def _pause(arguments: argparse.Namespace) -> int:
 def _resume(arguments: argparse.Namespace) -> int:
     from .commands import control as orders
 
-    return orders.resume(_config(arguments), arguments.scope)
+    return orders.resume(_config(arguments), arguments.scope, anyway=arguments.anyway)
 
 
 def _jobs(arguments: argparse.Namespace) -> int:

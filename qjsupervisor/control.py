@@ -13,11 +13,15 @@ blocks: what does not fit into the kernel's buffer is refused to the sender.
     {"do": "channels"}              master -> worker    the shared table's channels changed
     {"do": "pauses", "pauses": {}}  master -> worker    channel -> monotonic second of its end, null: until resumed
     {"do": "resync"}                master -> worker    read the tree and the rows afresh
+    {"do": "look"}                  master -> worker    see whether the database may be served, and its jobs run
+    {"do": "modules", "anyway": true} master -> worker  run jobs though modules are in transition
+    {"do": "rules", "rules": {}}    master -> worker    a settings.ServingRules, in place of the former
     {"do": "log", "log_level": ...} master -> worker    log so from now on; obeyed by the Pipe itself (intercept)
     {"is": "read"}                  worker -> master    the rows were read once (start barrier)
     {"is": "ready"}                 worker -> master    and "standby", "starting", "blocked" with "reason"
     {"is": "error", "reason": ""}   worker -> master    kept as last_error
     {"is": "targets", "targets": []} worker -> master   each a states.TargetHealth; where there are several
+    {"is": "modules", "modules": {}} worker -> master   name -> state of those in transition; {}: there are none
     {"listed": [names]}             scout -> master     which databases exist (in several messages)
     {"database": ..., "verdict": ...} scout -> master   one probed database
     {"done": true} {"error": ""}    scout -> master     its last word

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..config.load import Config
+from ..postgres.eligibility import named
 from ..text import seconds
 from .arguments import Scope
 from .client import order, status
@@ -55,8 +56,12 @@ def pause(config: Config, scope: Scope, for_s: float | None) -> int:
     return 0
 
 
-def resume(config: Config, scope: Scope) -> int:
-    """End a pause."""
+def resume(config: Config, scope: Scope, *, anyway: bool = False) -> int:
+    """End a pause; `anyway`: run jobs though modules are half installed."""
+    if anyway:
+        answer = order(config, "resume", database=scope.database, channel=scope.channel, anyway=True)
+        print_line(f"{scope}: jobs run although {named(_states(answer))}")
+        return 0
     answer = order(config, "resume", database=scope.database, channel=scope.channel)
     print_line(f"resumed: {scope}")
     _print_warning(answer)
@@ -66,6 +71,11 @@ def resume(config: Config, scope: Scope) -> int:
 def _print_warning(answer: Mapping[str, Any]) -> None:
     if answer.get("warning"):
         print_line(f"note: {answer['warning']}")
+
+
+def _states(answer: Mapping[str, Any]) -> dict[str, str]:
+    value = answer.get("modules")
+    return {str(name): str(state) for name, state in value.items()} if isinstance(value, dict) else {}
 
 
 def _names(answer: Mapping[str, Any], key: str) -> list[str]:

@@ -142,6 +142,12 @@ def _add_control(commands: _Commands[argparse.ArgumentParser]) -> None:
                 metavar="TIME",
                 help="resume by itself after 90s, 30m, 2h, 1d (default: until `resume`)",
             )
+        else:
+            parser.add_argument(
+                "--anyway",
+                action="store_true",
+                help="run the jobs of DATABASE though a module of it is still to be installed, upgraded or removed",
+            )
 
 
 def _add_jobs(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..channelspec import ROOT, ChannelSpec, inherited, parent_name
+from ..postgres.eligibility import waits_for
 from ..states import JobState, WorkerState
 from ..text import seconds
 
@@ -143,6 +144,9 @@ def _supervisor(status: Mapping[str, Any] | None, database: str) -> Reason | Non
     state = view.get("state")
     if state == WorkerState.READY.value:
         return None
+    modules = (view.get("modules") or {}).get("states")
+    if state == WorkerState.BLOCKED.value and modules:
+        return Reason("modules", waits_for(modules), {"modules": dict(modules)})
     why = view.get("reason") or view.get("last_error") or view.get("message")
     if state == WorkerState.STANDBY.value:
         why = why or "another runner holds the database's leader lock"

@@ -10,15 +10,13 @@ import difflib
 from dataclasses import replace
 
 from ..channelspec import ROOT, ChannelSpec, complete_name, complete_tree
-from .values import entries, integer_in, is_unicode, shown
+from .values import entries, integer_in, is_unicode, shown, yes_or_no
 
 #: Far more than one Odoo can run, and far below what a counter in the shared table holds.
 HIGHEST_CAPACITY = 1_000_000
 _MAX_THROTTLE_S = 366 * 86400
 
 _KEYS = ("sequential", "throttle", "paused", "capacity_default", "sequential_default")
-_TRUE = ("true", "1", "yes", "on")
-_FALSE = ("false", "0", "no", "off")
 
 
 def parse_channels(text: str) -> tuple[ChannelSpec, ...]:
@@ -111,11 +109,7 @@ def _with(spec: ChannelSpec, key: str, value: str | None) -> ChannelSpec:
 
 
 def _flag(value: str | None) -> bool:
-    if value is None or value.lower() in _TRUE:
-        return True
-    if value.lower() in _FALSE:
-        return False
-    raise ValueError(f"{shown(value)} is neither yes nor no; allowed: nothing, {', '.join(_TRUE + _FALSE)}")
+    return value is None or yes_or_no(value)
 
 
 def _unknown(word: str, what: str) -> str:

@@ -21,7 +21,7 @@ from . import odoo_file as odooconf
 from . import options
 from .odoo_file import OdooFile
 from .options import ODOO, OPTIONS, OWN, QUEUE_JOB, QUEUE_JOB_OPTIONS, Option
-from .settings import Config, ConnectionSettings, DatabaseName, TargetSettings, WorkerSettings
+from .settings import Config, ConnectionSettings, DatabaseName, ServingRules, TargetSettings, WorkerSettings
 from .targets import ANY, TargetRules, completed
 from .values import shown, socket_path, unset
 
@@ -133,6 +133,8 @@ def _build(sources: Sources) -> Config:
         targets=_targets(sources),
         fairness=Fairness(get(options.FAIRNESS)),
         fairness_weights=get(options.FAIRNESS_WEIGHTS),
+        upgrade_timeout_s=get(options.UPGRADE_TIMEOUT),
+        rules=ServingRules(serve_neutralized=get(options.SERVE_NEUTRALIZED)),
         rescan_interval_s=get(options.RESCAN_INTERVAL),
         reconcile_interval_s=get(options.RECONCILE_INTERVAL),
         graceful_timeout_s=get(options.GRACEFUL_TIMEOUT),

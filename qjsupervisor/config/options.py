@@ -30,6 +30,7 @@ from .values import (
     socket_path,
     user_name,
     verbatim,
+    yes_or_no,
 )
 
 T = TypeVar("T")
@@ -142,6 +143,16 @@ HANG_TIMEOUT = _own(
     duration_in(2, 3600),
     "seconds without a sign of life until a worker is replaced",
 )
+UPGRADE_TIMEOUT = _own(
+    "upgrade_timeout",
+    3600.0,
+    "1h",
+    duration_in(1, 30 * _DAY_S),
+    "time after which a module still to be installed, upgraded or removed is reported; its database's jobs wait",
+)
+SERVE_NEUTRALIZED = _own(
+    "serve_neutralized", False, "no", yes_or_no, "run jobs of neutralised copies of databases too (Odoo 16 and later)"
+)
 CONTROL_SOCKET: Option[str | None] = _own(
     "control_socket",
     None,
@@ -181,6 +192,8 @@ OPTIONS: tuple[Option[Any], ...] = (
     GRACEFUL_TIMEOUT,
     BOOT_TIMEOUT,
     HANG_TIMEOUT,
+    UPGRADE_TIMEOUT,
+    SERVE_NEUTRALIZED,
     CONTROL_SOCKET,
     PIDFILE,
     LOG_FILE,

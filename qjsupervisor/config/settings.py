@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from psycopg2.extensions import parse_dsn
@@ -84,6 +84,18 @@ class TargetSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServingRules:
+    """What a running worker takes over in place; its fields are JSON, for the order that tells it."""
+
+    serve_neutralized: bool = False
+
+    @classmethod
+    def from_message(cls, told: Mapping[str, Any]) -> ServingRules:
+        """From the dict of the fields; what a newer one says besides is left out."""
+        return cls(**{each.name: told[each.name] for each in fields(cls) if each.name in told})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
     """What one database's worker is started with; when it differs after a reload, the worker is restarted.
 
@@ -106,6 +118,8 @@ class WorkerSettings:
     heartbeat_s: float = LONGEST_HEARTBEAT_S
     #: What our sessions are recognised by; see master.session_mark.
     session_mark: int = field(default=0, repr=False)
+    #: Not compared: these change without a restart.
+    rules: ServingRules = field(default=ServingRules(), compare=False)
 
     @property
     def connect_kwargs(self) -> dict[str, Any]:
@@ -139,6 +153,10 @@ class Config:
     fairness: Fairness
     fairness_weights: Rules
 
+    #: A module in transition for so long is reported.
+    upgrade_timeout_s: float
+    rules: ServingRules
+
     rescan_interval_s: float
     reconcile_interval_s: float
     graceful_timeout_s: float
@@ -161,6 +179,11 @@ class Config:
     warnings: tuple[str, ...] = ()
     #: No option: the running supervisor's own, see master.session_mark.
     session_mark: int = field(default=0, repr=False)
+
+    @property
+    def serve_neutralized(self) -> bool:
+        """Whether copies that must not act as production are served."""
+        return self.rules.serve_neutralized
 
     def selects(self, database: str) -> bool:
         """Whether databases_include and databases_exclude let a database through."""
@@ -202,6 +225,7 @@ class Config:
             reconcile_interval_s=self.reconcile_interval_s,
             heartbeat_s=min(LONGEST_HEARTBEAT_S, max(hang_s / 3, hang_s - _HEARTBEAT_GRACE_S)),
             session_mark=self.session_mark,
+            rules=self.rules,
         )
 
 

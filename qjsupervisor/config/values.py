@@ -114,6 +114,19 @@ def choice(*allowed: str) -> Parser[str]:
     return parse
 
 
+_TRUE = ("true", "1", "yes", "on")
+_FALSE = ("false", "0", "no", "off")
+
+
+def yes_or_no(text: str) -> bool:
+    """A parser of yes or no, as Odoo's file has it too."""
+    word = text.strip().lower()
+    if word not in _TRUE + _FALSE:
+        allowed = ", ".join(_TRUE + _FALSE)
+        raise ValueError(f"{shown(text)} is neither yes nor no; allowed: {allowed}{comment_hint(text)}")
+    return word in _TRUE
+
+
 def plain(text: str) -> str:
     """Any text, spaces at both ends taken off; no control characters (a NUL ends a C string early)."""
     text = text.strip()

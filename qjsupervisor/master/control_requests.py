@@ -6,6 +6,7 @@
     {"do": "stop"}                                                 "pid"
     {"do": "pause", "database", "channel", "for_s"}                "scope", "warning"
     {"do": "resume", "database", "channel"}                        "resumed": scopes; "warning"
+    {"do": "resume", "database", "anyway": true}                   "resumed": [database]; "modules": name -> state
 
 "database" may be null (all), "channel" too (root), "for_s" too (until resumed). The caller is trusted (see
 control), its input is not.
@@ -16,7 +17,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from ..channelspec import complete_name
+from ..channelspec import ROOT, complete_name
 from ..config.values import is_unicode
 from ..control import MAX_FRAME_BYTES, Message, encode
 from ..errors import ProtocolError
@@ -74,6 +75,8 @@ class Orders:
 
     def _resume(self, request: Message) -> Message:
         scope = self._scope(request)
+        if request.get("anyway") is True:
+            return self._run_anyway(scope)
         removed = self._operations.pauses.remove(scope)
         self._operations.pauses_changed()
         wider = self._operations.pauses.covering(scope)
@@ -83,6 +86,15 @@ class Orders:
             raise ProtocolError(f"{scope} is not paused")
         still = f"still paused by {', '.join(map(str, wider))}" if wider else None
         return {"resumed": [str(each) for each in removed], "warning": still}
+
+    def _run_anyway(self, scope: Scope) -> Message:
+        """Jobs run though modules are in transition."""
+        if scope.database is None or scope.channel != ROOT:
+            raise ProtocolError("which database is to run although modules of it are half installed? name that alone")
+        modules = self._operations.run_anyway(scope.database)
+        if not modules:
+            raise ProtocolError(f"no module of {scope.database} is being installed, upgraded or removed")
+        return {"resumed": [scope.database], "modules": dict(modules)}
 
     def _scope(self, request: Message) -> Scope:
         database, channel = (_name(request, key) for key in ("database", "channel"))

@@ -106,9 +106,10 @@ class Fleet:
         for worker in self.workers.values():
             worker.limits = limits
             settings = settings_of(worker.database)
-            if settings == worker.settings:
-                continue
+            unchanged = settings == worker.settings
             worker.settings = settings
+            if unchanged:
+                continue
             changed.append(worker.database)
             if worker.state not in (WorkerState.FAILED, WorkerState.STOPPING):
                 worker.stop(now_s, reason="its settings changed", restart=True)
@@ -237,6 +238,8 @@ class Fleet:
             )
             self._watch_s = min(self._watch_s, now_s + WATCH_S)
             self._send_pauses(worker)
+            if worker.modules.anyway:
+                worker.send({"do": "modules", "anyway": True})
 
     def _send_pauses(self, worker: WorkerProcess) -> None:
         pauses = self._pauses_of(worker.database)

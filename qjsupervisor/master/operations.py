@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from .. import logs
@@ -77,6 +77,8 @@ class Operations:
         restarted = self.fleet.replace_settings(change.config.worker_settings, limits_of(change.config), now_s)
         if change.monitor:
             self.start_monitor(now_s)
+        if change.rules:
+            self.fleet.send_all({"do": "rules", "rules": asdict(change.config.rules)})
         self.fleet.send_all({"do": "resync"})
         self.rescan.request(now_s)
         self._log_reload(change, restarted)
@@ -155,6 +157,16 @@ class Operations:
     def known_channels(self) -> set[str]:
         return {view.name for view in self._seams.table.channel_views()}
 
+    def run_anyway(self, database: str) -> Mapping[str, str]:
+        """Let a database's jobs run though modules are in transition, for as long as that lasts; these modules."""
+        worker = self.fleet.workers.get(database)
+        modules = worker.modules.states if worker is not None else {}
+        if worker is not None and modules:
+            worker.modules.anyway = True
+            worker.send({"do": "modules", "anyway": True})
+            self._log.warning("modules_ignored", database=database, modules=dict(modules))
+        return modules
+
     # -- status --------------------------------------------------------------------------------------------------
 
     def status(self, now_s: float) -> Message:
@@ -189,12 +201,25 @@ class Operations:
 
 def limits_of(config: Config) -> Limits:
     """How long a worker may take."""
-    return Limits(boot_s=config.boot_timeout_s, graceful_s=config.graceful_timeout_s, hang_s=config.hang_timeout_s)
+    return Limits(
+        boot_s=config.boot_timeout_s,
+        graceful_s=config.graceful_timeout_s,
+        hang_s=config.hang_timeout_s,
+        upgrade_s=config.upgrade_timeout_s,
+    )
 
 
 def _view(worker: WorkerProcess, now_s: float) -> WorkerView:
     error = worker.reason or worker.last_error
     age_s = round(now_s - worker.last_error_s, 1) if worker.last_error else None
     return WorkerView(
-        worker.database, worker.slot, worker.state, worker.pid, worker.restarts, error, age_s, worker.targets
+        worker.database,
+        worker.slot,
+        worker.state,
+        worker.pid,
+        worker.restarts,
+        error,
+        age_s,
+        worker.targets,
+        worker.modules.view(now_s, worker.limits.upgrade_s),
     )

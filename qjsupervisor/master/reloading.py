@@ -25,6 +25,8 @@ class Change(NamedTuple):
     channels: bool
     logging: bool
     monitor: bool
+    #: What running workers are told.
+    rules: bool
 
 
 def compare(old: Config, new: Config) -> Change:
@@ -40,4 +42,5 @@ def compare(old: Config, new: Config) -> Change:
         channels=old.channels != effective.channels,
         logging=any(getattr(old, name) != getattr(effective, name) for name in LOGGING),
         monitor=old.monitor != effective.monitor,
+        rules=old.rules != effective.rules,
     )

@@ -138,6 +138,9 @@ class Rescan:
     def _take(self, message: Mapping[str, Any], now_s: float) -> None:
         if "database" in message:
             self._judge(str(message["database"]), str(message.get("verdict")), str(message.get("reason")), now_s)
+            worker = self._fleet.workers.get(str(message["database"]))
+            if worker is not None and message.get("look"):
+                worker.send({"do": "look"})
         elif "listed" in message:
             self._listed.update(message["listed"])
         elif "error" in message:

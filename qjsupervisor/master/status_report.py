@@ -33,6 +33,8 @@ class WorkerView(NamedTuple):
     last_error_age_s: float | None
     #: What it tells of its targets, if it has several; the table tells of a single one.
     targets: Sequence[TargetHealth] = ()
+    #: See modules.Modules.view; None: none is in transition.
+    modules: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,7 @@ def _database(config: Config, table: Table, worker: WorkerView, snapshot: Snapsh
         "paused": any(
             scope.channel == ROOT and scope.database in (None, worker.database) for scope, _ in snapshot.pauses
         ),
+        "modules": worker.modules,
     }
 
 
@@ -137,6 +140,7 @@ def _unserved(name: str, reason: str, snapshot: Snapshot) -> dict[str, Any]:
         "targets": [],
         "target_urls": [],
         "paused": False,
+        "modules": None,
     }
 
 

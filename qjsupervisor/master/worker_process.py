@@ -20,8 +20,9 @@ from ..backoff import RestartPolicy
 from ..errors import ProtocolError
 from ..logs import get_logger
 from ..states import EXIT_GONE, EXIT_STOPPED, TargetHealth, TargetState, WorkerState
-from ..text import printable
+from ..text import printable, seconds
 from .child import Body, Child, ChildSpawner, exit_reason
+from .modules import Modules
 
 _ALIVE = frozenset({WorkerState.STARTING, WorkerState.STANDBY, WorkerState.READY, WorkerState.BLOCKED})
 _OVER = frozenset({WorkerState.STOPPING, WorkerState.BACKING_OFF, WorkerState.FAILED})
@@ -50,6 +51,8 @@ class Limits(NamedTuple):
     boot_s: float
     graceful_s: float
     hang_s: float
+    #: How long a module may be in transition until that is reported.
+    upgrade_s: float = math.inf
 
 
 class WorkerProcess:
@@ -74,6 +77,8 @@ class WorkerProcess:
         self.has_read = False
         #: What this life tells of its targets, if it has several.
         self.targets: list[TargetHealth] = []
+        #: Modules in transition, over all its lives.
+        self.modules = Modules()
         #: This life was told of pauses that hold.
         self.told_pauses = False
         #: Its database is not to be served any more: the fleet forgets it when it has no process.
@@ -171,6 +176,9 @@ class WorkerProcess:
         """Apply the deadlines: boot, hang, and the second half of an end that was begun."""
         if self.child is None:
             return
+        if self.modules.is_overdue(now_s, self.limits.upgrade_s):
+            reason = f"for {seconds(self.limits.upgrade_s)} now: {self.reason}"
+            self._log.error("modules_hang", modules=dict(self.modules.states), reason=reason)
         if now_s >= self._kill_s:
             self._kill_s = math.inf
             self.child.signal(signal.SIGKILL)
@@ -281,6 +289,8 @@ class WorkerProcess:
             self._fault(self._told, now_s)
         elif said == "targets":
             self.targets = _healths(message.get("targets"))
+        elif said == "modules":
+            self.modules.note(_states(message.get("modules")), now_s)
         elif isinstance(said, str) and said in _SAID:
             self._say(_SAID[said], reason, now_s)
         else:
@@ -309,6 +319,12 @@ class WorkerProcess:
         note = self._log.debug if self.state is WorkerState.STOPPING else self._log.info
         note("worker_moved", worker_pid=self.pid, state=state.value, former_state=self.state.value, reason=reason)
         self.state, self.reason = state, reason
+
+
+def _states(told: object) -> dict[str, str]:
+    if not isinstance(told, dict):
+        raise ProtocolError("modules are an object")
+    return {str(name): str(state) for name, state in told.items()}
 
 
 def _healths(told: object) -> list[TargetHealth]:

@@ -15,8 +15,17 @@ import psycopg2
 
 from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseUnfit
 from ..job import Job, job_of
+from ..states import JobState
 from . import queries
-from .eligibility import READ_COLUMNS, READ_ONLY, WRITTEN_COLUMNS
+from .eligibility import (
+    NEUTRALIZED,
+    NOT_INSTALLED,
+    READ_COLUMNS,
+    READ_ONLY,
+    WRITTEN_COLUMNS,
+    in_transition,
+    is_neutralized,
+)
 from .leadership import Lead, Leadership
 from .notifications import Notified
 from .waiter import Waiter
@@ -47,6 +56,7 @@ class About(NamedTuple):
     has_channel_table: bool
     jobs_bytes: int
     read_only: bool
+    may_read_parameters: bool
 
 
 class Database:
@@ -62,6 +72,14 @@ class Database:
         self.notified = Notified()
         self.about: About | None = None
         self.leadership = Leadership(self.rows, secrets.randbits(63) if mark is None else mark)
+        #: Modules in transition, by name with their state, as `check` found them last. Nothing is claimed then,
+        #: unless `ignores_modules`.
+        self.modules: dict[str, str] = {}
+        self.ignores_modules = False
+        #: Jobs that were there to be claimed were not: is a module in transition?
+        self.modules_suspected = False
+        #: A neutralised copy of a database is not to be served.
+        self.refuses_neutralized = True
 
     # -- connection --------------------------------------------------------------------------------------
 
@@ -107,15 +125,21 @@ class Database:
             raise DatabaseUnavailable(self.name, "the server is in recovery: read-only")
         if self.about.read_only:
             raise DatabaseUnfit(self.name, READ_ONLY)
-        state = next(iter(self.rows(queries.MODULE_STATE)), (None,))[0]
-        if state in (None, "uninstalled", "uninstallable"):
-            raise DatabaseGone(self.name, "queue_job is not installed")
-        if state != "installed":
-            raise DatabaseUnfit(self.name, f"queue_job is '{state}': its jobs wait until that is done")
+        self._check_modules()
+        may_look = self.refuses_neutralized and self.about.may_read_parameters
+        if may_look and is_neutralized(self.rows(queries.NEUTRALIZED)):
+            raise DatabaseUnfit(self.name, NEUTRALIZED)
         columns = {"may_read": list(READ_COLUMNS), "may_write": list(WRITTEN_COLUMNS)}
         lacking = [f"{privilege} ({column})" for column, privilege in self.rows(queries.LACKING, columns)]
         if lacking:
             raise DatabaseUnfit(self.name, f"a privilege is missing: GRANT {', '.join(lacking)} ON queue_job")
+
+    def _check_modules(self) -> None:
+        self.modules_suspected = False
+        found = dict(self.rows(queries.MODULES))
+        if found.get("queue_job") in NOT_INSTALLED:
+            raise DatabaseGone(self.name, "queue_job is not installed")
+        self.modules = in_transition(found)
 
     def check_trigger(self) -> None:
         """Whether we hear of jobs here. Raises DatabaseUnfit with the reason; the rows can be read all the same."""
@@ -206,16 +230,26 @@ class Database:
 
         A job that could not be claimed is among those read, as it is, unless it is gone.
         """
-        if claim:
-            params = {"claim": list(claim), "former": list(claim.values()), "uuids": list(uuids)}
-            found = self._claiming(queries.TURN, params)
-        else:
-            found = self.rows(queries.READ, {"uuids": list(uuids)})
-        return _sorted(found)
+        if not claim:
+            return _sorted(self.rows(queries.READ, {"uuids": list(uuids)}))
+        params = {
+            "claim": list(claim),
+            "former": list(claim.values()),
+            "uuids": list(uuids),
+            "anyway": self.ignores_modules,
+        }
+        claimed, read = _sorted(self._claiming(queries.TURN, params))
+        if not claimed and any(job.id in claim and job.state == JobState.PENDING for job in read):
+            self.modules_suspected = not self.ignores_modules
+        return claimed, read
 
     def claim_announced(self, uuid: str, channel: str) -> tuple[list[Job], list[Job]]:
         """Read the jobs of a uuid, and claim one that is pending, due and in this channel; (claimed, read)."""
-        return _sorted(self._claiming(queries.ANNOUNCED, {"uuid": uuid, "channel": channel}))
+        params = {"uuid": uuid, "channel": channel, "anyway": self.ignores_modules}
+        claimed, read = _sorted(self._claiming(queries.ANNOUNCED, params))
+        if not claimed and any(job.channel == channel and job.state == JobState.PENDING for job in read):
+            self.modules_suspected = not self.ignores_modules
+        return claimed, read
 
     def read_ids(self, ids: Iterable[int]) -> list[Job]:
         """Read jobs by id."""

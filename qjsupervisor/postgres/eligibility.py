@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..states import Mode
@@ -35,7 +35,11 @@ CHANNEL_COLUMNS = (
     "capacity_default",
     "sequential_default",
 )
-_NOT_THERE = (None, "uninstalled", "uninstallable")
+NOT_INSTALLED = (None, "uninstalled", "uninstallable")
+#: Module states in which code and data do not belong together: jobs on half-installed code damage data.
+TRANSITIONS = ("to install", "to upgrade", "to remove")
+#: Modules that a sentence names; the rest is counted.
+_NAMED = 3
 #: pg_trigger.tgenabled: fires in ordinary sessions (origin), or always.
 _FIRES = ("O", "A")
 _TRIGGER_TROUBLE = {
@@ -61,6 +65,10 @@ class Verdict(enum.Enum):
     UNREACHABLE = "unreachable"
 
 
+NEUTRALIZED = (
+    "a neutralised copy (database.is_neutralized in ir_config_parameter): its jobs are not run;"
+    " serve_neutralized = yes serves such copies"
+)
 READ_ONLY = "sessions are read-only here: default_transaction_read_only is on, for the server, the database or the role"
 
 
@@ -78,6 +86,10 @@ class Facts:
     #: Our role may read the module's state.
     module_readable: bool
     module_state: str | None
+    #: Modules in transition, by name with their state.
+    modules: Mapping[str, str]
+    #: A copy that must not act as production; None: our role may not read ir_config_parameter.
+    neutralized: bool | None
     #: The schema of a table queue_job that the search path does not lead to.
     hidden_in: str | None
     #: Of the tables that the search path leads to.
@@ -105,7 +117,7 @@ class Facts:
         return all(granted.get(name, (False, False))[0] for name in CHANNEL_COLUMNS)
 
 
-def judge(facts: Facts, mode: Mode) -> tuple[Verdict, str | None, tuple[str, ...]]:
+def judge(facts: Facts, mode: Mode, *, serve_neutralized: bool = False) -> tuple[Verdict, str | None, tuple[str, ...]]:
     """(verdict, reason, warnings). All that is wrong is in the reason, so that it can be put right at once."""
     if facts.hidden_in is not None:
         return Verdict.BLOCKED, _hidden(facts.hidden_in, facts.role), ()
@@ -115,25 +127,54 @@ def judge(facts: Facts, mode: Mode) -> tuple[Verdict, str | None, tuple[str, ...
         if "queue_job" not in facts.columns:
             return Verdict.ABSENT, "queue_job is not installed (it has no table queue_job)", ()
         return Verdict.BLOCKED, _missing("SELECT", "ir_module_module", ("name", "state"), facts), ()
-    if facts.module_state in _NOT_THERE:
+    if facts.module_state in NOT_INSTALLED:
         return Verdict.ABSENT, "queue_job is not installed", ()
-    if facts.module_state != "installed":
-        return Verdict.BLOCKED, f"queue_job is {facts.module_state!r}: finish that in Odoo", ()
     if facts.in_recovery:
         return Verdict.UNREACHABLE, "the server is in recovery (a standby): nothing can be written there", ()
     if facts.read_only:
         return Verdict.BLOCKED, READ_ONLY, ()
-    wrong = [*_wrong_tables(facts), *_wrong_trigger(facts), *_wrong_channels(facts, mode)]
+    wrong = [
+        *([NEUTRALIZED] if facts.neutralized and not serve_neutralized else ()),
+        *([waits_for(facts.modules)] if facts.modules else ()),
+        *_wrong_tables(facts),
+        *_wrong_trigger(facts),
+        *_wrong_channels(facts, mode),
+    ]
     if wrong:
         return Verdict.BLOCKED, "; ".join(wrong), ()
     return Verdict.READY, None, tuple(_warnings(facts))
 
 
-def is_only_deaf(facts: Facts, mode: Mode) -> bool:
-    """Whether nothing is wrong but that no trigger tells of jobs: what runs there can be counted."""
-    if facts.trigger_enabled in _FIRES:
-        return False
-    return judge(replace(facts, trigger_enabled=_FIRES[0], trigger_complete=True), mode)[0] is Verdict.READY
+def can_be_counted(facts: Facts, mode: Mode, *, serve_neutralized: bool = False) -> bool:
+    """Whether nothing is wrong but that no trigger tells of jobs, or that a module is in transition.
+
+    A worker can count what runs there, and sees for itself when the rest may.
+    """
+    if facts.trigger_enabled not in _FIRES:
+        facts = replace(facts, trigger_enabled=_FIRES[0], trigger_complete=True)
+    return judge(replace(facts, modules={}), mode, serve_neutralized=serve_neutralized)[0] is Verdict.READY
+
+
+def in_transition(states: Mapping[str, str]) -> dict[str, str]:
+    """Of modules, by name with their state, those that are in transition."""
+    return {name: state for name, state in states.items() if state in TRANSITIONS}
+
+
+def named(modules: Mapping[str, str]) -> str:
+    """Modules and their states: "module sale is 'to upgrade', module stock is 'to install' and 3 more"."""
+    sentences = [f"module {name} is {state!r}" for name, state in list(modules.items())[:_NAMED]]
+    more = len(modules) - len(sentences)
+    return ", ".join(sentences) + (f" and {more} more" if more > 0 else "")
+
+
+def waits_for(modules: Mapping[str, str]) -> str:
+    """What jobs wait for while these modules are in transition."""
+    return f"{named(modules)}: jobs wait until that is done or undone in Odoo"
+
+
+def is_neutralized(rows: Sequence[tuple[str | None]]) -> bool:
+    """Of the rows of queries.NEUTRALIZED."""
+    return any((value or "").strip().lower() not in ("", "false", "0") for (value,) in rows)
 
 
 def _hidden(schema: str, role: str) -> str:
@@ -197,6 +238,11 @@ def _warnings(facts: Facts) -> Iterator[str]:
         yield (
             f"role {facts.role} needs SELECT and UPDATE on queue_job_lock to find dead jobs: "
             f"GRANT SELECT, UPDATE ON queue_job_lock TO {_quoted(facts.role)}"
+        )
+    if facts.neutralized is None:
+        yield (
+            f"role {facts.role} may not read ir_config_parameter, so a neutralised copy of a database would be served: "
+            f"GRANT SELECT (key, value) ON ir_config_parameter TO {_quoted(facts.role)}"
         )
     if facts.encoding == "SQL_ASCII":
         yield "the database's encoding is SQL_ASCII: jobs whose uuid or channel is not UTF-8 are refused"

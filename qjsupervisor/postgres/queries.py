@@ -14,11 +14,15 @@ JOB_COLUMNS = """id, uuid, channel, state, priority,
 #: The order of jobs in a channel, as `grants.Key` has it. A NULL priority counts as queue_job's default.
 JOB_ORDER = "coalesce(priority, 10), date_created, id"
 
-#: Rows: (state of the module row, or none).
-MODULE_STATE = "SELECT state FROM ir_module_module WHERE name = 'queue_job'"
+#: States of ir_module_module in which code and data of a module do not belong together.
+IN_TRANSITION = "('to install', 'to upgrade', 'to remove')"
+#: Rows: (name, state) of queue_job, if it is there, and of modules in transition; by name.
+MODULES = f"SELECT name, state FROM ir_module_module WHERE name = 'queue_job' OR state IN {IN_TRANSITION} ORDER BY name"
+#: What Odoo writes into a copy of a production database that must not act as one. Rows: (value), or none.
+NEUTRALIZED = "SELECT value FROM ir_config_parameter WHERE key = 'database.is_neutralized'"
 
 #: Rows: one: (this backend's pid, encoding of the database, server in recovery, has lock table, may lock its rows,
-#: has 18.0.4 channel table, bytes of queue_job, sessions are read-only).
+#: has 18.0.4 channel table, bytes of queue_job, sessions are read-only, may read ir_config_parameter).
 ABOUT = """
 SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_in_recovery(),
        to_regclass('queue_job_lock') IS NOT NULL,
@@ -27,7 +31,10 @@ SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_in_recovery()
        EXISTS (SELECT 1 FROM pg_attribute
                 WHERE attrelid = to_regclass('queue_job_channel') AND attname = 'capacity_default'),
        coalesce(pg_relation_size(to_regclass('queue_job')), 0),
-       current_setting('default_transaction_read_only')::boolean
+       current_setting('default_transaction_read_only')::boolean,
+       (SELECT count(*) = 2 FROM pg_attribute
+         WHERE attrelid = to_regclass('ir_config_parameter') AND attname IN ('key', 'value')
+           AND has_column_privilege(attrelid, attnum, 'SELECT'))
 """
 
 #: Rows: one if the trigger is there: (tgenabled).
@@ -85,10 +92,13 @@ SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_m
 #: Prepared once a connection; see READ and TURN. Written so that no other plan is possible than to look each row up by
 #: its key: a join to `former` or an index on the state (hence || '') reads all rows that are, or lately were, `pending`
 #: or `enqueued`, which looks cheap while the table is small.
+#: Nothing is claimed while a module is in transition, unless an operator said to run anyway (the last parameter): it is
+#: seen in the very moment of the claim, without a statement for it. ir_module_module has an index on the state.
+_NOT_IN_TRANSITION = f"NOT EXISTS (SELECT 1 FROM ir_module_module WHERE state IN {IN_TRANSITION})"
 PREPARE = f"""
 PREPARE qjs_read (varchar[]) AS
  SELECT false, {JOB_COLUMNS} FROM queue_job WHERE uuid = ANY($1);
-PREPARE qjs_turn (int[], int[], varchar[]) AS
+PREPARE qjs_turn (int[], int[], varchar[], bool) AS
  WITH claimed AS (
      UPDATE queue_job SET state = 'enqueued', date_enqueued = now() AT TIME ZONE 'UTC'
       WHERE id IN (
@@ -96,19 +106,21 @@ PREPARE qjs_turn (int[], int[], varchar[]) AS
             FROM unnest($1, $2) AS pair (id, former),
                  LATERAL (SELECT id FROM queue_job WHERE id = pair.id AND state || '' = 'pending'
                              FOR UPDATE SKIP LOCKED) AS next
-           WHERE NOT coalesce((SELECT state IN ('enqueued', 'started') FROM queue_job WHERE id = pair.former), false))
+           WHERE ($4 OR {_NOT_IN_TRANSITION})
+             AND NOT coalesce((SELECT state IN ('enqueued', 'started') FROM queue_job WHERE id = pair.former), false))
      RETURNING {JOB_COLUMNS})
  SELECT true, * FROM claimed
  UNION ALL
  SELECT false, {JOB_COLUMNS} FROM queue_job
   WHERE (uuid = ANY($3) OR id = ANY($1)) AND id NOT IN (SELECT id FROM claimed);
-PREPARE qjs_announced (varchar, varchar) AS
+PREPARE qjs_announced (varchar, varchar, bool) AS
  WITH claimed AS (
      UPDATE queue_job SET state = 'enqueued', date_enqueued = now() AT TIME ZONE 'UTC'
       WHERE id = (
           SELECT id FROM queue_job
            WHERE uuid = $1 AND channel || '' = $2 AND state || '' = 'pending'
              AND (eta IS NULL OR eta <= now() AT TIME ZONE 'UTC')
+             AND ($3 OR {_NOT_IN_TRANSITION})
              LIMIT 1 FOR UPDATE SKIP LOCKED)
      RETURNING {JOB_COLUMNS})
  SELECT true, * FROM claimed
@@ -120,13 +132,13 @@ READ = "EXECUTE qjs_read (%(uuids)s::varchar[])"
 #: The same, and claim pending jobs; `former` (0: none) is the job whose permit a claimed one takes over, which has to
 #: be over for that. Rows: (claimed, *JOB_COLUMNS); a job that could not be claimed comes as it is.
 #: A row that somebody else has locked is left alone: waiting for it would hold up all the others.
-TURN = "EXECUTE qjs_turn (%(claim)s::int[], %(former)s::int[], %(uuids)s::varchar[])"
+TURN = "EXECUTE qjs_turn (%(claim)s::int[], %(former)s::int[], %(uuids)s::varchar[], %(anyway)s)"
 
 #: Read jobs. Params: ids. Rows: JOB_COLUMNS.
 READ_IDS = f"SELECT {JOB_COLUMNS} FROM queue_job WHERE id = ANY(%(ids)s::int[])"
 
 #: Read the jobs of one uuid, and claim one that is due and in this very channel. Rows: as of TURN.
-ANNOUNCED = "EXECUTE qjs_announced (%(uuid)s, %(channel)s)"
+ANNOUNCED = "EXECUTE qjs_announced (%(uuid)s, %(channel)s, %(anyway)s)"
 
 #: Give back jobs that nobody was asked to run, or that nobody ran. Params: ids. Rows: (id) of those put back.
 GIVE_BACK = """

@@ -17,7 +17,8 @@ import psycopg2
 import psycopg2.extensions as ext
 
 from ..errors import DatabaseGone, DatabaseUnavailable
-from ..postgres.eligibility import Facts, Verdict, judge
+from ..postgres import queries as worker_queries
+from ..postgres.eligibility import Facts, Verdict, in_transition, is_neutralized, judge
 from ..postgres.queries import LEADER_LOCK
 from ..states import Mode
 from . import queries
@@ -104,6 +105,7 @@ def probe(
     connect_s: float = CONNECT_TIMEOUT_S,
     statements_s: float = STATEMENT_TIMEOUT_S,
     ask_leader: bool = False,
+    serve_neutralized: bool = False,
 ) -> Probe:
     """Look into one database; blocks for connect_s + statements_s at most (and for the resolver's time).
 
@@ -116,7 +118,7 @@ def probe(
         return Probe(database=database, verdict=Verdict.ABSENT, reason=str(error))
     except DatabaseUnavailable as error:
         return Probe(database=database, verdict=Verdict.UNREACHABLE, reason=str(error))
-    verdict, reason, warnings = judge(facts, mode)
+    verdict, reason, warnings = judge(facts, mode, serve_neutralized=serve_neutralized)
     return Probe(database=database, verdict=verdict, reason=reason, warnings=warnings, facts=facts)
 
 
@@ -127,9 +129,10 @@ def gather(session: Session, statements_s: float, ask_leader: bool) -> Facts:
     role, version, in_recovery, read_only, encoding, has_modules, has_jobs = row
     elsewhere = None if has_jobs else session.rows(queries.ELSEWHERE)[0][0]
     columns = _columns(session.rows(queries.COLUMNS))
-    modules = columns.get("ir_module_module", {})
-    readable = all(modules.get(name, (False, False))[0] for name in ("name", "state"))
-    module = session.rows(queries.MODULE_STATE) if has_modules and readable else []
+    module_columns = columns.get("ir_module_module", {})
+    readable = all(module_columns.get(name, (False, False))[0] for name in ("name", "state"))
+    modules = dict(session.rows(worker_queries.MODULES)) if has_modules and readable else {}
+    neutralized = _neutralized(session, columns.get("ir_config_parameter"))
     trigger = session.rows(queries.TRIGGER) if has_jobs else []
     halves = {"high": LEADER_LOCK >> 32, "low": LEADER_LOCK & 0xFFFFFFFF}
     leader = session.rows(queries.LEADER, halves) if ask_leader else []
@@ -142,13 +145,24 @@ def gather(session: Session, statements_s: float, ask_leader: bool) -> Facts:
         encoding=encoding,
         module_table=has_modules,
         module_readable=readable,
-        module_state=module[0][0] if module else None,
+        module_state=modules.get("queue_job"),
+        modules=in_transition(modules),
+        neutralized=neutralized,
         hidden_in=elsewhere,
         columns=columns,
         trigger_enabled=trigger[0][0] if trigger else None,
         trigger_complete=bool(trigger and trigger[0][1]),
         leader=_who(leader[0]) if leader else None,
     )
+
+
+def _neutralized(session: Session, columns: Mapping[str, tuple[bool, bool]] | None) -> bool | None:
+    """Facts.neutralized; `columns`: of ir_config_parameter."""
+    if columns is None:
+        return False
+    if not all(columns.get(name, (False, False))[0] for name in ("key", "value")):
+        return None
+    return is_neutralized(session.rows(worker_queries.NEUTRALIZED))
 
 
 def changes_backend(database: str, dsn: Mapping[str, Any]) -> bool:

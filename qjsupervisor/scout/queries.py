@@ -1,6 +1,7 @@
 """The scout's statements: what is in a database, and what our role may do there. All read only.
 
-They take no lock that an upgrade of Odoo could hold for long, but for MODULE_STATE, which reads a table.
+They take no lock that an upgrade of Odoo could hold for long, but for what is read of ir_module_module and
+ir_config_parameter (the worker's queries, MODULES and NEUTRALIZED).
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ SELECT c.relname::text,
        a.attname::text,
        has_column_privilege(a.attrelid, a.attnum, 'SELECT'),
        has_column_privilege(a.attrelid, a.attnum, 'UPDATE')
-  FROM unnest(ARRAY['ir_module_module', 'queue_job', 'queue_job_lock', 'queue_job_channel']) AS wanted (name)
+  FROM unnest(ARRAY['ir_module_module', 'ir_config_parameter', 'queue_job', 'queue_job_lock', 'queue_job_channel'])
+       AS wanted (name)
   JOIN pg_class c ON c.oid = to_regclass(wanted.name)
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 """
@@ -62,9 +64,6 @@ SELECT tgenabled::text, (tgtype::int & 20) = 20
   FROM pg_trigger
  WHERE tgrelid = to_regclass('queue_job') AND tgname = 'queue_job_notify' AND NOT tgisinternal
 """
-
-#: No params. Rows: (state), or none.
-MODULE_STATE = "SELECT state::text FROM ir_module_module WHERE name = 'queue_job'"
 
 #: Who holds the leader lock. Params: high, low (the halves of its key). Rows: (pid, application, user), or none.
 #: What other roles' sessions do is hidden from us: application and user may be NULL.

@@ -18,8 +18,8 @@ from typing import Any
 from ..config.settings import Config
 from ..control import Pipe
 from ..errors import DatabaseError, DatabaseUnavailable
-from ..postgres.eligibility import Verdict, is_only_deaf
-from ..states import EX_OK, Mode
+from ..postgres.eligibility import Verdict, can_be_counted
+from ..states import EX_OK
 from . import queries
 from .probe import CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S, Probe, Session, probe
 
@@ -42,7 +42,7 @@ def run_scout(config: Config, pipe: Pipe) -> int:
     for start in range(0, len(names), _NAMES_AT_ONCE):
         _send(pipe, {"listed": names[start : start + _NAMES_AT_ONCE]})
     for found in scan(config, names, deadline_s):
-        _send(pipe, as_message(found, config.mode))
+        _send(pipe, as_message(found, config))
     _send(pipe, {"done": True})
     return EX_OK
 
@@ -90,18 +90,22 @@ def scan(config: Config, names: list[str], deadline_s: float, *, ask_leader: boo
         yield Probe(database=name, verdict=Verdict.UNREACHABLE, reason="no answer until the end of the scan")
 
 
-def as_message(found: Probe, mode: Mode) -> dict[str, Any]:
+def as_message(found: Probe, config: Config) -> dict[str, Any]:
     """A probe as the master gets it.
 
-    A database that is only deaf gets a worker too: it starts nothing and says why, but what still runs there, after a
-    restart of ours perhaps, holds its permits.
+    A database that is only deaf, or has a module in transition, gets a worker too: it starts nothing and says why, but
+    what still runs there, after a restart of ours perhaps, holds its permits. "look": one that lives should see for
+    itself what is there.
     """
     facts: Mapping[str, Any] = {} if found.facts is None else asdict(found.facts)
-    countable = found.facts is not None and is_only_deaf(found.facts, mode)
+    countable = found.facts is not None and can_be_counted(
+        found.facts, config.mode, serve_neutralized=config.serve_neutralized
+    )
     return {
         "database": found.database,
         "verdict": (Verdict.READY if countable else found.verdict).value,
         "reason": found.reason,
+        "look": found.verdict is Verdict.BLOCKED,
         "details": {
             **{key: value for key, value in facts.items() if key != "columns"},
             "warnings": list(found.warnings),
@@ -110,7 +114,14 @@ def as_message(found: Probe, mode: Mode) -> dict[str, Any]:
 
 
 def _probe(config: Config, name: str, ask_leader: bool) -> Probe:
-    return probe(name, config.dsn(name), config.mode, connect_s=_connect_s(config), ask_leader=ask_leader)
+    return probe(
+        name,
+        config.dsn(name),
+        config.mode,
+        connect_s=_connect_s(config),
+        ask_leader=ask_leader,
+        serve_neutralized=config.serve_neutralized,
+    )
 
 
 def _connect_s(config: Config) -> float:

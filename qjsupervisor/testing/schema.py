@@ -43,10 +43,12 @@ CREATE TABLE IF NOT EXISTS res_users (
 CREATE TABLE IF NOT EXISTS ir_model (id serial PRIMARY KEY, model varchar NOT NULL UNIQUE, name varchar);
 CREATE TABLE IF NOT EXISTS ir_module_module (
     id serial PRIMARY KEY, name varchar NOT NULL UNIQUE, state varchar, latest_version varchar);
+CREATE INDEX IF NOT EXISTS ir_module_module_state_index ON ir_module_module (state);
+CREATE TABLE IF NOT EXISTS ir_config_parameter (id serial PRIMARY KEY, key varchar NOT NULL UNIQUE, value text);
 INSERT INTO res_company (id, name) VALUES (1, 'Stand-in') ON CONFLICT DO NOTHING;
 INSERT INTO res_users (id, login, company_id) VALUES (1, '__system__', 1) ON CONFLICT DO NOTHING;
 INSERT INTO ir_module_module (name, state, latest_version)
-VALUES ('base', 'installed', '18.0.1.3'), ('web', 'installed', '18.0.1.0'),
+VALUES ('base', 'installed', '18.0.1.3'), ('sale', 'installed', '18.0.1.2'), ('web', 'installed', '18.0.1.0'),
        ('queue_job', 'uninstalled', NULL)
 ON CONFLICT DO NOTHING;
 """
@@ -192,10 +194,18 @@ def uninstall(connection: extensions.connection) -> None:
         cursor.execute("COMMIT")
 
 
-def set_module_state(connection: extensions.connection, state: str) -> None:
+def set_module_state(connection: extensions.connection, state: str, module: str = "queue_job") -> None:
     """'installed', 'to upgrade', 'to remove', ..."""
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE ir_module_module SET state = %s WHERE name = 'queue_job'", (state,))
+        cursor.execute("UPDATE ir_module_module SET state = %s WHERE name = %s", (state, module))
+
+
+def neutralize(connection: extensions.connection, neutralized: bool) -> None:
+    """What Odoo's `neutralize` writes, or take it back."""
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM ir_config_parameter WHERE key = 'database.is_neutralized'")
+        if neutralized:
+            cursor.execute("INSERT INTO ir_config_parameter (key, value) VALUES ('database.is_neutralized', 'true')")
 
 
 def set_channel(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
+from ..config.settings import ServingRules
 from ..control import Message, Pipe
 from ..errors import ProtocolError
 from ..loop import Loop
@@ -23,18 +24,33 @@ ORPHAN_LIMIT_S = 4
 class Instructions:
     """One worker's orders, as they are now."""
 
-    def __init__(self, pipe: Pipe, wakeup: int, log: FilteringBoundLogger, on_pauses: Callable[[], None]) -> None:
-        """`wakeup`: an eventfd that the loop watches. `on_pauses`: called when `pauses` changed."""
+    def __init__(
+        self,
+        pipe: Pipe,
+        wakeup: int,
+        log: FilteringBoundLogger,
+        *,
+        on_pauses: Callable[[], None],
+        on_rules: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`wakeup`: an eventfd that the loop watches. `on_pauses`, `on_rules`: called when these changed."""
         self._pipe = pipe
         self._wakeup = wakeup
         self._log = log
         self._on_pauses = on_pauses
+        self._on_rules = on_rules
         self._loop: Loop | None = None
         self.stop = False
         #: The channels are to be read again, and everything in them.
         self.rebuild = False
         #: Channels, and when each pause ends (None: it does not by itself).
         self.pauses: dict[str, float | None] = {}
+        #: What the configuration says and changes in place.
+        self.rules = ServingRules()
+        #: Whether the database may be served, and its jobs may run, is to be looked at.
+        self.look = False
+        #: Jobs run though modules are in transition.
+        self.anyway = False
 
     def attach(self, loop: Loop) -> None:
         """Hear signals and orders from now on."""
@@ -70,6 +86,13 @@ class Instructions:
             self._set_pauses(message["pauses"])
         elif order in ("channels", "resync"):
             self.rebuild = True
+        elif order == "look":
+            self.look = True
+        elif order == "modules":
+            self.anyway = self.look = message.get("anyway") is True
+        elif order == "rules":
+            self.rules = ServingRules.from_message(message["rules"])
+            self._on_rules()
         else:
             self._log.error("order_refused", reason=f"unknown order {order!r}")
 

@@ -32,6 +32,7 @@ from ..states import EXIT_GONE, EXIT_STOPPED, Mode, Phase
 from ..table.semaphore import SemaphoreTable
 from ..table.slot import WorkerSlot
 from .listening import Listening
+from .module_gate import ModuleGate
 from .orders import Instructions
 from .read_times import ReadTimes
 from .reading import Loaded, Reading
@@ -67,7 +68,10 @@ class Worker:
             settings.session_mark,
         )
         self._listening = Listening(self._database, self._loop, self._hear_database)
-        self._instructions = Instructions(pipe, worker_slot.wakeup, self._log, self._apply_pauses)
+        self._instructions = Instructions(
+            pipe, worker_slot.wakeup, self._log, on_pauses=self._apply_pauses, on_rules=self._apply_rules
+        )
+        self._instructions.rules = settings.rules
         self._reading = Reading(self._database, self._loop, settings.window)
         self._dispatcher = Dispatcher(
             self._loop,
@@ -77,8 +81,11 @@ class Worker:
             read_timeout_s=settings.read_timeout_s,
         )
         self._reporting = Reporting(worker_slot, pipe, self._dispatcher, self._log)
+        self._module_gate = ModuleGate(self._database, self._reporting.tell)
         self._serving: Serving | None = None
         self._phase = Phase.APART
+        #: What was told of the phase.
+        self._shown = (Phase.APART, "")
         self._backoff = Backoff(first_s=0.5, limit_s=30)
         #: When the next step towards serving is due.
         self._due_s = 0.0
@@ -139,7 +146,7 @@ class Worker:
             times = self._read_times
             moments += [times.reconcile_due_s, self._listening.sign_due_s, self._serving.next_deadline_s(now_s)]
             moments.append(self._reading.retry_s)
-            moments += self._instructions.pauses.values()
+            moments += [*self._instructions.pauses.values(), self._module_gate.due_s]
             if self._awaits_reload:
                 moments.append(times.reload_due_s)
         else:
@@ -167,7 +174,7 @@ class Worker:
             return False
         if not database.connected:
             database.connect()
-        database.check()
+        self._check(now_s)
         if self._serving is not None and not self._serving.backlog.holding():
             database.check_trigger()  # nothing to be counted: no need to read it all before
         if not self._lead(now_s):
@@ -178,7 +185,8 @@ class Worker:
         database.check_trigger()  # only now: what runs here holds its permits, whether we hear of the rest or not
         self._backoff.reset()
         self._listening.begin_signs()
-        self._enter(Phase.SERVING, "")
+        self._phase = Phase.SERVING
+        self._show_gate()
         return True
 
     def _lead(self, now_s: float) -> bool:
@@ -194,6 +202,21 @@ class Worker:
             self._enter(Phase.APART, f"waits for a former session of ours to end (server process {who})")
             self._due_s = now_s + FORMER_S
         return lead is Lead.OURS
+
+    def _check(self, now_s: float) -> None:
+        """Whether the database may be served, and its jobs may run now. Raises DatabaseError."""
+        self._database.refuses_neutralized = not self._instructions.rules.serve_neutralized
+        self._module_gate.let_through(self._instructions.anyway)
+        self._database.check()
+        self._module_gate.looked(now_s)
+        self._instructions.anyway = self._database.ignores_modules
+        if self._phase is Phase.SERVING:
+            self._show_gate()
+
+    def _show_gate(self) -> None:
+        """Tell whether jobs are run, or wait for a module; what runs in Odoo goes on either way."""
+        reason = self._module_gate.reason
+        self._show(Phase.BLOCKED if reason else Phase.SERVING, reason)
 
     def _begin_reading(self) -> None:
         """Make the channel tree afresh, and fill it, or of a big table its head; the loop waits."""
@@ -246,6 +269,9 @@ class Worker:
             self._log.info("channels_read", channels=len(serving.backlog.nodes))
         if now_s >= self._listening.sign_due_s:
             self._listening.give_sign(now_s)
+        if self._instructions.look or self._module_gate.is_due(now_s):
+            self._instructions.look = False
+            self._check(now_s)
         if now_s >= self._read_times.reconcile_due_s or self._database.notified.overflowed:
             self._reconcile(now_s)
         reading.tick(now_s)
@@ -257,7 +283,8 @@ class Worker:
             reading.error = None
         if reading.overtaken:
             self._complete(serving.backlog)
-        more = serving.turn(now_s, start=True)
+        more = serving.turn(now_s, start=not self._module_gate.is_closed)
+        more |= self._database.modules_suspected
         self._listening.note_started(serving.dispatched, now_s, full=self._worker_slot.is_full())
         return self._read_more(serving.backlog, now_s) or more
 
@@ -269,7 +296,7 @@ class Worker:
         self._reading.start(backlog, nodes, now_s)
         if not self._reading.is_refused(now_s):
             return False
-        self._database.check()  # a server that is silent altogether is given up sooner than in a long read
+        self._check(now_s)  # a server that is silent altogether is given up sooner than in a long read
         self._complete(backlog)
         return True
 
@@ -287,7 +314,7 @@ class Worker:
     def _reconcile(self, now_s: float) -> None:
         """See whether the database may still be served, and read it afresh: notifications can have been missed."""
         assert self._serving is not None
-        self._database.check()
+        self._check(now_s)
         self._database.check_trigger()
         self._read_times.begin(now_s)
         if self._read_times.is_quick and not self._reading.busy:
@@ -338,14 +365,22 @@ class Worker:
         return held
 
     def _enter(self, phase: Phase, reason: str) -> None:
-        """Change the phase; it is told once for each change."""
-        if (phase, reason) != (self._phase, self._reporting.reason):
-            self._phase = phase
+        """Change the phase."""
+        self._phase = phase
+        self._show(phase, reason)
+
+    def _show(self, phase: Phase, reason: str) -> None:
+        """Tell the phase; once for each change."""
+        if (phase, reason) != self._shown:
+            self._shown = (phase, reason)
             self._reporting.enter(phase, reason)
 
     def _apply_pauses(self) -> None:
         if self._serving is not None and self._serving.backlog.set_paused(self._instructions.pauses):
             self._instructions.rebuild = True
+
+    def _apply_rules(self) -> None:
+        self._instructions.look = True
 
     # -- the end -----------------------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@ Each time: noticed, in `status` with the reason, one line in the log, and served
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -21,12 +23,13 @@ from qjsupervisor.testing.stand_in import StandIn
 from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import Database, Supervisor, odoo_conf, wait_until
 
+Start = Callable[..., Supervisor]
 #: Often, so that tests need not wait a minute.
 OFTEN = {"rescan_interval": 0.5, "reconcile_interval": 1}
 
 
 @pytest.fixture
-def start(postgres: ThrowawayPostgres, odoo: StandIn, supervisor: SupervisorFactory) -> Callable[[str], Supervisor]:
+def start(postgres: ThrowawayPostgres, odoo: StandIn, supervisor: SupervisorFactory) -> Start:
     """A supervisor that discovers the databases that fit a pattern."""
 
     def new(include: str, **options: object) -> Supervisor:
@@ -67,7 +70,7 @@ def run_jobs(one: Database, count: int = 5) -> None:
 
 
 def test_created_dropped_and_created_again(
-    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, start: Callable[[str], Supervisor]
+    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, start: Start
 ) -> None:
     stays = database("life_stays")
     running = start("life_*")
@@ -89,9 +92,7 @@ def test_created_dropped_and_created_again(
     assert {channel["running"] for channel in running.status()["channels"]} == {0}
 
 
-def test_renamed(
-    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, start: Callable[[str], Supervisor]
-) -> None:
+def test_renamed(postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, start: Start) -> None:
     one = database("name_old")
     running = start("name_*")
     running.wait_ready("name_old")
@@ -122,7 +123,7 @@ def _renamed(postgres: ThrowawayPostgres) -> bool:
 
 
 def test_restored_from_a_dump(
-    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, start: Callable[[str], Supervisor]
+    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, start: Start
 ) -> None:
     """First an empty database, then its tables, then rows that say `started` of jobs that nobody runs."""
     running = start("dump_*")
@@ -142,7 +143,7 @@ def test_restored_from_a_dump(
 
 
 def test_cloned_with_the_same_uuids(
-    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, start: Callable[[str], Supervisor]
+    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, start: Start
 ) -> None:
     original = database("clone_1")
     uuids = original.insert_jobs(30, kwargs={"sleep": 0.05})
@@ -164,28 +165,66 @@ def test_cloned_with_the_same_uuids(
 # -- queue_job in a database -------------------------------------------------------------------------------------
 
 
-def test_upgraded(database: DatabaseFactory, odoo: StandIn, start: Callable[[str], Supervisor]) -> None:
-    """`to upgrade`: its jobs wait, also those that come, and status says how often it is looked at again."""
+def test_a_module_is_upgraded(database: DatabaseFactory, odoo: StandIn, start: Start) -> None:
+    """Any module's: jobs wait, those that come too, with that reason, and what runs is counted. Nobody reads it for
+    each job: it is the claim that gets nothing.
+    """
     one, other = database("upgrade_1"), database("upgrade_2")
-    running = start("upgrade_*")
+    running = start("upgrade_*", reconcile_interval=600, rescan_interval=600)
     running.wait_ready("upgrade_1", "upgrade_2")
     pids = running.pids()
     run_jobs(one)
-    schema.set_module_state(one.connection, "to upgrade")
-    assert "every 5 s" in wait_for_reason(running, "upgrade_1", "'to upgrade'")
+    one.insert_jobs(1, kwargs={"sleep": 2})
+    one.wait_for_states(done=5, started=1)
+    schema.set_module_state(one.connection, "to upgrade", "sale")
     one.insert_jobs(5)
+    wait_for_reason(running, "upgrade_1", "module sale is 'to upgrade'")
+    entry = running.database_status("upgrade_1") or {}
+    assert (entry["state"], entry["modules"]["states"]) == ("blocked", {"sale": "to upgrade"})
+    shown = running.run("jobs", "upgrade_1", "--state", "pending").stdout
+    assert shown.count("module sale is 'to upgrade'") == 5
     run_jobs(other, 20)
-    assert one.states() == {"done": 5, "pending": 5}
-    schema.set_module_state(one.connection, "installed")
-    one.wait_for_states(done=10)
-    assert len(running.log_events("database_blocked", database="upgrade_1")) == 1
+    one.wait_for_states(done=6, pending=5)
+    # Another module follows: it is one upgrade.
+    schema.set_module_state(one.connection, "to install", "web")
+    schema.set_module_state(one.connection, "installed", "sale")
+    wait_for_reason(running, "upgrade_1", "module web is 'to install'")
+    assert one.states() == {"done": 6, "pending": 5}
+    schema.set_module_state(one.connection, "installed", "web")
+    wait_until(lambda: one.states() == {"done": 11}, lambda: f"it goes on: {one.states()}", 5)
+    assert len(running.log_events("database_blocked", database="upgrade_1")) == 2
     assert running.pids() == pids
     assert set(odoo.stats()["executions"]["upgrade_1"].values()) == {1}
 
 
-def test_upgrade_gives_permits_back(
-    database: DatabaseFactory, odoo: StandIn, start: Callable[[str], Supervisor]
-) -> None:
+def test_an_upgrade_that_hangs(database: DatabaseFactory, start: Start) -> None:
+    """One error line and a mark in status; an operator's word lets jobs run until it is over, and no longer."""
+    one = database("hangs_1")
+    running = start("hangs_*", upgrade_timeout=1)
+    running.wait_ready("hangs_1")
+    assert running.run("resume", "hangs_1", "--anyway").returncode != 0
+    schema.set_module_state(one.connection, "to upgrade", "sale")
+    one.insert_jobs(2)
+    wait_for_reason(running, "hangs_1", "module sale is 'to upgrade'")
+    running.wait_for("modules_hang", database="hangs_1")
+    assert (running.database_status("hangs_1") or {})["modules"]["overdue"] is True
+    assert one.states() == {"pending": 2}
+    said = running.run("resume", "hangs_1", "--anyway")
+    assert (said.returncode, "module sale is 'to upgrade'" in said.stdout) == (0, True), said
+    one.wait_for_states(done=2)
+    os.kill(running.pids()["hangs_1"], signal.SIGKILL)  # its next life was not told by the operator
+    one.insert_jobs(2)
+    one.wait_for_states(done=4)
+    assert len(running.log_events("modules_hang")) == 1
+    schema.set_module_state(one.connection, "installed", "sale")
+    wait_until(lambda: (running.database_status("hangs_1") or {})["modules"] is None, "the upgrade is over")
+    schema.set_module_state(one.connection, "to remove", "web")
+    one.insert_jobs(1)
+    wait_for_reason(running, "hangs_1", "module web is 'to remove'")
+    assert one.states() == {"done": 4, "pending": 1}
+
+
+def test_upgrade_gives_permits_back(database: DatabaseFactory, odoo: StandIn, start: Start) -> None:
     """All permits are used by a database whose upgrade begins: what ends there is not kept from the others."""
     one, other = database("begun_1"), database("begun_2")
     running = start("begun_*")
@@ -198,22 +237,43 @@ def test_upgrade_gives_permits_back(
     assert state(running, "begun_1") == "blocked"
 
 
-def test_to_upgrade_from_the_start(database: DatabaseFactory, start: Callable[[str], Supervisor]) -> None:
-    """Without a worker it is looked at again with every scan."""
+def test_to_upgrade_from_the_start(database: DatabaseFactory, start: Start) -> None:
+    """It has a worker all the same, which sees when that is over; no scan is waited for."""
     one, other = database("late_1"), database("late_2")
     schema.set_module_state(one.connection, "to upgrade")
-    running = start("late_*")
+    running = start("late_*", rescan_interval=600)
     running.wait_ready("late_2")
-    wait_for_reason(running, "late_1", "'to upgrade'", "looked at again in")
+    wait_for_reason(running, "late_1", "module queue_job is 'to upgrade'")
     one.insert_jobs(3)
     run_jobs(other, 5)
     assert one.states() == {"pending": 3}
-    assert len(running.log_events("database_unserved", database="late_1")) == 1
     schema.set_module_state(one.connection, "installed")
-    one.wait_for_states(done=3)
+    wait_until(lambda: one.states() == {"done": 3}, lambda: f"it goes on: {one.states()}", 5)
 
 
-def test_removed_and_installed_again(database: DatabaseFactory, start: Callable[[str], Supervisor]) -> None:
+def test_a_neutralised_copy(database: DatabaseFactory, start: Start) -> None:
+    """Last night's copy does not send last night's invoices, found so or made so, unless that is wanted."""
+    one, copy = database("copy_1"), database("copy_2")
+    schema.neutralize(copy.connection, True)
+    running = start("copy_*")
+    running.wait_ready("copy_1")
+    wait_for_reason(running, "copy_2", "neutralised copy")
+    copy.insert_jobs(2)
+    run_jobs(one)
+    schema.neutralize(one.connection, True)
+    wait_for_reason(running, "copy_1", "neutralised copy")
+    one.insert_jobs(1)
+    assert copy.states() == {"pending": 2}
+    pid = running.pids()["copy_1"]
+    text = running.conf.read_text()
+    running.conf.write_text(text.replace("[qjsupervisor]", "[qjsupervisor]\nserve_neutralized = yes"))
+    assert running.run("reload").returncode == 0
+    copy.wait_for_states(done=2)
+    one.wait_for_states(done=6, timeout_s=15)
+    assert running.pids()["copy_1"] == pid
+
+
+def test_removed_and_installed_again(database: DatabaseFactory, start: Start) -> None:
     one, other = database("removed_1"), database("removed_2")
     running = start("removed_*")
     running.wait_ready("removed_1", "removed_2")
@@ -255,9 +315,7 @@ DAMAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }
 
 
-def test_damaged_and_repaired(
-    postgres: ThrowawayPostgres, database: DatabaseFactory, start: Callable[[str], Supervisor]
-) -> None:
+def test_damaged_and_repaired(postgres: ThrowawayPostgres, database: DatabaseFactory, start: Start) -> None:
     """Noticed without a job that would fail on it; jobs that come meanwhile are run afterwards."""
     databases = {name: database(name) for name in DAMAGES}
     running = start("damaged_*")
@@ -307,7 +365,7 @@ def test_what_runs_in_a_deaf_database_is_counted(
     run_jobs(deaf)
 
 
-def test_read_only(postgres: ThrowawayPostgres, database: DatabaseFactory, start: Callable[[str], Supervisor]) -> None:
+def test_read_only(postgres: ThrowawayPostgres, database: DatabaseFactory, start: Start) -> None:
     """No claim can be made there; that is said, and not tried again and again."""
     one = database("read_only_db")
     running = start("read_only_*")
@@ -326,9 +384,7 @@ def test_read_only(postgres: ThrowawayPostgres, database: DatabaseFactory, start
     assert len(running.log_events("database_blocked", database=one.name)) == 1
 
 
-def test_connections_forbidden(
-    postgres: ThrowawayPostgres, database: DatabaseFactory, start: Callable[[str], Supervisor]
-) -> None:
+def test_connections_forbidden(postgres: ThrowawayPostgres, database: DatabaseFactory, start: Start) -> None:
     """As before maintenance: no new sessions, and the old ones are ended."""
     one, other = database("closed_1"), database("closed_2")
     running = start("closed_*")

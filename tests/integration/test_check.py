@@ -99,13 +99,13 @@ def test_all_is_well(check: Check, database: DatabaseFactory, odoo: FakeOdoo) ->
 
 def test_reasons_of_databases(check: Check, database: DatabaseFactory) -> None:
     good, upgrade = database(), database()
-    demo_schema.set_module_state(upgrade.connection, "to upgrade")
+    demo_schema.set_module_state(upgrade.connection, "to upgrade", "sale")
     without, no_trigger = database(schema=None), database(schema=Schema(trigger=False))
     names = f"{good.name},{upgrade.name},{without.name},{no_trigger.name},no_such_database"
     status, found = check(db_name=names)
     assert status == 1
     assert entry(found, good.name)["outcome"] == "would run"
-    assert "to upgrade" in entry(found, upgrade.name)["reason"]
+    assert "module sale is 'to upgrade'" in entry(found, upgrade.name)["reason"]
     assert entry(found, without.name)["problem"] is False
     assert "trigger" in entry(found, no_trigger.name)["reason"]
     missing = entry(found, "no_such_database")

@@ -46,7 +46,11 @@ def test_a_claim_looks_at_its_own_rows_only(database: DatabaseFactory, state: st
     jobs = [one.job(uuid) for uuid in one.insert_jobs(4)]
     former, ended = jobs.pop(), jobs.pop()
     touched = [
-        blocks_touched(made, queries.TURN, {"claim": [job["id"]], "former": [former["id"]], "uuids": [ended["uuid"]]})
+        blocks_touched(
+            made,
+            queries.TURN,
+            {"claim": [job["id"]], "former": [former["id"]], "uuids": [ended["uuid"]], "anyway": False},
+        )
         for job in jobs
     ]
     assert [one.job(job["uuid"])["state"] for job in jobs] == ["enqueued"] * 2
@@ -54,7 +58,10 @@ def test_a_claim_looks_at_its_own_rows_only(database: DatabaseFactory, state: st
     assert touched[1] <= 60
     assert blocks_touched(made, queries.READ, {"uuids": [ended["uuid"]]}) <= 20
     announced = [one.insert_jobs(1)[0] for _ in range(2)]
-    touched = [blocks_touched(made, queries.ANNOUNCED, {"uuid": uuid, "channel": "root"}) for uuid in announced]
+    touched = [
+        blocks_touched(made, queries.ANNOUNCED, {"uuid": uuid, "channel": "root", "anyway": False})
+        for uuid in announced
+    ]
     assert [one.state(uuid) for uuid in announced] == ["enqueued"] * 2
     assert max(touched) <= 100
     assert touched[1] <= 40

@@ -110,7 +110,7 @@ def test_a_good_database(postgres: ThrowawayPostgres, database: DatabaseFactory)
     ("schema", "verdict", "reason"),
     [
         (None, Verdict.ABSENT, "queue_job is not installed"),
-        (Schema(module_state="to upgrade"), Verdict.BLOCKED, "queue_job is 'to upgrade'"),
+        (Schema(module_state="to upgrade"), Verdict.BLOCKED, "module queue_job is 'to upgrade'"),
         (Schema(trigger=False), Verdict.BLOCKED, "trigger queue_job_notify is missing"),
         (Schema(lock_table=False, channel_table=False, jsonb=False, dependencies=False), Verdict.READY, None),
     ],
@@ -193,6 +193,9 @@ def test_least_privilege(postgres: ThrowawayPostgres, database: DatabaseFactory,
         one.execute(GRANTS[1])
         assert found() == (Verdict.READY, "role clerk needs SELECT and UPDATE on queue_job_lock to find dead jobs")
         one.execute(GRANTS[2])
+        said = "role clerk may not read ir_config_parameter, so a neutralised copy of a database would be served"
+        assert found() == (Verdict.READY, said)
+        one.execute("GRANT SELECT (key, value) ON ir_config_parameter TO clerk")
         assert found() == (Verdict.READY, "")
         one.execute("REVOKE UPDATE (retry) ON queue_job FROM clerk")
         assert found() == (Verdict.BLOCKED, "no UPDATE privilege on queue_job (retry) for role clerk")

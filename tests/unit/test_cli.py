@@ -56,7 +56,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         (orders, "stop", ["stop"], (), {}),
         (orders, "pause", ["pause"], (Scope(None, "root"), None), {}),
         (orders, "pause", ["pause", "db1:slow", "--for", "30m"], (Scope("db1", "root.slow"), 1800.0), {}),
-        (orders, "resume", ["resume", ":root.slow"], (Scope(None, "root.slow"),), {}),
+        (orders, "resume", ["resume", ":root.slow"], (Scope(None, "root.slow"),), {"anyway": False}),
+        (orders, "resume", ["resume", "db1", "--anyway"], (Scope("db1", "root"),), {"anyway": True}),
         (jobs, "run", ["jobs", "db1"], ("db1", jobs.Wanted()), {"as_json": False}),
         (
             jobs,

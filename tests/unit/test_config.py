@@ -204,7 +204,7 @@ def test_every_option_can_be_set_in_every_place(conf: Loader, tmp_path: Path) ->
         "window": "77", "targets": "http://h:7", "ca_file": str(tmp_path / "ca"), "connect_timeout": "7",
         "read_timeout": "7", "graceful_timeout": "7", "boot_timeout": "7", "hang_timeout": "7",
         "control_socket": "/r/s", "pidfile": "/r/p", "log_file": "/r/l", "log_level": "error",
-        "log_format": "json", "monitor": "h:7",
+        "log_format": "json", "monitor": "h:7", "upgrade_timeout": "7", "serve_neutralized": "yes",
     }  # fmt: skip
     assert set(texts) == {option.name for option in OPTIONS}
     default = conf()

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from qjsupervisor.postgres.eligibility import CHANNEL_COLUMNS, READ_COLUMNS, WRITTEN_COLUMNS, Facts, Verdict, judge
+from qjsupervisor.postgres.eligibility import (
+    CHANNEL_COLUMNS,
+    READ_COLUMNS,
+    WRITTEN_COLUMNS,
+    Facts,
+    Verdict,
+    can_be_counted,
+    is_neutralized,
+    judge,
+)
 from qjsupervisor.states import Mode
 
 ALL = (True, True)
@@ -25,6 +34,8 @@ GOOD = Facts(
     module_table=True,
     module_readable=True,
     module_state="installed",
+    modules={},
+    neutralized=False,
     hidden_in=None,
     columns={"ir_module_module": MODULE, "queue_job": JOB, "queue_job_lock": LOCK, "queue_job_channel": CHANNEL},
     trigger_enabled="O",
@@ -49,9 +60,13 @@ def test_all_is_well(mode: Mode) -> None:
         ({"module_table": False, "columns": {}}, Verdict.ABSENT, "no Odoo database"),
         ({"module_state": None}, Verdict.ABSENT, "not installed"),
         ({"module_state": "uninstalled"}, Verdict.ABSENT, "not installed"),
-        ({"module_state": "to upgrade"}, Verdict.BLOCKED, "queue_job is 'to upgrade'"),
-        ({"module_state": "to install"}, Verdict.BLOCKED, "queue_job is 'to install'"),
-        ({"module_state": "to remove"}, Verdict.BLOCKED, "queue_job is 'to remove'"),
+        ({"modules": {"sale": "to upgrade"}}, Verdict.BLOCKED, "module sale is 'to upgrade': jobs wait"),
+        (
+            {"modules": dict.fromkeys("abcde", "to remove")},
+            Verdict.BLOCKED,
+            "module a is 'to remove', module b is 'to remove', module c is 'to remove' and 2 more: jobs wait",
+        ),
+        ({"neutralized": True}, Verdict.BLOCKED, "serve_neutralized = yes serves such copies"),
         ({"in_recovery": True}, Verdict.UNREACHABLE, "in recovery"),
         ({"read_only": True}, Verdict.BLOCKED, "default_transaction_read_only"),
         ({"trigger_enabled": None}, Verdict.BLOCKED, "trigger queue_job_notify is missing"),
@@ -143,3 +158,29 @@ def test_warnings_do_not_keep_it_from_running(changes: dict[str, Any], warning: 
     assert (verdict, reason) == (Verdict.READY, None)
     assert len(warnings) == 1
     assert warning in warnings[0]
+
+
+def test_a_worker_counts_what_runs_where_a_module_is_in_transition() -> None:
+    """And sees for itself when the rest may run; not in a copy that is not to be served, nor in a broken database."""
+    upgraded = replace(GOOD, modules={"sale": "to upgrade"})
+    assert can_be_counted(upgraded, Mode.SERVER_WIDE)
+    assert can_be_counted(replace(upgraded, trigger_enabled="D"), Mode.SERVER_WIDE)
+    assert not can_be_counted(replace(upgraded, **with_table("queue_job", None)), Mode.SERVER_WIDE)
+    copy = replace(upgraded, neutralized=True)
+    assert not can_be_counted(copy, Mode.SERVER_WIDE)
+    assert can_be_counted(copy, Mode.SERVER_WIDE, serve_neutralized=True)
+    assert judge(replace(GOOD, neutralized=True), Mode.SERVER_WIDE, serve_neutralized=True)[0] is Verdict.READY
+
+
+def test_who_cannot_tell_a_copy_is_warned() -> None:
+    verdict, _, warnings = judge(replace(GOOD, neutralized=None), Mode.SERVER_WIDE)
+    assert verdict is Verdict.READY
+    assert "GRANT SELECT (key, value) ON ir_config_parameter TO odoo" in " ".join(warnings)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("true", True), ("True", True), ("1", True), ("false", False), ("", False), (None, False)]
+)
+def test_what_odoo_writes_into_a_copy(value: str | None, expected: bool) -> None:
+    assert is_neutralized([(value,)]) is expected
+    assert not is_neutralized([])
