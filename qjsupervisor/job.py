@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 _LATEST_US = 1 << 62
 
 
+#: Uuids that are longer no request can carry; such jobs are never started.
+MAX_UUID_BYTES = 256
+
 #: (priority, date_created in microseconds, id): smaller first.
 Key = tuple[int, int, int]
 
@@ -56,3 +59,9 @@ def _micros(seconds: float | None, missing: int) -> int:
     if seconds in (float("inf"), float("-inf")):
         return _LATEST_US if seconds > 0 else -_LATEST_US
     return max(-_LATEST_US, min(_LATEST_US, round(seconds * 1e6)))  # timestamps reach further than 63 bits
+
+
+def refusal(uuid: str) -> str | None:
+    """Why no request can name a job of this uuid; None: one can."""
+    size = len(uuid.encode("utf-8", "surrogateescape"))
+    return None if 0 < size <= MAX_UUID_BYTES else f"its uuid has {size} bytes, not 1 to {MAX_UUID_BYTES}"

@@ -70,11 +70,11 @@ class Driver:
         row = self.world.rows.get(job_id)
         self.missed.pop(job_id, None)
         if row is not None and row.state == "pending":
-            if job_id in self.tree.aside:
-                self.tree.set_aside(row.pending)
+            if job_id in self.tree.deferred:
+                self.tree.defer(row.pending)
             self.tree.put(row.pending)
             return
-        self.tree.readmit(job_id)
+        self.tree.release(job_id)
         self.world.aside.discard(job_id)
         if row is None:
             self.tree.forget(job_id)
@@ -92,11 +92,11 @@ class Driver:
     def set_aside(self, job_id: int) -> None:
         """A job that nobody would run: given back, and left alone for a while."""
         self.world.aside.add(job_id)
-        self.tree.set_aside(self.world.rows[job_id].pending)
+        self.tree.defer(self.world.rows[job_id].pending)
 
     def warm_up(self, job_id: int) -> None:
         self.world.aside.discard(job_id)
-        self.tree.readmit(job_id)
+        self.tree.release(job_id)
         self.hear(job_id)
 
     def pause(self, names: Iterable[str]) -> None:
@@ -259,7 +259,7 @@ class Driver:
         self.claim()
         self.tree.prepare(self.world.now_us, 1)
         channel = self.tree.line_is_for(job_id)
-        if channel is not None and self.table.may_keep(channel):
+        if channel is not None and self.table.may_reuse_permit(channel):
             expected = self.world.best(but=self._is_hidden)
             changed = set(self.tree.changed)
             successor = self.tree.succeed(job_id)
@@ -330,7 +330,7 @@ class Driver:
         held = {key[2] for key in node.ready.items} | {key[2] for _eta, key in node.etas.items}
         assert held <= {row.job_id for row in mine}, node.name
         if node.ready.horizon is None and node.etas.horizon is None and not node.head_unknown:
-            assert node.pending == number, (node.name, node.pending, number, node.aside)
+            assert node.pending == number, (node.name, node.pending, number, node.deferred)
         for row in mine:
             if row.job_id not in held and not node.head_unknown:
                 due = row.eta_us is None or row.eta_us <= tree.now_us

@@ -199,8 +199,8 @@ class TableStandIn:
             or self.not_before_us.get(channel, now_us) > now_us
         )
 
-    def may_keep(self, channel: int) -> bool:
-        """As Seat.may_keep, where nobody else waits."""
+    def may_reuse_permit(self, channel: int) -> bool:
+        """As WorkerSlot.may_reuse_permit, where nobody else waits."""
         for node in self._path(channel):
             spec = self.specs[node]
             total = sum(n for cell, n in self.held.items() if node in self._path(cell))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import NamedTuple
 
 from ..channelspec import ROOT
@@ -49,8 +48,6 @@ class Backlog(ChannelTree):
 
     #: Only the best due jobs are known so far; nothing of what failed, of what is not due, of how many there are.
     partial = False
-    #: Jobs held here of which the last full read said that they are pending.
-    _conflicting: Mapping[int, Pending] = MappingProxyType({})
 
     def unread(self) -> list[Node]:
         """Nodes of which more should be read."""
@@ -101,30 +98,6 @@ class Backlog(ChannelTree):
         """Whether so much changed during a read that it is not worth keeping; it is begun again."""
         return self._changes_during_read is not None and len(self._changes_during_read) > 8 * self._window
 
-    # -- a job that is guessed at (guess.py) ---------------------------------------------------------------
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no job waits that could start, nor is set aside, and no read is under way."""
-        return not self._line and not self.aside and self._changes_during_read is None
-
-    def is_plain(self, channel: str) -> bool:
-        """Whether no job waits in a channel, and one in it needs not be counted (throttle) nor put into an order."""
-        node: Node | None = self.node_for(channel)
-        if node is not None and node.pending:
-            return False
-        while node is not None and not node.spec.throttle_s and not node.spec.sequential:
-            node = node.parent
-        return node is None
-
-    def rename(self, job_id: int, new_id: int) -> None:
-        """The permit that one job holds is another's, in the same channel.
-
-        That one may have been here before: failed or dead, and requeued by somebody.
-        """
-        self._leave(new_id)
-        self._holding[new_id] = self._holding.pop(job_id)
-
     # -- some nodes --------------------------------------------------------------------------------------
 
     def merge(self, found: dict[str, Found]) -> None:
@@ -149,7 +122,7 @@ class Backlog(ChannelTree):
 
     def _is_news(self, job: Pending, changes: dict[int, Change]) -> bool:
         """Whether a job that was read is pending now and not here yet."""
-        known = (changes, self._pending, self._holding, self._failed_in, self.aside)
+        known = (changes, self._pending, self._holding, self._failed_in, self.deferred)
         return not any(job.job_id in ids for ids in known)
 
     def _fill(
@@ -209,10 +182,11 @@ class Backlog(ChannelTree):
 
     # -- everything --------------------------------------------------------------------------------------
 
-    def load(self, snapshot: Snapshot) -> list[int]:
-        """End a read of everything. Returns the ids of jobs held here of which the database says otherwise.
+    def load(self, snapshot: Snapshot) -> dict[int, Pending | None]:
+        """End a read of everything. Returns the jobs held here of which the database says otherwise.
 
-        The caller knows which of them have an open request; the others it hands to `accept_database`.
+        With the job where it is pending and was read. The caller knows which of them have an open request; the others
+        it hands to `accept_database`.
         """
         changes, self._changes_during_read = self._changes_during_read or {}, None
         self.partial = False
@@ -226,12 +200,12 @@ class Backlog(ChannelTree):
         self._put_changes(changes, dict.fromkeys(self.nodes.values(), more))
         return self._load_held(snapshot, changes)
 
-    def accept_database(self, job_ids: Iterable[int]) -> None:
-        """Of these doubtful jobs the database is right."""
-        for job_id in job_ids:
+    def accept_database(self, conflicting: Mapping[int, Pending | None]) -> None:
+        """Of these jobs that are held here the database is right."""
+        for job_id, pending in conflicting.items():
             self.forget(job_id)
-            if job_id in self._conflicting:
-                self.put(self._conflicting[job_id])
+            if pending is not None:
+                self.put(pending)
 
     def _load_found(self, found: Found, changes: dict[int, Change]) -> None:
         due: dict[Node, list[Pending]] = defaultdict(list)
@@ -243,20 +217,20 @@ class Backlog(ChannelTree):
         more = found.due_more or found.later_more
         for node in self.nodes.values():
             # What was read is the best of all channels together, so each window is whole up to the last one read.
-            # Jobs that were set aside may have been counted, or not: they settle nothing about what is unread.
+            # Deferred jobs may have been counted, or not: they settle nothing about what is unread.
             unread = node.unread_count - len(due[node]) - len(later[node]) if more else 0
-            node.unread_count = max(0, unread - len(node.aside))
+            node.unread_count = max(0, unread - len(node.deferred))
             last_due, last_later = (_last_due(found), _last_later(found)) if unread > 0 else (None, None)
             self._fill(node, due[node], later[node], last_due, last_later)
 
-    def _load_held(self, snapshot: Snapshot, changes: dict[int, Change]) -> list[int]:
+    def _load_held(self, snapshot: Snapshot, changes: dict[int, Change]) -> dict[int, Pending | None]:
         said = {job_id: channel for job_id, channel in snapshot.held if job_id not in changes}
         for job_id, channel in said.items():
             self.hold(job_id, channel)
-        conflicting = self._holding.keys() - said.keys() - changes.keys()
+        conflicting: dict[int, Pending | None] = dict.fromkeys(self._holding.keys() - said.keys() - changes.keys())
         read = (*snapshot.found.due, *snapshot.found.later)
-        self._conflicting = {job.job_id: job for job in read if job.job_id in conflicting}
-        return list(conflicting)
+        conflicting.update({job.job_id: job for job in read if job.job_id in conflicting})
+        return conflicting
 
     def _count(self, snapshot: Snapshot, changes: dict[int, Change]) -> None:
         """Count pending (into `unread_count`, for now) and failed jobs afresh."""

@@ -40,7 +40,7 @@ class Node:
         #: the last full read, and changes since then as far as they were heard of.
         self.unread_count = 0
         #: Jobs that are not to be started for now, and are in no window.
-        self.aside: list[Key] = []
+        self.deferred: list[Key] = []
         #: Failed jobs directly in it.
         self.failed = 0
         #: Jobs that hold a permit in this node or in its local subtree.
@@ -78,7 +78,7 @@ class Node:
 
     @property
     def pending(self) -> int:
-        return len(self.ready) + len(self.etas) + len(self.aside) + self.unread_count
+        return len(self.ready) + len(self.etas) + len(self.deferred) + self.unread_count
 
     @property
     def needs_refill(self) -> bool:
@@ -103,10 +103,10 @@ class Node:
         """
         if self.etas.items:
             next_due = self.etas.items[0][1]
-            return min(next_due, self.aside[0]) if self.aside else next_due
+            return min(next_due, self.deferred[0]) if self.deferred else next_due
         if self.etas.horizon is not None:
             return _FIRST
-        return self.aside[0] if self.aside else None
+        return self.deferred[0] if self.deferred else None
 
     def next_eta_us(self, now_us: int) -> int | None:
         """When a job falls due: one that is held here, or one that lies beyond."""

@@ -54,7 +54,7 @@ class ChannelTree(ChannelNames):
         self._changes_during_read: dict[int, Change] | None = None
         self.now_us = 0
         #: Pending jobs that are not to be started for now, whatever a read of the table says.
-        self.aside: dict[int, tuple[Node, Pending]] = {}
+        self.deferred: dict[int, tuple[Node, Pending]] = {}
         #: How many jobs may be taken at all; with 0 the tree wants nothing.
         self.budget = 0
         self.held: dict[int, int] = {}
@@ -67,8 +67,8 @@ class ChannelTree(ChannelNames):
     def inherit(self, old: ChannelTree) -> None:
         """Take the place of a tree with other settings: what is not in the database goes on."""
         self.now_us = old.now_us
-        for _node, job in old.aside.values():
-            self.set_aside(job)
+        for _node, job in old.deferred.values():
+            self.defer(job)
         for name, node in self.nodes.items():
             former = old.nodes.get(name)
             if former is not None and former.not_before_us:
@@ -79,7 +79,7 @@ class ChannelTree(ChannelNames):
 
     def put(self, job: Pending) -> None:
         """A job is pending."""
-        if job.job_id in self.aside:
+        if job.job_id in self.deferred:
             return
         self._note_change(job.job_id, job)
         known = self._pending.get(job.job_id)
@@ -109,20 +109,20 @@ class ChannelTree(ChannelNames):
         self._leave(job_id)
         self._note_change(job_id, None)
 
-    def set_aside(self, job: Pending) -> None:
+    def defer(self, job: Pending) -> None:
         """A job is pending, and not to be started for now; in a sequential channel what comes after it waits too."""
-        self.readmit(job.job_id)
+        self.release(job.job_id)
         self.forget(job.job_id)
         node = self.node_for(job.channel)
-        self.aside[job.job_id] = (node, job)
-        insort(node.aside, job.key)
+        self.deferred[job.job_id] = (node, job)
+        insort(node.deferred, job.key)
         self._renew(node)
 
-    def readmit(self, job_id: int) -> None:
-        """A job is not set aside any more; where it is now, the caller says."""
-        node, job = self.aside.pop(job_id, (None, None))
+    def release(self, job_id: int) -> None:
+        """A job is not deferred any more; where it is now, the caller says."""
+        node, job = self.deferred.pop(job_id, (None, None))
         if node is not None and job is not None:
-            node.aside.remove(job.key)
+            node.deferred.remove(job.key)
             self._renew(node)
 
     def is_held(self, job_id: int) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from psycopg2.extensions import connection as Connection
 
 from ..config.values import is_unicode
-from ..worker.unsendable import refusal
+from ..job import refusal
 from . import statements
 from .why_waiting import Job
 

@@ -35,7 +35,7 @@ class Breaker:
         #: Whether a connection has to be tried before a job is: set by failures to connect.
         self.knock = False
         self._probing = False
-        self._failing_jobs: set[int] = set()
+        self._failing_jobs: set[str] = set()
 
     def allowance(self, now_s: float, in_flight_s: list[float]) -> int:
         """How many more requests may be sent; `in_flight_s`: when each open request to the target was sent."""
@@ -70,13 +70,13 @@ class Breaker:
         self._backoff.reset()
         return was_down
 
-    def failed(self, now_s: float, reason: str, job_id: int | None, *, connecting: bool) -> bool:
+    def failed(self, now_s: float, reason: str, uuid: str | None, *, connecting: bool) -> bool:
         """A request (or a knock, without a job) came to nothing. True if the target goes down by it."""
         self.failures += 1
         self.reason = reason
         self._probing = False
-        if job_id is not None:
-            self._failing_jobs.add(job_id)
+        if uuid is not None:
+            self._failing_jobs.add(uuid)
         if self.state is TargetState.UP and not connecting and self.failures <= TOLERATED:
             return False
         goes_down = self.state is not TargetState.DOWN

@@ -1,7 +1,7 @@
 """Asks Odoo to run jobs: open requests, which target each of them goes to, and how it ended.
 
-Runs in the worker's loop and never blocks it. It knows jobs by id and uuid only; what an ended request means for a job
-is decided by its row (serving.py), which then tells the target's breaker (`proved`, `failed`).
+Runs in the worker's loop and never blocks it. It knows a job by its uuid, of which one request at a time is open; what
+an ended request means for a job is decided by its row (worker/serving.py), which then tells the target's breaker.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ MAX_OPEN = 1000
 class Ended(NamedTuple):
     """A request that ended, for whoever looks at the job's row next."""
 
-    job_id: int
     uuid: str
     target: Target
     outcome: Outcome
@@ -36,13 +35,12 @@ class Ended(NamedTuple):
 
 
 class _Open:
-    """An open request (or, without a job, a knock)."""
+    """An open request; without a uuid, a knock."""
 
-    __slots__ = ("began_s", "deadline_s", "head_deadline_s", "job_id", "request", "target", "uuid")
+    __slots__ = ("began_s", "deadline_s", "head_deadline_s", "request", "target", "uuid")
 
-    def __init__(self, target: Target, job_id: int, uuid: str, now_s: float) -> None:
+    def __init__(self, target: Target, uuid: str, now_s: float) -> None:
         self.target = target
-        self.job_id = job_id
         self.uuid = uuid
         self.began_s = now_s
         self.deadline_s: float | None = None
@@ -70,10 +68,10 @@ class Dispatcher:
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._next_target = 0
-        #: By job id; a job has one request at a time.
-        self._open: dict[int, _Open] = {}
+        #: By uuid.
+        self._open: dict[str, _Open] = {}
         self._unresolved: list[_Open] = []
-        self._knocks: dict[int, _Open] = {}
+        self._knocks: dict[Target, _Open] = {}
         #: Requests with their answer, whose connections wait for the server to finish.
         self._draining: set[_Open] = set()
         self._deadline_s: float | None = None
@@ -98,12 +96,12 @@ class Dispatcher:
                 return room
         return allowed
 
-    def send(self, job_id: int, uuid: str) -> None:
+    def send(self, uuid: str) -> None:
         """Ask a target that may be asked. Its end will be in `ended`."""
         now_s = time.monotonic()
         target = self._choose(now_s)
-        opened = self._open[job_id] = _Open(target, job_id, uuid, now_s)
-        target.sent_s[job_id] = now_s
+        opened = self._open[uuid] = _Open(target, uuid, now_s)
+        target.sent_s[uuid] = now_s
         target.breaker.probe_sent()
         self._connect(opened)
 
@@ -119,12 +117,12 @@ class Dispatcher:
 
     def knock(self, now_s: float) -> None:
         """Try to connect to targets whose pause is over and that could not be reached."""
-        for number, target in enumerate(self.targets):
+        for target in self.targets:
             breaker = target.breaker
             due = breaker.state is TargetState.DOWN and breaker.knock and now_s >= breaker.retry_at_s
-            if due and number not in self._knocks:
+            if due and target not in self._knocks:
                 breaker.probe_sent()
-                opened = self._knocks[number] = _Open(target, -1 - number, "", now_s)
+                opened = self._knocks[target] = _Open(target, "", now_s)
                 self._connect(opened)
 
     def _connect(self, opened: _Open) -> None:
@@ -137,7 +135,7 @@ class Dispatcher:
         if addresses is None:
             self._unresolved.append(opened)
             return
-        payload = opened.target.payload(opened.uuid) if opened.job_id >= 0 else b""
+        payload = opened.target.payload(opened.uuid) if opened.uuid else b""
         self._start(opened, payload, addresses)
 
     def _start(self, opened: _Open, payload: bytes, addresses: list[Address]) -> None:
@@ -170,7 +168,7 @@ class Dispatcher:
             self._report(opened, request.outcome)
         if request.outcome is None and not request.connecting:
             opened.target.resolver.note_reached(request.address, request.unreachable)
-            if opened.job_id < 0:
+            if not opened.uuid:
                 self._answered_knock(opened)
         if request.sock is not old_sock or request.events != old_events:
             self._rewatch(opened, old_sock)
@@ -211,17 +209,17 @@ class Dispatcher:
 
     def _finish(self, opened: _Open, outcome: Outcome) -> None:
         now_s = time.monotonic()
-        if opened.job_id < 0:
-            self._knocks.pop(-1 - opened.job_id, None)
+        if not opened.uuid:
+            self._knocks.pop(opened.target, None)
             opened.target.breaker.failed(now_s, outcome.reason, None, connecting=True)
             return
-        self._open.pop(opened.job_id, None)
-        opened.target.sent_s.pop(opened.job_id, None)
-        self.ended.append(Ended(opened.job_id, opened.uuid, opened.target, outcome, now_s - opened.began_s))
+        self._open.pop(opened.uuid, None)
+        opened.target.sent_s.pop(opened.uuid, None)
+        self.ended.append(Ended(opened.uuid, opened.target, outcome, now_s - opened.began_s))
 
     def _answered_knock(self, opened: _Open) -> None:
         opened.target.breaker.answered_knock()
-        self._knocks.pop(-1 - opened.job_id, None)
+        self._knocks.pop(opened.target, None)
         assert opened.request is not None
         opened.request.events = 0
 
@@ -283,18 +281,14 @@ class Dispatcher:
 
     # -- looking and stopping ------------------------------------------------------------------------------
 
-    def is_open(self, job_id: int) -> bool:
-        """Whether a request for this job is open."""
-        return job_id in self._open
-
     @property
     def open(self) -> int:
         """How many requests are open."""
         return len(self._open)
 
-    def unsent(self) -> list[int]:
-        """Ids of the jobs whose request did not leave yet: nobody was asked to run them."""
-        return [job_id for job_id, o in self._open.items() if o.request is None or not o.request.asked]
+    def unsent(self) -> list[str]:
+        """Uuids of the jobs whose request did not leave yet: nobody was asked to run them."""
+        return [uuid for uuid, o in self._open.items() if o.request is None or not o.request.asked]
 
     def close(self) -> None:
         """Close all connections; what was asked runs on in Odoo."""

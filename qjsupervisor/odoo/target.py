@@ -32,8 +32,8 @@ class Target:
         self.breaker = Breaker()
         #: Of uuids; Latin-1 where the database holds any bytes (SQL_ASCII), so that they come out as they are.
         self.encoding = "utf-8"
-        #: When each open request was sent, by job id.
-        self.sent_s: dict[int, float] = {}
+        #: When each open request was sent, by uuid.
+        self.sent_s: dict[str, float] = {}
         name = quote(database, safe="")
         self._head = f"GET {url.path.rstrip('/')}/queue_job/runjob?db={name}&job_uuid="
         headers = {"Host": url.netloc.rpartition("@")[2], "User-Agent": "qjsupervisor", "Accept": "*/*"}

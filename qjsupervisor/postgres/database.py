@@ -97,8 +97,7 @@ class Database:
         if about.encoding == "SQL_ASCII":
             # Any bytes may be in there; this way they come and go unchanged.
             self._run(lambda: self._connection.set_client_encoding("LATIN1"))
-        self.notified = Notified()
-        self.notified.own_pid = about.backend_pid
+        self.notified.begin(about.backend_pid)
         self._connection.notifies = self.notified
         is_12 = self._connection.server_version >= _POSTGRESQL_12
         settings = [queries.KEEPALIVES, queries.COMMITS, *([queries.SETTINGS_12] if is_12 else [])]
@@ -240,14 +239,6 @@ class Database:
         }
         claimed, read = _sorted(self._claiming(queries.TURN, params))
         if not claimed and any(job.id in claim and job.state == JobState.PENDING for job in read):
-            self.modules_suspected = not self.ignores_modules
-        return claimed, read
-
-    def claim_announced(self, uuid: str, channel: str) -> tuple[list[Job], list[Job]]:
-        """Read the jobs of a uuid, and claim one that is pending, due and in this channel; (claimed, read)."""
-        params = {"uuid": uuid, "channel": channel, "anyway": self.ignores_modules}
-        claimed, read = _sorted(self._claiming(queries.ANNOUNCED, params))
-        if not claimed and any(job.channel == channel and job.state == JobState.PENDING for job in read):
             self.modules_suspected = not self.ignores_modules
         return claimed, read
 

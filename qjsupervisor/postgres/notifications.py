@@ -6,6 +6,7 @@ It reads no row and knows no job: a payload is a uuid, a word of queue_job's, or
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 from psycopg2.extensions import Notify
 
@@ -14,11 +15,12 @@ MAX_NOTIFIED = 5000
 
 
 class Notified:
-    """What NOTIFY said, without what we caused ourselves and without doubles; psycopg2 appends to it."""
+    """What NOTIFY said, without what is no news and without doubles; psycopg2 appends to it."""
 
     def __init__(self) -> None:
-        #: How often each was said.
-        self._uuids: dict[str, int] = {}
+        self._uuids: dict[str, None] = {}
+        #: Whether a uuid is news to whoever takes them; asked once for each notification.
+        self.is_news: Callable[[str], bool] = lambda _uuid: True
         self.own_pid = 0
         #: More was said than is remembered: read the table.
         self.overflowed = False
@@ -33,22 +35,22 @@ class Notified:
             self.heard_itself = True
         elif notify.payload == "reload":
             self.reload = True
-        elif notify.payload in self._uuids:
-            self._uuids[notify.payload] += 1
-        elif len(self._uuids) < MAX_NOTIFIED:
-            self._uuids[notify.payload] = 1
+        elif self.is_news(notify.payload):
+            self.add(notify.payload)
+
+    def add(self, uuid: str) -> None:
+        """The row of this job is to be read, whoever says so."""
+        if len(self._uuids) < MAX_NOTIFIED or uuid in self._uuids:
+            self._uuids[uuid] = None
         else:
             self.overflowed = True
 
     def __len__(self) -> int:
         return len(self._uuids)
 
-    def take(self, limit: int) -> dict[str, int]:
-        """Up to `limit` of what was said, oldest first, and how often."""
-        if len(self._uuids) <= limit:
-            found, self._uuids = self._uuids, {}
-            return found
-        found = dict(itertools.islice(self._uuids.items(), limit))
+    def take(self, limit: int) -> list[str]:
+        """Up to `limit` of what was said, oldest first."""
+        found = list(itertools.islice(self._uuids, limit))
         for uuid in found:
             del self._uuids[uuid]
         return found
@@ -57,3 +59,9 @@ class Notified:
         """The table is about to be read: what was said so far is in it."""
         self._uuids.clear()
         self.overflowed = False
+
+    def begin(self, own_pid: int) -> None:
+        """Another session listens from now on, of this server process."""
+        self.forget()
+        self.own_pid = own_pid
+        self.reload = self.heard_itself = False

@@ -8,6 +8,8 @@ JOB_COLUMNS, in every statement that reads jobs: (id, uuid, channel, state, prio
 
 from __future__ import annotations
 
+from ..job import MAX_UUID_BYTES
+
 JOB_COLUMNS = """id, uuid, channel, state, priority,
        extract(epoch FROM date_created)::float8 AS created_s, extract(epoch FROM eta)::float8 AS eta_s"""
 
@@ -113,19 +115,6 @@ PREPARE qjs_turn (int[], int[], varchar[], bool) AS
  UNION ALL
  SELECT false, {JOB_COLUMNS} FROM queue_job
   WHERE (uuid = ANY($3) OR id = ANY($1)) AND id NOT IN (SELECT id FROM claimed);
-PREPARE qjs_announced (varchar, varchar, bool) AS
- WITH claimed AS (
-     UPDATE queue_job SET state = 'enqueued', date_enqueued = now() AT TIME ZONE 'UTC'
-      WHERE id = (
-          SELECT id FROM queue_job
-           WHERE uuid = $1 AND channel || '' = $2 AND state || '' = 'pending'
-             AND (eta IS NULL OR eta <= now() AT TIME ZONE 'UTC')
-             AND ($3 OR {_NOT_IN_TRANSITION})
-             LIMIT 1 FOR UPDATE SKIP LOCKED)
-     RETURNING {JOB_COLUMNS})
- SELECT true, * FROM claimed
- UNION ALL
- SELECT false, {JOB_COLUMNS} FROM queue_job WHERE uuid = $1 AND id NOT IN (SELECT id FROM claimed);
 """
 #: Read the jobs of notifications and of finished requests. Rows: (false, *JOB_COLUMNS).
 READ = "EXECUTE qjs_read (%(uuids)s::varchar[])"
@@ -136,9 +125,6 @@ TURN = "EXECUTE qjs_turn (%(claim)s::int[], %(former)s::int[], %(uuids)s::varcha
 
 #: Read jobs. Params: ids. Rows: JOB_COLUMNS.
 READ_IDS = f"SELECT {JOB_COLUMNS} FROM queue_job WHERE id = ANY(%(ids)s::int[])"
-
-#: Read the jobs of one uuid, and claim one that is due and in this very channel. Rows: as of TURN.
-ANNOUNCED = "EXECUTE qjs_announced (%(uuid)s, %(channel)s, %(anyway)s)"
 
 #: Give back jobs that nobody was asked to run, or that nobody ran. Params: ids. Rows: (id) of those put back.
 GIVE_BACK = """
@@ -160,12 +146,10 @@ SELECT channel, extract(epoch FROM (now() AT TIME ZONE 'UTC') - max(date_enqueue
 BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL enable_seqscan = on"
 END_SNAPSHOT = "COMMIT"
 
-#: Uuids that no request can carry; such jobs are never started.
-MAX_UUID_BYTES = 256
 #: Bytes are known without reading the text: of a million rows that is a third of the time.
 _SENDABLE = f"octet_length(uuid) BETWEEN 1 AND {MAX_UUID_BYTES}"
 
-_WAITING = f"state = 'pending' AND {_SENDABLE} AND id <> ALL(%(aside)s::int[])"
+_WAITING = f"state = 'pending' AND {_SENDABLE} AND id <> ALL(%(deferred)s::int[])"
 #: The rows are chosen first, and then the epochs of those computed; in one step PostgreSQL would compute them for each
 #: row that it sorts, which takes longer than all the rest.
 _CHOSEN = "id, uuid, channel, state, priority, date_created, eta"
@@ -182,19 +166,19 @@ SELECT {{kind}}{JOB_COLUMNS} FROM (
      ORDER BY eta, {JOB_ORDER} LIMIT %(limit)s) AS later
 """
 #: What a worker has to know before it starts anything: jobs that hold permits, and the best that are due.
-#: Params: limit, for the latter; aside (ids of jobs that are left alone for now).
+#: Params: limit, for the latter; deferred (ids of jobs that are left alone for now).
 #: Rows: ('held' | 'due', *JOB_COLUMNS), each kind in its order.
 HEAD = f"""
 SELECT 'held', {JOB_COLUMNS} FROM queue_job WHERE state IN ('enqueued', 'started')
 UNION ALL ({_DUE.format(kind="'due', ", where="")})
 """
-#: Everything: those that are due next too. Params: limit, for each kind but 'held'; aside.
+#: Everything: those that are due next too. Params: limit, for each kind but 'held'; deferred.
 #: Rows: ('held' | 'due' | 'later', *JOB_COLUMNS), each kind in its order.
 LOAD = f"""{HEAD}
 UNION ALL ({_LATER.format(kind="'later', ", where="")})
 """
 _IN_CHANNELS = "(channel = ANY(%(channels)s) OR (%(and_null)s AND channel IS NULL))"
-#: The same for some channels. Params: channels (raw names), and_null (bool), limit, aside. Rows: as LOAD.
+#: The same for some channels. Params: channels (raw names), and_null (bool), limit, deferred. Rows: as LOAD.
 READ_CHANNELS = f"""
 ({_DUE.format(kind="'due', ", where=_IN_CHANNELS + " AND ")})
 UNION ALL ({_LATER.format(kind="'later', ", where=_IN_CHANNELS + " AND ")})

@@ -7,7 +7,7 @@ A worker makes one call, `WorkerSlot.exchange`: it says what ended and what it w
 permits for others are granted in the same breath, by one store to the grantee's HELD word. A granted permit is the
 grantee's from that store on. At most one permit is outstanding per database, so a worker that was stopped keeps
 one at the most from the others, beside those of its running jobs. Between two exchanges a permit may pass from a job
-that is over to the next one of the same database and channel (`WorkerSlot.may_keep`); the table does not see it.
+that is over to the next one of the same database and channel (`WorkerSlot.may_reuse_permit`), unseen by the table.
 
 Who repairs what, when a process dies
     a worker, outside the lock     its permits stay (its jobs run in Odoo); the master drops its demand and an untaken

@@ -73,7 +73,7 @@ class WorkerSlot:
         """Whether others have to know of new heads: of the order of our channels, or by `priority` of the keys."""
         return self._fairness is Fairness.PRIORITY or list(source.order()) != self._order
 
-    def may_keep(self, channel: int) -> bool:
+    def may_reuse_permit(self, channel: int) -> bool:
         """Whether a permit of a job that is over may go to the next job of the same channel, without an exchange.
 
         Nobody else may have a better right to it: where others wait, this database keeps a permit for a slice of its
@@ -95,14 +95,6 @@ class WorkerSlot:
             return False
         self._kept += 1
         return self._kept < SLICE_JOBS and time.monotonic_ns() < self._slice_ends_ns
-
-    def has_room(self, channel: int) -> bool:
-        """Whether a permit is left for a channel, and may be taken. Reads the table without the lock."""
-        core = self._core
-        closed = core.read_bitmap(core.layout.closed, core.layout.channels)
-        return bool(core.words[Header.START_BARRIER]) and not any(
-            closed >> node & 1 for node in core.tree().paths[channel]
-        )
 
     def is_full(self) -> bool:
         """Whether nothing could start anywhere. Reads the table without the lock."""

@@ -20,7 +20,7 @@ from ..states import JobState
 GONE = "gone"
 
 
-class Answers:
+class RequestOutcomes:
     """What one worker learns about its targets."""
 
     def __init__(self, targets: Sequence[Target], log: FilteringBoundLogger, on_recovery: Callable[[], None]) -> None:
@@ -29,7 +29,7 @@ class Answers:
         self._log = log
         self._on_recovery = on_recovery
 
-    def judge(self, ended: Ended, state: str) -> bool:
+    def record_result(self, ended: Ended, state: str) -> bool:
         """Log the end of a request and learn about its target. True: nobody ran the job, it is to be given back.
 
         `state`: of the job's row, or GONE.
@@ -52,10 +52,10 @@ class Answers:
         )
         return not_run
 
-    def prove(self, job_id: int) -> None:
+    def record_success(self, uuid: str) -> None:
         """A job that a request is open for was started: the target runs jobs."""
         for target in self._targets:
-            if job_id in target.sent_s and target.breaker.proved():
+            if uuid in target.sent_s and target.breaker.proved():
                 self._is_back(target)
 
     def _is_back(self, target: Target) -> None:
@@ -71,7 +71,7 @@ class Answers:
                 "; Odoo 19 and later take the database from the header X-Odoo-Database, which cannot carry"
                 f" its name: {ended.target.header_problem}; rename the database"
             )
-        if not breaker.failed(now_s, reason, ended.job_id, connecting=outcome.end is End.UNASKED):
+        if not breaker.failed(now_s, reason, ended.uuid, connecting=outcome.end is End.UNASKED):
             return
         self._log.warning(
             "target_down",

@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterable
 
 from ..backlog.backlog import Backlog
-from ..odoo.dispatcher import Dispatcher, Ended
+from ..odoo.dispatcher import Dispatcher
 from ..states import TargetState
 from ..table.slot import WorkerSlot
+from .jobs import JobRecord
 
 #: Jobs started in one turn: the table's lock is held while they are chosen.
 START_BATCH = 50
@@ -38,20 +39,28 @@ class Permits:
         allowed = min(START_BATCH, self._dispatcher.allowance(now_s)) if start else 0
         backlog.prepare(time.time_ns() // 1000, max(0, allowed))
 
-    def successors(self, backlog: Backlog, unjudged: Iterable[Ended], now_s: float) -> dict[int, int]:
-        """Jobs that take over the permits of requests that just ended well, if nobody else has a right to those.
+    def hand_over(self, backlog: Backlog, ended: Iterable[JobRecord], now_s: float) -> dict[int, int]:
+        """Jobs that take over the permits of jobs whose requests ended well, if nobody else has a right to those.
 
         They are claimed in the statement that looks at the ended jobs' rows, which lets a claim through only if its
         predecessor is over. Returns each with its predecessor's id.
         """
         claims: dict[int, int] = {}
-        for ended in unjudged:
-            status = ended.outcome.status
-            if status is None or not 200 <= status < 300 or ended.target.breaker.state is not TargetState.UP:
+        for record in ended:
+            if not _ended_well(record):
                 continue
             if not claims:
                 self._prepare(backlog, now_s, start=True)
-            channel = backlog.line_is_for(ended.job_id)
-            if channel is not None and self._worker_slot.may_keep(channel):
-                claims[backlog.succeed(ended.job_id)] = ended.job_id
+            channel = backlog.line_is_for(record.permit)
+            if channel is not None and self._worker_slot.may_reuse_permit(channel):
+                claims[backlog.succeed(record.permit)] = record.id
         return claims
+
+
+def _ended_well(record: JobRecord) -> bool:
+    """Whether a request was answered with success, by a target that may be asked at once again."""
+    ended = record.ended
+    if ended is None or ended.target.breaker.state is not TargetState.UP:
+        return False
+    status = ended.outcome.status
+    return status is not None and 200 <= status < 300

@@ -17,7 +17,7 @@ from ..backlog.backlog import Backlog, Found, Snapshot
 from ..backlog.nodes import Node
 from ..backoff import Backoff
 from ..errors import DatabaseError, DatabaseUnavailable
-from ..job import Job, job_of
+from ..job import Job, Pending, job_of
 from ..loop import Loop
 from ..postgres import queries
 from ..postgres.database import Database
@@ -40,8 +40,8 @@ class Loaded(NamedTuple):
 
     #: Jobs that hold a permit.
     held: list[Job]
-    #: Jobs held here of which the database says otherwise: their rows should be looked at.
-    conflicting: list[int]
+    #: Jobs held here of which the database says otherwise: as Backlog.load.
+    conflicting: dict[int, Pending | None]
     wait_dependencies: int
     took_s: float
 
@@ -83,12 +83,12 @@ class Reading:
         began_s = time.monotonic()
         self.close()
         self._database.notified.forget()
-        (rows,) = self._snapshot([(queries.HEAD, {"limit": HEAD, "aside": list(backlog.aside)})])
+        (rows,) = self._snapshot([(queries.HEAD, {"limit": HEAD, "deferred": list(backlog.deferred)})])
         held, found = sort_out(rows, HEAD)
         if not found.due_more:  # big with jobs that are over
             return self.read_all(backlog)
         backlog.load_head([(job.id, job.channel) for job in held], found.due)
-        return Loaded(held, [], 0, time.monotonic() - began_s)
+        return Loaded(held, {}, 0, time.monotonic() - began_s)
 
     def read_all(self, backlog: Backlog) -> Loaded:
         """Read everything now. Raises DatabaseError."""
@@ -108,7 +108,7 @@ class Reading:
 
     def _everything(self, backlog: Backlog) -> list[Statement]:
         return [
-            (queries.LOAD, {"limit": self._window, "aside": list(backlog.aside)}),
+            (queries.LOAD, {"limit": self._window, "deferred": list(backlog.deferred)}),
             (queries.COUNTS, None),
             (queries.FAILED, {"limit": FAILED_LIMIT, "first": backlog.names_in_order()}),
         ]
@@ -160,10 +160,10 @@ class Reading:
     def _channels(self, nodes: list[Node]) -> list[Statement]:
         assert self._backlog is not None
         statements: list[Statement] = []
-        aside = list(self._backlog.aside)
+        deferred = list(self._backlog.deferred)
         for node in nodes:
             names, and_null = self._backlog.raw_names(node)
-            params = {"channels": names, "and_null": and_null, "limit": self._window, "aside": aside}
+            params = {"channels": names, "and_null": and_null, "limit": self._window, "deferred": deferred}
             statements.append((queries.READ_CHANNELS, params))
         return statements
 

@@ -1,9 +1,10 @@
-"""Serving one database while its worker leads it: one turn of its loop.
+"""Serving one database while its worker leads it: the turn of the loop.
 
-    notifications and ended requests -> one statement that reads their rows and claims what was decided last turn,
-                                        or, of a job that is announced alone, what is guessed (guess.py)
-    rows -> the backlog; claimed rows -> the dispatcher; ended requests -> judged by their row
-    the backlog and the shared table -> what may start next
+    hear       requests that ended; what notifications said meanwhile is in Database.notified
+    read       one statement reads the rows of both, and claims the jobs that were given a permit
+    take in    claimed jobs are sent; each request that ended is judged by its job's row; other rows are put in place
+    exchange   the backlog and the shared table settle what may start next
+    send       with few requests open, that is claimed and sent at once, else with the next turn's statement
 
 It holds no connection of its own and makes no decision about leading, reconnecting or stopping (worker.py). A
 DatabaseError passes through; whoever catches it calls `lost`.
@@ -11,36 +12,31 @@ DatabaseError passes through; whoever catches it calls `lost`.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from structlog.typing import FilteringBoundLogger
 
 from ..backlog.backlog import Backlog
 from ..errors import DatabaseError
-from ..job import Job
-from ..odoo.dispatcher import Dispatcher, Ended
+from ..job import Job, Pending
+from ..odoo.dispatcher import Dispatcher
 from ..odoo.request import End
 from ..postgres.database import Database
 from ..states import JobState, TargetState
 from ..table.slot import WorkerSlot
 from .claiming import Claims
-from .deferred import Cooling
-from .outcomes import GONE, Answers
-from .own_notifications import Echoes
+from .jobs import JobRecord, Jobs, State
+from .outcomes import GONE, RequestOutcomes
 from .permits import Permits
-from .speculative import Guess
-from .unattended import Orphans
-from .unsendable import Refusals
+from .rows import Rows
+from .unattended import Unattended
 
 #: Rows read in one statement.
 READ_BATCH = 400
 #: With so many requests open, more of them will have ended in a moment: jobs are claimed in the statement that reads
 #: those, one turn later. With fewer a job is claimed at once.
 MERGE_FROM = 4
-
-_HOLDS = (JobState.ENQUEUED, JobState.STARTED)
 
 
 class Serving:
@@ -56,24 +52,20 @@ class Serving:
     ) -> None:
         self._database = database
         self._worker_slot = worker_slot
-        self.backlog = backlog
         self._dispatcher = dispatcher
         self._log = log
-        self._open_uuids: dict[str, int] = {}
-        #: Ended requests whose row was not looked at yet, by uuid.
-        self._unjudged: dict[str, Ended] = {}
-        #: Other rows to look at.
-        self._look: dict[str, None] = {}
+        #: The jobs that wait, and the permits that are held.
+        self.backlog = backlog
+        self.jobs = Jobs()
+        self._rows = Rows(self.jobs, backlog, log)
         self._claiming = Claims(database, log)
-        self._echoes = Echoes()
-        self._orphans = Orphans(database, dispatcher, log)
-        self._cooling = Cooling()
-        self._answers = Answers(dispatcher.targets, log, lambda: self._cooling.warm_up(self.backlog, math.inf))
-        self._refusals = Refusals(log)
         self._permits = Permits(worker_slot, dispatcher)
-        self._guess = Guess(database, worker_slot, dispatcher, self._permits)
+        self._outcomes = RequestOutcomes(dispatcher.targets, log, self._rows.release_all)
+        self._unattended = Unattended(database, self.jobs, log)
         self.dispatched = 0
         self.finished = 0
+        database.notified.is_news = self.jobs.is_news
+        self._attend_to_targets()
 
     # -- the turn ----------------------------------------------------------------------------------------
 
@@ -81,207 +73,164 @@ class Serving:
         """One turn; `start` False: nothing new is started. True if there is more to do at once."""
         self._dispatcher.tick(now_s)
         self._dispatcher.knock(now_s)
-        self._hear()  # before it is forgotten whose requests were open when it was said
-        self._collect_ended()
-        self._cooling.warm_up(self.backlog, now_s)
-        claims = self._claims()
-        if start:
-            claims |= self._permits.successors(self.backlog, self._unjudged.values(), now_s)
-        uuids = self._to_read()
-        alone = start and not claims and len(uuids) == 1
-        if (claims or uuids) and not (alone and self._claim_announced(uuids[0], now_s)):
-            self._read_and_claim(claims, uuids, now_s)
-        if self._orphans.is_due(now_s):
-            for job in self._orphans.revive(self.backlog, now_s):
-                self.apply(job)
+        self._note_ended()
+        self._rows.release_due(now_s)
+        ended = self.jobs.all_in(State.ENDED)
+        claims = self._taken()
+        if start and ended:
+            claims |= self._permits.hand_over(self.backlog, ended, now_s)
+        self._read_and_claim(claims, ended, now_s)
+        if self._unattended.is_due(now_s):
+            for job in self._unattended.revive(now_s):
+                self._rows.apply(job)
         self._permits.exchange(self.backlog, now_s, start=start)
         if self.backlog.taken and self._dispatcher.open < MERGE_FROM:
-            self._read_and_claim(self._claims(), [], now_s)
-        self._hear()  # a statement brings notifications along, most of them echoes: not worth a turn
-        return bool(
-            self.backlog.taken or self._look or self._unjudged or self._dispatcher.ended or len(self._database.notified)
-        )
+            self._read_and_claim(self._taken(), [], now_s)
+        self._attend_to_targets()
+        # Changed: a job that was not to be had leaves its permit to the next one.
+        more = self.backlog.taken or self.backlog.changed or self._dispatcher.ended or len(self._database.notified)
+        return bool(more) or self.jobs.has(State.ENDED)
 
-    def _claims(self) -> dict[int, int]:
+    def _attend_to_targets(self) -> None:
+        """As long as a target has not proved itself, it is worth knowing that one of its jobs was started."""
+        targets = self._dispatcher.targets
+        self.jobs.include_running = any(target.breaker.state is not TargetState.UP for target in targets)
+
+    def _note_ended(self) -> None:
+        for ended in self._dispatcher.ended:
+            self.jobs.end(ended)
+        self._dispatcher.ended.clear()
+
+    def _taken(self) -> dict[int, int]:
         """The jobs that were given a permit, to be claimed now; see Database.turn."""
         claims, self.backlog.taken = dict.fromkeys(self.backlog.taken, 0), []
         return claims
 
-    def _to_read(self) -> list[str]:
-        """Uuids of rows to read: ended requests first, then what notifications said."""
-        found = [*self._unjudged, *self._look]
-        self._look.clear()
-        return found
+    def _read_and_claim(self, claims: dict[int, int], ended: list[JobRecord], now_s: float) -> None:
+        """One statement, if there is anything to claim or to read."""
+        uuids = [record.uuid for record in ended]
+        if len(self._database.notified):
+            uuids += self._database.notified.take(max(0, READ_BATCH - len(uuids)))
+        if not claims and not uuids:
+            return
+        claiming = [self.jobs.enter(self.jobs.of(job_id), State.CLAIMING) for job_id in claims]
+        try:
+            claimed, read = self._claiming.turn(claims, uuids)
+        except DatabaseError as error:
+            if error.refused:  # certainly nothing was claimed
+                self._undo(claims)
+            raise
+        if claimed:
+            self._take_claimed(claimed, now_s)
+        missed = {record.id for record in claiming if record.state is State.CLAIMING}
+        if missed:
+            self._undo(missed)
+        self._take_in(read, {record.id: record for record in ended}, missed, now_s)
+        self._rows.forget_gone(uuids, missed, read)
 
-    def _hear(self) -> None:
-        """Take in what notifications said of jobs, without what is known of those that are or were open.
+    def _take_claimed(self, claimed: list[Job], now_s: float) -> None:
+        doubles = []
+        for job in claimed:
+            if self.jobs.is_sent(job.uuid):
+                doubles.append(job)
+                continue
+            self.jobs.request(self.jobs.of(job.id), job.uuid, job.channel)
+            self.dispatched += 1
+            self._dispatcher.send(job.uuid)
+            self._log.info("job_dispatched", job_uuid=job.uuid, channel=job.channel)
+        for job in self._give_back(doubles) if doubles else ():
+            self._rows.defer(job, now_s)
+            self._log.warning("job_postponed", job_uuid=job.uuid, job_id=job.id, reason="a job of the same uuid is run")
 
-        As long as a target has not proved itself, it is worth knowing too that one of its jobs was started.
-        """
-        said = self._database.notified.take(max(0, READ_BATCH - len(self._look)))
-        if said:
-            curious = any(target.breaker.state is not TargetState.UP for target in self._dispatcher.targets)
-            self._look.update(dict.fromkeys(self._echoes.news(said, self._open_uuids, curious=curious)))
-
-    def _claim_announced(self, uuid: str, now_s: float) -> bool:
-        """Read the rows of a job that is new here, and claim it unseen. False: nothing was done."""
-        if uuid in self._unjudged:
-            return False
-        found = self._guess.claim(self.backlog, uuid, now_s)
-        if found is not None:
-            self._take_in(*found, claims=(), uuids=[uuid], now_s=now_s)
-        return found is not None
-
-    def _read_and_claim(self, claims: dict[int, int], uuids: list[str], now_s: float) -> None:
-        claimed, read = self._turn(claims, uuids)
-        self._take_in(claimed, read, claims=claims, uuids=uuids, now_s=now_s)
-
-    def _take_in(
-        self, claimed: list[Job], read: list[Job], *, claims: Iterable[int], uuids: list[str], now_s: float
-    ) -> None:
-        """What a statement found: of the `claims` those that were `claimed`, and the rows of the `uuids`."""
-        missed = set(claims).difference(job.id for job in claimed)
-        self._send_claimed(missed, claimed)
-        ended = {}
-        for uuid in uuids:
-            end = self._unjudged.pop(uuid, None)
-            if end is not None:
-                ended[end.job_id] = end
-        not_run: list[tuple[Ended, Job]] = []
-        for job in read:
-            its_end = ended.pop(job.id, None)
-            if its_end is not None and self._judge(its_end, job):
-                not_run.append((its_end, job))
-            elif job.id in missed and job.state == JobState.PENDING:
-                self._cooling.not_claimed(self.backlog, job, now_s, refused=job.id in self._claiming.refused)
-            elif its_end is not None or not self._dispatcher.is_open(job.id):
-                self.apply(job)
-            elif job.state == JobState.STARTED:
-                self._answers.prove(job.id)
-        for job_id, its_end in ended.items():  # no row any more
+    def _undo(self, claims: Iterable[int]) -> None:
+        """These jobs were not claimed: their permits go back."""
+        for job_id in claims:
             self.backlog.forget(job_id)
-            self._judge(its_end, None)
-        self._cooling.forget_gone(self.backlog, missed | ended.keys(), uuids, claimed + read)
+            self.jobs.wait(self.jobs.of(job_id))
+
+    def _take_in(self, read: list[Job], ended: dict[int, JobRecord], missed: set[int], now_s: float) -> None:
+        """Put the rows that were `read` in their places, and settle what is to be settled by them (by job id)."""
+        not_run: list[tuple[JobRecord, Job]] = []
+        for job in read:
+            record = ended.pop(job.id, None)
+            if record is not None:
+                if self._record_result(record, job):
+                    not_run.append((record, job))
+            elif job.id in missed and job.state == JobState.PENDING:
+                self._rows.defer(job, now_s, locked=job.id not in self._claiming.refused)
+            else:
+                if job.state == JobState.STARTED and self.jobs.is_sent(job.uuid):
+                    self._outcomes.record_success(job.uuid)
+                self._rows.apply(job)
+        for gone in ended.values():
+            self._record_result(gone, None)
         if not_run:
             self._return(not_run, now_s)
 
-    def _turn(self, claims: dict[int, int], uuids: list[str]) -> tuple[list[Job], list[Job]]:
-        """Claims.turn. Where it is certain that nothing was claimed, the permits for that are not kept."""
-        try:
-            return self._claiming.turn(claims, uuids)
-        except DatabaseError as error:
-            if error.refused:
-                for job_id in claims:
-                    self.backlog.forget(job_id)
-            raise
-
-    # -- rows --------------------------------------------------------------------------------------------
-
-    def apply(self, job: Job) -> None:
-        """Put a job where its row says, unless a request of ours is open for it."""
-        if job.state == JobState.PENDING:
-            self._orphans.discard(job.id)
-            if not self._cooling.keeps(self.backlog, job):
-                if self._refusals.concern(job):
-                    self.backlog.forget(job.id)
-                else:
-                    self.backlog.put(job.pending)
-            return
-        self._cooling.readmit(self.backlog, job.id)
-        if job.state in _HOLDS:
-            self.backlog.hold(job.id, job.channel)
-            self._orphans.add(job.id)
-            return
-        self._orphans.discard(job.id)
-        self._cooling.forget_attempts(job.id)
-        if job.state == JobState.FAILED:
-            self.backlog.fail(job.id, job.channel)
-        else:
-            self.backlog.forget(job.id)
-
-    def replace(self, backlog: Backlog) -> None:
-        """Another tree, which inherited from this one and was read."""
-        self.lost(time.monotonic())
-        self.backlog = backlog
-        self._worker_slot.begin_again()
-
-    def after_load(self, held: list[Job], conflicting: list[int]) -> None:
-        """Everything was read: `held` hold permits; of the `conflicting`, held here, the table says otherwise."""
-        for job in held:
-            if not self._dispatcher.is_open(job.id):
-                self._orphans.add(job.id)
-        open_ids = set(self._open_uuids.values())
-        self.backlog.accept_database(job_id for job_id in conflicting if job_id not in open_ids)
-
-    def settle(self) -> None:
-        """Write into the shared table what is held here, and start nothing."""
-        self._permits.exchange(self.backlog, time.monotonic(), start=False)
-
-    def look_at(self, uuids: list[str]) -> None:
-        """Read these rows in the next turn."""
-        self._look.update(dict.fromkeys(uuids))
-
     # -- requests ----------------------------------------------------------------------------------------
 
-    def _send_claimed(self, missed: set[int], claimed: list[Job]) -> None:
-        doubles = []
-        for job in claimed:
-            if job.uuid in self._open_uuids:
-                doubles.append(job)
-                continue
-            self._open_uuids[job.uuid] = job.id
-            self.dispatched += 1
-            self._dispatcher.send(job.id, job.uuid)
-            self._guess.note_started(job.channel)
-            self._log.info("job_dispatched", job_uuid=job.uuid, channel=job.channel)
-        for job in self._give_back(doubles) if doubles else ():
-            self._cooling.not_run(self.backlog, job, time.monotonic())
-            self._log.warning("job_postponed", job_uuid=job.uuid, job_id=job.id, reason="a job of the same uuid is run")
-        for job_id in missed:
-            self.backlog.forget(job_id)  # its row, if any, is among those read
-
-    def _collect_ended(self) -> None:
-        for ended in self._dispatcher.ended:
-            self._open_uuids.pop(ended.uuid, None)
-            self._unjudged[ended.uuid] = ended
-        self._dispatcher.ended.clear()
-
-    def _judge(self, ended: Ended, job: Job | None) -> bool:
+    def _record_result(self, record: JobRecord, job: Job | None) -> bool:
         """Learn from a request's end and its job's row, if it has one. True: nobody ran it, it is to be given back."""
+        assert record.ended is not None
         state = GONE if job is None else job.state
-        self._echoes.expect(ended.uuid, state)
-        not_run = self._answers.judge(ended, state)
-        if not not_run:
-            self.finished += 1
-        return not_run
+        if self._outcomes.record_result(record.ended, state):
+            return True
+        self.finished += 1
+        if job is None:
+            self._rows.forget(record)
+        else:
+            self._rows.settle(record, job)
+        return False
 
-    def _return(self, not_run: list[tuple[Ended, Job]], now_s: float) -> None:
-        """Give back jobs that nobody ran, and set them aside for a while."""
-        unasked = {ended.job_id for ended, _job in not_run if ended.outcome.end is End.UNASKED}
-        for job in self._give_back([job for _ended, job in not_run]):
+    def _return(self, not_run: list[tuple[JobRecord, Job]], now_s: float) -> None:
+        """Give back jobs that nobody ran, and leave them alone for a while, unless nobody was asked."""
+        unasked = {r.id for r, _job in not_run if r.ended is not None and r.ended.outcome.end is End.UNASKED}
+        for job in self._give_back([job for _record, job in not_run]):
             if job.id in unasked:
-                self.backlog.put(job.pending)
+                self._rows.apply(job)
             else:
-                self._cooling.not_run(self.backlog, job, now_s)
+                self._rows.defer(job, now_s)
 
     def _give_back(self, jobs: list[Job]) -> list[Job]:
-        """Put enqueued jobs back to `pending`; those that are, without their permits.
+        """Put enqueued jobs back to `pending`; those that are, as they are now.
 
         A row that could not be put back still counts: Odoo took it meanwhile, or somebody has it locked. So its job
         keeps its permit, and the row is looked at again.
         """
-        given = set(self._database.give_back([job.id for job in jobs])) if jobs else set()
-        self.look_at([job.uuid for job in jobs if job.id not in given])
-        back = [job for job in jobs if job.id in given]
+        for job in jobs:
+            self._rows.attend(self.jobs.of(job.id), job)
+        given = set(self._database.give_back([job.id for job in jobs]))
+        for job in jobs:
+            if job.id not in given:
+                self._database.notified.add(job.uuid)
+        back = [job._replace(state=JobState.PENDING) for job in jobs if job.id in given]
         for job in back:
             self.backlog.forget(job.id)
         return back
 
     # -- for the worker --------------------------------------------------------------------------------------
 
+    def replace(self, backlog: Backlog) -> None:
+        """Another tree, which inherited from this one and was read."""
+        self.lost(time.monotonic())
+        self.backlog = self._rows.backlog = backlog
+        self._worker_slot.begin_again()
+
+    def apply(self, job: Job) -> None:
+        """Put a job where its row says, unless a request of ours is open for it."""
+        self._rows.apply(job)
+
+    def after_load(self, held: list[Job], conflicting: Mapping[int, Pending | None]) -> None:
+        """Everything was read: `held` hold permits; of the `conflicting`, held here, the table says otherwise."""
+        self._rows.after_load(held, conflicting)
+
+    def settle(self) -> None:
+        """Write into the shared table what is held here, and start nothing."""
+        self._permits.exchange(self.backlog, time.monotonic(), start=False)
+
     def next_deadline_s(self, now_s: float) -> float | None:
         """When, if nothing happens before, the next turn is due (monotonic)."""
-        moments = [self._dispatcher.next_deadline_s(), self._orphans.due_s, *self._cooling.ends_s()]
+        moments = [self._dispatcher.next_deadline_s(), self._unattended.due_s, *self._rows.release_times_s()]
         wall_us = self.backlog.next_deadline_us()
         if wall_us is not None:
             moments.append(now_s + max(0.0, wall_us / 1e6 - time.time()))
@@ -293,7 +242,6 @@ class Serving:
     def lost(self, now_s: float) -> None:
         """The connection is gone: what was decided and not claimed yet is undone; open requests go on."""
         self._drop_taken()
-        self._orphans.clear()
         self._permits.exchange(self.backlog, now_s, start=False)
 
     def _drop_taken(self) -> None:
@@ -309,16 +257,19 @@ class Serving:
         """
         if not self._dispatcher.ended:
             return
-        for ended in self._dispatcher.ended:
-            if ended.outcome.status == 200:
-                self.backlog.forget(ended.job_id)
-        self._collect_ended()
+        self._note_ended()
+        for record in self.jobs.all_in(State.ENDED):
+            if record.ended is not None and record.ended.outcome.status == 200:
+                self.backlog.forget(record.permit)
         self._permits.exchange(self.backlog, now_s, start=False)
 
     def let_go(self, now_s: float) -> None:
         """Hold no permit any more: another runner leads, or the database could not be read for too long."""
         for job_id in self.backlog.holding():
             self.backlog.forget(job_id)
+        for state in (State.UNATTENDED, State.CLAIMING):
+            for record in self.jobs.all_in(state):
+                self.jobs.wait(record)
         self.lost(now_s)
 
     def drain(self, now_s: float, *, connected: bool) -> None:
@@ -329,7 +280,8 @@ class Serving:
         self._drop_taken()
         if connected:
             self.turn(now_s, start=False)
-            unsent = self._dispatcher.unsent()
-            if unsent:
-                self._database.give_back(unsent)
+            unsent = set(self._dispatcher.unsent())
+            ids = [record.id for record in self.jobs.all_in(State.REQUESTED) if record.uuid in unsent]
+            if ids:
+                self._database.give_back(ids)
         self._permits.exchange(self.backlog, now_s, start=False)

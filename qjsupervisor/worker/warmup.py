@@ -53,12 +53,6 @@ class _Stage(Database):
         self.sent = claimed
         return claimed, read
 
-    def claim_announced(self, uuid: str, channel: str) -> tuple[list[Job], list[Job]]:
-        adapt(uuid).getquoted()
-        adapt(channel).getquoted()
-        self.sent = [self._job(int(uuid), JobState.ENQUEUED)]
-        return self.sent, []
-
     def _job(self, number: int, state: JobState) -> Job:
         return job_of((number, str(number), "root", state.value, 10, 1.0e9 + number, None))
 
@@ -66,10 +60,10 @@ class _Stage(Database):
 class _Wings(Dispatcher):
     """A dispatcher whose every request is answered at once, and that sends none."""
 
-    def send(self, job_id: int, uuid: str) -> None:
+    def send(self, uuid: str) -> None:
         target = self.targets[0]
         Request(target.payload(uuid), [], target.host, target.context)
-        self.ended.append(Ended(job_id, uuid, target, Outcome(End.ANSWERED, 200, "HTTP 200"), 0.001))
+        self.ended.append(Ended(uuid, target, Outcome(End.ANSWERED, 200, "HTTP 200"), 0.001))
 
 
 def rehearse(config: Config) -> None:
@@ -106,7 +100,7 @@ class _Notify:
 
 
 def _notifications() -> Iterator[list[Any]]:
-    """Of a job alone, which is claimed unseen, and of two together, in turns."""
+    """Of a job alone, and of two together, in turns."""
     notifies = (_Notify(str(number)) for number in range(1, JOBS + 1))
     for first in notifies:
         yield [first]

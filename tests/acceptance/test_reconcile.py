@@ -95,7 +95,7 @@ def test_cheap_on_a_big_table(
     one.execute("VACUUM ANALYZE queue_job")
     one.insert_jobs(100, eta_s=600)
     statements = [
-        (queries.LOAD, {"limit": 2000, "aside": []}),
+        (queries.LOAD, {"limit": 2000, "deferred": []}),
         (queries.COUNTS, None),
         (queries.FAILED, {"limit": 2000, "first": []}),
     ]

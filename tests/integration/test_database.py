@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import psycopg2
 import pytest
 
 from qjsupervisor.errors import DatabaseError
@@ -57,59 +56,6 @@ def test_a_claim_looks_at_its_own_rows_only(database: DatabaseFactory, state: st
     assert max(touched) <= 120, "each page of an index that is new is looked at once more"
     assert touched[1] <= 60
     assert blocks_touched(made, queries.READ, {"uuids": [ended["uuid"]]}) <= 20
-    announced = [one.insert_jobs(1)[0] for _ in range(2)]
-    touched = [
-        blocks_touched(made, queries.ANNOUNCED, {"uuid": uuid, "channel": "root", "anyway": False})
-        for uuid in announced
-    ]
-    assert [one.state(uuid) for uuid in announced] == ["enqueued"] * 2
-    assert max(touched) <= 100
-    assert touched[1] <= 40
-
-
-@pytest.mark.parametrize(
-    ("change", "claimed"),
-    [
-        ("priority = 3", True),
-        ("eta = now() AT TIME ZONE 'UTC' - interval '1 s'", True),
-        ("eta = now() AT TIME ZONE 'UTC' + interval '1 minute'", False),
-        ("eta = 'infinity'", False),
-        ("channel = 'root.sub'", False),
-        ("channel = 'ROOT'", False),
-        ("channel = NULL", False),
-        ("state = 'wait_dependencies'", False),
-        ("state = 'cancelled'", False),
-    ],
-)
-def test_an_announced_job_is_claimed_only_if_it_is_what_was_guessed(
-    database: DatabaseFactory, change: str, claimed: bool
-) -> None:
-    one = database()
-    made = Database(one.name, one.dsn(), Waiter(lambda: None))
-    made.connect()
-    made.listen()
-    (uuid,) = one.insert_jobs(1)
-    one.execute(f"UPDATE queue_job SET {change} WHERE uuid = %(uuid)s", {"uuid": uuid})
-    before = one.state(uuid)
-    found = made.claim_announced(uuid, "root")
-    assert [len(jobs) for jobs in found] == ([1, 0] if claimed else [0, 1])
-    assert one.state(uuid) == ("enqueued" if claimed else before)
-
-
-def test_of_doubles_one_is_claimed_and_a_locked_row_is_left_alone(database: DatabaseFactory) -> None:
-    one = database()
-    made = Database(one.name, one.dsn(), Waiter(lambda: None))
-    made.connect()
-    made.listen()
-    uuids = one.insert_jobs(3)
-    one.execute("UPDATE queue_job SET uuid = 'double'")
-    holder = psycopg2.connect(**one.dsn())
-    holder.cursor().execute("SELECT FROM queue_job FOR UPDATE")
-    assert [len(jobs) for jobs in made.claim_announced("double", "root")] == [0, 3]
-    holder.rollback()
-    holder.close()
-    assert [len(jobs) for jobs in made.claim_announced("double", "root")] == [1, 2]
-    assert one.states() == {"enqueued": 1, "pending": len(uuids) - 1}
 
 
 def error_of(connected: Database, statement: str) -> DatabaseError:

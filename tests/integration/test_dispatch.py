@@ -50,8 +50,8 @@ class Asking:
     def ask(self, *uuids: str) -> list[Ended]:
         """Send these, and wait for their ends."""
         self.dispatcher.ended.clear()
-        for number, uuid in enumerate(uuids):
-            self.dispatcher.send(number, uuid)
+        for uuid in uuids:
+            self.dispatcher.send(uuid)
         return self.ended(len(uuids))
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ def test_many_at_once(loops: Callable[..., Asking]) -> None:
     with serving(say(OK)) as server:
         loop = loops(at(server.port))
         ended = loop.ask(*(f"job-{number}" for number in range(60)))
-        assert {(one.job_id, one.uuid) for one in ended} == {(n, f"job-{n}") for n in range(60)}
+        assert {one.uuid for one in ended} == {f"job-{n}" for n in range(60)}
         assert loop.dispatcher.open == 0
         assert all(not target.sent_s for target in loop.dispatcher.targets)
         loop.until(lambda: loop.loop.watched == 1)  # the wake-up: no connection is left
@@ -154,11 +154,11 @@ def test_no_read_timeout_by_default(loops: Callable[..., Asking]) -> None:
     """The connect timeout ends with the connection: a job may take hours."""
     with serving(silence) as server:
         loop = loops(at(server.port), connect_timeout_s=0.1)
-        loop.dispatcher.send(1, "u")
+        loop.dispatcher.send("u")
         loop.until(lambda: bool(server.requests))
         until_s = time.monotonic() + 0.4
         loop.until(lambda: time.monotonic() >= until_s)
-        assert loop.dispatcher.is_open(1)
+        assert loop.dispatcher.open == 1
         assert loop.dispatcher.unsent() == []
 
 
@@ -189,10 +189,10 @@ def test_a_head_has_a_time_from_its_first_byte(loops: Callable[..., Asking], mon
 
     with serving(slowly) as server:
         loop = loops(at(server.port))
-        loop.dispatcher.send(1, "u")
+        loop.dispatcher.send("u")
         until_s = time.monotonic() + 0.8
         loop.until(lambda: time.monotonic() >= until_s)
-        assert loop.dispatcher.is_open(1)
+        assert loop.dispatcher.open == 1
         go_on.set()
         (ended,) = loop.ended(timeout_s=2)
         assert (ended.outcome.end, ended.outcome.reason) == (End.LOST, "the head of the answer has no end")
@@ -201,8 +201,8 @@ def test_a_head_has_a_time_from_its_first_byte(loops: Callable[..., Asking], mon
 def test_black_hole(loops: Callable[..., Asking]) -> None:
     with black_hole() as port:
         loop = loops(at(port), connect_timeout_s=0.3)
-        loop.dispatcher.send(1, "u")
-        assert loop.dispatcher.unsent() == [1]
+        loop.dispatcher.send("u")
+        assert loop.dispatcher.unsent() == ["u"]
         (ended,) = loop.ended()
         assert (ended.outcome.end, ended.outcome.reason) == (End.UNASKED, "no connection in time")
 
@@ -210,9 +210,9 @@ def test_black_hole(loops: Callable[..., Asking]) -> None:
 def test_tls_that_never_shakes_hands(loops: Callable[..., Asking]) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         loop = loops(f"https://127.0.0.1:{silent.getsockname()[1]}", connect_timeout_s=0.3)
-        loop.dispatcher.send(1, "u")
+        loop.dispatcher.send("u")
         loop.turn(0.1)
-        assert loop.dispatcher.unsent() == [1]
+        assert loop.dispatcher.unsent() == ["u"]
         assert loop.ended()[0].outcome.end is End.UNASKED
 
 
@@ -274,8 +274,8 @@ def test_a_name_server_that_is_silent(loops: Callable[..., Asking], monkeypatch:
 
     answers(monkeypatch, wait)
     loop = loops("http://odoo.test:8069", connect_timeout_s=0.2)
-    loop.dispatcher.send(1, "u")
-    assert loop.dispatcher.unsent() == [1]
+    loop.dispatcher.send("u")
+    assert loop.dispatcher.unsent() == ["u"]
     (ended,) = loop.ended()
     answered.set()
     assert ended.outcome.end is End.UNASKED
@@ -336,7 +336,7 @@ def test_a_target_that_is_down_is_left_out(loops: Callable[..., Asking]) -> None
         loop = loops(at(one.port), at(other.port))
         down, up = loop.dispatcher.targets
         up.breaker.proved()
-        down.breaker.failed(time.monotonic(), "HTTP 404", 99, connecting=False)
+        down.breaker.failed(time.monotonic(), "HTTP 404", "99", connecting=False)
         loop.ask(*"abcdefgh")
         assert (len(one.requests), len(other.requests)) == (0, 8)
 
@@ -346,7 +346,7 @@ def test_knocking(loops: Callable[..., Asking]) -> None:
     with serving(say(OK)) as server:
         loop = loops(at(server.port))
         (target,) = loop.dispatcher.targets
-        target.breaker.failed(time.monotonic(), "Connection refused", 1, connecting=True)
+        target.breaker.failed(time.monotonic(), "Connection refused", "1", connecting=True)
         loop.dispatcher.knock(time.monotonic())
         assert server.connections == 0, "the pause is not over"
         later_s = target.breaker.retry_at_s
@@ -362,7 +362,7 @@ def test_knocking(loops: Callable[..., Asking]) -> None:
 def test_knocking_in_vain(loops: Callable[..., Asking]) -> None:
     loop = loops(at(unused_port()))
     (target,) = loop.dispatcher.targets
-    target.breaker.failed(time.monotonic(), "Connection refused", 1, connecting=True)
+    target.breaker.failed(time.monotonic(), "Connection refused", "1", connecting=True)
     for failures in (2, 3):
         now_s = target.breaker.retry_at_s
         loop.dispatcher.knock(now_s)
@@ -376,7 +376,7 @@ def test_knocking_at_a_black_hole(loops: Callable[..., Asking]) -> None:
     with black_hole() as port:
         loop = loops(at(port), connect_timeout_s=0.3)
         (target,) = loop.dispatcher.targets
-        target.breaker.failed(time.monotonic() - 100, "no connection in time", 1, connecting=True)
+        target.breaker.failed(time.monotonic() - 100, "no connection in time", "1", connecting=True)
         for _ in range(5):  # one at a time, however often the loop turns
             loop.dispatcher.knock(time.monotonic())
         assert loop.loop.watched == 2
@@ -388,8 +388,8 @@ def test_knocking_at_a_black_hole(loops: Callable[..., Asking]) -> None:
 def test_closing_with_open_requests() -> None:
     with serving(silence) as server, black_hole() as hole:
         loop = Asking(at(server.port), at(hole))
-        loop.dispatcher.send(1, "a")
-        loop.dispatcher.send(2, "b")
+        loop.dispatcher.send("a")
+        loop.dispatcher.send("b")
         loop.until(lambda: bool(server.requests))
-        assert loop.dispatcher.unsent() == [2]
+        assert loop.dispatcher.unsent() == ["b"]
         loop.close()

@@ -128,7 +128,7 @@ class Hand:
     def _end(self, job: Job) -> None:
         """A job is over: the next one takes over its permit, or it goes back."""
         work = self._work
-        if work.wanted_channels and work.best(-1) == job.channel and self._worker_slot.may_keep(job.channel):
+        if work.wanted_channels and work.best(-1) == job.channel and self._worker_slot.may_reuse_permit(job.channel):
             work.held[job.channel] -= 1
             work.take(job.channel)
             self._begin_taken(0)

@@ -242,7 +242,7 @@ class Worker:
         if not self.responsive or self.worker_slot is None or self.queue is None or not self.queue.wanted_channels:
             return False
         channel, _key = self.database.running[index]
-        return self.queue.best(-1) == channel and self.worker_slot.may_keep(channel)
+        return self.queue.best(-1) == channel and self.worker_slot.may_reuse_permit(channel)
 
     def finish(self, index: int, *, failed: bool = False) -> None:
         """A job ends, whether or not anybody listens."""

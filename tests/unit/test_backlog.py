@@ -210,7 +210,7 @@ class TestChangesDuringARead:
         tree.take(0)
         tree.begin_read()
         tree.taken = []  # claimed after the rows were seen
-        assert tree.load(snapshot(found(job(1)), pending=1)) == []
+        assert tree.load(snapshot(found(job(1)), pending=1)) == {}
         assert tree.holding() == {1}
 
     def test_a_job_that_failed_during_a_full_read_stops_its_sequential_channel(self) -> None:
@@ -256,7 +256,7 @@ class TestChangesDuringARead:
         tree = backlog(window=1)
         tree.begin_read()
         tree.put(job(9))  # after the rows were counted
-        tree.set_aside(job(9))
+        tree.defer(job(9))
         tree.load(snapshot(found(job(1), limit=1), pending=2))
         assert started(tree) == [1]
         assert [node.name for node in tree.unread()] == ["root"]
@@ -282,7 +282,7 @@ class TestFullRead:
         tree.fail(3, "a")
         tree.begin_read()
         conflicting = tree.load(snapshot(found(job(3)), held={4: None}, failed={1: None}, pending=1))
-        assert conflicting == [2]
+        assert conflicting == {2: None}
         tree.accept_database(conflicting)
         assert tree.holding() == {4}
         assert (tree.node_for("a").failed, tree.node_for(None).failed) == (0, 1)
@@ -293,14 +293,14 @@ class TestFullRead:
         tree.hold(1, None)
         tree.begin_read()
         conflicting = tree.load(snapshot(found(job(1)), pending=1))
-        assert conflicting == [1]
+        assert conflicting == {1: job(1)}
         assert started(tree) == []  # perhaps its request is open
         tree.accept_database(conflicting)
         assert started(tree) == [1]
 
     def test_leaves_alone_what_was_set_aside(self) -> None:
         tree = backlog()
-        tree.set_aside(job(1))
+        tree.defer(job(1))
         tree.begin_read()
         tree.load(snapshot(found(*jobs(1, 2)), pending=2))
         assert started(tree) == [2]

@@ -17,7 +17,7 @@ def breaker() -> Breaker:
 def take_down(breaker: Breaker, now_s: float = 100.0, *, connecting: bool = False) -> None:
     """By failures of two jobs, so that it is not one job's fault."""
     for job_id in (1, 2):
-        breaker.failed(now_s, "HTTP 404", job_id, connecting=connecting)
+        breaker.failed(now_s, "HTTP 404", str(job_id), connecting=connecting)
 
 
 def test_few_at_first(breaker: Breaker) -> None:
@@ -37,30 +37,30 @@ def test_all_once_it_is_proved(breaker: Breaker) -> None:
 
 
 def test_a_failure_takes_an_unproved_target_down_once(breaker: Breaker) -> None:
-    assert breaker.failed(100.0, "HTTP 404", 1, connecting=False) is True
-    assert breaker.failed(100.0, "HTTP 404", 2, connecting=False) is False
+    assert breaker.failed(100.0, "HTTP 404", "1", connecting=False) is True
+    assert breaker.failed(100.0, "HTTP 404", "2", connecting=False) is False
     assert (breaker.state, breaker.failures, breaker.reason) == (TargetState.DOWN, 2, "HTTP 404")
 
 
 def test_a_proved_target_may_get_some_wrong(breaker: Breaker) -> None:
     breaker.proved()
     for job_id in range(TOLERATED):
-        assert breaker.failed(100.0, "HTTP 500", job_id, connecting=False) is False
+        assert breaker.failed(100.0, "HTTP 500", str(job_id), connecting=False) is False
     assert breaker.state is TargetState.UP
-    assert breaker.failed(100.0, "HTTP 500", TOLERATED, connecting=False) is True
+    assert breaker.failed(100.0, "HTTP 500", str(TOLERATED), connecting=False) is True
     assert breaker.state is TargetState.DOWN
 
 
 def test_a_success_in_between_forgives(breaker: Breaker) -> None:
     for job_id in range(10 * TOLERATED):
         breaker.proved()
-        breaker.failed(100.0, "HTTP 500", job_id, connecting=False)
+        breaker.failed(100.0, "HTTP 500", str(job_id), connecting=False)
     assert breaker.state is TargetState.UP
 
 
 def test_no_connection_is_down_at_once(breaker: Breaker) -> None:
     breaker.proved()
-    assert breaker.failed(100.0, "Connection refused", 1, connecting=True) is True
+    assert breaker.failed(100.0, "Connection refused", "1", connecting=True) is True
 
 
 def test_one_probe_after_the_pause(breaker: Breaker) -> None:
@@ -82,7 +82,7 @@ def test_pauses_grow_to_a_minute_and_start_anew(breaker: Breaker) -> None:
     for _ in range(9):
         now_s = breaker.retry_at_s
         breaker.probe_sent()
-        breaker.failed(now_s, "HTTP 404", 3, connecting=False)
+        breaker.failed(now_s, "HTTP 404", "3", connecting=False)
         pauses.append(breaker.retry_at_s - now_s)
     assert pauses == sorted(pauses)
     assert pauses[-1] == 60
@@ -94,14 +94,14 @@ def test_pauses_grow_to_a_minute_and_start_anew(breaker: Breaker) -> None:
 def test_requests_that_fail_together_are_one_failure(breaker: Breaker) -> None:
     breaker.proved()
     for job_id in range(50):
-        breaker.failed(100.0, "HTTP 404", job_id, connecting=False)
+        breaker.failed(100.0, "HTTP 404", str(job_id), connecting=False)
     assert breaker.retry_at_s - 100.0 <= 2
 
 
 def test_one_bad_job_pauses_a_moment_only(breaker: Breaker) -> None:
     now_s = 100.0
     for _ in range(20):
-        breaker.failed(now_s, "HTTP 500", 7, connecting=False)
+        breaker.failed(now_s, "HTTP 500", "7", connecting=False)
         assert breaker.retry_at_s - now_s == ONE_JOB_PAUSE_S
         now_s = breaker.retry_at_s
         breaker.probe_sent()

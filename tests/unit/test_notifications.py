@@ -26,3 +26,11 @@ def test_more_notifications_than_are_remembered() -> None:
     assert len(notified) == MAX_NOTIFIED
     notified.forget()
     assert (len(notified), notified.overflowed) == (0, False)
+
+
+def test_what_is_no_news_is_dropped_as_it_comes() -> None:
+    notified = Notified()
+    notified.is_news = lambda uuid: uuid != "ours"
+    for payload in ("ours", "theirs"):
+        notified.append(Notify(6, "queue_job", payload))
+    assert notified.take(9) == ["theirs"]

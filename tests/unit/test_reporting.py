@@ -64,7 +64,7 @@ def rig() -> Iterator[Rig]:
 
 
 def test_the_reason_of_a_target_that_is_down_is_told_again_after_a_change_of_state(rig: Rig) -> None:
-    rig.dispatcher.targets[0].breaker.failed(time.monotonic(), "Connection refused", 1, connecting=True)
+    rig.dispatcher.targets[0].breaker.failed(time.monotonic(), "Connection refused", "1", connecting=True)
     rig.write()
     assert rig.message == "Connection refused"
     rig.reporting.enter(Phase.APART, "the server does not answer")

@@ -677,21 +677,3 @@ def test_the_words_of_a_slot_are_its_own(make: Make) -> None:
     assert view.message.startswith("é" * 100)
     assert [(each.name, each.pending) for each in world.table.channel_views()][:2] == [("root", 5), ("root.slow", 5)]
     assert world.table.holders() == {"root": [("db1", 0, 5)], "root.slow": [("db1", 0, 5)]}
-
-
-def test_room_is_seen_without_the_lock(make: Make) -> None:
-    """On the whole path, and none before the start barrier is over."""
-    world = make(tree(root=2))
-    world.start_all()
-    worker_slot = slot_of(world.workers[1])
-    assert [worker_slot.has_room(channel) for channel in (ROOT, SLOW, CALM)] == [True, True, True]
-    arrive(world, 0, SLOW)
-    world.quiet()
-    assert [worker_slot.has_room(channel) for channel in (ROOT, SLOW, CALM)] == [True, False, True]
-    arrive(world, 0, CALM)
-    world.quiet()
-    assert [worker_slot.has_room(channel) for channel in (ROOT, SLOW, CALM)] == [False, False, False]
-    closed = make(tree(root=2))
-    closed.start_all()
-    closed.table.core.words[Header.START_BARRIER] = 0
-    assert not slot_of(closed.workers[1]).has_room(ROOT)

@@ -163,10 +163,10 @@ class TestSequential:
         tree.put(job(4, "p"))
         assert started(tree) == [1, 3]
         for job_id, channel in [(1, "s"), (3, "p")]:
-            tree.set_aside(job(job_id, channel))
+            tree.defer(job(job_id, channel))
         assert started(tree) == [4]
         assert tree.node_for("s").pending == 2
-        tree.readmit(1)
+        tree.release(1)
         tree.put(job(1, "s"))
         assert started(tree) == [1]
 

@@ -75,7 +75,7 @@ def test_a_target_that_is_down_wakes_nobody_who_does_not_serve(rig: Rig, phase: 
     """Who does not serve does not knock there, so its pause may be over for long."""
     (target,) = rig.worker._dispatcher.targets
     now_s = time.monotonic()
-    target.breaker.failed(now_s - 3600, "Connection refused", 1, connecting=True)
+    target.breaker.failed(now_s - 3600, "Connection refused", "1", connecting=True)
     assert target.breaker.state is TargetState.DOWN
     assert target.breaker.retry_at_s < now_s
     rig.master.send({"do": "pauses", "pauses": {}})

@@ -1,0 +1,230 @@
+"""Every job that a worker knows more of than its place in the backlog: one record each, with a state.
+
+    waiting ──> claiming ──> requested ──> ended ──> over, waiting, deferred or unattended
+                    └──────> late (its claim was not answered in time) ──> waiting or unattended
+
+A job counts, that is, the backlog holds a permit for it, while it is claiming, requested, ended or unattended. A job
+without a record is one that nothing is known of but its row. An id tells a job apart only as long as its database is
+the same one: `disown` is for the jobs of a database that was dropped and made again.
+
+No I/O, and no place in the backlog is changed here: rows.py does, by what a row says.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..job import Pending
+from ..odoo.dispatcher import Ended
+
+#: Notifications of a job from its start to `done`.
+OWN_NOTIFICATIONS = 2
+#: How long after a job was seen `done` they may come, and of how many jobs.
+OWN_S = 1.0
+MAX_OVER = 1000
+#: Records of jobs that only wait, or that no request can name.
+MAX_REMEMBERED = 10_000
+
+
+class State(enum.Enum):
+    """Where a job is, as far as this worker is concerned."""
+
+    __hash__ = object.__hash__  # enum's own is a call for each look into a dict
+
+    #: There is no record (any more).
+    UNKNOWN = "unknown"
+    #: Pending, after it was asked for in vain or its claim was lost.
+    WAITING = "waiting"
+    #: It has a permit, and its claim is under way.
+    CLAIMING = "claiming"
+    #: Its claim was not answered in time: it has no permit, and what became of it is to be read.
+    LATE = "late"
+    #: Its request is open.
+    REQUESTED = "requested"
+    #: Its request ended; its row was not read since.
+    ENDED = "ended"
+    #: Its row says `enqueued` or `started`, and no request of ours is open for it.
+    UNATTENDED = "unattended"
+    #: Pending, and left alone until `until_s`.
+    DEFERRED = "deferred"
+    #: Pending, and no request can name it.
+    UNSENDABLE = "unsendable"
+    #: Over. It is known until `until_s`, so that its last notifications are not taken for news.
+    OVER = "over"
+
+
+_AT_REST = frozenset({State.UNKNOWN, State.WAITING, State.UNATTENDED, State.DEFERRED, State.UNSENDABLE})
+#: Of a job at rest its row may say anything next, and so it may be claimed.
+_FROM_REST = _AT_REST | {State.CLAIMING, State.LATE}
+#: What a claim that is over, or a request that ended and whose row was read, leads to.
+TRANSITIONS: Mapping[State, frozenset[State]] = {
+    **dict.fromkeys(_AT_REST, _FROM_REST),
+    State.CLAIMING: _AT_REST | {State.REQUESTED, State.LATE},
+    State.LATE: _AT_REST,
+    State.REQUESTED: frozenset({State.ENDED}),
+    State.ENDED: _AT_REST | {State.OVER},
+    State.OVER: _FROM_REST,
+}
+#: States of which only so many records are kept, the last ones.
+_LIMITED = (State.WAITING, State.UNSENDABLE)
+
+
+@dataclass(eq=False, slots=True)
+class JobRecord:
+    """One job. `id` and `channel` as in its row; '' is the uuid of one whose row was not seen."""
+
+    id: int
+    uuid: str = ""
+    channel: str | None = None
+    state: State = State.UNKNOWN
+    #: The id under which the backlog holds its permit.
+    permit: int = 0
+    #: How often it was asked for in vain since it was last run, or could not be written.
+    attempts: int = 0
+    #: Not before: DEFERRED ends, UNATTENDED is looked at again. OVER: no longer than until then.
+    until_s: float = 0.0
+    #: DEFERRED: its place in the order.
+    pending: Pending | None = None
+    #: How its last request ended.
+    ended: Ended | None = None
+    #: OWN_NOTIFICATIONS that came.
+    heard: int = 0
+    #: UNATTENDED: since when it looks dead; 0: it does not.
+    dead_since_s: float = 0.0
+
+
+class Jobs:
+    """The records of one worker."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[int, JobRecord] = {}
+        #: Of jobs that were sent, until their notifications are news again. At one time a uuid is sent once.
+        self._by_uuid: dict[str, JobRecord] = {}
+        self._in: dict[State, dict[JobRecord, None]] = {state: {} for state in State}
+        #: In the order in which they were; some are not any more.
+        self._over: deque[JobRecord] = deque()
+        #: Whether notifications of jobs with an open request are news too.
+        self.include_running = False
+
+    # -- records -----------------------------------------------------------------------------------------
+
+    def get(self, job_id: int) -> JobRecord | None:
+        """The record of a job, if it has one."""
+        return self._by_id.get(job_id)
+
+    def of(self, job_id: int) -> JobRecord:
+        """The record of a job, a new one if it has none."""
+        record = self._by_id.get(job_id)
+        return record if record is not None else JobRecord(job_id, permit=job_id)
+
+    def state(self, job_id: int) -> State:
+        """The state of a job."""
+        record = self._by_id.get(job_id)
+        return record.state if record is not None else State.UNKNOWN
+
+    def all_in(self, state: State) -> list[JobRecord]:
+        """All jobs in a state, those that have been longest first."""
+        return list(self._in[state])
+
+    def has(self, state: State) -> bool:
+        """Whether any job is in a state."""
+        return bool(self._in[state])
+
+    def enter(self, record: JobRecord, state: State) -> JobRecord:
+        """Every move of the state machine."""
+        former = record.state
+        assert state in TRANSITIONS[former], f"job {record.id}: {former.value} -> {state.value}"
+        if former is State.UNKNOWN:
+            self._by_id[record.id] = record
+        elif former is not state:
+            del self._in[former][record]
+        record.state = state
+        if state is not State.UNKNOWN:
+            self._in[state][record] = None
+            if state in _LIMITED and len(self._in[state]) > MAX_REMEMBERED:
+                self.forget(next(iter(self._in[state])))
+        elif former is not State.UNKNOWN:
+            self._drop(record)
+        return record
+
+    def forget(self, record: JobRecord) -> None:
+        """Nothing is to be remembered of a job."""
+        self.enter(record, State.UNKNOWN)
+
+    def _drop(self, record: JobRecord) -> None:
+        if self._by_id.get(record.id) is record:
+            del self._by_id[record.id]
+        if self._by_uuid.get(record.uuid) is record:
+            del self._by_uuid[record.uuid]
+
+    def wait(self, record: JobRecord) -> None:
+        """A job is pending: it is remembered as long as anything counts against it."""
+        self.enter(record, State.WAITING if record.attempts else State.UNKNOWN)
+
+    def at_rest(self, uuids: Iterable[str], ids: Iterable[int]) -> list[JobRecord]:
+        """The jobs of these uuids or ids that nothing is done with now; costs a look at each of those."""
+        if len(self._by_id) == len(self._in[State.REQUESTED]) + len(self._in[State.OVER]):
+            return []
+        said, numbers = set(uuids), set(ids)
+        return [r for state in _AT_REST for r in self._in[state] if r.uuid in said or r.id in numbers]
+
+    # -- requests ----------------------------------------------------------------------------------------
+
+    def is_sent(self, uuid: str) -> bool:
+        """Whether a job of this uuid was sent and has not ended."""
+        record = self._by_uuid.get(uuid)
+        return record is not None and record.state is State.REQUESTED
+
+    def request(self, record: JobRecord, uuid: str, channel: str | None) -> None:
+        """A job is sent."""
+        record.uuid, record.channel, record.heard = uuid, channel, 0
+        self._by_uuid[uuid] = record
+        self.enter(record, State.REQUESTED)
+
+    def end(self, ended: Ended) -> None:
+        """A request ended."""
+        record = self._by_uuid[ended.uuid]
+        record.ended = ended
+        self.enter(record, State.ENDED)
+
+    def finish(self, record: JobRecord, *, done: bool) -> None:
+        """A job that was sent is over. Of one that is `done` the rest of its own notifications is no news."""
+        record.attempts = 0
+        if not done or record.heard >= OWN_NOTIFICATIONS:
+            self.forget(record)
+            return
+        now_s = time.monotonic()
+        record.until_s = now_s + OWN_S
+        self.enter(record, State.OVER)
+        self._over.append(record)
+        while self._over[0].state is not State.OVER or self._over[0].until_s < now_s or len(self._over) > MAX_OVER:
+            oldest = self._over.popleft()
+            if oldest.state is State.OVER:
+                self.forget(oldest)
+
+    # -- notifications -------------------------------------------------------------------------------------
+
+    def is_news(self, uuid: str) -> bool:
+        """Whether a notification tells of anything but the run of a job that we asked for.
+
+        Odoo's own, from the job's start to `done`, come in while its request is open and for a moment after its row was
+        seen `done`. Each of the latter would cost a statement. One more is news, and so is one that comes too late.
+        """
+        record = self._by_uuid.get(uuid)
+        if record is None or record.state in _AT_REST:
+            return True
+        record.heard += 1
+        if record.state is State.REQUESTED:
+            return self.include_running
+        if record.state is State.ENDED:  # its row is about to be read
+            return record.heard > OWN_NOTIFICATIONS
+        if record.heard > OWN_NOTIFICATIONS or time.monotonic() >= record.until_s:
+            self.forget(record)
+            return True
+        if record.heard == OWN_NOTIFICATIONS:
+            self.forget(record)
+        return False

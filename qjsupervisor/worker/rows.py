@@ -1,0 +1,159 @@
+"""Puts each job where its row says: into the backlog, and its record into a state.
+
+It reads and writes no row. A job with a request of ours is left alone here until that ends (serving.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+from structlog.typing import FilteringBoundLogger
+
+from ..backlog.backlog import Backlog
+from ..job import Job, Pending, refusal
+from ..states import JobState
+from .jobs import JobRecord, Jobs, State
+
+#: A job that nobody would run is deferred for so long, doubled each time.
+DEFER_S, DEFER_LIMIT_S = 1.0, 60.0
+#: A job whose row somebody else has locked is tried again after so long; or it would take the only permit each time.
+LOCKED_S = 1.0
+
+_HOLDS = (JobState.ENQUEUED, JobState.STARTED)
+_SENT = (State.REQUESTED, State.ENDED)
+
+
+class Rows:
+    """The rows of one database, as they were last seen."""
+
+    def __init__(self, jobs: Jobs, backlog: Backlog, log: FilteringBoundLogger) -> None:
+        self.jobs = jobs
+        self.backlog = backlog
+        self._log = log
+
+    def apply(self, job: Job) -> None:
+        """Put a job where its row says, unless it is asked for now."""
+        record = self.jobs.get(job.id)
+        if record is not None and record.state in _SENT:
+            return
+        if job.state == JobState.PENDING:
+            self._wait(job, record)
+            return
+        if record is not None and record.state is State.DEFERRED:
+            self.backlog.release(job.id)
+        if job.state in _HOLDS:
+            self.backlog.hold(job.id, job.channel)
+            self.attend(record or self.jobs.of(job.id), job)
+            return
+        if record is not None and record.state is not State.OVER:
+            self.jobs.forget(record)
+        if job.state == JobState.FAILED:
+            self.backlog.fail(job.id, job.channel)
+        else:
+            self.backlog.forget(job.id)
+
+    def _wait(self, job: Job, record: JobRecord | None) -> None:
+        if record is not None and record.state is State.DEFERRED:
+            record.pending = job.pending
+            self.backlog.defer(job.pending)
+            return
+        reason = refusal(job.uuid)
+        if reason is not None:
+            self._refuse(record or self.jobs.of(job.id), job, reason)
+            return
+        if record is not None:
+            self.jobs.wait(record)
+        self.backlog.put(job.pending)
+
+    def _refuse(self, record: JobRecord, job: Job, reason: str) -> None:
+        """No request can name the job. Whoever made it is told, in the log, once."""
+        if record.state is not State.UNSENDABLE:
+            self._log.warning("job_refused", job_uuid=job.uuid[:64], job_id=job.id, reason=reason)
+        record.uuid = job.uuid
+        self.jobs.enter(record, State.UNSENDABLE)
+        self.backlog.forget(job.id)
+
+    def settle(self, record: JobRecord, job: Job) -> None:
+        """The row of a job whose request ended, and that was run, or is to compete again."""
+        if job.state in _HOLDS:
+            self.attend(record, job)
+            self.backlog.hold(job.id, job.channel)
+        elif job.state == JobState.PENDING:
+            record.attempts = 0
+            self.jobs.wait(record)
+            self.apply(job)
+        else:
+            self.jobs.finish(record, done=job.state == JobState.DONE)
+            self.apply(job)
+
+    def attend(self, record: JobRecord, job: Job) -> None:
+        """A job holds a permit, and no request of ours is open for it."""
+        record.uuid, record.channel = job.uuid, job.channel
+        if record.state is not State.UNATTENDED:
+            record.until_s = record.dead_since_s = 0.0
+        self.jobs.enter(record, State.UNATTENDED)
+
+    # -- deferred jobs -----------------------------------------------------------------------------------
+
+    def defer(self, job: Job, now_s: float, *, locked: bool = False) -> None:
+        """Leave a pending job alone for a while: somebody has its row `locked`, or else longer each time."""
+        record = self.jobs.of(job.id)
+        record.uuid, record.channel, record.pending = job.uuid, job.channel, job.pending
+        if locked:
+            record.until_s = now_s + LOCKED_S
+        else:
+            record.attempts += 1
+            record.until_s = now_s + min(DEFER_LIMIT_S, DEFER_S * 2 ** min(record.attempts - 1, 10))
+        self.jobs.enter(record, State.DEFERRED)
+        self.backlog.defer(job.pending)
+
+    def release_due(self, now_s: float) -> None:
+        """Let the jobs whose time is over compete again."""
+        if self.jobs.has(State.DEFERRED):
+            for record in self.jobs.all_in(State.DEFERRED):
+                if record.until_s <= now_s and record.pending is not None:
+                    self.backlog.release(record.id)
+                    self.jobs.wait(record)
+                    self.backlog.put(record.pending)
+
+    def release_all(self) -> None:
+        """Let all of them compete: what stood in their way may be over."""
+        self.release_due(math.inf)
+
+    def release_times_s(self) -> Iterator[float]:
+        """When the time of each is over."""
+        return (record.until_s for record in self.jobs.all_in(State.DEFERRED))
+
+    # -- rows that are gone --------------------------------------------------------------------------------
+
+    def forget(self, record: JobRecord) -> None:
+        """A job has no row any more."""
+        if record.state is State.DEFERRED:
+            self.backlog.release(record.id)
+        self.backlog.forget(record.permit)
+        self.jobs.forget(record)
+
+    def forget_gone(self, uuids: Iterable[str], ids: Iterable[int], rows: Iterable[Job]) -> None:
+        """The jobs of these uuids and ids were asked for, and `rows` are all there are."""
+        records = self.jobs.at_rest(uuids, ids)
+        if records:
+            found = {job.id for job in rows}
+            for record in records:
+                if record.id not in found:
+                    self.forget(record)
+
+    # -- everything was read -------------------------------------------------------------------------------
+
+    def after_load(self, held: Iterable[Job], conflicting: Mapping[int, Pending | None]) -> None:
+        """All was read. `held` hold a permit; of the `conflicting`, held here, the table says otherwise."""
+        for job in held:
+            record = self.jobs.of(job.id)
+            if record.state not in _SENT:
+                self.attend(record, job)
+        sent = {record.permit for state in _SENT for record in self.jobs.all_in(state)}
+        self.backlog.accept_database({i: pending for i, pending in conflicting.items() if i not in sent})
+        for state in (State.CLAIMING, State.UNATTENDED):  # a claim whose answer was lost was none, or is among the held
+            for record in self.jobs.all_in(state):
+                if not self.backlog.is_held(record.permit):
+                    self.jobs.wait(record)
