@@ -58,6 +58,8 @@ class DatabaseError(QJSupervisorError):
     def __init__(self, database: str, message: str) -> None:
         super().__init__(message)
         self.database = database
+        #: SQLSTATE of the server's word, if it had one.
+        self.sqlstate: str | None = None
         #: The server itself refused the statement, which so had no effect; else nobody knows.
         self.refused = False
         #: It did so for what is in some row (somebody's trigger, a constraint); the connection is as good as before.

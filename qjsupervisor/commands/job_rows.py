@@ -8,10 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from psycopg2.extensions import connection as Connection
-
 from ..config.values import is_unicode
 from ..job import refusal
+from ..postgres.session import Session
 from . import statements
 from .why_waiting import Job
 
@@ -48,7 +47,7 @@ class Row(NamedTuple):
     not_due: str | None
 
 
-def read_rows(connection: Connection, wanted: Wanted) -> list[Row]:
+def read_rows(connection: Session, wanted: Wanted) -> list[Row]:
     """The wanted jobs; without a state and without uuids those that are not done or cancelled."""
     has_dependencies = "dependencies" in columns(connection, "queue_job")
     statement = statements.LIST_JOBS.format(dependencies="job.dependencies::text" if has_dependencies else "NULL::text")
@@ -61,7 +60,7 @@ def read_rows(connection: Connection, wanted: Wanted) -> list[Row]:
     return [Row._make(row) for row in fetch(connection, statement, params)]
 
 
-def to_jobs(connection: Connection, rows: Iterable[Row]) -> list[Job]:
+def to_jobs(connection: Session, rows: Iterable[Row]) -> list[Job]:
     """The rows as `explain` takes them; one more statement for all the jobs that they depend on."""
     rows = list(rows)
     parents = {row.uuid: parents_of(row.dependencies) for row in rows if row.state == "wait_dependencies"}
@@ -93,7 +92,7 @@ def parents_of(dependencies: str | None) -> list[str]:
     return [uuid for uuid in found if isinstance(uuid, str)] if isinstance(found, list) else []
 
 
-def _undone(connection: Connection, uuids: set[str]) -> dict[str, str]:
+def _undone(connection: Session, uuids: set[str]) -> dict[str, str]:
     """uuid -> what to call it, of those that are not done: '<uuid> (failed)'."""
     if not uuids:
         return {}
@@ -103,13 +102,11 @@ def _undone(connection: Connection, uuids: set[str]) -> dict[str, str]:
     return {uuid: f"{uuid} ({states.get(uuid, 'deleted')})" for uuid in uuids if states.get(uuid) != "done"}
 
 
-def columns(connection: Connection, table: str) -> set[str]:
+def columns(connection: Session, table: str) -> set[str]:
     """The table's columns; empty where there is no such table."""
     return {name for (name,) in fetch(connection, statements.COLUMNS, {"table": table})}
 
 
-def fetch(connection: Connection, statement: str, params: dict[str, Any] | None = None) -> list[Any]:
+def fetch(connection: Session, statement: str, params: dict[str, Any] | None = None) -> list[Any]:
     """All rows of a statement."""
-    with connection.cursor() as cursor:
-        cursor.execute(statement, params or {})
-        return cursor.fetchall()
+    return connection.rows(statement, params or {})

@@ -6,10 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from psycopg2.extensions import connection as Connection
-
 from ..config.load import Config
 from ..errors import DatabaseUnfit
+from ..postgres.session import Session
 from . import client, statements
 from .job_rows import Row, Wanted, fetch, read_rows, to_jobs
 from .output import console, print_json, print_line, table
@@ -50,7 +49,7 @@ def run(config: Config, database: str, wanted: Wanted, *, as_json: bool) -> int:
     return _EXIT_NOT_FOUND if absent else 0
 
 
-def _read_tree(connection: Connection, config: Config, database: str) -> Tree:
+def _read_tree(connection: Session, config: Config, database: str) -> Tree:
     try:
         own = own_specs(connection, config, database)
     except DatabaseUnfit as error:
@@ -67,7 +66,7 @@ def _read_tree(connection: Connection, config: Config, database: str) -> Tree:
     )
 
 
-def _last_starts(connection: Connection, within_s: int) -> dict[str, float]:
+def _last_starts(connection: Session, within_s: int) -> dict[str, float]:
     return dict(fetch(connection, statements.LAST_STARTS, {"within_s": within_s}))
 
 

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from psycopg2.extensions import connection as Connection
-
 from ..config.load import Config
 from ..errors import QJSupervisorError
+from ..postgres.session import Session
 from . import statements
 from .job_rows import columns, fetch
 from .output import print_line
@@ -62,7 +61,7 @@ def run(config: Config, database: str, wanted: Wanted) -> int:
     return _EXIT_LEFT_ALONE if absent or not all(outcome.moved for outcome in outcomes) else 0
 
 
-def requeue(connection: Connection, wanted: Wanted, *, has_locks: bool) -> list[Outcome]:
+def requeue(connection: Session, wanted: Wanted, *, has_locks: bool) -> list[Outcome]:
     """One statement, one transaction; every job that was asked for, in order of id."""
     statement = statements.REQUEUE.format(idle=statements.IDLE if has_locks else statements.NO_LOCKS)
     params = {

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from psycopg2.extensions import connection as Connection
-
 from ..channelspec import ChannelSpec
 from ..config.load import Config
 from ..errors import DatabaseUnfit
 from ..postgres import queries
 from ..postgres.eligibility import CHANNEL_COLUMNS
+from ..postgres.session import Session
 from ..states import Mode
 from ..worker.trees import own_tree
 from .job_rows import columns, fetch
@@ -18,7 +17,7 @@ from .job_rows import columns, fetch
 Specs = Mapping[str, ChannelSpec]
 
 
-def own_specs(connection: Connection, config: Config, database: str) -> Specs | None:
+def own_specs(connection: Session, config: Config, database: str) -> Specs | None:
     """Channels by complete name that are set up in the database, as its worker has them.
 
     None: those of the configuration hold. Raises DatabaseUnfit.
@@ -37,7 +36,7 @@ def own_specs(connection: Connection, config: Config, database: str) -> Specs | 
     return _read(connection, config, database)
 
 
-def specs_without_effect(connection: Connection, config: Config, database: str) -> Specs:
+def specs_without_effect(connection: Session, config: Config, database: str) -> Specs:
     """What is set up in a database and passed over, because `channels` is set: only channels with any setting."""
     if config.mode is not Mode.SERVER_WIDE:
         return {}
@@ -48,10 +47,10 @@ def specs_without_effect(connection: Connection, config: Config, database: str) 
     return {name: spec for name, spec in specs.items() if spec != ChannelSpec(name=name, capacity=None)}
 
 
-def _missing_columns(connection: Connection) -> set[str]:
+def _missing_columns(connection: Session) -> set[str]:
     return set(CHANNEL_COLUMNS) - columns(connection, "queue_job_channel")
 
 
-def _read(connection: Connection, config: Config, database: str) -> Specs:
+def _read(connection: Session, config: Config, database: str) -> Specs:
     tree = own_tree(config.worker_settings(database), fetch(connection, queries.CHANNELS))
     return {name: node.spec for name, node in tree.nodes.items()}

@@ -1,19 +1,16 @@
 """A worker's connection to its database: LISTEN, the leader lock, jobs in and out.
 
-One connection a database, in autocommit; a second one, only while a big table is read (reader.py). Every psycopg2
-error leaves here as a DatabaseError, and the connection is of no use afterwards, unless that says `of_row`. It decides
-nothing about jobs, logs nothing, sleeps never.
+One connection a database (session.py); a second one, only while a big table is read (reader.py). After a DatabaseError
+the connection is of no use, unless that says `of_row`. It decides nothing about jobs, logs nothing, sleeps never.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import psycopg2
-
-from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseUnfit
+from ..errors import DatabaseGone, DatabaseUnavailable, DatabaseUnfit
 from ..job import Job, job_of
 from ..states import JobState
 from . import queries
@@ -28,21 +25,16 @@ from .eligibility import (
 )
 from .leadership import Lead, Leadership
 from .notifications import Notified
-from .waiter import Waiter
+from .session import Session
+from .waiter import STATEMENT_TIMEOUT_S, Waiter
 
 CHANNEL = "queue_job"
 #: As libpq counts.
 _POSTGRESQL_12 = 120000
-#: libpq's own connect_timeout does not count when it does not block.
-CONNECT_LIMIT_S = 10.0
 #: A table that somebody has locked (an upgrade) is not waited for any longer: permits were taken for what is asked.
 LOCK_TIMEOUT_S = 1.0
 #: A sign of life takes no longer than this, unless the server is gone.
 SIGN_LIMIT_S = 5.0
-
-
-#: SQLSTATE classes of what a row is refused for: its data, constraints, functions and triggers of somebody's.
-_OF_ROWS = ("22", "23", "27", "38", "39", "44", "P0")
 
 
 class About(NamedTuple):
@@ -65,10 +57,12 @@ class Database:
     def __init__(self, name: str, connect_kwargs: dict[str, Any], waiter: Waiter, mark: int | None = None) -> None:
         """`mark`: what our sessions are recognised by; None: by nobody after us."""
         self.name = name
-        self.waiter = waiter
-        self.connect_kwargs = connect_kwargs
-        self._connection: Any = None
-        self._cursor: Any = None
+        self.session = Session(
+            name,
+            connect_kwargs,
+            waiter,
+            settings=[(0, queries.KEEPALIVES), (0, queries.COMMITS), (_POSTGRESQL_12, queries.SETTINGS_12)],
+        )
         self.notified = Notified()
         self.about: About | None = None
         self.leadership = Leadership(self.rows, secrets.randbits(63) if mark is None else mark)
@@ -85,23 +79,11 @@ class Database:
 
     def connect(self) -> None:
         """Connect and look what this database is. Raises DatabaseUnavailable, DatabaseGone or DatabaseUnfit."""
-        self.waiter.limit_s = CONNECT_LIMIT_S
-        try:
-            self._connection = psycopg2.connect(**self.connect_kwargs)
-            self._connection.autocommit = True
-            self._cursor = self._connection.cursor()
-        except psycopg2.Error as error:
-            self.close()
-            raise translated(self.name, error) from error
+        self.session.limit_s = STATEMENT_TIMEOUT_S
+        self.session.connect()
         about = self.look()
-        if about.encoding == "SQL_ASCII":
-            # Any bytes may be in there; this way they come and go unchanged.
-            self._run(lambda: self._connection.set_client_encoding("LATIN1"))
         self.notified.begin(about.backend_pid)
-        self._connection.notifies = self.notified
-        is_12 = self._connection.server_version >= _POSTGRESQL_12
-        settings = [queries.KEEPALIVES, queries.COMMITS, *([queries.SETTINGS_12] if is_12 else [])]
-        self.rows("; ".join(settings))
+        self.session.hear(self.notified)
         self.leadership.begin()
 
     def look(self) -> About:
@@ -112,7 +94,7 @@ class Database:
     def limit_statements(self, limit_s: float) -> None:
         """How long a statement may take from now on, here and on the server."""
         self.rows(f"SET statement_timeout = '{limit_s:.0f}s'; SET lock_timeout = '{LOCK_TIMEOUT_S:.0f}s'")
-        self.waiter.limit_s = limit_s
+        self.session.limit_s = limit_s
 
     def check(self) -> None:
         """Whether jobs may be run here. Raises DatabaseGone or DatabaseUnfit with the reason.
@@ -159,14 +141,12 @@ class Database:
 
     def close(self) -> None:
         """Close, whatever state it is in."""
-        if self._connection is not None and not self._connection.closed:
-            self._connection.close()
-        self._connection = self._cursor = None
+        self.session.close()
 
     @property
     def encoding(self) -> str:
         """How text of this database has to be encoded to be what it is in there, or what it stands for."""
-        return "latin-1" if self.about is not None and self.about.encoding == "SQL_ASCII" else "utf-8"
+        return "latin-1" if self.session.is_raw else "utf-8"
 
     @property
     def has_channel_table(self) -> bool:
@@ -176,49 +156,30 @@ class Database:
     @property
     def connected(self) -> bool:
         """Whether there is a connection, as far as is known."""
-        return self._connection is not None
+        return self.session.connected
 
     def fileno(self) -> int:
         """The socket, for the selector."""
-        return int(self._connection.fileno())
+        return self.session.fileno()
 
     def receive(self) -> None:
         """Take in what arrived while nothing was asked."""
-        self._run(self._connection.poll)
+        self.session.receive()
 
     def call_itself(self) -> None:
         """Send ourselves a notification: it comes back if LISTEN, the server and the network work."""
         self.notified.heard_itself = False
-        usual_s, self.waiter.limit_s = self.waiter.limit_s, SIGN_LIMIT_S
+        usual_s, self.session.limit_s = self.session.limit_s, SIGN_LIMIT_S
         try:
             self.rows("SELECT pg_notify(%(channel)s, '')", {"channel": CHANNEL})
         finally:
-            self.waiter.limit_s = usual_s
+            self.session.limit_s = usual_s
 
-    def rows(self, statement: str, params: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        """Run one statement; its rows, [] for one that has none."""
-        found: list[tuple[Any, ...]] = self._run(lambda: self._execute(statement, params))
-        return found
-
-    def _claiming(self, statement: str, params: dict[str, Any]) -> list[tuple[Any, ...]]:
-        """The same, of one that somebody's trigger or constraint may refuse: that does not cost the connection."""
-        found: list[tuple[Any, ...]] = self._run(lambda: self._execute(statement, params), spare=True)
-        return found
-
-    def _execute(self, statement: str, params: dict[str, Any] | None) -> list[tuple[Any, ...]]:
-        self._cursor.execute(statement, params)
-        return self._cursor.fetchall() if self._cursor.description else []
-
-    def _run(self, action: Callable[[], Any], *, spare: bool = False) -> Any:
-        try:
-            return action()
-        except psycopg2.Error as error:
-            translation = translated(self.name, error)
-            translation.refused = had_no_effect(error.pgcode)
-            translation.of_row = spare and (error.pgcode or "")[:2] in _OF_ROWS
-            if not translation.of_row:
-                self.close()
-            raise translation from error
+    def rows(
+        self, statement: str, params: Mapping[str, Any] | None = None, *, of_row: bool = False
+    ) -> list[tuple[Any, ...]]:
+        """See Session.rows."""
+        return self.session.rows(statement, params, of_row=of_row)
 
     # -- jobs --------------------------------------------------------------------------------------------
 
@@ -237,7 +198,7 @@ class Database:
             "uuids": list(uuids),
             "anyway": self.ignores_modules,
         }
-        claimed, read = _sorted(self._claiming(queries.TURN, params))
+        claimed, read = _sorted(self.rows(queries.TURN, params, of_row=True))
         if not claimed and any(job.id in claim and job.state == JobState.PENDING for job in read):
             self.modules_suspected = not self.ignores_modules
         return claimed, read
@@ -280,29 +241,3 @@ def _sorted(rows: Iterable[tuple[Any, ...]]) -> tuple[list[Job], list[Job]]:
     for is_claimed, *columns in rows:
         (claimed if is_claimed else read).append(job_of(columns))
     return claimed, read
-
-
-def had_no_effect(sqlstate: str | None) -> bool:
-    """Whether a statement that ended with this error (None: no word of the server) has certainly changed nothing.
-
-    A session that waits for its synchronous standby has committed already. What ends it then (57: shutdown, crash;
-    08: the connection) tells nothing of the statement; a statement that is canceled then is reported as done.
-    """
-    if sqlstate is None or sqlstate == "40003":  # statement_completion_unknown
-        return False
-    return sqlstate == "57014" or sqlstate[:2] not in ("08", "57")  # query_canceled, by a timeout too
-
-
-def translated(name: str, error: psycopg2.Error) -> DatabaseError:
-    """What a driver's error means for the worker."""
-    message = " ".join(str(error).split()) or type(error).__name__
-    code = error.pgcode or ""
-    if code == "3D000" or (f'database "{name}" does not exist' in message and error.pgcode is None):
-        return DatabaseGone(name, message)
-    if code == "42P01":
-        return DatabaseGone(name, f"queue_job is not installed: {message}")
-    if code == "42501":
-        return DatabaseUnfit(name, f"a privilege is missing: {message}")
-    if code[:2] in ("42", "22", "23"):
-        return DatabaseUnfit(name, message)
-    return DatabaseUnavailable(name, message)

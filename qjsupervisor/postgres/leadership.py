@@ -8,12 +8,12 @@ may need seconds to end it, or for ever to notice by itself that its client is g
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import queries
 
-Rows = Callable[[str, dict[str, Any] | None], list[tuple[Any, ...]]]
+Rows = Callable[[str, Mapping[str, Any] | None], list[tuple[Any, ...]]]
 
 
 class Lead(enum.Enum):

@@ -100,7 +100,7 @@ _NOT_IN_TRANSITION = f"NOT EXISTS (SELECT 1 FROM ir_module_module WHERE state IN
 PREPARE = f"""
 PREPARE qjs_read (varchar[]) AS
  SELECT false, {JOB_COLUMNS} FROM queue_job WHERE uuid = ANY($1);
-PREPARE qjs_turn (int[], int[], varchar[], bool) AS
+PREPARE qjs_turn (bigint[], bigint[], varchar[], bool) AS
  WITH claimed AS (
      UPDATE queue_job SET state = 'enqueued', date_enqueued = now() AT TIME ZONE 'UTC'
       WHERE id IN (
@@ -121,10 +121,10 @@ READ = "EXECUTE qjs_read (%(uuids)s::varchar[])"
 #: The same, and claim pending jobs; `former` (0: none) is the job whose permit a claimed one takes over, which has to
 #: be over for that. Rows: (claimed, *JOB_COLUMNS); a job that could not be claimed comes as it is.
 #: A row that somebody else has locked is left alone: waiting for it would hold up all the others.
-TURN = "EXECUTE qjs_turn (%(claim)s::int[], %(former)s::int[], %(uuids)s::varchar[], %(anyway)s)"
+TURN = "EXECUTE qjs_turn (%(claim)s::bigint[], %(former)s::bigint[], %(uuids)s::varchar[], %(anyway)s)"
 
 #: Read jobs. Params: ids. Rows: JOB_COLUMNS.
-READ_IDS = f"SELECT {JOB_COLUMNS} FROM queue_job WHERE id = ANY(%(ids)s::int[])"
+READ_IDS = f"SELECT {JOB_COLUMNS} FROM queue_job WHERE id = ANY(%(ids)s::bigint[])"
 
 #: Give back jobs that nobody was asked to run, or that nobody ran. Params: ids. Rows: (id) of those put back.
 GIVE_BACK = """
@@ -149,7 +149,7 @@ END_SNAPSHOT = "COMMIT"
 #: Bytes are known without reading the text: of a million rows that is a third of the time.
 _SENDABLE = f"octet_length(uuid) BETWEEN 1 AND {MAX_UUID_BYTES}"
 
-_WAITING = f"state = 'pending' AND {_SENDABLE} AND id <> ALL(%(deferred)s::int[])"
+_WAITING = f"state = 'pending' AND {_SENDABLE} AND id <> ALL(%(deferred)s::bigint[])"
 #: The rows are chosen first, and then the epochs of those computed; in one step PostgreSQL would compute them for each
 #: row that it sorts, which takes longer than all the rest.
 _CHOSEN = "id, uuid, channel, state, priority, date_created, eta"

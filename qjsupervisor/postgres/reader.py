@@ -15,7 +15,9 @@ import psycopg2
 import psycopg2.extensions
 
 from . import queries
-from .database import CONNECT_LIMIT_S, Database, translated
+from .database import Database
+from .failures import translated
+from .session import CONNECT_LIMIT_S
 
 #: Full reads of big tables may take longer than other statements.
 READ_TIMEOUT_S = 300.0
@@ -30,9 +32,8 @@ class Reader:
 
     def __init__(self, database: Database) -> None:
         self.name = database.name
-        self.connect_kwargs = {**database.connect_kwargs, "async_": True}
-        if database.about is not None and database.about.encoding == "SQL_ASCII":
-            self.connect_kwargs["client_encoding"] = "LATIN1"
+        #: Where the worker's own connection leads to, and in its encoding.
+        self.connect_kwargs = {**(database.session.reached or database.session.connect_kwargs), "async_": True}
         self._connection: Any = None
         self._cursor: Any = None
         self._todo: Iterator[tuple[str, dict[str, Any] | None]] = iter(())
@@ -69,7 +70,7 @@ class Reader:
                 if not self._next():
                     return 0
                 state = self._connection.poll()
-        except psycopg2.Error as error:
+        except (psycopg2.Error, UnicodeDecodeError) as error:
             self.close()
             raise translated(self.name, error) from error
         return select.POLLIN if state == psycopg2.extensions.POLL_READ else select.POLLOUT

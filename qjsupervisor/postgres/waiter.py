@@ -1,6 +1,6 @@
-"""How psycopg2 waits in a worker: its green mode, with a deadline, and with the worker's heartbeat while it lasts.
+"""How a session waits for its server: with a deadline, and with a sign of life while it lasts.
 
-A silent server must not hold a worker for ever, and a worker that waits for one must not look as if it hung. It knows
+A silent server must not hold anybody for ever, and a worker that waits for one must not look as if it hung. It knows
 of no database, and never closes a connection.
 """
 
@@ -11,39 +11,33 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import psycopg2
-import psycopg2.extensions
+from psycopg2 import extensions
 
 #: A statement that takes longer is given up, and the connection with it; the server is told the same.
 STATEMENT_TIMEOUT_S = 15.0
 #: How often a heartbeat is given while a statement is waited for.
 _WAIT_SLICE_S = 1.0
+_EVENTS = {extensions.POLL_READ: select.POLLIN, extensions.POLL_WRITE: select.POLLOUT}
 
 
 class Waiter:
-    """How psycopg2 waits in this process: `stamp` is called while it does, and no wait is for ever."""
+    """Waits for asynchronous connections; `stamp` is called while it does, and no wait is for ever."""
 
-    def __init__(self, stamp: Callable[[], None]) -> None:
+    def __init__(self, stamp: Callable[[], None] = lambda: None) -> None:
         self._stamp = stamp
-        self.limit_s = STATEMENT_TIMEOUT_S
 
-    def install(self) -> None:
-        """Make psycopg2 wait here, for the whole process."""
-        psycopg2.extensions.set_wait_callback(self._wait)
-
-    def _wait(self, connection: Any) -> None:
+    def wait(self, connection: Any, deadline_s: float) -> None:
+        """Until the connection has done what it was told. TimeoutError at the deadline; psycopg2.Error."""
         state = connection.poll()
-        if state == psycopg2.extensions.POLL_OK:
-            return
-        # A little longer than the server's own limit: its word is better than a cut connection.
-        deadline_s = time.monotonic() + self.limit_s + 3
-        poller = select.poll()
-        while state != psycopg2.extensions.POLL_OK:
-            reads = state == psycopg2.extensions.POLL_READ
-            poller.register(connection.fileno(), select.POLLIN if reads else select.POLLOUT)
-            while not poller.poll(_WAIT_SLICE_S * 1000):
+        while state != extensions.POLL_OK:
+            poller = select.poll()
+            # Anew each time: libpq changes the descriptor while it connects.
+            poller.register(connection.fileno(), _EVENTS[state])
+            while True:
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0:
+                    raise TimeoutError
+                if poller.poll(min(left_s, _WAIT_SLICE_S) * 1000):
+                    break
                 self._stamp()
-                if time.monotonic() > deadline_s:
-                    # psycopg2 closes the connection on this, and holds its lock: close() here would wait for ever.
-                    raise psycopg2.OperationalError("the server does not answer")
             state = connection.poll()

@@ -6,27 +6,23 @@ neither connect_timeout nor statement_timeout ends a wait for a server that was 
 
 from __future__ import annotations
 
-import select
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import psycopg2
-import psycopg2.extensions as ext
-
-from ..errors import DatabaseGone, DatabaseUnavailable
+from ..errors import DatabaseError, DatabaseGone
 from ..postgres import queries as worker_queries
 from ..postgres.eligibility import Facts, Verdict, in_transition, is_neutralized, judge
 from ..postgres.queries import LEADER_LOCK
+from ..postgres.session import Session
 from ..states import Mode
 from . import queries
 
 CONNECT_TIMEOUT_S = 5.0
 #: For all statements of a probe together.
 STATEMENT_TIMEOUT_S = 10.0
-_POLL_EVENTS = {ext.POLL_READ: select.POLLIN, ext.POLL_WRITE: select.POLLOUT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,60 +37,16 @@ class Probe:
     facts: Facts | None = field(default=None, repr=False)
 
 
-class Session:
-    """A connection in autocommit that never waits longer than it may. DatabaseUnavailable when it would, or when
-    the server refuses; DatabaseGone where the server says that there is no such database."""
-
-    def __init__(self, database: str, dsn: Mapping[str, Any], connect_s: float, statements_s: float) -> None:
-        self._database = database
-        deadline_s = time.monotonic() + connect_s
-        try:
-            self._connection = psycopg2.connect(**{**dsn, "client_encoding": "UTF8"}, async_=1)
-        except psycopg2.Error as error:
-            raise self._translated(error) from error
-        with ExitStack() as on_failure:
-            on_failure.callback(self._connection.close)
-            self._wait(deadline_s, f"no connection within {connect_s:g} s")
-            on_failure.pop_all()
-        self._statements_s = statements_s
-        self._deadline_s = time.monotonic() + statements_s
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def rows(self, statement: str, params: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        """Run one statement; its rows, or none."""
-        cursor = self._connection.cursor()
-        try:
-            cursor.execute(statement, params)
-            self._wait(self._deadline_s, f"no answer within {self._statements_s:g} s")
-            return cursor.fetchall() if cursor.description else []
-        except psycopg2.Error as error:
-            raise self._translated(error) from error
-        except UnicodeDecodeError as error:  # a role's name, where the database's encoding is SQL_ASCII
-            raise DatabaseUnavailable(self._database, "its catalog holds text that is not UTF-8") from error
-
-    def _wait(self, deadline_s: float, complaint: str) -> None:
-        while True:
-            try:
-                state = self._connection.poll()
-            except psycopg2.Error as error:
-                raise self._translated(error) from error
-            if state == ext.POLL_OK:
-                return
-            poller = select.poll()
-            # Anew each time: libpq changes the descriptor when it goes on to the host's next address.
-            poller.register(self._connection.fileno(), _POLL_EVENTS[state])
-            left_s = deadline_s - time.monotonic()
-            if left_s <= 0 or not poller.poll(left_s * 1000):
-                raise DatabaseUnavailable(self._database, complaint)
-
-    def _translated(self, error: psycopg2.Error) -> DatabaseUnavailable | DatabaseGone:
-        text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip()) or "connection lost"
-        # libpq gives no SQLSTATE for a refused connection. Another language of the server: unreachable, then.
-        if f'"{self._database}" does not exist' in text and "role" not in text:
-            return DatabaseGone(self._database, f'database "{self._database}" does not exist')
-        return DatabaseUnavailable(self._database, text)
+@contextmanager
+def opened(database: str, dsn: Mapping[str, Any], connect_s: float, statements_s: float) -> Iterator[Session]:
+    """A session whose statements have so long all together. Raises DatabaseUnavailable or DatabaseGone."""
+    session = Session(database, dsn, connect_s=connect_s)
+    session.connect()
+    try:
+        session.limit_s, session.deadline_s = statements_s, time.monotonic() + statements_s
+        yield session
+    finally:
+        session.close()
 
 
 def probe(
@@ -112,11 +64,11 @@ def probe(
     `ask_leader`: look for the holder of the leader lock too, which costs the server as much as a third of the rest.
     """
     try:
-        with closing(Session(database, dsn, connect_s, statements_s)) as session:
+        with opened(database, dsn, connect_s, statements_s) as session:
             facts = gather(session, statements_s, ask_leader)
     except DatabaseGone as error:
         return Probe(database=database, verdict=Verdict.ABSENT, reason=str(error))
-    except DatabaseUnavailable as error:
+    except DatabaseError as error:
         return Probe(database=database, verdict=Verdict.UNREACHABLE, reason=str(error))
     verdict, reason, warnings = judge(facts, mode, serve_neutralized=serve_neutralized)
     return Probe(database=database, verdict=verdict, reason=reason, warnings=warnings, facts=facts)
@@ -169,11 +121,11 @@ def changes_backend(database: str, dsn: Mapping[str, Any]) -> bool:
     """Whether a pooler in transaction mode is in between: LISTEN and session locks cannot work there.
 
     A pooler in session mode, or none, keeps us on one server process while another session of ours is
-    busy. Raises as Session does.
+    busy. Raises DatabaseError.
     """
     with (
-        closing(Session(database, dsn, CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S)) as one,
-        closing(Session(database, dsn, CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S)) as other,
+        opened(database, dsn, CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S) as one,
+        opened(database, dsn, CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S) as other,
     ):
         before = one.rows(queries.BACKEND_PID)
         # The pooler hands the server connection that was given back last to the next transaction.

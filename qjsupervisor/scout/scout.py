@@ -11,7 +11,7 @@ import select
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..errors import DatabaseError, DatabaseUnavailable
 from ..postgres.eligibility import Verdict, can_be_counted
 from ..states import EX_OK
 from . import queries
-from .probe import CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S, Probe, Session, probe
+from .probe import STATEMENT_TIMEOUT_S, Probe, opened, probe
 
 #: For a whole scan.
 SCAN_DEADLINE_S = 45.0
@@ -118,20 +118,16 @@ def _probe(config: Config, name: str, ask_leader: bool) -> Probe:
         name,
         config.dsn(name),
         config.mode,
-        connect_s=_connect_s(config),
+        connect_s=config.connect_timeout_s,
         ask_leader=ask_leader,
         serve_neutralized=config.serve_neutralized,
     )
 
 
-def _connect_s(config: Config) -> float:
-    return min(CONNECT_TIMEOUT_S, config.connect_timeout_s)
-
-
 def _discover(config: Config) -> list[str]:
     dsn = config.connection.dsn(config.maintenance_db)
     not_served = sorted({"postgres", config.template, config.maintenance_db})
-    with closing(Session(config.maintenance_db, dsn, _connect_s(config), STATEMENT_TIMEOUT_S)) as session:
+    with opened(config.maintenance_db, dsn, config.connect_timeout_s, STATEMENT_TIMEOUT_S) as session:
         rows = session.rows(queries.LIST_DATABASES, {"not_served": not_served})
     names = []
     for (raw,) in rows:

@@ -101,7 +101,6 @@ class Worker:
     def run(self) -> int:
         """Run until the exit code is known."""
         self._instructions.attach(self._loop)
-        self._database.waiter.install()
         self._worker_slot.attach()
         slot = self._worker_slot
         self._loop.register(slot.wakeup, selectors.EVENT_READ, lambda _now_s: slot.drain_wakeup())

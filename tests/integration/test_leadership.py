@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -73,7 +73,7 @@ def test_a_standby_looks_for_former_sessions_once(connect: Connect) -> None:
     assert another.lead() is Lead.OURS
     seen: list[str] = []
 
-    def run(statement: str, params: dict[str, Any] | None) -> list[tuple[Any, ...]]:
+    def run(statement: str, params: Mapping[str, Any] | None) -> list[tuple[Any, ...]]:
         seen.append(statement)
         return session.rows(statement, params)
 

@@ -298,7 +298,7 @@ def test_a_silent_host_costs_its_own_time_only(
     assert time.monotonic() - begun < 0.5
     rest = list(found)
     assert {each.verdict for each in rest} == {Verdict.UNREACHABLE}
-    assert {each.reason for each in rest} == {"no connection within 0.5 s"}
+    assert {each.reason for each in rest} == {"the server does not answer: no connection within 0.5 s at 127.0.0.1"}
     assert time.monotonic() - begun < 2
 
 
@@ -311,7 +311,8 @@ def test_a_frozen_server() -> None:
         finally:
             os.kill(frozen.pid, signal.SIGCONT)
     assert found.verdict is Verdict.UNREACHABLE
-    assert found.reason == "no connection within 0.5 s"
+    assert found.reason is not None
+    assert "no connection within 0.5 s" in found.reason
 
 
 def test_many_databases_few_connections(

@@ -1,0 +1,229 @@
+"""One connection to one database, in autocommit, as the worker, the scout and the commands use it.
+
+It settles once, for every process, what a role, a database or the environment may have set otherwise: encoding, time
+limits, how numbers are written. Each address of the server is tried for as long as a connection may take. No wait is
+for ever, and every error of psycopg2's leaves here as a DatabaseError. It knows no table, logs nothing, sleeps never.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import psycopg2
+from psycopg2 import extensions
+
+from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable
+from .addresses import is_wrong_server, rounds
+from .failures import is_undecodable, translated
+from .waiter import STATEMENT_TIMEOUT_S, Waiter
+
+#: Where connect_kwargs do not say.
+CONNECT_LIMIT_S = 10.0
+#: A little longer than the server's own limit: its word is better than a cut connection.
+_GRACE_S = 3.0
+#: What a role or a database may have set, to end or to distort our sessions: from which version on it exists.
+_SETTINGS = (
+    (0, "idle_in_transaction_session_timeout", "0"),
+    (0, "lock_timeout", "0"),
+    (0, "extra_float_digits", "3"),
+    (140000, "idle_session_timeout", "0"),
+    (170000, "transaction_timeout", "0"),
+)
+#: As text of no encoding is read: each byte is a character, and comes and goes unchanged.
+_BYTES = "LATIN1"
+#: Python's codecs for PostgreSQL's encodings that this process takes byte by byte.
+_CODECS: dict[str, str] = {}
+
+
+class Session:
+    """One connection at a time; `reached` says where to. `waiter` gives signs of life while a server is waited for."""
+
+    def __init__(
+        self,
+        database: str,
+        connect_kwargs: Mapping[str, Any],
+        waiter: Waiter | None = None,
+        *,
+        connect_s: float | None = None,
+        settings: Sequence[tuple[int, str]] = (),
+        for_people: bool = False,
+    ) -> None:
+        """`connect_s`: for each address. `settings`: statements to begin with, each from a version on.
+
+        `for_people`: text that has no encoding, or does not fit the one it has, is shown as well as can be.
+        """
+        self.database = database
+        self.connect_kwargs = dict(connect_kwargs)
+        self._connect_s = connect_s or float(connect_kwargs.get("connect_timeout") or CONNECT_LIMIT_S)
+        self._waiter = waiter or Waiter()
+        self._more_settings = tuple(settings)
+        self._for_people = for_people
+        #: What text of a raw session is in, most probably.
+        self._codec = "utf-8"
+        #: How long a statement may take, here; what the server allows is for the statements to say.
+        self.limit_s = STATEMENT_TIMEOUT_S
+        #: For all of them together, monotonic.
+        self.deadline_s = math.inf
+        #: Keyword arguments that lead to the very server, address and encoding of the connection.
+        self.reached: dict[str, Any] = {}
+        #: Text is taken as it is, byte by byte: there is no encoding, or a row that does not fit the one there is.
+        self.is_raw = False
+        self._connection: Any = None
+        self._cursor: Any = None
+
+    # -- connection --------------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Connect to the first address that answers as wanted. Raises DatabaseUnavailable or DatabaseGone."""
+        for places in rounds(self.connect_kwargs):
+            failures = []
+            for kwargs in places:
+                try:
+                    self._connect(kwargs)
+                except (DatabaseUnavailable, DatabaseGone) as error:
+                    failures.append(error)
+                    continue
+                return
+            if not any(is_wrong_server(str(error)) for error in failures):
+                break
+        raise self._worst(failures)
+
+    def _worst(self, failures: list[DatabaseUnavailable | DatabaseGone]) -> DatabaseError:
+        """One error for all addresses. Gone is only what all of them say."""
+        first = next((error for error in failures if isinstance(error, DatabaseUnavailable)), failures[0])
+        said = dict.fromkeys(str(error) for error in failures)
+        if len(said) == 1:
+            return first
+        return type(first)(self.database, "; ".join(said))
+
+    def _connect(self, kwargs: dict[str, Any]) -> None:
+        self._open({**kwargs, "client_encoding": "UTF8"})
+        encoding = str(self._connection.get_parameter_status("server_encoding"))
+        self.is_raw = self.is_raw or encoding == "SQL_ASCII"
+        if self.is_raw:
+            # Without a conversion by the server: it would refuse, or not do it, for the text that is meant here.
+            as_it_is = _BYTES
+            if encoding != "SQL_ASCII":
+                as_it_is = encoding
+                self._codec = _CODECS.setdefault(encoding, extensions.encodings.get(encoding, "utf-8"))
+                extensions.encodings[encoding] = "iso8859_1"
+            self.close()
+            self._open({**kwargs, "client_encoding": as_it_is})
+        self._settle()
+
+    def _open(self, kwargs: dict[str, Any]) -> None:
+        self.reached = kwargs
+        try:
+            self._connection = psycopg2.connect(**kwargs, async_=1)
+            self._wait(time.monotonic() + self._connect_s)
+            self._cursor = self._connection.cursor()
+        except (psycopg2.Error, UnicodeError) as error:
+            self.close()
+            if isinstance(error, UnicodeEncodeError):
+                raise DatabaseGone(
+                    self.database, f"{self.database!r} is not UTF-8: no database is called that"
+                ) from error
+            raise translated(self.database, error) from error
+        except TimeoutError:
+            self.close()
+            reason = f"the server does not answer: no connection within {self._connect_s:g} s{self._where(kwargs)}"
+            raise DatabaseUnavailable(self.database, reason) from None
+
+    @staticmethod
+    def _where(kwargs: Mapping[str, Any]) -> str:
+        where = kwargs.get("hostaddr") or kwargs.get("host")
+        return f" at {where}" if where else ""
+
+    def _settle(self) -> None:
+        version = self.version
+        statements = [(since, f"SET {name} = {value}") for since, name, value in _SETTINGS]
+        self.rows("; ".join(each for since, each in [*statements, *self._more_settings] if version >= since))
+
+    def close(self) -> None:
+        """Close, whatever state it is in."""
+        if self._connection is not None and not self._connection.closed:
+            self._connection.close()
+        self._connection = self._cursor = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._connection is not None
+
+    @property
+    def version(self) -> int:
+        """The server's, as libpq counts: 150004."""
+        return int(self._connection.server_version)
+
+    def fileno(self) -> int:
+        """The socket, for a selector."""
+        return int(self._connection.fileno())
+
+    def hear(self, notifies: object) -> None:
+        """Append notifications to this from now on; whatever statement brings them along."""
+        self._connection.notifies = notifies
+
+    # -- statements --------------------------------------------------------------------------------------
+
+    def receive(self) -> None:
+        """Take in what arrived while nothing was asked."""
+        self._run(self._connection.poll)
+
+    def rows(
+        self, statement: str, params: Mapping[str, Any] | None = None, *, of_row: bool = False
+    ) -> list[tuple[Any, ...]]:
+        """Run one statement; its rows, [] for one that has none.
+
+        `of_row`: a trigger may refuse it for a row's sake, which does not cost the connection.
+        """
+        was_raw = self.is_raw
+        try:
+            found: list[tuple[Any, ...]] = self._run(lambda: self._execute(statement, params), of_row=of_row)
+        except DatabaseError:
+            if not self._for_people or self.is_raw is was_raw:
+                raise
+            self.connect()
+            found = self._run(lambda: self._execute(statement, params))
+        return found
+
+    def _execute(self, statement: str, params: Mapping[str, Any] | None) -> list[tuple[Any, ...]]:
+        readable = self._for_people and self.is_raw
+        self._cursor.execute(statement, self._as_bytes(params) if readable and params else params)
+        self._wait(min(time.monotonic() + self.limit_s + _GRACE_S, self.deadline_s))
+        found = self._cursor.fetchall() if self._cursor.description else []
+        with suppress(psycopg2.Error):  # the rows are there; a connection that ended since is met by the next statement
+            self._connection.poll()  # notifications that came behind the answer: the socket will not tell of them
+        return [tuple(map(self._as_text, row)) for row in found] if readable else found
+
+    def _as_bytes(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        def raw(value: Any) -> Any:
+            if isinstance(value, list):
+                return [raw(each) for each in value]
+            return value.encode(self._codec).decode("latin-1") if isinstance(value, str) else value
+
+        return {name: raw(value) for name, value in params.items()}
+
+    def _as_text(self, value: Any) -> Any:
+        return value.encode("latin-1").decode(self._codec, "replace") if isinstance(value, str) else value
+
+    def _wait(self, deadline_s: float) -> None:
+        self._waiter.wait(self._connection, deadline_s)
+
+    def _run(self, action: Callable[[], Any], *, of_row: bool = False) -> Any:
+        try:
+            return action()
+        except (psycopg2.Error, UnicodeError) as error:
+            found = translated(self.database, error, of_row=of_row)
+            # The next connection takes text as it is: the row costs itself at most.
+            self.is_raw = self.is_raw or is_undecodable(found)
+            if not found.of_row:
+                self.close()
+            raise found from error
+        except TimeoutError:
+            self.close()
+            reason = f"the server does not answer: no answer within {self.limit_s:g} s"
+            raise DatabaseUnavailable(self.database, reason) from None
