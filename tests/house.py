@@ -1,0 +1,159 @@
+"""The figures of the package's structure: measured from its source and from a worker that runs jobs in memory.
+
+`python -m tests.house` prints them and fails where one is beyond its limit; a unit test does the same.
+"""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+from qjsupervisor.config.load import load
+from qjsupervisor.worker import warmup
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "qjsupervisor"
+_SERVING = "worker/serving.py"
+#: Functions that compute when their object wants to be called next.
+_DEADLINE = re.compile(r"^_?(next_deadline|next_due|next_wake|wakes_at|wakes?|look_again|due)_?(s|us|ns)$")
+#: Annotations of containers whose key is a job: by id, by uuid, or its record.
+_KEYED_BY_JOB = re.compile(r"^(dict\[(int|str|JobRecord)\b.*|set\[(int|str|JobRecord)\]|deque\[(int|str|JobRecord)\])$")
+#: Attributes of that shape in worker/ that are keyed by something else; each with what it is keyed by.
+NOT_JOBS: dict[str, str] = {
+    "_told": "module",
+    "pauses": "channel",
+    "_unsent": "subject of a message",
+    "_written": "word of the table",
+    "_channels": "channel",
+}
+
+
+class Figure(NamedTuple):
+    """One figure and its limit."""
+
+    what: str
+    value: float
+    limit: float
+    #: What was counted, for whoever has to bring it down.
+    details: tuple[str, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        return self.value <= self.limit
+
+
+def sources(folder: Path = PACKAGE) -> Iterator[tuple[str, ast.Module]]:
+    """Path relative to the package, and the parsed module."""
+    for file in sorted(folder.rglob("*.py")):
+        yield str(file.relative_to(PACKAGE)), ast.parse(file.read_text(encoding="utf-8"))
+
+
+def floors() -> list[str]:
+    """The rows of the import contract."""
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    return parser["importlinter:contract:layers"]["layers"].split("\n")[1:]
+
+
+def modules_beside_the_folders() -> list[str]:
+    return [file.stem for file in PACKAGE.glob("*.py") if file.stem != "__init__"]
+
+
+def packages_with_content() -> list[str]:
+    return [str(file.relative_to(PACKAGE)) for file in PACKAGE.rglob("__init__.py") if file.read_text().strip()]
+
+
+def deadline_functions() -> list[str]:
+    return [
+        f"{path}:{node.lineno} {node.name}"
+        for path, tree in sources()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and _DEADLINE.match(node.name)
+    ]
+
+
+def containers_keyed_by_job() -> list[str]:
+    """Attributes of the worker's objects, as they are annotated."""
+    return [
+        f"{path}:{node.lineno} {ast.unparse(node.target)}: {annotation}"
+        for path, tree in sources(PACKAGE / "worker")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AnnAssign)
+        and ast.unparse(node.target).startswith("self.")
+        and _KEYED_BY_JOB.match(annotation := ast.unparse(node.annotation))
+        and ast.unparse(node.target).removeprefix("self.") not in NOT_JOBS
+    ]
+
+
+def calls(jobs: int) -> tuple[Counter[str], int]:
+    """Calls by module while a worker runs so many jobs, and how often `serving` was entered from elsewhere.
+
+    Counted are calls of worker/, and those that it makes of other folders: what is behind them (a lock, a bitmap, a
+    window of sorted keys) knows no job.
+    """
+    counted: Counter[str] = Counter()
+    entered = 0
+    worker = str(PACKAGE / "worker")
+
+    def count(frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal entered
+        file = frame.f_code.co_filename
+        if event != "call" or not file.startswith(str(PACKAGE)):
+            return
+        module = file[len(str(PACKAGE)) + 1 :]
+        caller = frame.f_back.f_code.co_filename if frame.f_back else ""
+        counted[module] += file.startswith(worker) or caller.startswith(worker)
+        entered += module == _SERVING and not caller.endswith(_SERVING)
+
+    config = load({}, {"ODOO_QUEUE_JOB_CHANNELS": "root:4,root.sub:2", "ODOO_RC": "/dev/null"})
+    kept, warmup.JOBS = warmup.JOBS, jobs
+    sys.setprofile(count)
+    try:
+        warmup.rehearse(config)
+    finally:
+        sys.setprofile(None)
+        warmup.JOBS = kept
+    return counted, entered
+
+
+def life_of_a_job() -> tuple[list[str], float]:
+    """The modules that a job's life enters, from its notification to its end, and how often it enters `serving`."""
+    (few, few_entered), (many, many_entered) = calls(10), calls(110)
+    modules = sorted(module for module in many if many[module] - few[module] >= 50)
+    return modules, (many_entered - few_entered) / 100
+
+
+def figures() -> list[Figure]:
+    beside, full, rows = modules_beside_the_folders(), packages_with_content(), floors()
+    deadlines, containers = deadline_functions(), containers_keyed_by_job()
+    modules, entered = life_of_a_job()
+    return [
+        Figure("modules beside the folders", len(beside), 20, tuple(beside)),
+        Figure("__init__.py files with content", len(full), 0, tuple(full)),
+        Figure("floors of the import contract", len(rows), 14, tuple(rows)),
+        Figure("functions that compute a next deadline", len(deadlines), 5, tuple(deadlines)),
+        Figure("containers keyed by job in worker/", len(containers), 8, tuple(containers)),
+        Figure("modules that a job's life enters", len(modules), 15, tuple(modules)),
+        Figure("entries into worker/serving.py in a job's life", entered, 4),
+    ]
+
+
+def main() -> int:
+    beyond = 0
+    for figure in figures():
+        beyond += not figure.holds
+        print(f"{'ok  ' if figure.holds else 'over'} {figure.value:5g} of {figure.limit:3g}  {figure.what}")
+        if not figure.holds or "-v" in sys.argv:
+            print(*(f"                     {detail}" for detail in figure.details), sep="\n")
+    return 1 if beyond else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
