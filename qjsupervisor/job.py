@@ -42,6 +42,11 @@ class Job(NamedTuple):
     eta_us: int | None
 
     @property
+    def due_us(self) -> int:
+        """Since when it may run (UTC microseconds): its eta, else its creation."""
+        return self.key[1] if self.eta_us is None else max(self.key[1], self.eta_us)
+
+    @property
     def pending(self) -> Pending:
         return Pending(self.key, self.channel, self.eta_us)
 

@@ -83,6 +83,20 @@ class JobState(str, enum.Enum):
     FAILED = "failed"
 
 
+class Outcome(enum.IntEnum):
+    """What became of a job that was dispatched; an index into the statistics of the shared table."""
+
+    DONE = 0
+    FAILED = 1
+    #: Odoo put it back to `pending`, to be tried again.
+    RETRIED = 2
+    #: Odoo did not run it; we put it back.
+    NOT_RUN = 3
+    #: The request ended, and nobody can tell how the job did: its row says `started`, or is gone.
+    LOST = 4
+    CANCELLED = 5
+
+
 class TargetState(enum.IntEnum):
     """Health of an Odoo target as one worker sees it; stored as a word in the shared table."""
 

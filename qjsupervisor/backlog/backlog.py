@@ -7,12 +7,13 @@ behind them, when etas fall due outside them, and when rows change under a read.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ..channelspec import ROOT
-from ..job import Pending
+from ..job import Key, Pending
 from .nodes import Node
 from .tree import KNOWN_FAILED, Change, ChannelTree, Failed
 
@@ -59,6 +60,15 @@ class Backlog(ChannelTree):
         """The channel names in the table that belong to a node, and whether NULL does."""
         names = [name for name, known in self.names.items() if known is node]
         return [name for name in names if name is not None], None in names or node.parent is None
+
+    def oldest_due_us(self) -> int:
+        """UTC microseconds since which the job that has waited longest is due; 0: none waits.
+
+        Of those in the windows, and of the jobs of one priority the one that is created first is looked at.
+        """
+        first = [key for node in self.nodes.values() for key in _first_of_each_priority(node.ready.items)]
+        jobs = [self._pending[key[2]][1] for key in first]
+        return min((max(job.key[1], job.eta_us or 0) for job in jobs), default=0)
 
     def names_in_order(self) -> list[str]:
         """The channel names in the table that stop on a failed job, as far as they are known.
@@ -254,6 +264,14 @@ class Backlog(ChannelTree):
         failed[node] += change
         if change >= 0 and len(self._failed_in) < KNOWN_FAILED:
             self._failed_in[job_id] = node
+
+
+def _first_of_each_priority(keys: Sequence[Key]) -> Iterator[Key]:
+    """`keys` are sorted; costs a search for each priority, not a step for each job."""
+    at = 0
+    while at < len(keys):
+        yield keys[at]
+        at = bisect_left(keys, (keys[at][0] + 1,), at)
 
 
 def _last_due(found: Found) -> tuple[int, int, int] | None:

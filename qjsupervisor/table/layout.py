@@ -14,12 +14,14 @@ slots/channels. A bitmap's bit i is bit i % 64 of its word i // 64.
     unserved      SW             bit s: database s waits and was granted nothing since it began to  derived
     classes       8 x SW         bit s of row k: database s has the k-th weight             master, at assign
     channel       C x            `Channel` words, turn words, name, waiting slots bitmap (SW)
-    slot          S x            `Slot` words, name, message, demand order (C x uint16)
+    slot          S x            `Slot` words, name, message, `Statistics` words, demand order (C x uint16)
     cell          S x C x 8      `Cell` words: one database in one channel
 
 Who writes what, and under which lock
     Header.GATE, .CLASSES, slot names, classes  the master only, without the lock
     Slot counters, heartbeat, target, message   the slot's own worker, without the lock
+    Statistics                                  the slot's own worker, without the lock; the master clears
+                                                `OUTCOMES_HERE` when it gives a free slot to a database
     Cell.PENDING                                the slot's own worker, without the lock
     everything else                             whoever holds the lock
     Readers without the lock (status, monitor) see each word whole, but not one moment of the table.
@@ -35,6 +37,8 @@ Truth and what follows from it
 from __future__ import annotations
 
 from typing import Final
+
+from ..states import Outcome
 
 WORD: Final = 8
 NAME_BYTES: Final = 256
@@ -111,9 +115,32 @@ class Slot:
     NAME_LENGTH: Final = 16
     MESSAGE_LENGTH: Final = 17
     GRANTED_NS: Final = 18  # when GRANT was written
+    NOT_DUE: Final = 19  # of PENDING, those whose eta is in the future
+    OLDEST_US: Final = 20  # UTC microseconds since which the oldest due job waits; 0: none does
 
 
-SLOT_WORDS: Final = 20
+SLOT_WORDS: Final = 22
+
+#: Upper bounds in seconds of a histogram's buckets; one more bucket holds what is above them.
+WAITED_S: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
+DURATION_S: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
+
+
+class Statistics:
+    """Words of a slot's statistics. Each only grows, for as long as the table lives, whatever database sits there.
+
+    So their sums over all slots are Prometheus counters. A histogram is one word for each bucket (not cumulative),
+    then the sum of what was observed, in microseconds.
+    """
+
+    OUTCOMES: Final = 0  # by Outcome
+    OUTCOMES_HERE: Final = OUTCOMES + len(Outcome)  # by Outcome, of the database that sits here
+    STATUSES: Final = OUTCOMES_HERE + len(Outcome)  # by the answer's first digit; 0: no answer
+    WAITED: Final = STATUSES + 6  # a histogram
+    WAITED_WORDS: Final = len(WAITED_S) + 2
+    DURATION: Final = WAITED + WAITED_WORDS  # a histogram for each Outcome
+    DURATION_WORDS: Final = len(DURATION_S) + 2
+    WORDS: Final = DURATION + len(Outcome) * DURATION_WORDS
 
 
 class Cell:
@@ -160,7 +187,8 @@ class Layout:
         self.slot = self.channel + channels * self.channel_size
         self.slot_name = SLOT_WORDS
         self.slot_message = self.slot_name + NAME_BYTES // WORD
-        self.slot_order = self.slot_message + MESSAGE_BYTES // WORD
+        self.slot_statistics = self.slot_message + MESSAGE_BYTES // WORD
+        self.slot_order = self.slot_statistics + Statistics.WORDS
         self.slot_size = self.slot_order + (channels * 2 + WORD - 1) // WORD
         self.cell = self.slot + slots * self.slot_size
         self.total_bytes = (self.cell + slots * channels * CELL_WORDS) * WORD

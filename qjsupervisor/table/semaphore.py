@@ -37,8 +37,9 @@ from ..states import Fairness
 from .channels import SPARE_CHANNELS, add_channel, check_room, write_channel
 from .core import TableCore
 from .grants import NoDemand, Scheduler, grant_all
-from .layout import MAX_CLASSES, Cell, Channel, Flag, Header, Slot, bitmap_words
+from .layout import MAX_CLASSES, SLOT_WORDS, Cell, Channel, Flag, Header, Slot, bitmap_words
 from .slot import WorkerSlot
+from .statistics import clear_outcomes
 from .stuck_holder import is_stopped
 from .views import ChannelView, Holder, SlotView, TableReader
 
@@ -76,6 +77,7 @@ class SemaphoreTable(TableReader):
             self._weights.append(weight)
             core.words[Header.CLASSES] = len(self._weights)
         self._put_class(slot, weight)
+        clear_outcomes(core, slot)
         core.put_text(base + core.layout.slot_name, base + Slot.NAME_LENGTH, database)
 
     def _put_class(self, slot: int, weight: int | None) -> None:
@@ -88,7 +90,7 @@ class SemaphoreTable(TableReader):
             return False
         base = self.core.slot_base(slot)
         epoch = self.core.words[base + Slot.EPOCH]
-        for word in range(base, base + Slot.MESSAGE_LENGTH + 1):
+        for word in range(base, base + SLOT_WORDS):
             self.core.words[word] = 0
         self.core.words[base + Slot.EPOCH] = epoch
         self._put_class(slot, None)

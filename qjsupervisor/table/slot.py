@@ -20,6 +20,7 @@ from .channels import add_channel, check_room, read_spec, write_channel
 from .core import TableCore
 from .grants import Nothing, Scheduler, Source, give
 from .layout import WORD, Cell, Header, Slot
+from .statistics import SlotStatistics
 from .words import bitmap, bits
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class WorkerSlot:
         self._core: TableCore = table.core
         self._fairness: Fairness = table.fairness
         self._base = self._core.slot_base(slot)
+        self.statistics = SlotStatistics(self._core, slot)
         self._published = 0
         #: Header.REPAIRS as of the last exchange; another value means: write all our HELD words afresh.
         self._repairs = -1

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from ..states import TargetState
 from .core import TableCore
-from .layout import CELL_WORDS, Cell, Channel, Flag, Slot
+from .layout import CELL_WORDS, SLOT_WORDS, Cell, Channel, Flag, Slot
+from .statistics import Totals, outcomes_of, read_totals
 from .words import Tree, bits
 
 
@@ -33,6 +34,12 @@ class SlotView(NamedTuple):
     target_retry_ns: int
     waiting_since_ns: int
     message: str
+    #: Of `pending`, those whose eta is in the future.
+    not_due: int
+    #: UTC microseconds since which the oldest due job waits, 0 = none does.
+    oldest_us: int
+    #: By Outcome: what became of the jobs of this database.
+    outcomes: tuple[int, ...]
 
 
 class ChannelView(NamedTuple):
@@ -91,7 +98,7 @@ class TableReader:
     def slot_view(self, slot: int) -> SlotView:
         """What the table says of one database."""
         core, base = self.core, self.core.slot_base(slot)
-        w = core.words[base : base + Slot.MESSAGE_LENGTH + 1].tolist()
+        w = core.words[base : base + SLOT_WORDS].tolist()
         return SlotView(
             database=core.text(base + core.layout.slot_name, w[Slot.NAME_LENGTH]),
             pid=w[Slot.PID],
@@ -109,7 +116,22 @@ class TableReader:
             target_retry_ns=w[Slot.TARGET_RETRY_NS],
             waiting_since_ns=w[Slot.WAITING_SINCE_NS],
             message=core.text(base + core.layout.slot_message, w[Slot.MESSAGE_LENGTH]),
+            not_due=w[Slot.NOT_DUE],
+            oldest_us=w[Slot.OLDEST_US],
+            outcomes=outcomes_of(core, slot),
         )
+
+    def totals(self) -> Totals:
+        """What all databases did since the table was made."""
+        return read_totals(self.core)
+
+    def waiting_cells(self) -> list[tuple[str, int, list[int]]]:
+        """Of each database: its name, its jobs that are not due, and how many wait in each of channel_views()."""
+        rows = []
+        for slot in self._occupied():
+            view = self.slot_view(slot)
+            rows.append((view.database, view.not_due, self._row(slot, Cell.PENDING)))
+        return rows
 
     def channel_views(self) -> list[ChannelView]:
         """All shared channels, parents before children."""

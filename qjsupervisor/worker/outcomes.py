@@ -14,10 +14,18 @@ from structlog.typing import FilteringBoundLogger
 from ..odoo.dispatcher import Ended
 from ..odoo.request import End
 from ..odoo.target import Target
-from ..states import JobState
+from ..states import JobState, Outcome
 
 #: In place of a state: the job has no row any more.
 GONE = "gone"
+#: By the state of the row after the request; whatever else it is, it tells nothing.
+_OUTCOMES = {
+    JobState.DONE: Outcome.DONE,
+    JobState.FAILED: Outcome.FAILED,
+    JobState.PENDING: Outcome.RETRIED,
+    JobState.ENQUEUED: Outcome.NOT_RUN,
+    JobState.CANCELLED: Outcome.CANCELLED,
+}
 
 
 class RequestOutcomes:
@@ -79,6 +87,11 @@ class RequestOutcomes:
             reason=breaker.reason,
             retry_in_s=round(breaker.retry_at_s - now_s, 1),
         )
+
+
+def outcome_of(state: str) -> Outcome:
+    """What became of a job whose row is in that state (or GONE) after its request."""
+    return _OUTCOMES.get(state, Outcome.LOST)  # type: ignore[call-overload,no-any-return]  # a JobState is a str
 
 
 def explain(status: int | None, reason: str) -> str:

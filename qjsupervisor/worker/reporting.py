@@ -80,12 +80,15 @@ class Reporting:
         changed = self._put(Slot.DISPATCHED, serving.dispatched)
         changed |= self._put(Slot.FINISHED, serving.finished)
         pending: dict[int, int] = {}
-        failed = 0
+        failed = not_due = 0
         for node in serving.backlog.nodes.values():
             pending[node.shared] = pending.get(node.shared, 0) + node.pending
             failed += node.failed
+            not_due += len(node.etas)
         changed |= self._put(Slot.PENDING, sum(pending.values()))
         changed |= self._put(Slot.FAILED, failed)
+        changed |= self._put(Slot.NOT_DUE, not_due)
+        changed |= self._put(Slot.OLDEST_US, serving.backlog.oldest_due_us())
         changed |= self._put(Slot.RUNNING, len(serving.backlog.holding()))
         changed |= self._put(Slot.WAIT_DEPENDENCIES, self.wait_dependencies)
         for channel, number in pending.items():

@@ -27,7 +27,7 @@ from ..states import JobState, TargetState
 from ..table.slot import WorkerSlot
 from .claiming import Claims
 from .jobs import JobRecord, Jobs, State
-from .outcomes import GONE, RequestOutcomes
+from .outcomes import GONE, RequestOutcomes, outcome_of
 from .permits import Permits
 from .rows import Rows
 from .unattended import Unattended
@@ -136,6 +136,7 @@ class Serving:
                 continue
             self.jobs.request(self.jobs.of(job.id), job.uuid, job.channel)
             self.dispatched += 1
+            self._worker_slot.statistics.dispatched(time.time() - job.due_us / 1e6)
             self._dispatcher.send(job.uuid)
             self._log.info("job_dispatched", job_uuid=job.uuid, channel=job.channel)
         for job in self._give_back(doubles) if doubles else ():
@@ -172,7 +173,8 @@ class Serving:
     def _record_result(self, record: JobRecord, job: Job | None) -> bool:
         """Learn from a request's end and its job's row, if it has one. True: nobody ran it, it is to be given back."""
         assert record.ended is not None
-        state = GONE if job is None else job.state
+        state, ended = GONE if job is None else job.state, record.ended
+        self._worker_slot.statistics.ended(outcome_of(state), ended.outcome.status, ended.duration_s)
         if self._outcomes.record_result(record.ended, state):
             return True
         self.finished += 1

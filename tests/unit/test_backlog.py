@@ -365,3 +365,15 @@ def test_no_head_where_a_channel_may_turn_up(default: dict[str, Any]) -> None:
     specs = [ChannelSpec(name="root", capacity=9, **default)]
     assert not Backlog(specs, only_root(), 3).can_begin_with_head
     assert backlog("root:9,root.line:1:sequential").can_begin_with_head
+
+
+def test_the_oldest_due_job_is_found_behind_better_ones() -> None:
+    backlog = Backlog(parse_channels("root:1,root.slow:1"), only_root(), 100)
+    assert backlog.oldest_due_us() == 0
+    for job_id, (priority, created_us) in enumerate([(5, 900), (5, 800), (10, 300), (10, 400), (20, 700)]):
+        backlog.put(Pending((priority, created_us, job_id), "root.slow" if job_id % 2 else "root", None))
+    assert backlog.oldest_due_us() == 300
+    backlog.put(Pending((10, 100, 99), "root", (1 << 60)))  # not due
+    assert backlog.oldest_due_us() == 300
+    backlog.forget(2)
+    assert backlog.oldest_due_us() == 400

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pytest
@@ -20,6 +21,7 @@ from qjsupervisor.odoo.request import End, Outcome
 from qjsupervisor.postgres.database import Database
 from qjsupervisor.postgres.waiter import Waiter
 from qjsupervisor.states import Fairness
+from qjsupervisor.states import Outcome as WhatBecame
 from qjsupervisor.table.semaphore import SemaphoreTable
 from qjsupervisor.table.slot import WorkerSlot
 from qjsupervisor.worker import jobs
@@ -345,3 +347,37 @@ def test_a_failed_job_that_was_requeued_is_not_counted_as_failed(wide: Play) -> 
     wide.serving.turn(1000.0, start=True)
     assert wide.serving.dispatched == 1
     assert wide.serving.backlog.nodes["root"].failed == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "outcome"),
+    [
+        ("done", 200, WhatBecame.DONE),
+        ("failed", 200, WhatBecame.FAILED),
+        ("pending", 200, WhatBecame.RETRIED),
+        ("enqueued", 404, WhatBecame.NOT_RUN),
+        ("started", None, WhatBecame.LOST),
+        ("gone", 200, WhatBecame.LOST),
+        ("cancelled", 200, WhatBecame.CANCELLED),
+    ],
+)
+def test_each_end_is_counted_by_its_outcome_and_status(
+    play: Play, state: str, status: int | None, outcome: WhatBecame
+) -> None:
+    play.rows.state = play.rows.read_as = state
+    play.ends(Outcome(End.ANSWERED if status else End.LOST, status, "a reason"))
+    play.serving.turn(1000.0, start=False)
+    totals = play.table.totals()
+    assert [totals.outcomes[each] for each in WhatBecame] == [int(each is outcome) for each in WhatBecame]
+    assert totals.statuses[(status or 0) // 100] == sum(totals.statuses) == 1
+    assert totals.durations[outcome].sum_s == pytest.approx(0.1, abs=1e-5)
+
+
+def test_the_time_from_due_to_dispatch_is_observed(wide: Play) -> None:
+    wide.serving.backlog.put(Pending((10, 1, 7), "root", None))
+    due_us = int((time.time() - 42) * 1e6)
+    wide.rows.claimed = [Job(7, "v", "root", "enqueued", (10, 1, 7), due_us)]
+    wide.serving.turn(1000.0, start=True)
+    waited = wide.table.totals().waited
+    assert sum(waited.counts) == 1
+    assert waited.sum_s == pytest.approx(42, abs=5)

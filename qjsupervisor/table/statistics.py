@@ -1,0 +1,97 @@
+"""Counters and histograms of what the workers did, in the shared table. Layout: layout.Statistics.
+
+A worker adds to its own slot's words, without the lock: an addition or four for each job. Readers sum over all slots.
+Nothing is lost when a worker dies, and no sum ever falls: a slot keeps its words when another database takes it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..states import Outcome
+from .core import TableCore
+from .layout import DURATION_S, WAITED_S, Statistics
+
+#: A row may have been created at '-infinity'; a sum of such waits must fit into a word.
+_LONGEST_S = 10 * 365 * 86400.0
+
+
+class Histogram(NamedTuple):
+    """What was observed: how often, by bucket (not cumulative; the last one has no bound), and the sum in seconds."""
+
+    bounds_s: Sequence[float]
+    counts: Sequence[int]
+    sum_s: float
+
+
+class Totals(NamedTuple):
+    """Over all databases, since the table was made."""
+
+    outcomes: Sequence[int]
+    #: By the first digit of the HTTP status, 0: no answer.
+    statuses: Sequence[int]
+    waited: Histogram
+    #: By Outcome.
+    durations: Sequence[Histogram]
+
+
+class SlotStatistics:
+    """The writing half, in one worker."""
+
+    def __init__(self, core: TableCore, slot: int) -> None:
+        self._words = core.words
+        self._base = core.slot_base(slot) + core.layout.slot_statistics
+
+    def dispatched(self, waited_s: float) -> None:
+        """Odoo was asked for a job that was due so long ago."""
+        self._observe(self._base + Statistics.WAITED, WAITED_S, min(max(0.0, waited_s), _LONGEST_S))
+
+    def ended(self, outcome: Outcome, status: int | None, duration_s: float) -> None:
+        """A request came to its end; `status` None: without an answer."""
+        words, base = self._words, self._base
+        words[base + Statistics.OUTCOMES + outcome] += 1
+        words[base + Statistics.OUTCOMES_HERE + outcome] += 1
+        first_digit = (status or 0) // 100
+        words[base + Statistics.STATUSES + (first_digit if first_digit < 6 else 0)] += 1
+        self._observe(base + Statistics.DURATION + outcome * Statistics.DURATION_WORDS, DURATION_S, duration_s)
+
+    def _observe(self, word: int, bounds_s: Sequence[float], seconds: float) -> None:
+        self._words[word + bisect_left(bounds_s, seconds)] += 1
+        self._words[word + len(bounds_s) + 1] += int(seconds * 1e6)
+
+
+def clear_outcomes(core: TableCore, slot: int) -> None:
+    """Another database sits here: begin to count for it. Only while no worker does."""
+    start = core.slot_base(slot) + core.layout.slot_statistics + Statistics.OUTCOMES_HERE
+    for word in range(start, start + len(Outcome)):
+        core.words[word] = 0
+
+
+def outcomes_of(core: TableCore, slot: int) -> tuple[int, ...]:
+    """By Outcome, of the database that sits here."""
+    start = core.slot_base(slot) + core.layout.slot_statistics + Statistics.OUTCOMES_HERE
+    return tuple(core.words[start : start + len(Outcome)].tolist())
+
+
+def read_totals(core: TableCore) -> Totals:
+    """The sums over all slots, also of databases that have left."""
+    sums = [0] * Statistics.WORDS
+    for slot in range(core.slots):
+        base = core.slot_base(slot) + core.layout.slot_statistics
+        words = core.words[base : base + Statistics.WORDS].tolist()
+        if any(words):
+            sums = [one + other for one, other in zip(sums, words, strict=True)]
+    durations = range(Statistics.DURATION, Statistics.WORDS, Statistics.DURATION_WORDS)
+    return Totals(
+        outcomes=sums[Statistics.OUTCOMES : Statistics.OUTCOMES_HERE],
+        statuses=sums[Statistics.STATUSES : Statistics.WAITED],
+        waited=_histogram(sums, Statistics.WAITED, WAITED_S),
+        durations=[_histogram(sums, word, DURATION_S) for word in durations],
+    )
+
+
+def _histogram(words: Sequence[int], start: int, bounds_s: Sequence[float]) -> Histogram:
+    count = len(bounds_s) + 1
+    return Histogram(bounds_s, words[start : start + count], words[start + count] / 1e6)
