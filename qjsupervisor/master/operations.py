@@ -9,12 +9,11 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
 
 from .. import logs
 from ..channelspec import ChannelSpec
 from ..config.settings import Config
-from ..control import Message, ask
+from ..control import Message
 from ..errors import ConfigError, SemaphoreError
 from ..states import Mode
 from .fleet import Fleet
@@ -26,8 +25,6 @@ from .service import Service
 from .status_report import Snapshot, WorkerView, build_status
 from .worker_process import Limits, WorkerProcess
 
-#: The monitor would rather show nothing than wait for a busy master.
-_MONITOR_PATIENCE_S = 2.0
 #: Pauses that a line of the log names.
 _SHOWN = 20
 
@@ -52,16 +49,11 @@ class Operations:
 
     def start_monitor(self, now_s: float) -> None:
         """Run a monitor as the configuration says, or none."""
-        address, run, path = self.config.monitor, self._seams.run_monitor, self.config.control_socket
-        if address is None:
+        config, table, run = self.config, self._seams.table, self._seams.run_monitor
+        if config.monitor is None:
             self.monitor.run(None, now_s)
-            return
-
-        def status() -> Mapping[str, Any]:
-            answer: Mapping[str, Any] = ask(path, {"do": "status"}, timeout_s=_MONITOR_PATIENCE_S)["status"]
-            return answer
-
-        self.monitor.run(lambda pipe: run(address, status, pipe), now_s)
+        else:
+            self.monitor.run(lambda pipe: run(config, table, pipe), now_s)
 
     # -- configuration -------------------------------------------------------------------------------------------
 

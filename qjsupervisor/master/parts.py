@@ -37,8 +37,8 @@ class Table(Protocol):
 RunWorker = Callable[[Any, Any, int, Pipe], int]
 #: run_scout(config, pipe) -> exit code; runs in the child.
 RunScout = Callable[[Any, Pipe], int]
-#: run_monitor(address, status, pipe) -> exit code; runs in the child.
-RunMonitor = Callable[[tuple[str, int], Callable[[], Mapping[str, Any]], Pipe], int]
+#: run_monitor(config, table, pipe) -> exit code; runs in the child.
+RunMonitor = Callable[[Any, Any, Pipe], int]
 
 
 class Seams(NamedTuple):

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from ..states import WorkerState
+from ..text import printable
 
 PREFIX = "qjsupervisor_"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -109,7 +110,7 @@ def _up(name: str, text: str, key: str, fine: str, views: Sequence[Mapping[str, 
     family = GaugeMetricFamily(PREFIX + name, text, labels=("database" if key == "name" else key,))
     for view in views:
         if view.get("state") != "unknown":
-            family.add_metric([str(view.get(key))], 1.0 if view.get("state") == fine else 0.0)
+            family.add_metric([printable(view.get(key))], 1.0 if view.get("state") == fine else 0.0)
     return family
 
 
@@ -122,7 +123,7 @@ def _states(databases: Sequence[Mapping[str, Any]]) -> Metric:
     for view in databases:
         for state in WorkerState:
             now = view.get("state") == state.value
-            family.add_metric([str(view.get("name")), state.value.replace(" ", "_")], 1.0 if now else 0.0)
+            family.add_metric([printable(view.get("name")), state.value.replace(" ", "_")], 1.0 if now else 0.0)
     return family
 
 
@@ -136,7 +137,7 @@ def _families(
         for view in views:
             value = _number(view.get(measure.key), missing)
             if value is not None:
-                family.add_metric([str(view.get(key))], value)
+                family.add_metric([printable(view.get(key))], value)
         yield family
 
 

@@ -1,8 +1,8 @@
 """The monitor: metrics, health and a status page over HTTP, in a process of their own.
 
-It only reads: there is nothing that a request could change. It knows no more than the master's control
-socket tells it, and opens no database. Whatever happens to it, the master and the workers do not notice.
-What it answers is in `monitorserver`.
+It knows what the master says at the control socket, and what the shared table says. Whatever happens to it, the master
+and the workers do not notice. One loop serves all clients (server.py) and waits for the master (master_link.py); what
+is answered is in answers.py.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import selectors
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from ..config.settings import Config
 from ..logs import get_logger
-
-if TYPE_CHECKING:
-    from .server import MonitorServer
+from ..loop import Loop
+from ..table.views import TableReader
 
 EXIT_BIND_FAILED = 1
 
@@ -31,48 +31,50 @@ class ControlPipe(Protocol):
     def receive_all(self) -> list[dict[str, Any]]: ...
 
 
-def run_monitor(
-    address: tuple[str, int], status: Callable[[], Mapping[str, Any]], pipe: ControlPipe | None = None
-) -> int:
-    """Serve until the master says stop or its end of the pipe is closed; returns the exit status.
+def run_monitor(config: Config, _table: TableReader, pipe: ControlPipe | None = None) -> int:
+    """Serve at the address config.monitor until the master says stop or its end of the pipe is closed.
 
-    `status` asks the master; it raises QJSupervisorError when no answer comes. Call it in the main
-    thread of a process of its own.
+    Returns the exit status. Call it in the main thread of a process of its own.
     """
+    assert config.monitor is not None
     # Here, after the fork: 2 MiB that would otherwise be in the master and in every worker.
-    from .server import MonitorServer, Snapshot
+    from .answers import SECURITY, Answers
+    from .master_link import MasterLink
+    from .server import Server
 
-    host, port = address
-    try:
-        server = MonitorServer(address, Snapshot(status))
-    except OSError as error:
-        _log.error("monitor_bind_failed", address=f"{host}:{port}", reason=error.strerror or str(error))
-        return EXIT_BIND_FAILED
-    with server, _Stop(pipe) as stop:
-        _log.info("monitor_started", address=f"{host}:{server.server_port}")
-        _serve(server, stop)
+    host, port = config.monitor
+    with Loop(on_error=_survive) as loop:
+        answers = Answers(MasterLink(loop, config.control_socket))
+        try:
+            server = Server(loop, config.monitor, answers.handle, SECURITY)
+        except OSError as error:
+            _log.error("monitor_bind_failed", address=f"{host}:{port}", reason=error.strerror or str(error))
+            return EXIT_BIND_FAILED
+        with _Stop(loop, pipe) as stop:
+            _log.info("monitor_started", address=f"{host}:{server.port}")
+            while not stop.wanted:
+                loop.turn()
+        server.close()
     return 0
 
 
-def _serve(server: MonitorServer, stop: _Stop) -> None:
-    with selectors.DefaultSelector() as selector:
-        selector.register(server, selectors.EVENT_READ)
-        for source in stop.sources():
-            selector.register(source, selectors.EVENT_READ)
-        while not stop.wanted():
-            if any(key.fileobj is server for key, _ in selector.select()):
-                server.handle_request()
+def _survive(error: Exception) -> None:
+    """A request that we cannot answer is a bug; it must not be the end of the others."""
+    _log.error("monitor_request_failed", reason=f"{type(error).__name__}: {error}", exc_info=error)
 
 
 class _Stop:
     """Knows when to end: SIGTERM, an order on the pipe, or the pipe's end."""
 
-    def __init__(self, pipe: ControlPipe | None) -> None:
+    def __init__(self, loop: Loop, pipe: ControlPipe | None) -> None:
+        self.wanted = False
         self._pipe = pipe
-        self._asked = False
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
+        loop.register(self._reader, selectors.EVENT_READ, self._drain)
+        if pipe is not None:
+            loop.register(pipe, selectors.EVENT_READ, self._hear)
 
     def __enter__(self) -> _Stop:
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
@@ -86,20 +88,17 @@ class _Stop:
         self._writer.close()
 
     def _note(self, _signum: int, _frame: object) -> None:
-        self._asked = True
+        self.wanted = True
 
-    def sources(self) -> list[Any]:
-        """What to wait for besides requests."""
-        return [self._reader, *([] if self._pipe is None else [self._pipe])]
-
-    def wanted(self) -> bool:
-        """Whether it is time to end; never blocks."""
+    def _drain(self, _now_s: float) -> None:
         with suppress(BlockingIOError):
             self._reader.recv(4096)  # any signal writes here, not SIGTERM alone
-        if self._pipe is not None:
-            try:
-                orders = self._pipe.receive_all()
-            except EOFError:
-                return True
-            self._asked = self._asked or any(order.get("do") == "stop" for order in orders)
-        return self._asked
+
+    def _hear(self, _now_s: float) -> None:
+        assert self._pipe is not None
+        try:
+            orders: list[Mapping[str, Any]] = list(self._pipe.receive_all())
+        except EOFError:
+            self.wanted = True
+            return
+        self.wanted = self.wanted or any(order.get("do") == "stop" for order in orders)

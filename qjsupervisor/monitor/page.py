@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..text import channel_settings, seconds
+from ..text import channel_settings, printable, seconds
 from .health import problems
 
 #: The page needs no script, image, font or frame; it says so, so that nothing injected can load one.
@@ -177,4 +177,4 @@ def _span(value: object) -> Markup:
 
 
 def _text(value: object) -> Markup:
-    return "-" if value is None else html.escape(str(value))
+    return "-" if value is None else html.escape(printable(value))

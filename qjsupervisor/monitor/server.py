@@ -1,175 +1,257 @@
-"""What the monitor answers over HTTP.
+"""The monitor's listening socket and its clients, in one loop: nothing here waits, and nothing grows.
 
-    /metrics   for Prometheus
-    /healthz   200 while every database is served, else 503 and one line for each thing that is wrong
-    /livez     200 while the master answers: what a container's liveness probe should look at
-    /status    the JSON of `qjsupervisor status --json`
-    /          a page for people
+    MAX_CLIENTS, and MAX_OF_ADDRESS of one address, are held at once; for one more the one goes that has taken longest
+    over its request (a client that is being answered goes only where there is no other)
+    REQUEST_S       from the connection to the last byte of its request
+    RESPONSE_S      from there to the last byte of the response
+    LINGER_S        for what a client still sends after its response, so that it can read that response
 
-Imported in the monitor's own process only.
+So a probe is answered beside any number of clients that say nothing, or a byte a second: whoever is new has a place.
 """
 
 from __future__ import annotations
 
-import json
+import errno
+import selectors
 import socket
-import sys
-import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from socketserver import ThreadingMixIn
-from typing import Any, NamedTuple
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Protocol
 
-from ..errors import QJSupervisorError
 from ..logs import get_logger
-from . import metrics
-from . import page as statuspage
-from .health import problems
+from ..loop import Alarm, Loop
+from .http import BadRequest, Parser, Request, Response, plain
 
-Status = Mapping[str, Any]
-
-#: One answer of the master serves all requests of this time: scrapers do not add up at the master.
-_SNAPSHOT_S = 0.5
-#: A client that sends nothing or takes nothing is let go.
-_CLIENT_TIMEOUT_S = 10.0
-#: Clients served at once; the next one is hung up on.
-_MOST_CLIENTS = 32
+MAX_CLIENTS = 256
+MAX_OF_ADDRESS = 64
+REQUEST_S = 5.0
+RESPONSE_S = 10.0
+LINGER_S = 1.0
+_BACKLOG = 512
+_CHUNK_BYTES = 65_536
+#: Taken in one turn, so that a flood of connections does not keep the loop from those that are there.
+_ACCEPTED_AT_ONCE = 64
+#: Descriptors are used up: accept nobody for so long, or the readable listener spins the loop.
+_ACCEPT_PAUSE_S = 1.0
 
 _log = get_logger()
 
 
-class Answer(NamedTuple):
-    """One response."""
+class Reply(Protocol):
+    """How a request is answered, once, now or later."""
 
-    code: HTTPStatus
-    content_type: str
-    body: bytes
+    def __call__(self, response: Response) -> None: ...
 
 
-class Snapshot:
-    """The master's last answer, asked for again when it is too old; shared by the request threads."""
-
-    def __init__(self, status: Callable[[], Mapping[str, Any]], clock: Callable[[], float] = time.monotonic) -> None:
-        self._ask = status
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._taken_at: float | None = None
-        self._status: Status | None = None
-
-    def get(self) -> Status | None:
-        """The status, at most half a second old; None when the master did not answer."""
-        with self._lock:
-            if self._taken_at is None or self._clock() - self._taken_at > _SNAPSHOT_S:
-                try:
-                    self._status = self._ask()
-                except (QJSupervisorError, OSError):
-                    self._status = None
-                self._taken_at = self._clock()
-            return self._status
+Handle = Callable[[Request, Reply], None]
 
 
-def answer(path: str, snapshot: Snapshot) -> Answer:
-    """What is answered to a request for `path` (without its query)."""
-    if path not in ("/", "/metrics", "/healthz", "/livez", "/status"):
-        return _plain(HTTPStatus.NOT_FOUND, "not here: /metrics /healthz /livez /status /")
-    status = snapshot.get()
-    if path == "/metrics":
-        return Answer(HTTPStatus.OK, metrics.CONTENT_TYPE, metrics.render(status))
-    if path == "/":
-        targets = [] if status is None else metrics.targets_of(status)
-        return Answer(HTTPStatus.OK, "text/html; charset=utf-8", statuspage.render(status, targets))
-    if status is None:
-        return _plain(HTTPStatus.SERVICE_UNAVAILABLE, "the master does not answer")
-    if path == "/status":
-        body = json.dumps(status, indent=2).encode("ascii") + b"\n"
-        return Answer(HTTPStatus.OK, "application/json", body)
-    wrong = problems(status) if path == "/healthz" else []
-    return _plain(HTTPStatus.SERVICE_UNAVAILABLE if wrong else HTTPStatus.OK, "\n".join(wrong) or "ok")
+class Server:
+    """Listens at an address. `handle` takes each request and must not wait; `security`: headers of all responses."""
+
+    def __init__(
+        self, loop: Loop, address: tuple[str, int], handle: Handle, security: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        self._loop = loop
+        self._handle = handle
+        self._security = security
+        self._listener = _listen(address)
+        self.port: int = self._listener.getsockname()[1]
+        #: The oldest first.
+        self._clients: dict[_Client, None] = {}
+        loop.register(self._listener, selectors.EVENT_READ, self._accept)
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def close(self) -> None:
+        """Stop listening, and let all clients go."""
+        with suppress(KeyError):  # in its pause
+            self._loop.unregister(self._listener)
+        self._listener.close()
+        for client in list(self._clients):
+            client.close()
+
+    def _accept(self, now_s: float) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                sock, peer = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._pause(now_s)
+                    return
+                continue  # the client went away before we got to it
+            self._make_room(_network(str(peer[0])))
+            sock.setblocking(False)
+            self._clients[_Client(self, self._loop, sock, str(peer[0]), now_s)] = None
+
+    def _pause(self, now_s: float) -> None:
+        _log.warning("monitor_paused", reason="no descriptor is left: nobody is let in for a second")
+        self._loop.unregister(self._listener)
+        self._loop.call_at(
+            now_s + _ACCEPT_PAUSE_S,
+            lambda _now_s: self._loop.register(self._listener, selectors.EVENT_READ, self._accept),
+        )
+
+    def _make_room(self, network: str) -> None:
+        of_network = [client for client in self._clients if client.network == network]
+        if len(of_network) >= MAX_OF_ADDRESS:
+            _dispensable(of_network).close()
+        elif len(self._clients) >= MAX_CLIENTS:
+            _dispensable(self._clients).close()
+
+    # -- for the clients ---------------------------------------------------------------------------------------
+
+    def requested(self, client: _Client, request: Request) -> None:
+        """A client's request is complete."""
+        self._handle(request, client.reply)
+
+    def encoded(self, response: Response, request: Request | None) -> tuple[bytes, bytes]:
+        """A response as it is sent."""
+        return response.encoded(request, self._security)
+
+    def forget(self, client: _Client) -> None:
+        """A client is gone."""
+        del self._clients[client]
 
 
-def _plain(code: HTTPStatus, text: str) -> Answer:
-    return Answer(code, "text/plain; charset=utf-8", (text + "\n").encode("utf-8", "backslashreplace"))
+class _Client:
+    """One connection: it sends a request, takes a response, and is gone."""
 
+    def __init__(self, server: Server, loop: Loop, sock: socket.socket, address: str, now_s: float) -> None:
+        self.network = _network(address)
+        #: 0: has answered it, 1: waits for its request, 2: answers it. The lowest is let go first.
+        self.rank = 1
+        self._server = server
+        self._loop = loop
+        self._sock = sock
+        self._parser = Parser(address)
+        self._request: Request | None = None
+        self._outgoing: list[memoryview] = []
+        self._now_s = now_s
+        self._closed = False
+        self._deadline = Alarm(loop, lambda _now_s: self.close())
+        self._deadline.set(now_s + REQUEST_S)
+        loop.register(sock, selectors.EVENT_READ, self._read)
 
-class _Handler(BaseHTTPRequestHandler):
-    """GET and HEAD; everything else is answered by the base class with 501."""
+    def close(self) -> None:
+        """Hang up, whatever was going on."""
+        if self._closed:
+            return
+        self._closed = True
+        self._deadline.clear()
+        with suppress(KeyError):  # while its request is being answered it is not watched
+            self._loop.unregister(self._sock)
+        self._sock.close()
+        self._server.forget(self)
 
-    timeout = _CLIENT_TIMEOUT_S
-    server_version = "qjsupervisor"
-    sys_version = ""
-    server: MonitorServer
-
-    def do_GET(self) -> None:
-        """Answer with the body."""
-        self._answer(with_body=True)
-
-    def do_HEAD(self) -> None:
-        """Answer without the body."""
-        self._answer(with_body=False)
-
-    def _answer(self, *, with_body: bool) -> None:
-        code, content_type, body = answer(self.path.partition("?")[0], self.server.snapshot)
-        self.send_response(code)
-        for name, value in (
-            ("Content-Type", content_type),
-            ("Content-Length", str(len(body))),
-            ("Cache-Control", "no-store"),
-            ("X-Content-Type-Options", "nosniff"),
-            ("Content-Security-Policy", statuspage.CONTENT_SECURITY_POLICY),
-        ):
-            self.send_header(name, value)
-        self.end_headers()
-        if with_body:
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Not a line for each scrape."""
-        _log.debug("monitor_requested", client=self.address_string(), line=format % args)
-
-
-class MonitorServer(ThreadingMixIn, HTTPServer):
-    """A thread for each client, of a bounded number."""
-
-    daemon_threads = True
-    block_on_close = False
-    allow_reuse_address = True
-    request_queue_size = 2 * _MOST_CLIENTS
-
-    def __init__(self, address: tuple[str, int], snapshot: Snapshot) -> None:
-        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self.snapshot = snapshot
-        self._room = threading.BoundedSemaphore(_MOST_CLIENTS)
-        super().__init__(address, _Handler)
-        # handle_request() is called when somebody knocked; if he is gone again it must not wait.
-        self.timeout = 0
-
-    def server_bind(self) -> None:
-        """Without HTTPServer's look-up of the host's full name, which can hang on a DNS server."""
-        super(HTTPServer, self).server_bind()
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Start the client's thread, or hang up where there are too many."""
-        if not self._room.acquire(blocking=False):
-            self.shutdown_request(request)
+    def _read(self, now_s: float) -> None:
+        self._now_s = now_s
+        try:
+            chunk = self._sock.recv(_CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        if not chunk:
+            self.close()
             return
         try:
-            super().process_request(request, client_address)
-        except RuntimeError:  # no thread to be had: the thread would have given the place back
-            self._room.release()
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """The client's thread."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._room.release()
-
-    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002  (not our name)
-        """A client that hung up is no event; anything else is a bug, and is logged with its traceback."""
-        if isinstance(sys.exc_info()[1], OSError):
+            self._request = self._parser.feed(chunk)
+        except BadRequest as error:
+            self._answer(plain(error.status, error.text))
             return
-        _log.exception("monitor_request_failed", client=str(client_address))
+        if self._request is None:
+            return
+        self._begin_answer()
+        self._server.requested(self, self._request)
+
+    def _begin_answer(self) -> None:
+        """Nothing is read until the response is out: a client that hangs up meanwhile is noticed then."""
+        self.rank = 2
+        self._deadline.set(self._now_s + RESPONSE_S)
+        self._loop.unregister(self._sock)
+
+    def reply(self, response: Response) -> None:
+        """Send this; does nothing if the client is gone meanwhile."""
+        if not self._closed and not self._outgoing and self.rank == 2:
+            self._send(response)
+
+    def _answer(self, response: Response) -> None:
+        self._begin_answer()
+        self._send(response)
+
+    def _send(self, response: Response) -> None:
+        head, body = self._server.encoded(response, self._request)
+        self._outgoing = [memoryview(part) for part in (head, body) if part]
+        self._loop.register(self._sock, selectors.EVENT_WRITE, self._write)
+
+    def _write(self, now_s: float) -> None:
+        try:
+            while self._outgoing:
+                sent = self._sock.sendmsg(self._outgoing, (), socket.MSG_NOSIGNAL)
+                while self._outgoing and sent >= len(self._outgoing[0]):
+                    sent -= len(self._outgoing.pop(0))
+                if self._outgoing:
+                    self._outgoing[0] = self._outgoing[0][sent:]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        self._linger(now_s)
+
+    def _linger(self, now_s: float) -> None:
+        """The response is out. To close now would take it back, where the client still sends."""
+        self.rank = 0
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+        self._deadline.set(now_s + LINGER_S)
+        self._loop.modify(self._sock, selectors.EVENT_READ, self._discard)
+
+    def _discard(self, _now_s: float) -> None:
+        try:
+            if self._sock.recv(_CHUNK_BYTES):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self.close()
+
+
+def method_not_allowed(*methods: str) -> Response:
+    """For a path that is there, and a method that is not for it."""
+    allowed = ", ".join(methods)
+    return plain(HTTPStatus.METHOD_NOT_ALLOWED, f"only {allowed} here", [("Allow", allowed)])
+
+
+def _dispensable(clients: Iterable[_Client]) -> _Client:
+    return min(clients, key=lambda client: client.rank)  # of the same rank the oldest
+
+
+def _network(address: str) -> str:
+    """What counts as one address: of IPv6 the 64 bits that one customer has."""
+    found = ip_address(address.partition("%")[0])
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is None:
+        return str(ip_network((int(found) >> 64 << 64, 64)))
+    return address
+
+
+def _listen(address: tuple[str, int]) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener

@@ -22,7 +22,7 @@ Who writes what, and under which lock
     Slot counters, heartbeat, target, message   the slot's own worker, without the lock
     Statistics                                  the slot's own worker, without the lock; the master clears
                                                 `OUTCOMES_HERE` when it gives a free slot to a database
-    Cell.PENDING                                the slot's own worker, without the lock
+    Cell.PENDING, Cell.NOT_DUE                  the slot's own worker, without the lock
     everything else                             whoever holds the lock
     Readers without the lock (status, monitor) see each word whole, but not one moment of the table.
 
@@ -115,11 +115,10 @@ class Slot:
     NAME_LENGTH: Final = 16
     MESSAGE_LENGTH: Final = 17
     GRANTED_NS: Final = 18  # when GRANT was written
-    NOT_DUE: Final = 19  # of PENDING, those whose eta is in the future
-    OLDEST_US: Final = 20  # UTC microseconds since which the oldest due job waits; 0: none does
+    OLDEST_US: Final = 19  # UTC microseconds since which the oldest due job waits; 0: none does
 
 
-SLOT_WORDS: Final = 22
+SLOT_WORDS: Final = 20
 
 #: Upper bounds in seconds of a histogram's buckets; one more bucket holds what is above them.
 WAITED_S: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
@@ -150,6 +149,7 @@ class Cell:
     FAILED: Final = 1  # its failed jobs directly in this channel
     PENDING: Final = 2
     KEY: Final = 3  # three words: the order key of its best job that waits here
+    NOT_DUE: Final = 6  # of PENDING, those whose eta is in the future
 
 
 CELL_WORDS: Final = 8

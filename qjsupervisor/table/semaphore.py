@@ -176,6 +176,7 @@ class SemaphoreTable(TableReader):
                     core.add_held(slot, channel, -held, now_ns)
                 core.set_failed(slot, channel, 0, now_ns)
                 core.words[core.cell_base(slot, channel) + Cell.PENDING] = 0
+                core.words[core.cell_base(slot, channel) + Cell.NOT_DUE] = 0
 
     def _grant_to_others(self, now_ns: int) -> None:
         self.core.open_throttled(now_ns)

@@ -310,9 +310,11 @@ class WorkerSlot:
         """Write one of the slot's own words (layout.Slot: PENDING, RUNNING, ...)."""
         self._core.words[self._base + word] = value
 
-    def report_pending(self, channel: int, pending: int) -> None:
-        """Write how many jobs wait directly in a channel."""
-        self._core.words[self._core.cell_base(self.slot, channel) + Cell.PENDING] = pending
+    def report_pending(self, channel: int, pending: int, not_due: int) -> None:
+        """Write how many jobs wait directly in a channel, and how many of these are not due."""
+        cell = self._core.cell_base(self.slot, channel)
+        self._core.words[cell + Cell.PENDING] = pending
+        self._core.words[cell + Cell.NOT_DUE] = not_due
 
     def set_message(self, message: str) -> None:
         """Leave a reason for `status`; '' takes it back."""

@@ -57,6 +57,13 @@ class ChannelView(NamedTuple):
     throttled_until_ns: int
 
 
+class Waiting(NamedTuple):
+    """Jobs of one database that wait directly in one channel."""
+
+    due: int
+    not_due: int
+
+
 class Holder(NamedTuple):
     """What one database has in a channel and below it."""
 
@@ -116,22 +123,27 @@ class TableReader:
             target_retry_ns=w[Slot.TARGET_RETRY_NS],
             waiting_since_ns=w[Slot.WAITING_SINCE_NS],
             message=core.text(base + core.layout.slot_message, w[Slot.MESSAGE_LENGTH]),
-            not_due=w[Slot.NOT_DUE],
+            not_due=sum(self._row(slot, Cell.NOT_DUE)),
             oldest_us=w[Slot.OLDEST_US],
             outcomes=outcomes_of(core, slot),
         )
+
+    def slot_views(self) -> list[SlotView]:
+        """All databases that have a place."""
+        return [self.slot_view(slot) for slot in self._occupied()]
 
     def totals(self) -> Totals:
         """What all databases did since the table was made."""
         return read_totals(self.core)
 
-    def waiting_cells(self) -> list[tuple[str, int, list[int]]]:
-        """Of each database: its name, its jobs that are not due, and how many wait in each of channel_views()."""
-        rows = []
+    def waiting(self) -> dict[str, list[Waiting]]:
+        """Of each database, in the order of channel_views(): what waits directly in each channel."""
+        found = {}
         for slot in self._occupied():
-            view = self.slot_view(slot)
-            rows.append((view.database, view.not_due, self._row(slot, Cell.PENDING)))
-        return rows
+            pending, not_due = self._row(slot, Cell.PENDING), self._row(slot, Cell.NOT_DUE)
+            cells = [Waiting(max(0, each - later), later) for each, later in zip(pending, not_due, strict=True)]
+            found[self._database(slot)] = cells
+        return found
 
     def channel_views(self) -> list[ChannelView]:
         """All shared channels, parents before children."""
@@ -147,7 +159,7 @@ class TableReader:
         tree = self.core.tree()
         found: dict[str, list[Holder]] = {}
         for slot in self._occupied():
-            database = self.slot_view(slot).database
+            database = self._database(slot)
             running, pending = self._sums(tree, slot, Cell.HELD), self._sums(tree, slot, Cell.PENDING)
             for node in running.keys() | pending.keys():
                 holder = Holder(database, running.get(node, 0), pending.get(node, 0))
@@ -166,6 +178,10 @@ class TableReader:
 
     def _occupied(self) -> Iterator[int]:
         return (s for s in range(self.slots) if self.core.words[self.core.slot_base(s) + Slot.NAME_LENGTH])
+
+    def _database(self, slot: int) -> str:
+        base = self.core.slot_base(slot)
+        return self.core.text(base + self.core.layout.slot_name, self.core.words[base + Slot.NAME_LENGTH])
 
     def _row(self, slot: int, word: int) -> list[int]:
         """One word of each cell of a slot."""

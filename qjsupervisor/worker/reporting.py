@@ -28,7 +28,7 @@ class Reporting:
         self._log = log
         self._unsent: dict[str, Mapping[str, Any]] = {}
         self._written: dict[int, int] = {}
-        self._channels: dict[int, int] = {}
+        self._channels: dict[int, tuple[int, int]] = {}
         self._last_s = 0.0
         #: When `write` should be called again, though nothing happens; None: all is written.
         self.due_s: float | None = None
@@ -80,21 +80,21 @@ class Reporting:
         changed = self._put(Slot.DISPATCHED, serving.dispatched)
         changed |= self._put(Slot.FINISHED, serving.finished)
         pending: dict[int, int] = {}
-        failed = not_due = 0
+        not_due: dict[int, int] = {}
+        failed = 0
         for node in serving.backlog.nodes.values():
             pending[node.shared] = pending.get(node.shared, 0) + node.pending
             failed += node.failed
-            not_due += len(node.etas)
+            not_due[node.shared] = not_due.get(node.shared, 0) + len(node.etas)
         changed |= self._put(Slot.PENDING, sum(pending.values()))
         changed |= self._put(Slot.FAILED, failed)
-        changed |= self._put(Slot.NOT_DUE, not_due)
         changed |= self._put(Slot.OLDEST_US, serving.backlog.oldest_due_us())
         changed |= self._put(Slot.RUNNING, len(serving.backlog.holding()))
         changed |= self._put(Slot.WAIT_DEPENDENCIES, self.wait_dependencies)
         for channel, number in pending.items():
-            if self._channels.get(channel) != number:
-                self._channels[channel] = number
-                self._worker_slot.report_pending(channel, number)
+            if self._channels.get(channel) != (number, not_due[channel]):
+                self._channels[channel] = (number, not_due[channel])
+                self._worker_slot.report_pending(channel, number, not_due[channel])
         self._put_target()
         if changed and not more:
             self.due_s = now_s + REPORT_S

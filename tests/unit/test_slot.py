@@ -670,7 +670,7 @@ def test_the_words_of_a_slot_are_its_own(make: Make) -> None:
     worker_slot = world.workers[1].worker_slot
     assert worker_slot is not None
     worker_slot.set_counter(Slot.PENDING, 7)
-    worker_slot.report_pending(SLOW, 5)
+    worker_slot.report_pending(SLOW, 5, 0)
     worker_slot.set_message("é" * 200)
     view = world.table.slot_view(1)
     assert (view.database, view.pending) == ("db1", 7)

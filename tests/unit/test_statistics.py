@@ -60,7 +60,6 @@ def test_a_successor_goes_on_counting(table: SemaphoreTable) -> None:
 
 
 def test_what_waits_where(table: SemaphoreTable) -> None:
-    slot = table.worker_slot(1)
-    slot.report_pending(0, 7)
-    slot.set_counter(Slot.NOT_DUE, 2)
-    assert table.waiting_cells() == [("a", 0, [0]), ("b", 2, [7])]
+    table.worker_slot(1).report_pending(0, 7, 2)
+    assert table.waiting() == {"a": [(0, 0)], "b": [(5, 2)]}
+    assert table.slot_view(1).not_due == 2
