@@ -158,7 +158,8 @@ def odoo_conf(
             "db_name": db_name,
         },
         "queue_job": {"channels": channels, "host": "127.0.0.1", "port": odoo_port},
-        "qjsupervisor": {},
+        # Clusters of tests are young, and jobs in them are made to look old.
+        "qjsupervisor": {"dead_after_restart": 0},
     }
     for section, options in (sections or {}).items():
         text.setdefault(section, {}).update(options)

@@ -143,6 +143,13 @@ HANG_TIMEOUT = _own(
     duration_in(2, 3600),
     "seconds without a sign of life until a worker is replaced",
 )
+DEAD_AFTER_RESTART = _own(
+    "dead_after_restart",
+    60.0,
+    "60",
+    duration_in(0, _DAY_S),
+    "seconds after a start of PostgreSQL in which jobs that were started before are not taken for dead",
+)
 UPGRADE_TIMEOUT = _own(
     "upgrade_timeout",
     3600.0,
@@ -192,6 +199,7 @@ OPTIONS: tuple[Option[Any], ...] = (
     GRACEFUL_TIMEOUT,
     BOOT_TIMEOUT,
     HANG_TIMEOUT,
+    DEAD_AFTER_RESTART,
     UPGRADE_TIMEOUT,
     SERVE_NEUTRALIZED,
     CONTROL_SOCKET,

@@ -114,6 +114,8 @@ class WorkerSettings:
     graceful_timeout_s: float
     window: int
     reconcile_interval_s: float
+    #: How long after a start of the server a job that ran before is not taken for dead.
+    dead_after_restart_s: float = 60.0
     #: How often an idle worker shows that it lives.
     heartbeat_s: float = LONGEST_HEARTBEAT_S
     #: What our sessions are recognised by; see master.session_mark.
@@ -164,6 +166,7 @@ class Config:
     read_timeout_s: float | None
     boot_timeout_s: float
     hang_timeout_s: float
+    dead_after_restart_s: float
     #: Pending jobs held per channel.
     window: int
     max_databases: int
@@ -224,6 +227,7 @@ class Config:
             window=self.window,
             reconcile_interval_s=self.reconcile_interval_s,
             heartbeat_s=min(LONGEST_HEARTBEAT_S, max(hang_s / 3, hang_s - _HEARTBEAT_GRACE_S)),
+            dead_after_restart_s=self.dead_after_restart_s,
             session_mark=self.session_mark,
             rules=self.rules,
         )

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ..errors import DatabaseGone, DatabaseUnavailable, DatabaseUnfit
 from ..job import Job, job_of
 from ..states import JobState
+from ..text import seconds
 from . import queries
 from .eligibility import (
     NEUTRALIZED,
@@ -29,6 +30,8 @@ from .session import Session
 from .waiter import STATEMENT_TIMEOUT_S, Waiter
 
 CHANNEL = "queue_job"
+#: Of another session's statement.
+_SHOWN_STATEMENT = 120
 #: As libpq counts.
 _POSTGRESQL_12 = 120000
 #: A table that somebody has locked (an upgrade) is not waited for any longer: permits were taken for what is asked.
@@ -49,6 +52,8 @@ class About(NamedTuple):
     jobs_bytes: int
     read_only: bool
     may_read_parameters: bool
+    #: When the server was started, as text: another one is another server, or the same after a restart.
+    started: str
 
 
 class Database:
@@ -63,8 +68,11 @@ class Database:
             waiter,
             settings=[(0, queries.KEEPALIVES), (0, queries.COMMITS), (_POSTGRESQL_12, queries.SETTINGS_12)],
         )
+        self._is_prepared = False
         self.notified = Notified()
         self.about: About | None = None
+        #: How long a job that runs may go on after a restart of the server, though it looks dead.
+        self.dead_after_restart_s = 60.0
         self.leadership = Leadership(self.rows, secrets.randbits(63) if mark is None else mark)
         #: Modules in transition, by name with their state, as `check` found them last. Nothing is claimed then,
         #: unless `ignores_modules`.
@@ -80,6 +88,7 @@ class Database:
     def connect(self) -> None:
         """Connect and look what this database is. Raises DatabaseUnavailable, DatabaseGone or DatabaseUnfit."""
         self.session.limit_s = STATEMENT_TIMEOUT_S
+        self._is_prepared = False
         self.session.connect()
         about = self.look()
         self.notified.begin(about.backend_pid)
@@ -133,7 +142,14 @@ class Database:
     def listen(self) -> None:
         """Hear of jobs from now on, and prepare the statements of the loop."""
         self.rows(f"LISTEN {CHANNEL}")
-        self.rows(queries.PREPARE)
+        if not self._is_prepared:
+            self.rows(queries.PREPARE)
+            self._is_prepared = True
+
+    def lock_holders(self) -> list[str]:
+        """Who has locked our tables, since when and with what, in words."""
+        self.rows("ROLLBACK")  # of a read that met the lock
+        return [_holder(*row) for row in self.rows(queries.LOCK_HOLDERS)]
 
     def lead(self) -> Lead:
         """Try to become the one runner of this database."""
@@ -217,7 +233,8 @@ class Database:
         With their states, and whether their rows say that they were enqueued so long ago.
         """
         statement = queries.LOOK_DEAD if self._may_lock else queries.LOOK_DEAD_UNLOCKED
-        rows = self.rows(statement, {"ids": list(ids), "grace_s": grace_s})
+        params = {"ids": list(ids), "grace_s": grace_s, "after_restart_s": self.dead_after_restart_s}
+        rows = self.rows(statement, params)
         return {job_id: (state, dated) for job_id, state, dated in rows}
 
     def revive(self, dead: Mapping[int, str], grace_s: float) -> list[Job]:
@@ -232,6 +249,17 @@ class Database:
     def _may_lock(self) -> bool:
         assert self.about is not None
         return self.about.may_lock
+
+
+def _holder(
+    table: str, pid: int, mode: str, application: str | None, user: str | None, age_s: float | None, query: str | None
+) -> str:
+    known = [f"{name} {value}" for name, value in (("application", application), ("role", user)) if value]
+    if age_s is not None:
+        known.append(f"for {seconds(age_s)}")
+    words = " ".join((query or "").split())
+    said = f": {words[:_SHOWN_STATEMENT]}" if words else ""
+    return f"table {table} is locked ({mode}) by server process {pid} ({', '.join(known)}){said}"
 
 
 def _sorted(rows: Iterable[tuple[Any, ...]]) -> tuple[list[Job], list[Job]]:

@@ -8,6 +8,10 @@ from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseU
 
 #: SQLSTATE classes of what a row is refused for: its data, constraints, functions and triggers of somebody's.
 _OF_ROWS = ("22", "23", "27", "38", "39", "44", "P0")
+#: An administrator ended the session, or stopped the server.
+ADMIN_SHUTDOWN = "57P01"
+#: A lock that somebody else has was waited for as long as we may.
+LOCK_NOT_AVAILABLE = "55P03"
 #: Text of a row that the server cannot convert to our encoding: untranslatable_character, character_not_in_repertoire.
 _UNDECODABLE = ("22P05", "22021")
 #: A server may quote a whole row.

@@ -24,7 +24,8 @@ MODULES = f"SELECT name, state FROM ir_module_module WHERE name = 'queue_job' OR
 NEUTRALIZED = "SELECT value FROM ir_config_parameter WHERE key = 'database.is_neutralized'"
 
 #: Rows: one: (this backend's pid, encoding of the database, server in recovery, has lock table, may lock its rows,
-#: has 18.0.4 channel table, bytes of queue_job, sessions are read-only, may read ir_config_parameter).
+#: has 18.0.4 channel table, bytes of queue_job, sessions are read-only, may read ir_config_parameter,
+#: when the server was started).
 ABOUT = """
 SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_in_recovery(),
        to_regclass('queue_job_lock') IS NOT NULL,
@@ -36,7 +37,8 @@ SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_in_recovery()
        current_setting('default_transaction_read_only')::boolean,
        (SELECT count(*) = 2 FROM pg_attribute
          WHERE attrelid = to_regclass('ir_config_parameter') AND attname IN ('key', 'value')
-           AND has_column_privilege(attrelid, attnum, 'SELECT'))
+           AND has_column_privilege(attrelid, attnum, 'SELECT')),
+       pg_postmaster_start_time()::text
 """
 
 #: Rows: one if the trigger is there: (tgenabled).
@@ -74,6 +76,19 @@ WITH held AS (
 SELECT pid, leads,
        marked AND CASE WHEN pg_has_role(usesysid, 'USAGE') THEN pg_terminate_backend(pid) IS NOT NULL ELSE false END
   FROM held JOIN pg_stat_activity USING (pid)
+"""
+#: Who has locks on our tables that statements of ours wait for. What other roles' sessions do is hidden from us.
+#: Rows: (table, pid, lock mode, application, user, seconds since its transaction began, statement).
+LOCK_HOLDERS = """
+SELECT l.relation::regclass::text, l.pid, l.mode, a.application_name, a.usename::text,
+       extract(epoch FROM clock_timestamp() - a.xact_start)::float8, a.query
+  FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+ WHERE l.locktype = 'relation' AND l.granted AND l.pid <> pg_backend_pid()
+   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND l.mode IN ('AccessExclusiveLock', 'ExclusiveLock', 'ShareRowExclusiveLock', 'ShareLock')
+   AND l.relation IN (to_regclass('queue_job'), to_regclass('queue_job_lock'), to_regclass('queue_job_channel'),
+                      to_regclass('ir_module_module'))
+ ORDER BY a.xact_start
 """
 #: The server is to notice within 25 s that our machine is gone, or the leader lock stays for hours and no other
 #: supervisor can take over. Without effect on a local socket.
@@ -200,14 +215,18 @@ SELECT id, channel FROM queue_job WHERE state = 'failed'
 _LONG_AGO = """coalesce(date_enqueued NOT BETWEEN (now() AT TIME ZONE 'UTC') - make_interval(secs => %(grace_s)s)
                                                AND (now() AT TIME ZONE 'UTC') + interval '1 hour', true)"""
 _DATED = "coalesce(isfinite(date_enqueued) AND date_enqueued <= (now() AT TIME ZONE 'UTC'), false)"
+#: Started before the server's last start, which broke its session and so freed its lock row: Odoo may not have noticed
+#: yet, and its commit, or its failure, is still to come.
+_MAY_GO_ON = """state = 'started' AND date_enqueued < pg_postmaster_start_time() AT TIME ZONE 'UTC'
+       AND now() < pg_postmaster_start_time() + make_interval(secs => %(after_restart_s)s)"""
 #: Of jobs that hold a permit without a request of ours, those that look dead by the contract's rule.
-#: Params: ids, grace_s. Rows: (id, state, whether the row says when it was enqueued). The lock rows are locked for the
-#: length of this statement only.
+#: Params: ids, grace_s, after_restart_s. Rows: (id, state, whether the row says when it was enqueued). The lock rows
+#: are locked for the length of this statement only.
 LOOK_DEAD = f"""
 WITH suspect AS (
     SELECT id, state, {_DATED} AS dated FROM queue_job
      WHERE id = ANY(%(ids)s) AND state IN ('enqueued', 'started')
-       AND {_LONG_AGO}),
+       AND {_LONG_AGO} AND NOT coalesce({_MAY_GO_ON}, false)),
 free AS (
     SELECT queue_job_id FROM queue_job_lock WHERE queue_job_id IN (SELECT id FROM suspect)
        FOR NO KEY UPDATE SKIP LOCKED)

@@ -18,7 +18,7 @@ from psycopg2 import extensions
 
 from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable
 from .addresses import is_wrong_server, rounds
-from .failures import is_undecodable, translated
+from .failures import ADMIN_SHUTDOWN, LOCK_NOT_AVAILABLE, is_undecodable, translated
 from .waiter import STATEMENT_TIMEOUT_S, Waiter
 
 #: Where connect_kwargs do not say.
@@ -178,7 +178,8 @@ class Session:
     ) -> list[tuple[Any, ...]]:
         """Run one statement; its rows, [] for one that has none.
 
-        `of_row`: a trigger may refuse it for a row's sake, which does not cost the connection.
+        `of_row`: a trigger may refuse it for a row's sake, which does not cost the connection. Neither does a lock of
+        somebody's that was waited for too long; a transaction is over then.
         """
         was_raw = self.is_raw
         try:
@@ -217,13 +218,22 @@ class Session:
         try:
             return action()
         except (psycopg2.Error, UnicodeError) as error:
-            found = translated(self.database, error, of_row=of_row)
+            found = self._explained(translated(self.database, error, of_row=of_row))
             # The next connection takes text as it is: the row costs itself at most.
             self.is_raw = self.is_raw or is_undecodable(found)
-            if not found.of_row:
+            if not (found.of_row or found.sqlstate == LOCK_NOT_AVAILABLE):
                 self.close()
             raise found from error
         except TimeoutError:
             self.close()
             reason = f"the server does not answer: no answer within {self.limit_s:g} s"
             raise DatabaseUnavailable(self.database, reason) from None
+
+    def _explained(self, error: DatabaseError) -> DatabaseError:
+        """What the server said before it ended an idle session; libpq takes that for a notice, and then for a crash."""
+        last = next(iter(self._connection.notices[-1:]), "")
+        if error.sqlstate is None and last.startswith("FATAL"):
+            ended = DatabaseUnavailable(self.database, " ".join(last.split()))
+            ended.sqlstate = ADMIN_SHUTDOWN
+            return ended
+        return error

@@ -6,6 +6,7 @@ of no database, and never closes a connection.
 
 from __future__ import annotations
 
+import math
 import select
 import time
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from psycopg2 import extensions
 
 #: A statement that takes longer is given up, and the connection with it; the server is told the same.
 STATEMENT_TIMEOUT_S = 15.0
+#: An answer that takes longer is late.
+LATE_S = 2.0
 #: How often a heartbeat is given while a statement is waited for.
 _WAIT_SLICE_S = 1.0
 _EVENTS = {extensions.POLL_READ: select.POLLIN, extensions.POLL_WRITE: select.POLLOUT}
@@ -25,10 +28,13 @@ class Waiter:
 
     def __init__(self, stamp: Callable[[], None] = lambda: None) -> None:
         self._stamp = stamp
+        #: Called, once a wait, when an answer is late. It must not use the connection.
+        self.on_late: Callable[[], None] = lambda: None
 
     def wait(self, connection: Any, deadline_s: float) -> None:
         """Until the connection has done what it was told. TimeoutError at the deadline; psycopg2.Error."""
         state = connection.poll()
+        late_s = math.inf if state == extensions.POLL_OK else time.monotonic() + LATE_S
         while state != extensions.POLL_OK:
             poller = select.poll()
             # Anew each time: libpq changes the descriptor while it connects.
@@ -40,4 +46,7 @@ class Waiter:
                 if poller.poll(min(left_s, _WAIT_SLICE_S) * 1000):
                     break
                 self._stamp()
+                if time.monotonic() >= late_s:
+                    late_s = math.inf
+                    self.on_late()
             state = connection.poll()

@@ -17,7 +17,7 @@ import time
 
 from .. import logs
 from ..backlog.backlog import Backlog
-from ..backoff import GIVE_UP_S, Backoff
+from ..backoff import GIVE_UP_S
 from ..config.settings import WorkerSettings
 from ..control import Pipe
 from ..errors import DatabaseError, DatabaseGone, DatabaseUnfit
@@ -25,12 +25,14 @@ from ..loop import Loop
 from ..odoo.dispatcher import Dispatcher
 from ..postgres import queries
 from ..postgres.database import Database
+from ..postgres.failures import LOCK_NOT_AVAILABLE
 from ..postgres.leadership import Lead
 from ..postgres.reader import READ_TIMEOUT_S
 from ..postgres.waiter import STATEMENT_TIMEOUT_S, Waiter
 from ..states import EXIT_GONE, EXIT_STOPPED, Mode, Phase
 from ..table.semaphore import SemaphoreTable
 from ..table.slot import WorkerSlot
+from .comeback import AWAY_S, Comeback
 from .listening import Listening
 from .module_gate import ModuleGate
 from .orders import Instructions
@@ -46,6 +48,8 @@ STANDBY_S = 2.0
 FORMER_S = 0.25
 #: How often a database that cannot be served as it is is looked at again.
 BLOCKED_S = 5.0
+#: How often a table that somebody has locked is tried again.
+LOCKED_S = 1.0
 
 
 def run_worker(settings: WorkerSettings, table: SemaphoreTable, slot: int, pipe: Pipe) -> int:
@@ -67,6 +71,7 @@ class Worker:
             Waiter(lambda: worker_slot.heartbeat(time.monotonic_ns())),
             settings.session_mark,
         )
+        self._database.dead_after_restart_s = settings.dead_after_restart_s
         self._listening = Listening(self._database, self._loop, self._hear_database)
         self._instructions = Instructions(
             pipe, worker_slot.wakeup, self._log, on_pauses=self._apply_pauses, on_rules=self._apply_rules
@@ -86,7 +91,7 @@ class Worker:
         self._phase = Phase.APART
         #: What was told of the phase.
         self._shown = (Phase.APART, "")
-        self._backoff = Backoff(first_s=0.5, limit_s=30)
+        self._comeback = Comeback()
         #: When the next step towards serving is due.
         self._due_s = 0.0
         #: Since when the database was not read, as long as permits may be held for it: those of a predecessor at first.
@@ -171,8 +176,8 @@ class Worker:
         database = self._database
         if self._phase is Phase.STANDBY and database.connected and not self._lead(now_s):
             return False
-        if not database.connected:
-            database.connect()
+        if not database.connected and not self._connect(now_s):
+            return False
         self._check(now_s)
         if self._serving is not None and not self._serving.backlog.holding():
             database.check_trigger()  # nothing to be counted: no need to read it all before
@@ -182,11 +187,28 @@ class Worker:
         self._dispatcher.encode_uuids(database.encoding)
         self._begin_reading()
         database.check_trigger()  # only now: what runs here holds its permits, whether we hear of the rest or not
-        self._backoff.reset()
+        self._comeback.arrived()
         self._listening.begin_signs()
         self._phase = Phase.SERVING
         self._show_gate()
         return True
+
+    def _connect(self, now_s: float) -> bool:
+        """Connect. False: somebody else goes first, and we come back later."""
+        database = self._database
+        database.connect()
+        assert database.about is not None
+        until_s = self._comeback.stays_away_until_s(database.about.started, now_s)
+        if until_s is not None:
+            database.close()
+            self._enter(Phase.APART, f"an administrator ended its session: left alone for {AWAY_S:g} s")
+            self._due_s = until_s
+            return False
+        may_lead_s = self._comeback.may_lead_at_s(now_s)
+        if may_lead_s > now_s:
+            self._enter(Phase.STANDBY, "the connection was lost: whoever led this database before goes first")
+            self._due_s = may_lead_s
+        return may_lead_s <= now_s
 
     def _lead(self, now_s: float) -> bool:
         """Try to become the one runner; where that is not to be now, it is tried again later."""
@@ -334,13 +356,30 @@ class Worker:
             self._reporting.tell({"is": "error", "reason": str(error)})
             self._exit_code = EXIT_GONE
             return
+        if error.sqlstate == LOCK_NOT_AVAILABLE and self._database.connected:
+            self._wait_for_lock(error, now_s)
+            return
+        was = self._phase
+        server = "" if self._database.about is None else self._database.about.started
         self._database.close()
         if isinstance(error, DatabaseUnfit):
             self._enter(Phase.BLOCKED, f"{error}; looked at again every {BLOCKED_S:g} s")
             self._due_s = now_s + BLOCKED_S
         else:
             self._enter(Phase.APART, str(error))
-            self._due_s = now_s + self._backoff.next_s()
+            led, stood_by = was is Phase.SERVING, was is Phase.STANDBY
+            self._due_s = self._comeback.lost(error, now_s, led=led, stood_by=stood_by, server=server)
+
+    def _wait_for_lock(self, error: DatabaseError, now_s: float) -> None:
+        """Somebody has locked a table, for an upgrade perhaps: the connection stays, and nobody else can lead."""
+        try:
+            holders = self._database.lock_holders()
+        except DatabaseError as lost:
+            self._lose(lost, now_s)
+            return
+        what = "; ".join(holders) or str(error)
+        self._enter(Phase.BLOCKED, f"{what}; its running jobs keep their permits, which other databases may wait for")
+        self._due_s = now_s + LOCKED_S
 
     def _wait(self, now_s: float) -> None:
         """Not serving: requests go on, and their permits are not kept from the other databases for ever."""

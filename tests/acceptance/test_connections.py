@@ -321,7 +321,7 @@ def test_locked_table(
     one, other = database(), database()
     running = supervisor(odoo_conf(postgres, odoo.port, db_name=f"{one.name},{other.name}"))
     running.wait_ready(one.name, other.name)
-    pids = running.pids()
+    pids, session = running.pids(), backend(one)
     one.insert_jobs(30, eta_s=2, kwargs={"sleep": 0.1})
     wait_until(lambda: (running.database_status(one.name) or {})["pending"] == 30, "they are known")
     with closing(postgres.connect(one.name)) as user, user.cursor() as cursor:
@@ -331,11 +331,42 @@ def test_locked_table(
         waits = []
         while time.monotonic() < locked_s + 5:
             waits.append(time_a_job(other))
+        said = reason(running, one.name)
         user.rollback()
     assert max(waits) < 2
+    assert "queue_job is locked (AccessExclusiveLock) by server process" in said
+    assert "LOCK TABLE queue_job" in said, "by whom, and with what"
     one.wait_for_states(done=30, timeout_s=30)
+    assert backend(one) == session, "nobody connected anew"
     assert set(odoo.stats()["executions"][one.name].values()) == {1}
     assert running.pids() == pids
+
+
+def test_whoever_ends_our_session_has_the_database_for_himself(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, supervisor: SupervisorFactory
+) -> None:
+    """To duplicate it, say: some seconds later still."""
+    one = database()
+    running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name))
+    running.wait_ready(one.name)
+    pids = running.pids()
+    one.connection.close()
+    end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{one.name}'"
+    postgres.execute("postgres", end, superuser=True)
+    ended_s = time.monotonic()
+    line = running.wait_for("database_lost", database=one.name, timeout_s=4)
+    assert "administrator" in line["reason"]
+    wait_until(lambda: len(running.log_events("database_lost", database=one.name)) == 2, "it looked, and left again")
+    wait_until(lambda: time.monotonic() > ended_s + 3.5, "some seconds later")
+    copy = f"{one.name}_copy"
+    postgres.execute("postgres", f'CREATE DATABASE "{copy}" TEMPLATE "{one.name}"', superuser=True)
+    try:
+        one.reconnect()
+        one.insert_jobs(1)
+        one.wait_for_states(done=1, timeout_s=6)
+        assert running.pids() == pids
+    finally:
+        postgres.drop_database(copy)
 
 
 # -- poolers -----------------------------------------------------------------------------------------------------

@@ -161,6 +161,33 @@ def take_over(postgres: ThrowawayPostgres, one: Database) -> Iterator[None]:
         yield
 
 
+def test_the_former_leader_goes_first_after_a_restart(stand_in: StandInFactory, supervisor: SupervisorFactory) -> None:
+    """Its Odoo may not have noticed that the server was away: whoever holds the requests counts the jobs."""
+    with ThrowawayPostgres() as cluster:
+        names = ["one", "two"]
+        for name in names:
+            cluster.create_database(name)
+            with closing(cluster.connect(name)) as connection:
+                schema.install(connection)
+        odoo = stand_in(cluster)
+        leader = supervisor(conf(cluster, odoo, *names))
+        leader.wait_ready(*names)
+        standby = supervisor(conf(cluster, odoo, *names))
+        for name in names:
+            wait_for_state(standby, name, "standby")
+        mark = standby.mark()
+        cluster.restart()
+        for name in names:
+            standby.wait_for("database_lost", database=name, after=mark)
+        leader.wait_ready(*names)
+        for name in names:
+            wait_for_state(standby, name, "standby")
+        wait_until(lambda: len(standby.log_events("database_standby")) == 6, "it tried the lock, after its pause")
+        assert standby.log_events("database_ready") == []
+        leader.stop()
+        standby.wait_ready(*names)
+
+
 # -- two machines ----------------------------------------------------------------------------------------------
 
 

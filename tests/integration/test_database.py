@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from qjsupervisor.errors import DatabaseError
 from qjsupervisor.postgres import queries
 from qjsupervisor.postgres.database import Database
 from qjsupervisor.postgres.waiter import Waiter
+from qjsupervisor.testing import jobs, schema
+from qjsupervisor.testing.postgres import ThrowawayPostgres
 
 from ..conftest import DatabaseFactory
 
@@ -70,9 +74,17 @@ def raises(sqlstate: str) -> str:
     return f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{sqlstate}'; END $$"
 
 
-@pytest.mark.parametrize("sqlstate", ["23514", "40001", "40P01", "42501", "53100", "55P03", "P0001", "57014"])
+@pytest.mark.parametrize("sqlstate", ["23514", "40001", "40P01", "42501", "53100", "P0001", "57014"])
 def test_what_the_server_refused_had_no_effect(connected: Database, sqlstate: str) -> None:
     assert error_of(connected, raises(sqlstate)).refused
+
+
+def test_a_lock_that_was_waited_for_does_not_cost_the_connection(connected: Database) -> None:
+    with pytest.raises(DatabaseError) as caught:
+        connected.rows(raises("55P03"))
+    assert caught.value.refused
+    assert connected.connected
+    assert connected.lock_holders() == []
 
 
 def test_what_took_too_long_had_no_effect(connected: Database) -> None:
@@ -88,3 +100,27 @@ def test_what_may_have_come_after_the_commit_is_not_known(connected: Database, s
 
 def test_what_ended_the_session_is_not_known(connected: Database) -> None:
     assert not error_of(connected, "SELECT pg_terminate_backend(pg_backend_pid())").refused
+
+
+def test_a_job_that_ran_when_the_server_was_restarted_may_go_on() -> None:
+    """Its Python has not noticed: the lock row is free, and it commits, or fails, when it comes to its end."""
+    with ThrowawayPostgres() as cluster:
+        cluster.create_database("db")
+        with closing(cluster.connect("db")) as connection:
+            schema.install(connection)
+            started, enqueued = jobs.insert_jobs(connection, 2)
+            with connection.cursor() as cursor:
+                ago = "date_enqueued = (now() AT TIME ZONE 'UTC') - interval '30 s'"
+                cursor.execute(f"UPDATE queue_job SET state = 'started', {ago} WHERE uuid = %s", (started,))
+                cursor.execute(f"UPDATE queue_job SET state = 'enqueued', {ago} WHERE uuid = %s", (enqueued,))
+        cluster.restart()
+        made = Database("db", cluster.dsn("db"), Waiter())
+        made.connect()
+        with closing(made):
+            ids = {uuid: job_id for job_id, uuid in made.rows("SELECT id, uuid FROM queue_job")}
+            assert made.look_dead(ids.values(), 10).keys() == {ids[enqueued]}
+            made.dead_after_restart_s = 0.0
+            assert made.look_dead(ids.values(), 10).keys() == set(ids.values())
+            made.dead_after_restart_s = 60.0
+            made.rows("UPDATE queue_job SET date_enqueued = pg_postmaster_start_time() AT TIME ZONE 'UTC'")
+            assert made.look_dead(ids.values(), 0).keys() == set(ids.values()), "it ran on this very server"
