@@ -9,7 +9,7 @@ most MAX_FRAME_BYTES. The kernel keeps the borders, so a message comes whole or 
 blocks: what does not fit into the kernel's buffer is refused to the sender.
 
     message                         from -> to          meaning
-    {"do": "stop"}                  master -> worker    drain, exit 0
+    {"do": "stop"}                  master -> worker    drain, exit 0; with "restart": true another worker follows
     {"do": "channels"}              master -> worker    the shared table's channels changed
     {"do": "pauses", "pauses": {}}  master -> worker    channel -> monotonic second of its end, null: until resumed
     {"do": "resync"}                master -> worker    read the tree and the rows afresh

@@ -143,6 +143,7 @@ def _build(sources: Sources) -> Config:
         boot_timeout_s=get(options.BOOT_TIMEOUT),
         hang_timeout_s=get(options.HANG_TIMEOUT),
         dead_after_restart_s=get(options.DEAD_AFTER_RESTART),
+        leader_timeout_s=get(options.LEADER_TIMEOUT),
         window=get(options.WINDOW),
         max_databases=get(options.MAX_DATABASES),
         control_socket=get(options.CONTROL_SOCKET) or _default_socket(sources.environ),

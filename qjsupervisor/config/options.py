@@ -150,6 +150,13 @@ DEAD_AFTER_RESTART = _own(
     duration_in(0, _DAY_S),
     "seconds after a start of PostgreSQL in which jobs that were started before are not taken for dead",
 )
+LEADER_TIMEOUT: Option[float | None] = _own(
+    "leader_timeout",
+    None,
+    "0",
+    optional_duration_in(3, _DAY_S),
+    "seconds of silence after which PostgreSQL (14 and later) takes a database from a supervisor; 0: never",
+)
 UPGRADE_TIMEOUT = _own(
     "upgrade_timeout",
     3600.0,
@@ -200,6 +207,7 @@ OPTIONS: tuple[Option[Any], ...] = (
     BOOT_TIMEOUT,
     HANG_TIMEOUT,
     DEAD_AFTER_RESTART,
+    LEADER_TIMEOUT,
     UPGRADE_TIMEOUT,
     SERVE_NEUTRALIZED,
     CONTROL_SOCKET,

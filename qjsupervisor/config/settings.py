@@ -116,6 +116,8 @@ class WorkerSettings:
     reconcile_interval_s: float
     #: How long after a start of the server a job that ran before is not taken for dead.
     dead_after_restart_s: float = 60.0
+    #: The server ends our session when it is silent for so long; None: never.
+    leader_timeout_s: float | None = None
     #: How often an idle worker shows that it lives.
     heartbeat_s: float = LONGEST_HEARTBEAT_S
     #: What our sessions are recognised by; see master.session_mark.
@@ -167,6 +169,7 @@ class Config:
     boot_timeout_s: float
     hang_timeout_s: float
     dead_after_restart_s: float
+    leader_timeout_s: float | None
     #: Pending jobs held per channel.
     window: int
     max_databases: int
@@ -228,6 +231,7 @@ class Config:
             reconcile_interval_s=self.reconcile_interval_s,
             heartbeat_s=min(LONGEST_HEARTBEAT_S, max(hang_s / 3, hang_s - _HEARTBEAT_GRACE_S)),
             dead_after_restart_s=self.dead_after_restart_s,
+            leader_timeout_s=self.leader_timeout_s,
             session_mark=self.session_mark,
             rules=self.rules,
         )

@@ -203,7 +203,7 @@ class WorkerProcess:
             elif self.state is not WorkerState.FAILED:
                 self._enter(WorkerState.FAILED, reason)
             return
-        if not self.send({"do": "stop"}):
+        if not self.send({"do": "stop", **({"restart": True} if restart else {})}):
             self.child.signal(signal.SIGTERM)
         self._kill_s = min(self._kill_s, now_s + self.limits.graceful_s)
         self._enter(WorkerState.STOPPING, reason)

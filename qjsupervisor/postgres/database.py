@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from ..errors import DatabaseGone, DatabaseUnavailable, DatabaseUnfit
+from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseUnfit
 from ..job import Job, job_of
 from ..states import JobState
 from ..text import seconds
@@ -34,6 +35,7 @@ CHANNEL = "queue_job"
 _SHOWN_STATEMENT = 120
 #: As libpq counts.
 _POSTGRESQL_12 = 120000
+_POSTGRESQL_14 = 140000
 #: A table that somebody has locked (an upgrade) is not waited for any longer: permits were taken for what is asked.
 LOCK_TIMEOUT_S = 1.0
 #: A sign of life takes no longer than this, unless the server is gone.
@@ -154,6 +156,17 @@ class Database:
     def lead(self) -> Lead:
         """Try to become the one runner of this database."""
         return self.leadership.try_lead()
+
+    def let_go(self) -> None:
+        """Let others lead: at once, not only when the server notices that the connection is closed."""
+        if self.connected:
+            with suppress(DatabaseError):  # then it notices
+                self.leadership.let_go()
+
+    def limit_leadership(self, idle_s: float) -> None:
+        """The server is to end this session when it says nothing for so long. Does nothing before PostgreSQL 14."""
+        if self.session.version >= _POSTGRESQL_14:
+            self.rows(f"SET idle_session_timeout = '{idle_s * 1000:.0f}ms'")
 
     def close(self) -> None:
         """Close, whatever state it is in."""

@@ -34,6 +34,9 @@ class Leadership:
         #: Server processes that carried our mark. One that is just ending may have lost it, and not yet the lock.
         self._former: set[int] = set()
         self._has_looked = False
+        self._listens = False
+        #: The lock is ours.
+        self.leads = False
 
     @property
     def former(self) -> list[int]:
@@ -42,18 +45,23 @@ class Leadership:
 
     def begin(self) -> None:
         """A new session: mark it."""
+        self._has_looked = self._listens = self.leads = False
         self._rows(queries.MARK, self._mark)
-        self._has_looked = False
 
     def try_lead(self) -> Lead:
-        """Try to get the lock; the session keeps it until it ends. Raises DatabaseError.
+        """Try to get the lock; the session keeps it until it ends, or `let_go`. Raises DatabaseError.
 
+        Where another runner has it, the session hears from now on when that lets it go (Notified.let_go).
         Former sessions of ours are looked for once a session, since nobody else can have got the lock for them later.
         """
         if self._try():
             return self._ours()
         if self._has_looked and not self._former:
             return Lead.ANOTHER
+        if not self._listens:
+            # Before the last try: whoever lets it go later is heard.
+            self._rows(queries.STAND_BY, None)
+            self._listens = True
         self._has_looked = True
         found = self._rows(queries.END_FORMER, self._mark)
         self._former |= {pid for pid, _leads, is_former in found if is_former}
@@ -70,7 +78,14 @@ class Leadership:
 
     def _ours(self) -> Lead:
         self._former.clear()
+        self.leads = True
         return Lead.OURS
+
+    def let_go(self) -> None:
+        """Let the database go, and say so, if it is ours. Raises DatabaseError."""
+        if self.leads:
+            self.leads = False
+            self._rows(queries.LET_GO, None)
 
     def _try(self) -> bool:
         return bool(self._rows(queries.TRY_LEAD, None)[0][0])

@@ -14,6 +14,10 @@ from psycopg2.extensions import Notify
 MAX_NOTIFIED = 5000
 
 
+#: Where supervisors tell each other that they let a database go; the payload means nothing.
+OWN_CHANNEL = "qjsupervisor"
+
+
 class Notified:
     """What NOTIFY said, without what is no news and without doubles; psycopg2 appends to it."""
 
@@ -28,11 +32,15 @@ class Notified:
         self.reload = False
         #: Our own sign of life came back.
         self.heard_itself = False
+        #: Whoever led this database has let it go.
+        self.let_go = False
 
     def append(self, notify: Notify) -> None:
         """Called by psycopg2 for each notification that it meets, in whatever statement."""
         if notify.pid == self.own_pid:
             self.heard_itself = True
+        elif notify.channel == OWN_CHANNEL:
+            self.let_go = True
         elif notify.payload == "reload":
             self.reload = True
         elif self.is_news(notify.payload):
@@ -64,4 +72,4 @@ class Notified:
         """Another session listens from now on, of this server process."""
         self.forget()
         self.own_pid = own_pid
-        self.reload = self.heard_itself = False
+        self.reload = self.heard_itself = self.let_go = False

@@ -59,6 +59,10 @@ SELECT name, privilege
 LEADER_LOCK = 2293787760715711918
 #: Rows: one: (got it).
 TRY_LEAD = f"SELECT pg_try_advisory_lock({LEADER_LOCK})"
+#: Let a database go, and tell whoever stands by: the lock is free at once, the notification follows at the commit.
+LET_GO = "SELECT pg_advisory_unlock_all(); NOTIFY qjsupervisor"
+#: Hear of that.
+STAND_BY = "LISTEN qjsupervisor"
 #: Marks our session as this supervisor's; former ones may still carry the mark, hence shared. Params: mark (bigint).
 MARK = "SELECT pg_try_advisory_lock_shared(%(mark)s)"
 #: End our own former sessions, which the server still believes alive. By their mark, not by a process id: behind a

@@ -27,7 +27,16 @@ FULL_QUIET_S = 0.05
 class Listening:
     """One worker's ear."""
 
-    def __init__(self, database: Database, loop: Loop, on_ready: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        loop: Loop,
+        on_ready: Callable[[float], None],
+        leader_timeout_s: float | None = None,
+    ) -> None:
+        """`leader_timeout_s`: the server ends a session that says nothing for so long."""
+        #: Three times within that: one that comes late costs nothing.
+        self._sign_s = SIGN_S if leader_timeout_s is None else min(SIGN_S, leader_timeout_s / 3)
         self._database = database
         self._loop = loop
         self._on_ready = on_ready
@@ -69,7 +78,7 @@ class Listening:
 
     def begin_signs(self) -> None:
         """A connection listens from now on."""
-        self.sign_due_s, self._sign_expected = time.monotonic() + SIGN_S, False
+        self.sign_due_s, self._sign_expected = time.monotonic() + self._sign_s, False
 
     def give_sign(self, now_s: float) -> None:
         """See that the connection still hears: what it says to itself has to have come back by the next time.
@@ -82,4 +91,4 @@ class Listening:
             )
         self._database.call_itself()
         self._sign_expected = True
-        self.sign_due_s = now_s + SIGN_S
+        self.sign_due_s = now_s + self._sign_s

@@ -41,6 +41,8 @@ class Instructions:
         self._on_rules = on_rules
         self._loop: Loop | None = None
         self.stop = False
+        #: After the stop another worker of ours follows: the database is not let go.
+        self.returns = False
         #: The channels are to be read again, and everything in them.
         self.rebuild = False
         #: Channels, and when each pause ends (None: it does not by itself).
@@ -82,6 +84,7 @@ class Instructions:
         order = message.get("do")
         if order == "stop":
             self.stop = True
+            self.returns = message.get("restart") is True
         elif order == "pauses":
             self._set_pauses(message["pauses"])
         elif order in ("channels", "resync"):

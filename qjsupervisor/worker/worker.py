@@ -11,7 +11,6 @@ it is told to, when its master is gone, or when the database is (EXIT_GONE).
 from __future__ import annotations
 
 import math
-import random
 import selectors
 import time
 
@@ -42,8 +41,10 @@ from .reporting import Reporting
 from .serving import Serving
 from .trees import build_tree
 
-#: How often the leader lock is tried while another runner has it.
-STANDBY_S = 2.0
+#: How often the leader lock is tried while another runner has it; one that lets it go says so.
+STANDBY_S = 5.0
+#: However often it is said.
+STANDBY_AGAIN_S = 0.05
 #: How often while a former session of ours still has it, which was told to end.
 FORMER_S = 0.25
 #: How often a database that cannot be served as it is is looked at again.
@@ -72,7 +73,7 @@ class Worker:
             settings.session_mark,
         )
         self._database.dead_after_restart_s = settings.dead_after_restart_s
-        self._listening = Listening(self._database, self._loop, self._hear_database)
+        self._listening = Listening(self._database, self._loop, self._hear_database, settings.leader_timeout_s)
         self._instructions = Instructions(
             pipe, worker_slot.wakeup, self._log, on_pauses=self._apply_pauses, on_rules=self._apply_rules
         )
@@ -92,6 +93,8 @@ class Worker:
         #: What was told of the phase.
         self._shown = (Phase.APART, "")
         self._comeback = Comeback()
+        #: When the leader lock was tried last, in standby.
+        self._tried_s = -math.inf
         #: When the next step towards serving is due.
         self._due_s = 0.0
         #: Since when the database was not read, as long as permits may be held for it: those of a predecessor at first.
@@ -168,6 +171,9 @@ class Worker:
                 self._database.receive()
             except DatabaseError as error:
                 self._lose(error, now_s)
+            if self._phase is Phase.STANDBY and self._database.notified.let_go:
+                self._database.notified.let_go = False
+                self._due_s = max(now_s, self._tried_s + STANDBY_AGAIN_S)
 
     # -- towards serving -----------------------------------------------------------------------------------
 
@@ -188,6 +194,8 @@ class Worker:
         self._begin_reading()
         database.check_trigger()  # only now: what runs here holds its permits, whether we hear of the rest or not
         self._comeback.arrived()
+        if self._settings.leader_timeout_s is not None:
+            database.limit_leadership(self._settings.leader_timeout_s)
         self._listening.begin_signs()
         self._phase = Phase.SERVING
         self._show_gate()
@@ -216,7 +224,8 @@ class Worker:
         if lead is Lead.ANOTHER:
             self._let_go(now_s)
             self._enter(Phase.STANDBY, "another runner holds the leader lock of this database")
-            self._due_s = now_s + STANDBY_S * random.uniform(0.9, 1.1)
+            self._tried_s = now_s
+            self._due_s = now_s + STANDBY_S
         elif lead is Lead.FORMER:
             # Its jobs are ours, and go on counting.
             who = ", ".join(str(pid) for pid in self._database.leadership.former)
@@ -427,6 +436,8 @@ class Worker:
         self._exit_code = EXIT_STOPPED
         if self._serving is not None:
             self._serving.drain(now_s, connected=self._phase is Phase.SERVING)
+        if not self._instructions.returns:
+            self._database.let_go()
 
     def _close(self) -> None:
         self._reading.close()
