@@ -215,6 +215,8 @@ class Dispatcher:
             return
         self._open.pop(opened.uuid, None)
         opened.target.sent_s.pop(opened.uuid, None)
+        if outcome.end is End.ANSWERED:
+            opened.target.unanswered = 0
         self.ended.append(Ended(opened.uuid, opened.target, outcome, now_s - opened.began_s))
 
     def _answered_knock(self, opened: _Open) -> None:
@@ -277,6 +279,19 @@ class Dispatcher:
             self._set_deadline(opened, now_s + self._connect_timeout_s)
         else:
             request.give_up("no connection in time" if not request.asked else waited)
+        self._after_step(opened, sock, events)
+
+    def let_go(self, uuid: str, reason: str) -> None:
+        """End a request whose answer is not awaited any more; its end will be in `ended`."""
+        opened = self._open[uuid]
+        opened.target.unanswered += 1
+        request = opened.request
+        if request is None:
+            self._unresolved.remove(opened)
+            self._finish(opened, Outcome(End.UNASKED, None, reason))
+            return
+        sock, events = request.sock, request.events
+        request.give_up(reason)
         self._after_step(opened, sock, events)
 
     # -- looking and stopping ------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ class Target:
         self.encoding = "utf-8"
         #: When each open request was sent, by uuid.
         self.sent_s: dict[str, float] = {}
+        #: Requests that were let go since its last answer: their jobs were over, and no answer came.
+        self.unanswered = 0
         name = quote(database, safe="")
         self._head = f"GET {url.path.rstrip('/')}/queue_job/runjob?db={name}&job_uuid="
         headers = {"Host": url.netloc.rpartition("@")[2], "User-Agent": "qjsupervisor", "Accept": "*/*"}

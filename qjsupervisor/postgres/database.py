@@ -56,6 +56,7 @@ class About(NamedTuple):
     may_read_parameters: bool
     #: When the server was started, as text: another one is another server, or the same after a restart.
     started: str
+    oid: int
 
 
 class Database:
@@ -64,6 +65,7 @@ class Database:
     def __init__(self, name: str, connect_kwargs: dict[str, Any], waiter: Waiter, mark: int | None = None) -> None:
         """`mark`: what our sessions are recognised by; None: by nobody after us."""
         self.name = name
+        self.waiter = waiter
         self.session = Session(
             name,
             connect_kwargs,

@@ -25,7 +25,8 @@ NEUTRALIZED = "SELECT value FROM ir_config_parameter WHERE key = 'database.is_ne
 
 #: Rows: one: (this backend's pid, encoding of the database, server in recovery, has lock table, may lock its rows,
 #: has 18.0.4 channel table, bytes of queue_job, sessions are read-only, may read ir_config_parameter,
-#: when the server was started).
+#: when the server was started, the database's oid, which
+#: tells it from another one of its name).
 ABOUT = """
 SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_in_recovery(),
        to_regclass('queue_job_lock') IS NOT NULL,
@@ -38,7 +39,8 @@ SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_in_recovery()
        (SELECT count(*) = 2 FROM pg_attribute
          WHERE attrelid = to_regclass('ir_config_parameter') AND attname IN ('key', 'value')
            AND has_column_privilege(attrelid, attnum, 'SELECT')),
-       pg_postmaster_start_time()::text
+       pg_postmaster_start_time()::text,
+       (SELECT oid::bigint FROM pg_database WHERE datname = current_database())
 """
 
 #: Rows: one if the trigger is there: (tgenabled).

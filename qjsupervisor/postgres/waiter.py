@@ -40,9 +40,13 @@ class Waiter:
             # Anew each time: libpq changes the descriptor while it connects.
             poller.register(connection.fileno(), _EVENTS[state])
             while True:
-                left_s = deadline_s - time.monotonic()
+                now_s = time.monotonic()
+                left_s = deadline_s - now_s
                 if left_s <= 0:
                     raise TimeoutError
+                if now_s >= late_s:
+                    late_s = math.inf
+                    self.on_late()
                 if poller.poll(min(left_s, _WAIT_SLICE_S) * 1000):
                     break
                 self._stamp()

@@ -158,6 +158,21 @@ class TableCore(TableWords):
                 # Whoever waits here wakes by itself when the throttle ends, so it has to know when that is.
                 self._wake_waiting(tree.below[node])
 
+    def restart_throttles(self, channel: int, granted_ns: int, now_ns: int) -> bool:
+        """A job that was let through a channel at `granted_ns` starts only now, and its throttles count from now.
+
+        False: another one started meanwhile, so that this one has to wait.
+        """
+        tree = self.tree()
+        for node in tree.paths[channel]:
+            limits = tree.limits[node]
+            if limits is not None and limits.throttle_ns:
+                until_ns = self.words[self.channel_base(node) + Channel.NOT_BEFORE_NS]
+                if until_ns > max(now_ns, granted_ns + limits.throttle_ns):
+                    return False
+        self.start_throttles(channel, now_ns, now_ns)
+        return True
+
     def set_failed(self, slot: int, channel: int, failed: int, now_ns: int) -> None:
         """Write how many jobs of a database are failed directly in a channel."""
         cell = self.cell_base(slot, channel) + Cell.FAILED

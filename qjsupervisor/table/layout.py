@@ -116,9 +116,10 @@ class Slot:
     MESSAGE_LENGTH: Final = 17
     GRANTED_NS: Final = 18  # when GRANT was written
     OLDEST_US: Final = 19  # UTC microseconds since which the oldest due job waits; 0: none does
+    UNANSWERED: Final = 20  # requests let go since the target's last answer: their jobs were over, no answer came
 
 
-SLOT_WORDS: Final = 20
+SLOT_WORDS: Final = 21
 
 #: Upper bounds in seconds of a histogram's buckets; one more bucket holds what is above them.
 WAITED_S: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)

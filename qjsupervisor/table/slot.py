@@ -114,7 +114,7 @@ class WorkerSlot:
         core.words[base + Slot.HEARTBEAT_NS] = now_ns
         core.words[base + Slot.PID] = os.getpid()
         core.words[base + Slot.TARGET_STATE] = TargetState.UNKNOWN
-        for word in (Slot.TARGET_FAILURES, Slot.TARGET_RETRY_NS):
+        for word in (Slot.TARGET_FAILURES, Slot.TARGET_RETRY_NS, Slot.UNANSWERED):
             core.words[base + word] = 0
         core.leave()
 
@@ -191,7 +191,9 @@ class WorkerSlot:
         if channel < 0:
             return 0
         core.words[self._base + Slot.GRANT] = 0
-        if source.wanted_channels >> channel & 1 and not core.is_over(channel):
+        granted_ns = core.words[self._base + Slot.GRANTED_NS]
+        wanted = source.wanted_channels >> channel & 1 and not core.is_over(channel)
+        if wanted and core.restart_throttles(channel, granted_ns, now_ns):
             source.take(channel)
             return 1
         core.add_held(self.slot, channel, -1, now_ns)

@@ -40,6 +40,8 @@ class SlotView(NamedTuple):
     oldest_us: int
     #: By Outcome: what became of the jobs of this database.
     outcomes: tuple[int, ...]
+    #: Requests let go since the target last answered: their jobs were over.
+    unanswered: int
 
 
 class ChannelView(NamedTuple):
@@ -126,6 +128,7 @@ class TableReader:
             not_due=sum(self._row(slot, Cell.NOT_DUE)),
             oldest_us=w[Slot.OLDEST_US],
             outcomes=outcomes_of(core, slot),
+            unanswered=w[Slot.UNANSWERED],
         )
 
     def slot_views(self) -> list[SlotView]:

@@ -13,6 +13,7 @@ No I/O, and no place in the backlog is changed here: rows.py does, by what a row
 from __future__ import annotations
 
 import enum
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,10 @@ OWN_NOTIFICATIONS = 2
 #: How long after a job was seen `done` they may come, and of how many jobs.
 OWN_S = 1.0
 MAX_OVER = 1000
+#: So long after a job was spoken of for the last time that is usual its request should have been answered.
+ANSWER_S = 2.0
+#: A row that is over for so long ends its job, though no answer came.
+OVER_S = 10.0
 #: Records of jobs that only wait, or that no request can name.
 MAX_REMEMBERED = 10_000
 
@@ -93,6 +98,8 @@ class JobRecord:
     ended: Ended | None = None
     #: OWN_NOTIFICATIONS that came.
     heard: int = 0
+    #: REQUESTED: since when its row is over; 0: it is not, as far as is known.
+    over_since_s: float = 0.0
     #: UNATTENDED: since when it looks dead; 0: it does not.
     dead_since_s: float = 0.0
 
@@ -109,6 +116,9 @@ class Jobs:
         self._over: deque[JobRecord] = deque()
         #: Whether notifications of jobs with an open request are news too.
         self.include_running = False
+        #: When the jobs with an open request are to be looked at: one may be over without an answer.
+        self.look_s = math.inf
+        self._former = 0
 
     # -- records -----------------------------------------------------------------------------------------
 
@@ -165,31 +175,73 @@ class Jobs:
         """A job is pending: it is remembered as long as anything counts against it."""
         self.enter(record, State.WAITING if record.attempts else State.UNKNOWN)
 
+    @property
+    def any_at_rest(self) -> bool:
+        """Whether there may be a job that nothing is done with now."""
+        return len(self._by_id) > len(self._in[State.REQUESTED]) + len(self._in[State.OVER])
+
     def at_rest(self, uuids: Iterable[str], ids: Iterable[int]) -> list[JobRecord]:
         """The jobs of these uuids or ids that nothing is done with now; costs a look at each of those."""
-        if len(self._by_id) == len(self._in[State.REQUESTED]) + len(self._in[State.OVER]):
-            return []
         said, numbers = set(uuids), set(ids)
         return [r for state in _AT_REST for r in self._in[state] if r.uuid in said or r.id in numbers]
 
     # -- requests ----------------------------------------------------------------------------------------
 
-    def is_sent(self, uuid: str) -> bool:
-        """Whether a job of this uuid was sent and has not ended."""
-        record = self._by_uuid.get(uuid)
-        return record is not None and record.state is State.REQUESTED
-
     def request(self, record: JobRecord, uuid: str, channel: str | None) -> None:
         """A job is sent."""
-        record.uuid, record.channel, record.heard = uuid, channel, 0
+        record.uuid, record.channel, record.heard, record.over_since_s = uuid, channel, 0, 0.0
         self._by_uuid[uuid] = record
         self.enter(record, State.REQUESTED)
 
-    def end(self, ended: Ended) -> None:
-        """A request ended."""
+    def end(self, ended: Ended) -> JobRecord:
+        """A request ended; its job."""
         record = self._by_uuid[ended.uuid]
         record.ended = ended
-        self.enter(record, State.ENDED)
+        return self.enter(record, State.ENDED)
+
+    def sent(self, uuid: str) -> JobRecord | None:
+        """The job of this uuid whose request is open."""
+        record = self._by_uuid.get(uuid)
+        return record if record is not None and record.state is State.REQUESTED else None
+
+    def note_row(self, record: JobRecord, *, over: bool, now_s: float) -> None:
+        """The row of a job whose request is open was read: whether it is `over`."""
+        if not over:
+            record.over_since_s = 0.0
+            record.heard = min(record.heard, 1)
+        elif not record.over_since_s:
+            record.over_since_s = now_s
+            self.look_s = min(self.look_s, now_s + OVER_S)
+
+    def over_unanswered(self, now_s: float) -> tuple[list[JobRecord], list[JobRecord]]:
+        """Of the jobs with an open request: those that are over for too long, and those that may be over by now."""
+        self.look_s = math.inf
+        too_long, perhaps = [], []
+        for record in self._in[State.REQUESTED]:
+            if not record.over_since_s:
+                if record.heard >= OWN_NOTIFICATIONS:
+                    perhaps.append(record)
+            elif now_s >= record.over_since_s + OVER_S:
+                too_long.append(record)
+            else:
+                self.look_s = min(self.look_s, record.over_since_s + OVER_S)
+        return too_long, perhaps
+
+    def disown(self, now_s: float) -> None:
+        """The database is another one of the same name: its ids and rows say nothing of the jobs known so far.
+
+        Those that were sent have no row any more. Their permits are held under ids that no row has.
+        """
+        for state in _AT_REST | {State.CLAIMING, State.LATE, State.OVER}:
+            for record in self.all_in(state):
+                self.forget(record)
+        for state in (State.REQUESTED, State.ENDED):
+            for record in self._in[state]:
+                if self._by_id.get(record.id) is record:
+                    del self._by_id[record.id]
+                self._former += 1
+                record.permit = -self._former
+                self.note_row(record, over=True, now_s=now_s)
 
     def finish(self, record: JobRecord, *, done: bool) -> None:
         """A job that was sent is over. Of one that is `done` the rest of its own notifications is no news."""
@@ -219,6 +271,8 @@ class Jobs:
             return True
         record.heard += 1
         if record.state is State.REQUESTED:
+            if record.heard >= OWN_NOTIFICATIONS and math.isinf(self.look_s):
+                self.look_s = time.monotonic() + ANSWER_S
             return self.include_running
         if record.state is State.ENDED:  # its row is about to be read
             return record.heard > OWN_NOTIFICATIONS

@@ -112,7 +112,12 @@ class Reporting:
         self._put(Slot.TARGET_STATE, worst.state)
         self._put(Slot.TARGET_FAILURES, worst.failures)
         self._put(Slot.TARGET_RETRY_NS, int(worst.retry_at_s * 1e9) if worst.state is TargetState.DOWN else 0)
-        self._say(self.reason or (worst.reason if worst.state is TargetState.DOWN else ""))
+        silent = max(targets, key=lambda target: target.unanswered)
+        self._put(Slot.UNANSWERED, silent.unanswered)
+        reason = worst.reason if worst.state is TargetState.DOWN else ""
+        if not reason and silent.unanswered:
+            reason = f"{silent.url} does not answer: jobs were over and {silent.unanswered} requests let go"
+        self._say(self.reason or reason)
 
     def _say(self, reason: str) -> None:
         if reason != self._said:

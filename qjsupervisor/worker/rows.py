@@ -6,14 +6,15 @@ It reads and writes no row. A job with a request of ours is left alone here unti
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from structlog.typing import FilteringBoundLogger
 
 from ..backlog.backlog import Backlog
 from ..job import Job, Pending, refusal
 from ..states import JobState
-from .jobs import JobRecord, Jobs, State
+from .jobs import OWN_NOTIFICATIONS, JobRecord, Jobs, State
 
 #: A job that nobody would run is deferred for so long, doubled each time.
 DEFER_S, DEFER_LIMIT_S = 1.0, 60.0
@@ -36,6 +37,7 @@ class Rows:
         """Put a job where its row says, unless it is asked for now."""
         record = self.jobs.get(job.id)
         if record is not None and record.state in _SENT:
+            self._note_sent(record, job)
             return
         if job.state == JobState.PENDING:
             self._wait(job, record)
@@ -52,6 +54,17 @@ class Rows:
             self.backlog.fail(job.id, job.channel)
         else:
             self.backlog.forget(job.id)
+
+    def _note_sent(self, record: JobRecord, job: Job) -> None:
+        """The row of a job whose request is open, or whose end is to be looked at with another read of it.
+
+        One that is pending may not have heard of its claim: a standby that was promoted can lag. It is over only if it
+        was spoken of since as often as a run takes.
+        """
+        if record.state is State.REQUESTED:
+            again = job.state == JobState.PENDING and record.heard >= OWN_NOTIFICATIONS
+            over = again or job.state not in (*_HOLDS, JobState.PENDING)
+            self.jobs.note_row(record, over=over, now_s=time.monotonic())
 
     def _wait(self, job: Job, record: JobRecord | None) -> None:
         if record is not None and record.state is State.DEFERRED:
@@ -134,26 +147,53 @@ class Rows:
         self.backlog.forget(record.permit)
         self.jobs.forget(record)
 
-    def forget_gone(self, uuids: Iterable[str], ids: Iterable[int], rows: Iterable[Job]) -> None:
+    def forget_gone(self, uuids: Sequence[str], ids: Iterable[int], rows: Iterable[Job]) -> None:
         """The jobs of these uuids and ids were asked for, and `rows` are all there are."""
-        records = self.jobs.at_rest(uuids, ids)
-        if records:
-            found = {job.id for job in rows}
-            for record in records:
-                if record.id not in found:
-                    self.forget(record)
+        found = {job.id for job in rows}
+        for record in self.jobs.at_rest(uuids, ids):
+            if record.id not in found:
+                self.forget(record)
+        for uuid in uuids if len(found) < len(uuids) else ():
+            sent = self.jobs.sent(uuid)
+            if sent is not None and sent.id not in found and not sent.over_since_s:
+                self.jobs.note_row(sent, over=True, now_s=time.monotonic())
 
     # -- everything was read -------------------------------------------------------------------------------
 
-    def after_load(self, held: Iterable[Job], conflicting: Mapping[int, Pending | None]) -> None:
-        """All was read. `held` hold a permit; of the `conflicting`, held here, the table says otherwise."""
+    def disown(self, now_s: float) -> None:
+        """The database is another one of the same name: what is held here goes on only for open requests."""
+        for record in self.jobs.all_in(State.DEFERRED):
+            self.backlog.release(record.id)
+        sent = [record for state in _SENT for record in self.jobs.all_in(state)]
+        for record in sent:
+            self.backlog.forget(record.permit)
+        self.jobs.disown(now_s)
+        for record in sent:
+            self.backlog.hold(record.permit, record.channel)
+
+    def replace(self, backlog: Backlog) -> None:
+        """Another tree, that was read: jobs that were sent hold their permits in it, whatever their rows say."""
+        self.backlog = backlog
+        for state in _SENT:
+            for record in self.jobs.all_in(state):
+                backlog.hold(record.permit, record.channel)
+
+    def after_load(self, held: Iterable[Job], conflicting: Mapping[int, Pending | None]) -> list[str]:
+        """All was read. `held` hold a permit; of the `conflicting`, held here, the table says otherwise.
+
+        Returns the uuids of jobs with an open request whose rows are to be read, as they may be over.
+        """
+        seen = set()
         for job in held:
+            seen.add(job.id)
             record = self.jobs.of(job.id)
             if record.state not in _SENT:
                 self.attend(record, job)
         sent = {record.permit for state in _SENT for record in self.jobs.all_in(state)}
         self.backlog.accept_database({i: pending for i, pending in conflicting.items() if i not in sent})
-        for state in (State.CLAIMING, State.UNATTENDED):  # a claim whose answer was lost was none, or is among the held
+        # A claim whose answer was late or lost was none, or is among the held.
+        for state in (State.CLAIMING, State.LATE, State.UNATTENDED):
             for record in self.jobs.all_in(state):
                 if not self.backlog.is_held(record.permit):
                     self.jobs.wait(record)
+        return [r.uuid for r in self.jobs.all_in(State.REQUESTED) if r.permit > 0 and r.id not in seen]

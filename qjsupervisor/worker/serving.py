@@ -12,6 +12,7 @@ DatabaseError passes through; whoever catches it calls `lost`.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 
@@ -23,10 +24,11 @@ from ..job import Job, Pending
 from ..odoo.dispatcher import Dispatcher
 from ..odoo.request import End
 from ..postgres.database import Database
+from ..postgres.waiter import LATE_S
 from ..states import JobState, TargetState
 from ..table.slot import WorkerSlot
 from .claiming import Claims
-from .jobs import JobRecord, Jobs, State
+from .jobs import OVER_S, JobRecord, Jobs, State
 from .outcomes import GONE, RequestOutcomes, outcome_of
 from .permits import Permits
 from .rows import Rows
@@ -62,9 +64,15 @@ class Serving:
         self._permits = Permits(worker_slot, dispatcher)
         self._outcomes = RequestOutcomes(dispatcher.targets, log, self._rows.release_all)
         self._unattended = Unattended(database, self.jobs, log)
+        #: Permits went back in the middle of a statement; what became of their jobs is to be read.
+        self._was_late = False
+        #: When jobs were claimed last.
+        self._claimed_s = 0.0
+        self._oid = database.about.oid if database.about is not None else 0
         self.dispatched = 0
         self.finished = 0
         database.notified.is_news = self.jobs.is_news
+        database.waiter.on_late = self._release_late
         self._attend_to_targets()
 
     # -- the turn ----------------------------------------------------------------------------------------
@@ -75,6 +83,10 @@ class Serving:
         self._dispatcher.knock(now_s)
         self._note_ended()
         self._rows.release_due(now_s)
+        if now_s >= self.jobs.look_s:
+            self._look_at_open(now_s)
+        if self._was_late:
+            self._read_late()
         ended = self.jobs.all_in(State.ENDED)
         claims = self._taken()
         if start and ended:
@@ -89,7 +101,7 @@ class Serving:
         self._attend_to_targets()
         # Changed: a job that was not to be had leaves its permit to the next one.
         more = self.backlog.taken or self.backlog.changed or self._dispatcher.ended or len(self._database.notified)
-        return bool(more) or self.jobs.has(State.ENDED)
+        return bool(more) or self._was_late or self.jobs.has(State.ENDED)
 
     def _attend_to_targets(self) -> None:
         """As long as a target has not proved itself, it is worth knowing that one of its jobs was started."""
@@ -98,8 +110,21 @@ class Serving:
 
     def _note_ended(self) -> None:
         for ended in self._dispatcher.ended:
-            self.jobs.end(ended)
+            record = self.jobs.end(ended)
+            if record.permit < 0:  # of a database that is no more
+                self._record_result(record, None)
         self._dispatcher.ended.clear()
+
+    def _look_at_open(self, now_s: float) -> None:
+        """Jobs whose requests are open may be over: their rows are read; after a while their requests are let go."""
+        too_long, perhaps = self.jobs.over_unanswered(now_s)
+        for record in perhaps:
+            self._database.notified.add(record.uuid)
+        for record in too_long:
+            reason = f"its row was over for {OVER_S:g} s, and no answer came"
+            self._log.warning("request_let_go", job_uuid=record.uuid, channel=record.channel, reason=reason)
+            self._dispatcher.let_go(record.uuid, reason)
+        self._note_ended()
 
     def _taken(self) -> dict[int, int]:
         """The jobs that were given a permit, to be claimed now; see Database.turn."""
@@ -113,6 +138,7 @@ class Serving:
             uuids += self._database.notified.take(max(0, READ_BATCH - len(uuids)))
         if not claims and not uuids:
             return
+        self._claimed_s = now_s
         claiming = [self.jobs.enter(self.jobs.of(job_id), State.CLAIMING) for job_id in claims]
         try:
             claimed, read = self._claiming.turn(claims, uuids)
@@ -126,22 +152,50 @@ class Serving:
         if missed:
             self._undo(missed)
         self._take_in(read, {record.id: record for record in ended}, missed, now_s)
-        self._rows.forget_gone(uuids, missed, read)
+        if len(read) < len(uuids) or missed or self.jobs.any_at_rest:
+            self._rows.forget_gone(uuids, missed, read)
 
     def _take_claimed(self, claimed: list[Job], now_s: float) -> None:
-        doubles = []
+        late, doubles = [], []
         for job in claimed:
-            if self.jobs.is_sent(job.uuid):
+            record = self.jobs.of(job.id)
+            if record.state is State.LATE:
+                late.append(job)
+                continue
+            if self.jobs.sent(job.uuid) is not None:
                 doubles.append(job)
                 continue
-            self.jobs.request(self.jobs.of(job.id), job.uuid, job.channel)
+            self.jobs.request(record, job.uuid, job.channel)
             self.dispatched += 1
             self._worker_slot.statistics.dispatched(time.time() - job.due_us / 1e6)
             self._dispatcher.send(job.uuid)
             self._log.info("job_dispatched", job_uuid=job.uuid, channel=job.channel)
+        for job in self._give_back(late) if late else ():
+            self._rows.apply(job)
         for job in self._give_back(doubles) if doubles else ():
             self._rows.defer(job, now_s)
             self._log.warning("job_postponed", job_uuid=job.uuid, job_id=job.id, reason="a job of the same uuid is run")
+
+    def _release_late(self) -> None:
+        """The database does not answer: jobs that wait for their claims keep no permit from the other databases.
+
+        Called in the middle of a statement. Nobody was sent; what was claimed nevertheless is given back.
+        """
+        for record in [*self.jobs.all_in(State.CLAIMING), *map(self.jobs.of, self.backlog.taken)]:
+            self.backlog.forget(record.permit)
+            self.jobs.enter(record, State.LATE)
+        self.backlog.taken = []
+        self._was_late = True
+        self._permits.exchange(self.backlog, time.monotonic(), start=False)
+
+    def _read_late(self) -> None:
+        """Put in their places the jobs that were not claimed in time."""
+        self._was_late = False
+        late = self.jobs.all_in(State.LATE)
+        rows = self._database.read_ids([record.id for record in late]) if late else []
+        for job in rows:
+            self._rows.apply(job)
+        self._rows.forget_gone((), [record.id for record in late], rows)
 
     def _undo(self, claims: Iterable[int]) -> None:
         """These jobs were not claimed: their permits go back."""
@@ -160,7 +214,7 @@ class Serving:
             elif job.id in missed and job.state == JobState.PENDING:
                 self._rows.defer(job, now_s, locked=job.id not in self._claiming.refused)
             else:
-                if job.state == JobState.STARTED and self.jobs.is_sent(job.uuid):
+                if job.state == JobState.STARTED and self.jobs.sent(job.uuid) is not None:
                     self._outcomes.record_success(job.uuid)
                 self._rows.apply(job)
         for gone in ended.values():
@@ -204,6 +258,7 @@ class Serving:
         given = set(self._database.give_back([job.id for job in jobs]))
         for job in jobs:
             if job.id not in given:
+                self.backlog.hold(job.id, job.channel)
                 self._database.notified.add(job.uuid)
         back = [job._replace(state=JobState.PENDING) for job in jobs if job.id in given]
         for job in back:
@@ -212,10 +267,18 @@ class Serving:
 
     # -- for the worker --------------------------------------------------------------------------------------
 
+    def recognise(self, oid: int) -> None:
+        """Whether the database is still the same one, or was dropped and made again."""
+        if oid != self._oid:
+            self._log.warning("database_replaced", reason="it is another database of the same name: read afresh")
+            self._oid = oid
+            self._rows.disown(time.monotonic())
+
     def replace(self, backlog: Backlog) -> None:
         """Another tree, which inherited from this one and was read."""
         self.lost(time.monotonic())
-        self.backlog = self._rows.backlog = backlog
+        self._rows.replace(backlog)
+        self.backlog = backlog
         self._worker_slot.begin_again()
 
     def apply(self, job: Job) -> None:
@@ -224,7 +287,8 @@ class Serving:
 
     def after_load(self, held: list[Job], conflicting: Mapping[int, Pending | None]) -> None:
         """Everything was read: `held` hold permits; of the `conflicting`, held here, the table says otherwise."""
-        self._rows.after_load(held, conflicting)
+        for uuid in self._rows.after_load(held, conflicting):
+            self._database.notified.add(uuid)
 
     def settle(self) -> None:
         """Write into the shared table what is held here, and start nothing."""
@@ -233,6 +297,8 @@ class Serving:
     def next_deadline_s(self, now_s: float) -> float | None:
         """When, if nothing happens before, the next turn is due (monotonic)."""
         moments = [self._dispatcher.next_deadline_s(), self._unattended.due_s, *self._rows.release_times_s()]
+        if self.jobs.has(State.REQUESTED):
+            moments.append(self.jobs.look_s)
         wall_us = self.backlog.next_deadline_us()
         if wall_us is not None:
             moments.append(now_s + max(0.0, wall_us / 1e6 - time.time()))
@@ -251,23 +317,39 @@ class Serving:
             self.backlog.forget(job_id)
         self.backlog.taken = []
 
-    def settle_unread(self, now_s: float) -> None:
+    @property
+    def unread_due_s(self) -> float:
+        """While the database is away: when `settle_unread` is to be called."""
+        return self._claimed_s + LATE_S if self.jobs.has(State.CLAIMING) else math.inf
+
+    def settle_unread(self, now_s: float, *, gave_up: bool) -> None:
         """The database cannot be asked now: where Odoo says that all went well, the permit goes back.
 
         Its row is looked at when the database is read again. Any other answer, or none, leaves open what the row says:
-        a job that PostgreSQL went away under ends with a 500, and its row stays `started`, which counts.
+        a job that PostgreSQL went away under ends with a 500, and its row stays `started`, which counts, unless it is
+        given up (`gave_up`). A claim whose answer is late was sent to nobody.
         """
-        if not self._dispatcher.ended:
-            return
-        self._note_ended()
-        for record in self.jobs.all_in(State.ENDED):
-            if record.ended is not None and record.ended.outcome.status == 200:
-                self.backlog.forget(record.permit)
-        self._permits.exchange(self.backlog, now_s, start=False)
+        if now_s >= self.unread_due_s:
+            self._release_late()
+        if self._dispatcher.ended:
+            self._note_ended()
+            for record in self.jobs.all_in(State.ENDED):
+                if gave_up or (record.ended is not None and record.ended.outcome.status == 200):
+                    self.backlog.forget(record.permit)
+            self._permits.exchange(self.backlog, now_s, start=False)
+
+    def give_up(self, now_s: float) -> int:
+        """The database could not be read for too long: only open requests count any more. How many jobs do not."""
+        given_up = self.backlog.holding().difference(record.permit for record in self.jobs.all_in(State.REQUESTED))
+        self._let_go_of(given_up, now_s)
+        return len(given_up)
 
     def let_go(self, now_s: float) -> None:
-        """Hold no permit any more: another runner leads, or the database could not be read for too long."""
-        for job_id in self.backlog.holding():
+        """Hold no permit any more: another runner leads."""
+        self._let_go_of(self.backlog.holding(), now_s)
+
+    def _let_go_of(self, job_ids: Iterable[int], now_s: float) -> None:
+        for job_id in job_ids:
             self.backlog.forget(job_id)
         for state in (State.UNATTENDED, State.CLAIMING):
             for record in self.jobs.all_in(state):

@@ -32,6 +32,7 @@ from ..states import EXIT_GONE, EXIT_STOPPED, Mode, Phase
 from ..table.semaphore import SemaphoreTable
 from ..table.slot import WorkerSlot
 from .comeback import AWAY_S, Comeback
+from .jobs import OVER_S
 from .listening import Listening
 from .module_gate import ModuleGate
 from .orders import Instructions
@@ -100,6 +101,10 @@ class Worker:
         #: Since when the database was not read, as long as permits may be held for it: those of a predecessor at first.
         self._unread_since_s = time.monotonic()
         self._read_times = ReadTimes(settings.reconcile_interval_s)
+        #: Since when there is no such database.
+        self._gone_since_s = math.inf
+        #: What to add to the reason, as long as permits were given up.
+        self._given_up = ""
         #: When to wake for more than to listen to the database again.
         self._turn_due_s = 0.0
         self._exit_code: int | None = None
@@ -159,6 +164,7 @@ class Worker:
         else:
             # Nothing is started: neither the end of a pause nor a target that may be asked again is worth a turn.
             moments += [self._due_s, self._dispatcher.tick_due_s, self._unread_since_s + GIVE_UP_S]
+            moments.append(self._serving.unread_due_s if self._serving is not None else None)
         self._turn_due_s = due_s = min([moment for moment in moments if moment is not None])
         return self._listening.wake_s(due_s)
 
@@ -196,6 +202,7 @@ class Worker:
         self._comeback.arrived()
         if self._settings.leader_timeout_s is not None:
             database.limit_leadership(self._settings.leader_timeout_s)
+        self._gone_since_s, self._given_up = math.inf, ""
         self._listening.begin_signs()
         self._phase = Phase.SERVING
         self._show_gate()
@@ -252,7 +259,8 @@ class Worker:
         """Make the channel tree afresh, and fill it, or of a big table its head; the loop waits."""
         self._instructions.rebuild = self._database.notified.reload = False
         if self._serving is not None:
-            self._database.look()  # the table may have grown big, and queue_job may be another version
+            # The table may have grown big, queue_job be another version, or all of it another database.
+            self._serving.recognise(self._database.look().oid)
         backlog = build_tree(self._settings, self._worker_slot, self._database, self._note_full)
         backlog.set_paused(self._instructions.pauses)
         if self._serving is not None:
@@ -360,7 +368,7 @@ class Worker:
         if self._serving is not None:
             self._serving.lost(now_s)
             self._unread_since_s = min(self._unread_since_s, now_s)
-        if isinstance(error, DatabaseGone):
+        if isinstance(error, DatabaseGone) and not self._awaits_end(now_s):
             self._log.warning("database_gone", reason=str(error))
             self._reporting.tell({"is": "error", "reason": str(error)})
             self._exit_code = EXIT_GONE
@@ -390,31 +398,49 @@ class Worker:
         self._enter(Phase.BLOCKED, f"{what}; its running jobs keep their permits, which other databases may wait for")
         self._due_s = now_s + LOCKED_S
 
+    def _awaits_end(self, now_s: float) -> bool:
+        """A database that is gone may still have jobs in Odoo: whether they are to be counted for a moment more."""
+        self._gone_since_s = min(self._gone_since_s, now_s)
+        return self._dispatcher.open > 0 and now_s < self._gone_since_s + OVER_S
+
     def _wait(self, now_s: float) -> None:
-        """Not serving: requests go on, and their permits are not kept from the other databases for ever."""
+        """Not serving: requests go on, and count; what only the database could speak for is given up after a while."""
         self._dispatcher.tick(now_s)
         if self._serving is not None:
-            self._serving.settle_unread(now_s)
-        if now_s >= self._unread_since_s + GIVE_UP_S and self._let_go(now_s):
-            reason = f"its database was not served for {GIVE_UP_S:g} s; jobs that still run there are not counted"
-            self._log.error("permits_given_up", reason=reason)
+            self._serving.settle_unread(now_s, gave_up=math.isinf(self._unread_since_s))
+        if now_s >= self._unread_since_s + GIVE_UP_S:
+            self._give_up(now_s)
 
-    def _let_go(self, now_s: float) -> bool:
-        """Hold no permit any more; whether one was held."""
-        if math.isinf(self._unread_since_s):
-            return False
+    def _give_up(self, now_s: float) -> None:
+        """Hold permits only for open requests any more."""
         self._unread_since_s = math.inf
-        held = self._worker_slot.holds_any
+        if self._serving is not None:
+            given_up = self._serving.give_up(now_s)
+            what = f"{given_up} permits were given up" if given_up else ""
+        else:
+            what = "the permits of its running jobs were given up" if self._worker_slot.holds_any else ""
+            self._worker_slot.let_go()
+        if what:
+            reason = f"its database was not served for {GIVE_UP_S:g} s; jobs that still run there are not counted"
+            self._log.error("permits_given_up", reason=f"{what}: {reason}")
+            self._given_up = f"; {what}, as it was not served for {GIVE_UP_S:g} s"
+            phase, shown = self._shown
+            self._show(phase, shown + self._given_up)
+
+    def _let_go(self, now_s: float) -> None:
+        """Hold no permit any more: another runner leads."""
+        if math.isinf(self._unread_since_s):
+            return
+        self._unread_since_s = math.inf
         if self._serving is not None:
             self._serving.let_go(now_s)
         else:
             self._worker_slot.let_go()
-        return held
 
     def _enter(self, phase: Phase, reason: str) -> None:
         """Change the phase."""
         self._phase = phase
-        self._show(phase, reason)
+        self._show(phase, reason + self._given_up)
 
     def _show(self, phase: Phase, reason: str) -> None:
         """Tell the phase; once for each change."""

@@ -177,7 +177,7 @@ def test_a_job_that_was_given_back_has_none(play: Play) -> None:
 def test_while_the_database_is_away_only_success_gives_a_permit_back(play: Play, status: int, running: int) -> None:
     """A job that PostgreSQL went away under ends with a 500, and its row stays `started`."""
     play.ends(Outcome(End.ANSWERED, status, f"HTTP {status}"))
-    play.serving.settle_unread(1000.0)
+    play.serving.settle_unread(1000.0, gave_up=False)
     assert play.running == running
 
 

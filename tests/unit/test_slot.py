@@ -429,6 +429,36 @@ def test_a_throttle_is_known_to_whoever_waits_behind_it(make: Make) -> None:
     assert runs(world) == [0, 1]
 
 
+def test_a_throttle_counts_from_the_taking_not_from_the_grant(make: Make) -> None:
+    """A worker that is stopped after it was granted a permit started its job just before, or after, the next one."""
+    world = make([ChannelSpec(name="root", capacity=2, throttle_s=2)], databases=3)
+    world.start_all()
+    arrive(world, 0, ROOT, 2)
+    world.quiet()
+    world.now_ns += 2 * S
+    world.quiet()
+    arrive(world, 1, ROOT)
+    arrive(world, 2, ROOT)
+    for slot in (1, 2):
+        world.workers[slot].turn()
+    world.now_ns += 3 * S
+    world.workers[1].stopped = True
+    for _ in range(2):
+        world.workers[0].finish(0)
+    world.workers[0].turn()
+    assert not world.workers[1].database.running, "it was granted, and does not come for it"
+    world.now_ns += 3 * S
+    world.quiet()
+    assert runs(world) == [0, 0, 1], "the next one's turn"
+    world.now_ns += S // 2
+    world.workers[1].stopped = False
+    world.check_quiet()
+    assert runs(world) == [0, 0, 1], "half a second after that one is too soon"
+    world.now_ns += S + S // 2
+    world.check_quiet()
+    assert runs(world) == [0, 1, 1]
+
+
 def test_a_shorter_throttle_counts_from_the_reload(make: Make) -> None:
     world = make(tree(throttle_s=600))
     world.start_all()
