@@ -82,7 +82,7 @@ class Timers:
             callback, timer.callback = timer.callback, None
             if callback is None:  # cancelled by one before it; it is in the heap no more
                 self._cancelled -= 1
-            elif not self._survived(callback, now_s):
+            elif not self.call(callback, now_s):
                 timer.callback = callback  # the same handle, so that it can still be cancelled
                 self._push(now_s + RETRY_S, timer)
 
@@ -98,8 +98,8 @@ class Timers:
         timer.at_s = at_s
         heapq.heappush(self._heap, (at_s, next(self._numbers), timer))
 
-    def _survived(self, callback: Callback, now_s: float) -> bool:
-        """Call; False where it raised and the loop is to go on."""
+    def call(self, callback: Callback, now_s: float) -> bool:
+        """Call now; False where it raised and the loop is to go on."""
         if self._on_error is None:
             callback(now_s)
             return True
@@ -200,7 +200,7 @@ class Loop(Timers):
             if self._current.get(registration.source) is not registration:
                 continue  # removed or changed by a callback before it, in this very turn
             now_s = self._clock()
-            if not self._survived(registration.callback, now_s):
+            if not self.call(registration.callback, now_s):
                 self._rest(registration, now_s)
         self.run_due(self._clock())
         return bool(ready)

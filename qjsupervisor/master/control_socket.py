@@ -1,6 +1,6 @@
 """The control socket, the supervisor's side: who may ask, framing, and clients that are slow or hostile.
 
-Framing and trust are specified in `control`. Runs inside the master's selector and must never block it: every
+Framing and trust are specified in `control`. Runs inside the master's loop and must never block it: every
 socket is non-blocking, a client has CLIENT_TIMEOUT_S for its request or for taking its response, MAX_CLIENTS
 are held at once (the oldest goes first), and no second request is read before the first one's response left.
 
@@ -21,6 +21,7 @@ from contextlib import ExitStack, suppress
 from ..control import MAX_FRAME_BYTES, Message, decode, encode, is_trusted, peer_credentials
 from ..errors import AlreadyRunning, ConfigError, ProtocolError, QJSupervisorError
 from ..logs import get_logger
+from ..loop import Alarm, Loop
 from .pidfile import Pidfile
 
 CLIENT_TIMEOUT_S = 5.0
@@ -42,9 +43,8 @@ class ControlSocket:
         self._handle = handle
         self._lock = Pidfile(path + ".lock", option=_OPTION)
         self._listener: socket.socket | None = None
-        self._selector: selectors.BaseSelector | None = None
+        self._loop: Loop | None = None
         self._clients: dict[socket.socket, _Client] = {}
-        self._listen_again_s: float | None = None
         self._log = get_logger()
 
     def open(self) -> None:
@@ -60,27 +60,16 @@ class ControlSocket:
             self._listener = _listen(self.path)
             on_failure.pop_all()
 
-    def register(self, selector: selectors.BaseSelector) -> None:
-        """Serve from this selector on: its keys' data are called with the monotonic second of the event."""
+    def register(self, loop: Loop) -> None:
+        """Serve from now on."""
         assert self._listener is not None, "open() first"
-        self._selector = selector
-        selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        self._loop = loop
+        loop.register(self._listener, selectors.EVENT_READ, self._accept)
 
-    def step(self, now_s: float) -> None:
-        """Drop the clients whose time is over; listen again after a shortage of descriptors."""
-        for client in [each for each in self._clients.values() if each.deadline_s <= now_s]:
-            self._drop(client)
-        if self._listen_again_s is not None and self._listen_again_s <= now_s:
-            self._listen_again_s = None
-            if self._selector is not None and self._listener is not None:
-                self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-
-    def next_deadline_s(self) -> float:
-        """When step() has something to do, in monotonic seconds; infinity for never."""
-        waits = [each.deadline_s for each in self._clients.values()]
-        if self._listen_again_s is not None:
-            waits.append(self._listen_again_s)
-        return min(waits, default=float("inf"))
+    def _listen_again(self, _now_s: float) -> None:
+        """After a shortage of descriptors."""
+        if self._loop is not None and self._listener is not None:
+            self._loop.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def close(self) -> None:
         """Hang up, remove socket and lock. For the process that opened it."""
@@ -126,7 +115,7 @@ class ControlSocket:
 
     def _accept(self, now_s: float) -> None:
         assert self._listener is not None, "register() first"
-        assert self._selector is not None, "register() first"
+        assert self._loop is not None, "register() first"
         try:
             sock, _ = self._listener.accept()
         except BlockingIOError:
@@ -135,8 +124,8 @@ class ControlSocket:
             if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 return  # the client went away before we got to it
             self._log.warning("client_refused", reason=f"accept: {error.strerror}")
-            self._selector.unregister(self._listener)
-            self._listen_again_s = now_s + ACCEPT_PAUSE_S
+            self._loop.unregister(self._listener)
+            self._loop.call_at(now_s + ACCEPT_PAUSE_S, self._listen_again)
             return
         pid, uid = peer_credentials(sock)
         if not is_trusted(uid):
@@ -144,17 +133,16 @@ class ControlSocket:
             sock.close()
             return
         if len(self._clients) >= MAX_CLIENTS:
-            self._drop(min(self._clients.values(), key=lambda each: each.deadline_s))
+            self._drop(min(self._clients.values(), key=lambda each: each.limit.at_s))
         sock.setblocking(False)
-        client = _Client(sock, now_s + CLIENT_TIMEOUT_S)
+        client = _Client(sock)
+        client.limit = Alarm(self._loop, lambda _now_s: self._drop(client))
+        client.limit.set(now_s + CLIENT_TIMEOUT_S)
         self._clients[sock] = client
-        self._selector.register(sock, selectors.EVENT_READ, client)
         self._watch(client)
 
     def _serve(self, client: _Client, now_s: float) -> None:
         """A client's socket is ready: take or give what goes without waiting, at most one request a turn."""
-        if client.sock not in self._clients:
-            return  # dropped by an earlier event of the same turn
         try:
             if client.outgoing:
                 client.flush()
@@ -162,7 +150,7 @@ class ControlSocket:
                 self._drop(client)
                 return
             elif client.has_request():
-                client.deadline_s = now_s + CLIENT_TIMEOUT_S
+                client.limit.set(now_s + CLIENT_TIMEOUT_S)
                 client.outgoing += encode(self._respond(client.take_request(), client)) + b"\n"
                 client.flush()
         except BlockingIOError:
@@ -180,21 +168,25 @@ class ControlSocket:
             return self._handle(decode(line))
         except QJSupervisorError as error:
             return {"ok": False, "error": str(error)}
+        except Exception as error:  # noqa: BLE001  (a fault of ours: who asked is told, all others go on)
+            self._log.exception("request_failed")
+            return {"ok": False, "error": f"a fault of qjsupervisor, see its log: {type(error).__name__}: {error}"}
 
     def _watch(self, client: _Client) -> None:
         """Wait for what the client must do next: take its response, or send its next request.
 
         A request that came together with the one before is taken in the next turn: a writable socket calls."""
-        assert self._selector is not None
+        assert self._loop is not None
         if client.ending and not client.outgoing:
             self._drop(client)
             return
         events = selectors.EVENT_WRITE if client.outgoing or client.has_request() else selectors.EVENT_READ
-        self._selector.modify(client.sock, events, lambda now_s: self._serve(client, now_s))
+        self._loop.modify(client.sock, events, lambda now_s: self._serve(client, now_s))
 
     def _drop(self, client: _Client) -> None:
-        assert self._selector is not None
-        self._selector.unregister(client.sock)
+        assert self._loop is not None
+        self._loop.unregister(client.sock)
+        client.limit.clear()
         del self._clients[client.sock]
         client.sock.close()
 
@@ -202,9 +194,11 @@ class ControlSocket:
 class _Client:
     """One connection: bytes received and not yet answered, bytes answered and not yet taken."""
 
-    def __init__(self, sock: socket.socket, deadline_s: float) -> None:
+    #: Ends it.
+    limit: Alarm
+
+    def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.deadline_s = deadline_s
         self.incoming = bytearray()
         self.outgoing = bytearray()
         #: Hang up once the response is out.

@@ -1,7 +1,7 @@
 """The workers of all databases: who has one, its place in the shared table, its life and its death.
 
 Decides by policy only: which databases are wanted comes from the scan (rescan), what a worker is in is its own
-state machine (process). Never waits: calls on the table that need its lock are chores, asked again.
+state machine (process). Never waits: calls on the table that need its lock are retried.
 
 Order after a death: reap -> `try_after_death` (repair, drop its demand) -> only then a new life on that slot, or
 `try_vacate` where there is none. A worker's permits stay its slot's until the new life has read the
@@ -22,9 +22,10 @@ from ..backoff import GIVE_UP_S
 from ..control import Message, Pipe
 from ..errors import SemaphoreError
 from ..logs import get_logger
+from ..loop import Alarm
 from ..states import WorkerState
 from ..table.stuck_holder import is_stopped
-from .parts import Seams
+from .parts import Parts
 from .table_calls import RetriedCalls
 from .worker_process import ABORT_GRACE_S, Limits, WorkerProcess
 
@@ -43,7 +44,7 @@ class Fleet:
 
     def __init__(
         self,
-        seams: Seams,
+        parts: Parts,
         limits: Limits,
         pauses_of: Callable[[str], Mapping[str, float | None]],
         on_gone: Callable[[float], None],
@@ -51,18 +52,20 @@ class Fleet:
     ) -> None:
         self.workers: dict[str, WorkerProcess] = {}
         self.stopping = False
-        self.retried_calls = RetriedCalls()
-        self._seams = seams
+        self.retried_calls = RetriedCalls(parts.loop)
+        self._parts = parts
         self._limits = limits
         self._pauses_of = pauses_of
         self._on_gone = on_gone
         self._relog = relog
-        self._free_slots = list(range(seams.table.slots - 1, -1, -1))
+        self._free_slots = list(range(parts.table.slots - 1, -1, -1))
+        self._watch_alarm = Alarm(parts.loop, self._watch)
+        #: When the watch was to ring.
         self._watch_s = math.inf
         #: When the stacks of all that are left are asked for at once.
         self._abort_all_s = math.inf
         #: Until then nobody counts as hung.
-        self._amnesty_s = 0.0
+        self._grace_until_s = 0.0
         self._log = get_logger()
 
     # -- what others want ------------------------------------------------------------------------------------
@@ -76,15 +79,15 @@ class Fleet:
             self.workers[database].want_again(now_s)
             return None
         if not self._free_slots:
-            return f"max_databases = {self._seams.table.slots}, or what ulimit -n allows, are served already"
+            return f"max_databases = {self._parts.table.slots}, or what ulimit -n allows, are served already"
         slot = self._free_slots.pop()
         try:
-            self._seams.table.assign(slot, database, weight)
+            self._parts.table.assign(slot, database, weight)
         except SemaphoreError as error:
             self._free_slots.append(slot)
             return str(error)
-        worker = WorkerProcess(database, slot, settings, self._limits)
-        worker.due_s = now_s
+        worker = WorkerProcess(database, slot, settings, self._limits, self._parts.loop, self._spawn)
+        worker.set_due(now_s)
         self.workers[database] = worker
         return None
 
@@ -137,6 +140,7 @@ class Fleet:
         """Stacks, then the end; one after the other, so that the stacks are not mixed, as long as that is quick."""
         self.stopping = True
         self._abort_all_s = now_s + ABORT_GRACE_S
+        self._parts.loop.call_at(self._abort_all_s, self._abort_next)
         self._abort_next(now_s)
 
     def _abort_next(self, now_s: float) -> None:
@@ -177,66 +181,51 @@ class Fleet:
         if worker is None or worker.child is None:
             return False
         if not worker.pipe_ended:
-            self._seams.selector.unregister(worker.child.pipe)
+            self._parts.loop.unregister(worker.child.pipe)
         worker.reaped(exit_code, now_s)
         slot = worker.slot
-        self.retried_calls.add(slot, lambda: self._seams.table.try_after_death(slot) and self._buried(worker))
+        self.retried_calls.add(slot, lambda: self._parts.table.try_after_death(slot) and self._buried(worker))
         if not math.isinf(self._abort_all_s):
             self._abort_next(now_s)
         if worker.state is WorkerState.FAILED and not (self.stopping or worker.leaving):
             self._on_gone(now_s)
         return True
 
-    def step(self, now_s: float) -> None:
-        """Spawn what is due, apply the deadlines, ask chores again."""
-        self.retried_calls.step(now_s)
-        if now_s >= self._abort_all_s:
-            self._abort_next(now_s)
-        watch = now_s >= self._watch_s
+    def _watch(self, now_s: float) -> None:
+        """Look at all heartbeats, and at the owner of the table's lock."""
+        if not self.alive:
+            return
+        if now_s > self._watch_s + LATE_S:
+            self._grace_until_s = now_s + LATE_S
+        self._watch_at(now_s + WATCH_S)
         now_ns = time.monotonic_ns()
-        if watch and not self.alive:
-            self._watch_s = math.inf
-        elif watch:
-            if now_s > self._watch_s + LATE_S:
-                self._amnesty_s = now_s + LATE_S
-            self._watch_s = now_s + WATCH_S
-            self._end_stuck_owner(now_ns)
-            if now_s >= self._amnesty_s:
-                self._free_held(now_s, now_ns)
-        for worker in list(self.workers.values()):
-            if worker.child is None:
-                self._give_up(worker, now_s)
-                self._spawn(worker, now_s)
-            elif watch or worker.next_deadline_s() <= now_s:
-                age_s = self._seams.table.heartbeat_age_s(worker.slot, now_ns)
-                worker.step(now_s, age_s if now_s >= self._amnesty_s else 0.0)
+        self._end_stuck_owner(now_ns)
+        if now_s < self._grace_until_s:
+            return
+        self._free_held(now_s, now_ns)
+        for worker in self.workers.values():
+            worker.check(now_s, self._parts.table.heartbeat_age_s(worker.slot, now_ns))
 
-    def next_deadline_s(self) -> float:
-        """When step() has something to do."""
-        # What has no process waits for its chore, and is not spawned while we stop.
-        awaited = [
-            worker.next_deadline_s()
-            for worker in self.workers.values()
-            if worker.child is not None or not (self.stopping or worker.slot in self.retried_calls)
-        ]
-        nearest_s = min(awaited, default=math.inf)
-        return min(nearest_s, self.retried_calls.next_deadline_s(), self._watch_s)
+    def _watch_at(self, at_s: float) -> None:
+        self._watch_s = at_s
+        self._watch_alarm.set(at_s)
 
     def _spawn(self, worker: WorkerProcess, now_s: float) -> None:
-        if self.stopping or not worker.is_due or now_s < worker.due_s or worker.slot in self.retried_calls:
-            return
-        table, slot, settings, run = self._seams.table, worker.slot, worker.settings, self._seams.run_worker
+        if self.stopping or not worker.is_due or worker.slot in self.retried_calls:
+            return  # the end of a retried call comes back to it
+        table, slot, settings, run = self._parts.table, worker.slot, worker.settings, self._parts.run_worker
 
         def body(pipe: Pipe) -> int:
             pipe.intercept("log", self._relog)
             return run(settings, table, slot, pipe)
 
-        if worker.spawn(self._seams.spawner, body, now_s):
+        if worker.spawn(self._parts.spawner, body, now_s):
             assert worker.child is not None
-            self._seams.selector.register(
+            self._parts.loop.register(
                 worker.child.pipe, selectors.EVENT_READ, lambda event_s: self._hear(worker, event_s)
             )
-            self._watch_s = min(self._watch_s, now_s + WATCH_S)
+            if math.isinf(self._watch_alarm.at_s):
+                self._watch_at(now_s + WATCH_S)
             self._send_pauses(worker)
             if worker.modules.anyway:
                 worker.send({"do": "modules", "anyway": True})
@@ -250,12 +239,15 @@ class Fleet:
     def _hear(self, worker: WorkerProcess, now_s: float) -> None:
         worker.receive(now_s)
         if worker.pipe_ended and worker.child is not None:
-            self._seams.selector.unregister(worker.child.pipe)
+            self._parts.loop.unregister(worker.child.pipe)
 
     def _buried(self, worker: WorkerProcess) -> bool:
-        """The table knows of the death; a worker that is not to come back leaves."""
+        """The table knows of the death: its next life may begin; a worker that is not to come back leaves."""
         if worker.leaving:
             self._retire(worker)
+        elif worker.unread_since_s is not None and not math.isinf(worker.unread_since_s):
+            self._parts.loop.call_at(worker.unread_since_s + GIVE_UP_S, lambda now_s: self._give_up(worker, now_s))
+        worker.await_due()
         return True
 
     def _retire(self, worker: WorkerProcess) -> None:
@@ -264,7 +256,7 @@ class Fleet:
         self.workers.pop(worker.database, None)
 
         def vacated() -> bool:
-            if not self._seams.table.try_vacate(slot):
+            if not self._parts.table.try_vacate(slot):
                 return False
             self._free_slots.append(slot)
             return True
@@ -275,36 +267,37 @@ class Fleet:
         """Give its permits back where nobody could read its database for too long; only while no process
         could be about to read it, and once."""
         since_s = worker.unread_since_s
-        if since_s is None or now_s < since_s + GIVE_UP_S or worker.slot in self.retried_calls:
+        if worker.child is not None or since_s is None or now_s < since_s + GIVE_UP_S:
+            return
+        if worker.slot in self.retried_calls or self.workers.get(worker.database) is not worker:
             return
         worker.unread_since_s = math.inf
-        slot = worker.slot
         self._log.error(
             "permits_given_up",
             database=worker.database,
             reason=f"its database could not be read for {GIVE_UP_S:g} s; jobs that still run there are not counted",
         )
-        self.retried_calls.add(slot, lambda: self._seams.table.try_give_up(slot))
+        self.retried_calls.add(worker.slot, lambda: self._parts.table.try_give_up(worker.slot) and self._buried(worker))
 
     def _free_held(self, now_s: float, now_ns: int) -> None:
         """See to permits that others wait for, and whose worker cannot tell what ended: it is stopped, or dead.
 
         What is stopped is killed; a new worker follows, sooner than after its pause.
         """
-        silent = self._seams.table.silent_holders(now_ns, STOPPED_NS)
+        silent = self._parts.table.silent_holders(now_ns, STOPPED_NS)
         for worker in self.workers.values() if silent else ():
             if worker.slot not in silent:
                 continue
             if worker.child is None:
-                worker.hasten(now_s)
+                worker.expedite_restart(now_s)
             elif is_stopped(worker.child.pid):
                 reason = "it is stopped, and holds permits that others wait for"
                 self._log.error("worker_aborted", database=worker.database, worker_pid=worker.pid, reason=reason)
-                worker.kill(reason, blameless=True)
+                worker.kill(reason, no_backoff=True)
 
     def _end_stuck_owner(self, now_ns: int) -> None:
         """SIGKILL whoever holds the table's lock and does not move: everybody else waits for it."""
-        pid = self._seams.table.stuck_owner(now_ns)
+        pid = self._parts.table.stuck_owner(now_ns)
         if pid is None:
             return
         worker = next((each for each in self.workers.values() if each.pid == pid), None)
@@ -313,4 +306,4 @@ class Fleet:
             worker.kill("it held the shared table's lock and did not move")
         elif pid != os.getpid():
             self._log.error("owner_killed", worker_pid=pid, reason="held the table's lock, and is no worker")
-            self._seams.kill(pid, signal.SIGKILL)
+            self._parts.kill(pid, signal.SIGKILL)

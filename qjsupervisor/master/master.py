@@ -1,45 +1,41 @@
 """Master: forks, watches and ends all other processes; the only one that reads signals and the control socket.
 
 So simple that it does not fail: it opens no database and no HTTP connection, starts no thread, waits for nothing
-but its selector, and holds no lock that another process can hold. What can hang or break is in a child:
+but its loop, and holds no lock that another process can hold. What can hang or break is in a child:
 
     scout    lists and probes the databases                              rescan
     worker   one per database, runs its jobs                             fleet, process
     monitor  metrics and health; asks the control socket like anybody    service
 
-Loop: wait for a descriptor or the next deadline; let each source take what came; then `step(now)`. Only the
-loop reads the clock. A kill -9 of the master ends all: each child sees the end of its pipe, and gets SIGTERM.
+Everything happens in a callback of its loop, which survives what one of them raises. A kill -9 of the master ends all:
+each child sees the end of its pipe, and gets SIGTERM.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import functools
 import gc
 import math
-import os
 import resource
 import selectors
 import signal
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from .. import logs
 from ..config.settings import Config
 from ..control import Message
-from ..monitor.monitor import run_monitor
-from ..scout.scout import run_scout
+from ..loop import Alarm, Loop
 from ..states import EX_OK
-from ..table.semaphore import SemaphoreTable
 from ..version import __version__
 from ..worker.warmup import rehearse
-from ..worker.worker import run_worker
 from .child import ChildSpawner, exited_children
 from .control_requests import Orders
 from .control_socket import ControlSocket
 from .operations import Operations
-from .parts import RunMonitor, RunScout, RunWorker, Seams, Table
+from .parts import Parts
 from .pauses import Pauses
 from .pidfile import Pidfile
 from .session_mark import session_mark
@@ -63,19 +59,6 @@ _SIGNALS = (
 )
 
 
-@dataclass(kw_only=True)
-class Parts:
-    """What the master is made of; tests replace some."""
-
-    run_worker: RunWorker = run_worker
-    run_scout: RunScout = run_scout
-    run_monitor: RunMonitor = run_monitor
-    table_factory: Callable[..., Table] = SemaphoreTable
-    fork: Callable[[], int] = os.fork
-    kill: Callable[[int, int], None] = os.kill
-    clock: Callable[[], float] = time.monotonic
-
-
 class Master:
     """One supervisor. `load_again` reads the configuration anew and raises ConfigError where it is wrong."""
 
@@ -83,13 +66,14 @@ class Master:
         self._config = config
         self._load_unmarked = load_again
         self._parts = parts or Parts()
-        self._selector = selectors.DefaultSelector()
+        self._loop = self._parts.loop = Loop(self._parts.clock, self._note_fault)
         self._signals = SignalQueue(_SIGNALS)
         self._pidfile = Pidfile(config.pidfile) if config.pidfile else None
         self._control = ControlSocket(config.control_socket, self._handle)
         #: When SIGKILL ends the graceful stop; and when not even that is waited for.
-        self._kill_s = math.inf
+        self._kill_alarm = Alarm(self._loop, self._kill_all)
         self._leave_s = math.inf
+        self._barrier_alarm = Alarm(self._loop, _wake)
         self._log = logs.get_logger()
 
     def run(self) -> int:
@@ -100,16 +84,16 @@ class Master:
             self._control.open()
             stack.callback(self._control.close)
             self._config = replace(self._config, session_mark=session_mark(f"{self._control.path}.mark"))
-            stack.enter_context(self._selector)
+            stack.enter_context(self._loop)
             self._set_up()
             stack.enter_context(self._signals)
-            self._selector.register(self._signals, selectors.EVENT_READ, lambda _now_s: None)
-            self._control.register(self._selector)
+            self._loop.register(self._signals, selectors.EVENT_READ, self._take_signals)
+            self._control.register(self._loop)
             slots, mode = self._table.slots, self._config.mode.value
             self._log.info("master_started", version=__version__, mode=mode, slots=slots)
-            self._operations.log_doubts()
+            self._operations.log_warnings()
             self._start_services()
-            self._loop()
+            self._run_loop()
             self._log.info("master_stopped")
         return EX_OK
 
@@ -121,17 +105,9 @@ class Master:
         slots = _affordable_slots(config.max_databases)
         if slots < config.max_databases:
             self._log.warning("slots_limited", slots=slots, reason="too few descriptors, see ulimit -n")
-        self._table = parts.table_factory(config.channels, slots=slots, fairness=config.fairness)
-        seams = Seams(
-            table=self._table,
-            spawner=ChildSpawner(self._close_in_child, parts.fork, parts.kill),
-            selector=self._selector,
-            run_worker=parts.run_worker,
-            run_scout=parts.run_scout,
-            run_monitor=parts.run_monitor,
-            kill=parts.kill,
-        )
-        self._operations = Operations(config, self._load_again, seams, Pauses())
+        self._table = parts.table = parts.table_factory(config.channels, slots=slots, fairness=config.fairness)
+        parts.spawner = ChildSpawner(self._close_in_child, parts.fork, parts.kill)
+        self._operations = Operations(config, self._load_again, parts, Pauses())
         self._orders = Orders(self._operations, self.stop, parts.clock)
         self._fleet, self._rescan = self._operations.fleet, self._operations.rescan
         self._monitor = self._operations.monitor
@@ -142,7 +118,7 @@ class Master:
     def _start_services(self) -> None:
         """Monitor and scout; then, while the scout looks around, make ready what all workers will share."""
         self._operations.start_monitor(self._parts.clock())
-        self._rescan.step(self._parts.clock())
+        self._rescan.begin(self._parts.clock())
         gc.freeze()  # out of the collector's reach, or its first round in a worker writes into every page
         rehearse(self._config)
         gc.collect()
@@ -156,62 +132,44 @@ class Master:
         for part in (self._fleet, self._rescan, self._monitor):
             part.close_in_child()
         self._signals.close()
-        self._selector.close()
+        self._loop.close()
 
     def _handle(self, request: Message) -> Message:
         return self._orders.handle(request)
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
-    def _loop(self) -> None:
+    def _run_loop(self) -> None:
         clock = self._parts.clock
-        while not self.is_over(clock()):
-            wait_s = max(0.0, self._next_deadline_s() - clock())
-            for key, _ in self._selector.select(None if math.isinf(wait_s) else wait_s):
-                key.data(clock())
-            self.step(clock())
+        while not self._is_over(clock()):
+            self._loop.turn()
+            self._look(clock())
 
-    def step(self, now_s: float) -> None:
-        """One turn: signals first (deaths among them), then everybody's deadlines."""
-        for signum in self._signals.drain():
-            self._obey(signum, now_s)
-        self._operations.expire_pauses(now_s)
-        self._control.step(now_s)
-        self._fleet.step(now_s)
+    def _look(self, now_s: float) -> None:
+        """After each turn: what follows from where everything is now."""
         if not self._fleet.stopping:
-            self._rescan.step(now_s)
-            self._monitor.step(now_s)
             self._try_start_barrier(now_s)
         elif not self._fleet.alive:
             self._end_services(now_s)
-        elif now_s >= self._kill_s:
-            self._kill_all(now_s)
 
-    def is_over(self, now_s: float) -> bool:
+    def _is_over(self, now_s: float) -> bool:
         """Stopped, and no process is left; or only one that not even SIGKILL ends."""
         if not self._fleet.stopping:
             return False
         left = self._fleet.alive or self._rescan.is_running or self._monitor.pid is not None
         return not left or now_s >= self._leave_s
 
-    def _next_deadline_s(self) -> float:
-        waits = [
-            self._control.next_deadline_s(),
-            self._fleet.next_deadline_s(),
-            self._operations.pauses.next_deadline_s(),
-        ]
-        if self._fleet.stopping:
-            return min(*waits, self._kill_s, self._leave_s)
-        start_barrier_s = math.inf
-        if not self._table.start_barrier_open and self._rescan.first_found_s is not None:
-            start_barrier_s = self._rescan.first_found_s + START_BARRIER_TIMEOUT_S
-        return min(*waits, self._rescan.next_deadline_s(), self._monitor.next_deadline_s(), start_barrier_s)
+    def _note_fault(self, error: Exception) -> None:
+        """A callback raised: a fault of ours, which costs what was to be done there, and nothing else."""
+        self._log.error("callback_failed", reason=f"{type(error).__name__}: {error}", exc_info=error)
 
     def _try_start_barrier(self, now_s: float) -> None:
         """Open the start barrier when each database that was found is read or cannot be, or it takes too long."""
         if self._table.start_barrier_open:
             return
         found_s = self._rescan.first_found_s
+        if found_s is not None:
+            self._barrier_alarm.set(found_s + START_BARRIER_TIMEOUT_S)
         settled = self._rescan.has_listed and self._fleet.is_settled
         if not settled and found_s is not None and now_s >= found_s + START_BARRIER_TIMEOUT_S:
             self._say_unread()
@@ -229,6 +187,10 @@ class Master:
                 self._log.warning("database_not_counted", database=worker.database, reason=reason)
 
     # -- signals -------------------------------------------------------------------------------------------------
+
+    def _take_signals(self, now_s: float) -> None:
+        for signum in self._signals.drain():
+            self._loop.call(functools.partial(self._obey, signum), now_s)
 
     def _obey(self, signum: int, now_s: float) -> None:
         if signum == signal.SIGCHLD:
@@ -260,7 +222,7 @@ class Master:
             self._kill_all(now_s)
             return
         self._log.info("master_stopping", databases=len(self._fleet.workers))
-        self._kill_s = now_s + self._operations.config.graceful_timeout_s
+        self._kill_alarm.set(now_s + self._operations.config.graceful_timeout_s)
         self._rescan.kill()
         self._fleet.stop_all(now_s)
 
@@ -269,17 +231,27 @@ class Master:
         faulthandler.dump_traceback(file=_STDERR, all_threads=True)
         self._rescan.kill()
         self._fleet.abort_all(now_s)
-        self._kill_s = now_s + _REAP_TIMEOUT_S
+        self._kill_alarm.set(now_s + _REAP_TIMEOUT_S)
 
     def _kill_all(self, now_s: float) -> None:
-        self._kill_s, self._leave_s = math.inf, now_s + _REAP_TIMEOUT_S
+        self._kill_alarm.clear()
+        self._leave_at(now_s + _REAP_TIMEOUT_S)
         self._fleet.kill_all()
         self._monitor.kill()
 
     def _end_services(self, now_s: float) -> None:
         """The workers are gone; the monitor showed it to the last."""
-        self._kill_s, self._leave_s = math.inf, min(self._leave_s, now_s + _REAP_TIMEOUT_S)
+        self._kill_alarm.clear()
+        self._leave_at(min(self._leave_s, now_s + _REAP_TIMEOUT_S))
         self._monitor.kill()
+
+    def _leave_at(self, at_s: float) -> None:
+        self._leave_s = at_s
+        self._loop.call_at(at_s, _wake)
+
+
+def _wake(_now_s: float) -> None:
+    """The loop only has to turn: what follows is looked at after it."""
 
 
 def _affordable_slots(wanted: int) -> int:

@@ -5,6 +5,7 @@ Changes nothing by itself: the fleet, the scans, the monitor and the table are t
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +16,10 @@ from ..channelspec import ChannelSpec
 from ..config.settings import Config
 from ..control import Message
 from ..errors import ConfigError, SemaphoreError
+from ..loop import Alarm
 from ..states import Mode
 from .fleet import Fleet
-from .parts import Seams
+from .parts import Parts
 from .pauses import Pauses
 from .reloading import LOGGING, Change, compare
 from .rescan import Rescan
@@ -32,14 +34,15 @@ _SHOWN = 20
 class Operations:
     """Holds the configuration in force. `load_again` reads it anew and raises ConfigError where it is wrong."""
 
-    def __init__(self, config: Config, load_again: Callable[[], Config], seams: Seams, pauses: Pauses) -> None:
+    def __init__(self, config: Config, load_again: Callable[[], Config], parts: Parts, pauses: Pauses) -> None:
         self.config = config
         self.pauses = pauses
         self._load_again = load_again
-        self._seams = seams
-        self.fleet = Fleet(seams, limits_of(config), pauses.of, self._database_gone, self._relog)
-        self.rescan = Rescan(config, seams, self.fleet)
-        self.monitor = Service("monitor", seams.spawner, seams.selector)
+        self._parts = parts
+        self.fleet = Fleet(parts, limits_of(config), pauses.of, self._database_gone, self._relog)
+        self.rescan = Rescan(config, parts, self.fleet)
+        self.monitor = Service("monitor", parts.spawner, parts.loop)
+        self._pause_alarm = Alarm(parts.loop, self._expire_pauses)
         self._started_s = time.monotonic()
         self._log = logs.get_logger()
 
@@ -49,7 +52,7 @@ class Operations:
 
     def start_monitor(self, now_s: float) -> None:
         """Run a monitor as the configuration says, or none."""
-        config, table, run = self.config, self._seams.table, self._seams.run_monitor
+        config, table, run = self.config, self._parts.table, self._parts.run_monitor
         if config.monitor is None:
             self.monitor.run(None, now_s)
         else:
@@ -90,10 +93,10 @@ class Operations:
     def _log_reload(self, change: Change, restarted: Sequence[str]) -> None:
         for option in change.needs_restart:
             self._log.warning("option_ignored", option=option, reason="takes effect at the next start only")
-        self.log_doubts()
+        self.log_warnings()
         self._log.info("configuration_loaded", channels_changed=change.channels, restarted=list(restarted))
 
-    def log_doubts(self) -> None:
+    def log_warnings(self) -> None:
         """What the configuration holds that has no effect."""
         for warning in self.config.warnings:
             self._log.warning("configuration_doubted", reason=warning)
@@ -103,7 +106,7 @@ class Operations:
 
         def configured() -> bool:
             try:
-                done = self._seams.table.try_configure(channels)
+                done = self._parts.table.try_configure(channels)
             except (ConfigError, SemaphoreError) as error:
                 self._log.error("channels_rejected", reason=str(error))
                 return True
@@ -127,16 +130,17 @@ class Operations:
 
     # -- pauses --------------------------------------------------------------------------------------------------
 
-    def expire_pauses(self, now_s: float) -> None:
+    def _expire_pauses(self, now_s: float) -> None:
         """End the pauses whose time is over."""
         over = self.pauses.expire(now_s)
         for scope in over:
             self._log.info("pause_ended", scope=str(scope))
-        if over:
-            self.pauses_changed()
+        self.pauses_changed()
 
     def pauses_changed(self) -> None:
-        """Tell all workers."""
+        """Tell all workers, and wake for the first end."""
+        ends_s = [until_s for _, until_s in self.pauses.items() if until_s is not None]
+        self._pause_alarm.set(min(ends_s, default=math.inf))
         scopes = [str(scope) for scope, _ in self.pauses.items()]
         self._log.info("pauses_changed", pauses=len(scopes), scopes=scopes[:_SHOWN])
         self.fleet.send_pauses()
@@ -147,7 +151,7 @@ class Operations:
         return paused.union(self.fleet.workers, self.rescan.unserved)
 
     def known_channels(self) -> set[str]:
-        return {view.name for view in self._seams.table.channel_views()}
+        return {view.name for view in self._parts.table.channel_views()}
 
     def run_anyway(self, database: str) -> Mapping[str, str]:
         """Let a database's jobs run though modules are in transition, for as long as that lasts; these modules."""
@@ -176,7 +180,7 @@ class Operations:
             log_lines_lost=logs.lost_lines(),
             next_scan_in_s=self.rescan.next_in_s(now_s),
         )
-        return build_status(self.config, self._seams.table, snapshot)
+        return build_status(self.config, self._parts.table, snapshot)
 
     def describe(self, now_s: float) -> None:
         """The state of every worker and channel, to the log."""

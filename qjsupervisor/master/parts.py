@@ -1,14 +1,20 @@
-"""What the master is built on, each part replaceable by a test: the table, forks, signals, what children run."""
+"""What the master is built on: the table, the loop, forks, signals, what children run."""
 
 from __future__ import annotations
 
 import os
-import selectors
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from ..channelspec import ChannelSpec
 from ..control import Pipe
+from ..loop import Loop
+from ..monitor.monitor import run_monitor
+from ..scout.scout import run_scout
+from ..table.semaphore import SemaphoreTable
+from ..worker.worker import run_worker
 from .child import ChildSpawner
 
 
@@ -41,13 +47,18 @@ RunScout = Callable[[Any, Pipe], int]
 RunMonitor = Callable[[Any, Any, Pipe], int]
 
 
-class Seams(NamedTuple):
-    """What the parts of a running master share."""
+@dataclass(kw_only=True)
+class Parts:
+    """What a master is made of; a test replaces what it has to. The master adds the last three at its start."""
 
-    table: Table
-    spawner: ChildSpawner
-    selector: selectors.BaseSelector
-    run_worker: RunWorker
-    run_scout: RunScout
-    run_monitor: RunMonitor
+    run_worker: RunWorker = run_worker
+    run_scout: RunScout = run_scout
+    run_monitor: RunMonitor = run_monitor
+    table_factory: Callable[..., Table] = SemaphoreTable
+    fork: Callable[[], int] = os.fork
     kill: Callable[[int, int], None] = os.kill
+    clock: Callable[[], float] = time.monotonic
+
+    loop: Loop = field(init=False)
+    table: Table = field(init=False)
+    spawner: ChildSpawner = field(init=False)

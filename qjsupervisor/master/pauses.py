@@ -52,10 +52,6 @@ class Pauses:
             del self._until_s[scope]
         return over
 
-    def next_deadline_s(self) -> float:
-        """When the next one ends."""
-        return min((until_s for until_s in self._until_s.values() if until_s is not None), default=math.inf)
-
     def of(self, database: str) -> dict[str, float | None]:
         """For one database: channel -> end; where two hold for a channel, the one that ends later."""
         found: dict[str, float | None] = {}

@@ -16,11 +16,12 @@ from typing import Any
 from ..backoff import Backoff
 from ..errors import ProtocolError
 from ..logs import get_logger
+from ..loop import Alarm
 from ..scout.scout import SCAN_DEADLINE_S
 from ..states import WorkerState
 from .child import Child, exit_reason
 from .fleet import Fleet
-from .parts import Seams
+from .parts import Parts
 
 #: Beyond the scout's own deadline: it hangs where no deadline of its own reaches.
 _GRACE_S = 5.0
@@ -29,7 +30,7 @@ _GRACE_S = 5.0
 class Rescan:
     """The running scan, if any, and the time of the next. `config` is replaced at a reload."""
 
-    def __init__(self, config: Any, seams: Seams, fleet: Fleet, backoff: Backoff | None = None) -> None:
+    def __init__(self, config: Any, parts: Parts, fleet: Fleet, backoff: Backoff | None = None) -> None:
         self.config = config
         #: Databases that were found and have no worker, and why.
         self.unserved: dict[str, str] = {}
@@ -41,17 +42,17 @@ class Rescan:
         self.has_listed = False
         #: When the first database fit to be served was seen.
         self.first_found_s: float | None = None
-        self._seams = seams
+        self._parts = parts
         self._fleet = fleet
         self._backoff = backoff or Backoff()
         self._child: Child | None = None
         self._pipe_ended = False
-        self._due_s = 0.0
-        self._kill_s = math.inf
+        self._start_alarm = Alarm(parts.loop, self._start)
+        self._kill_alarm = Alarm(parts.loop, self._kill_overdue)
         self._again = False
         self._listed: set[str] = set()
         self._complete = False
-        self._shaky = False
+        self._had_unreachable = False
         self._log = get_logger()
 
     @property
@@ -63,29 +64,25 @@ class Rescan:
         if self._child is not None:
             self._again = True
         else:
-            self._due_s = min(self._due_s, now_s + (self._backoff.next_s() if soon else 0.0))
+            self._start_alarm.set_earlier(now_s + (self._backoff.next_s() if soon else 0.0))
 
-    def step(self, now_s: float) -> None:
-        """Start what is due, end what takes too long."""
-        if self._child is None:
-            if now_s >= self._due_s and not self._fleet.stopping:
-                self._start(now_s)
-        elif now_s >= self._kill_s:
-            self._kill_s = math.inf
+    def begin(self, now_s: float) -> None:
+        """Scan now, before the loop turns."""
+        self._start_alarm.clear()
+        self._start(now_s)
+
+    def _kill_overdue(self, _now_s: float) -> None:
+        if self._child is not None:
             self._log.error("scan_aborted", worker_pid=self._child.pid, reason="it did not end in time")
             self._child.signal(signal.SIGKILL)
 
-    def next_deadline_s(self) -> float:
-        if self._child is not None:
-            return self._kill_s
-        return math.inf if self._fleet.stopping else self._due_s
-
     def next_in_s(self, now_s: float) -> float | None:
         """Seconds until the next scan; None while one is under way, and when there will be none."""
-        return None if self._child is not None or self._fleet.stopping else max(0.0, self._due_s - now_s)
+        return None if math.isinf(self._start_alarm.at_s) else max(0.0, self._start_alarm.at_s - now_s)
 
     def kill(self) -> None:
-        """End a running scan: the supervisor stops."""
+        """End a running scan, and begin no other: the supervisor stops."""
+        self._start_alarm.clear()
         if self._child is not None:
             self._child.signal(signal.SIGKILL)
 
@@ -100,9 +97,10 @@ class Rescan:
         if not self._pipe_ended:
             self._hear(now_s)  # its last words
         if not self._pipe_ended:
-            self._seams.selector.unregister(self._child.pipe)
+            self._parts.loop.unregister(self._child.pipe)
         self._child.pipe.close()
         self._child = None
+        self._kill_alarm.clear()
         if not self._complete and self.error is None and not self._fleet.stopping:
             self.error = f"the scan ended early: {exit_reason(exit_code)}"
             self._log.error("scan_failed", exit_code=exit_code, reason=self.error)
@@ -110,17 +108,20 @@ class Rescan:
         return True
 
     def _start(self, now_s: float) -> None:
-        self.error, self._complete, self._shaky, self._again = None, False, False, False
-        self._listed, self._pipe_ended = set(), False
-        config, run_scout = self.config, self._seams.run_scout
-        try:
-            self._child = self._seams.spawner.spawn("qjsupervisor: scout", lambda pipe: run_scout(config, pipe))
-        except OSError as error:
-            self._due_s = now_s + self._backoff.next_s()
-            self._log.error("fork_failed", reason=error.strerror, retry_in_s=round(self._due_s - now_s, 1))
+        if self._fleet.stopping:
             return
-        self._kill_s = now_s + SCAN_DEADLINE_S + _GRACE_S
-        self._seams.selector.register(self._child.pipe, selectors.EVENT_READ, self._hear)
+        self.error, self._complete, self._had_unreachable, self._again = None, False, False, False
+        self._listed, self._pipe_ended = set(), False
+        config, run_scout = self.config, self._parts.run_scout
+        try:
+            self._child = self._parts.spawner.spawn("qjsupervisor: scout", lambda pipe: run_scout(config, pipe))
+        except OSError as error:
+            retry_in_s = self._backoff.next_s()
+            self._start_alarm.set(now_s + retry_in_s)
+            self._log.error("fork_failed", reason=error.strerror, retry_in_s=round(retry_in_s, 1))
+            return
+        self._kill_alarm.set(now_s + SCAN_DEADLINE_S + _GRACE_S)
+        self._parts.loop.register(self._child.pipe, selectors.EVENT_READ, self._hear)
         self._log.debug("scan_started", worker_pid=self._child.pid)
 
     def _hear(self, now_s: float) -> None:
@@ -130,7 +131,7 @@ class Rescan:
                 self._take(message, now_s)
         except EOFError:
             self._pipe_ended = True
-            self._seams.selector.unregister(self._child.pipe)
+            self._parts.loop.unregister(self._child.pipe)
         except ProtocolError as error:
             self._log.error("scan_aborted", worker_pid=self._child.pid, reason=f"it sent nonsense: {error}")
             self._child.signal(signal.SIGKILL)
@@ -166,7 +167,7 @@ class Rescan:
                 self._log.info("database_ignored", database=database, reason=reason)
             self._fleet.drop(database, reason, now_s)
         else:
-            self._shaky = self._shaky or verdict == "unreachable"
+            self._had_unreachable = self._had_unreachable or verdict == "unreachable"
             worker = self._fleet.workers.get(database)
             if verdict == "blocked" and worker is not None:
                 worker.fail(reason)  # one that lives sees for itself
@@ -192,11 +193,10 @@ class Rescan:
                 self._note_unserved(database, None)
             self.ignored = {name: why for name, why in self.ignored.items() if name in self._listed}
         interval_s = float(self.config.rescan_interval_s)
-        if self._shaky or not self._complete:
-            self._due_s = now_s + min(interval_s, self._backoff.next_s())
+        if self._had_unreachable or not self._complete:
+            interval_s = min(interval_s, self._backoff.next_s())
         else:
             self._backoff.reset()
-            self._due_s = now_s + interval_s
-        if self._again:
-            self._due_s = now_s
+        if not self._fleet.stopping:
+            self._start_alarm.set(now_s if self._again else now_s + interval_s)
         self._log.debug("scan_finished", databases=len(self._listed))

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import selectors
 import signal
 
 from ..backoff import RestartPolicy
 from ..errors import ProtocolError
 from ..logs import get_logger
+from ..loop import Alarm, Loop
 from .child import Body, Child, ChildSpawner, exit_reason
 
 
 class Service:
     """At most one process that runs `body`; None: none is wanted."""
 
-    def __init__(
-        self, name: str, spawner: ChildSpawner, selector: selectors.BaseSelector, policy: RestartPolicy | None = None
-    ) -> None:
+    def __init__(self, name: str, spawner: ChildSpawner, loop: Loop, policy: RestartPolicy | None = None) -> None:
         self.name = name
         #: What it died of last.
         self.last_error: str | None = None
         self._spawner = spawner
-        self._selector = selector
+        self._loop = loop
         self._policy = policy or RestartPolicy()
         self._body: Body | None = None
         self._child: Child | None = None
         self._listening = False
-        self._due_s = 0.0
+        #: What runs was told to make room for another one.
+        self._replaced = False
+        self._start_alarm = Alarm(loop, self._start)
         self._started_s = 0.0
         self._log = get_logger(service=name)
 
@@ -38,30 +38,28 @@ class Service:
     def run(self, body: Body | None, now_s: float) -> None:
         """Run this from now on: what runs is ended first, and the new one starts when it is gone."""
         self._body = body
-        self._due_s = now_s
         self.last_error = None
         if self._child is not None:
+            self._replaced = True
             self._child.signal(signal.SIGTERM)
+        else:
+            self._start_alarm.set(now_s)
 
-    def step(self, now_s: float) -> None:
-        """Start what is due."""
+    def _start(self, now_s: float) -> None:
         body = self._body
-        if self._child is not None or body is None or now_s < self._due_s:
+        if body is None:
             return
         try:
             self._child = self._spawner.spawn(f"qjsupervisor: {self.name}", body)
         except OSError as error:
             self.last_error = f"no process could be started: {error.strerror}"
-            self._due_s = now_s + self._policy.delay_s(0.0)
+            self._start_alarm.set(now_s + self._policy.delay_s(0.0))
             self._log.error("fork_failed", reason=error.strerror)
             return
         self._started_s = now_s
-        self._selector.register(self._child.pipe, selectors.EVENT_READ, self._hear)
+        self._loop.register(self._child.pipe, selectors.EVENT_READ, self._hear)
         self._listening = True
         self._log.info("service_spawned", worker_pid=self._child.pid)
-
-    def next_deadline_s(self) -> float:
-        return self._due_s if self._body is not None and self._child is None else math.inf
 
     def reaped(self, pid: int, exit_code: int, now_s: float) -> bool:
         """A child has ended; False if it was not this one."""
@@ -70,10 +68,14 @@ class Service:
         self._stop_listening()
         self._child.pipe.close()
         self._child = None
-        if self._body is not None and now_s > self._due_s:
-            self.last_error = exit_reason(exit_code)
-            self._due_s = now_s + self._policy.delay_s(now_s - self._started_s)
-            self._log.warning("service_reaped", worker_pid=pid, exit_code=exit_code, reason=self.last_error)
+        if self._replaced or self._body is None:
+            self._replaced = False
+            self._start_alarm.set(now_s)
+            self._log.info("service_reaped", worker_pid=pid, exit_code=exit_code)
+            return True
+        self.last_error = exit_reason(exit_code)
+        self._start_alarm.set(now_s + self._policy.delay_s(now_s - self._started_s))
+        self._log.warning("service_reaped", worker_pid=pid, exit_code=exit_code, reason=self.last_error)
         return True
 
     def kill(self) -> None:
@@ -96,5 +98,5 @@ class Service:
 
     def _stop_listening(self) -> None:
         if self._listening and self._child is not None:
-            self._selector.unregister(self._child.pipe)
+            self._loop.unregister(self._child.pipe)
         self._listening = False

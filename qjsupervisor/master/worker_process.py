@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..backoff import RestartPolicy
 from ..errors import ProtocolError
 from ..logs import get_logger
+from ..loop import Alarm, Timers
 from ..states import EXIT_GONE, EXIT_STOPPED, TargetHealth, TargetState, WorkerState
 from ..text import printable, seconds
 from .child import Body, Child, ChildSpawner, exit_reason
@@ -42,7 +43,7 @@ _SAID = {state.value: state for state in _ALIVE}
 #: From SIGABRT, which writes the stacks, to SIGKILL.
 ABORT_GRACE_S = 1.0
 #: From a death until its successor is started after all, whatever the pause, where others wait for its permits.
-HASTEN_S = 2.0
+EXPEDITE_S = 2.0
 
 
 class Limits(NamedTuple):
@@ -56,10 +57,20 @@ class Limits(NamedTuple):
 
 
 class WorkerProcess:
-    """One database's worker: at most one process at a time. `limits` and `settings` may be replaced."""
+    """One database's worker: at most one process at a time. `limits` and `settings` may be replaced.
+
+    `on_due` is called when a worker without a process is to be spawned, at `due_s` or, after `await_due`, later.
+    """
 
     def __init__(
-        self, database: str, slot: int, settings: Any, limits: Limits, policy: RestartPolicy | None = None
+        self,
+        database: str,
+        slot: int,
+        settings: Any,
+        limits: Limits,
+        timers: Timers,
+        on_due: Callable[[WorkerProcess, float], None],
+        policy: RestartPolicy | None = None,
     ) -> None:
         self.database = database
         self.slot = slot
@@ -93,15 +104,16 @@ class WorkerProcess:
         self._policy = policy or RestartPolicy()
         self._restart_wanted = False
         self._spawned_s = 0.0
-        self._booted = False
         self._healthy_since_s: float | None = None
         #: Why we end it, where it was our decision.
         self._cause: str | None = None
         #: We ended it, though there was no fault in it.
-        self._blameless = False
+        self._no_backoff = False
         #: The last fault that this life told of.
         self._told: str | None = None
-        self._kill_s = math.inf
+        self._due_alarm = Alarm(timers, lambda now_s: on_due(self, now_s))
+        self._boot_alarm = Alarm(timers, self._boot_overdue)
+        self._kill_alarm = Alarm(timers, self._end_overdue)
         self._log = get_logger(database=database, slot=slot)
 
     @property
@@ -128,12 +140,14 @@ class WorkerProcess:
         unable = (WorkerState.STANDBY, WorkerState.BLOCKED, WorkerState.STOPPING, WorkerState.FAILED)
         return self.has_read or self.restarts > 1 or self.state in unable
 
-    def next_deadline_s(self) -> float:
-        """When spawn() or step() has something to do; the heartbeat is the fleet's timer."""
-        if self.child is None:
-            return self.due_s if self.is_due else math.inf
-        boot_s = math.inf if self._booted or self._cause else self._spawned_s + self.limits.boot_s
-        return min(boot_s, self._kill_s)
+    def await_due(self) -> None:
+        """See that `on_due` is called, at once where `due_s` has passed; it was perhaps called too soon."""
+        self._due_alarm.set(self.due_s if self.is_due else math.inf)
+
+    def set_due(self, due_s: float) -> None:
+        """Spawn a worker without a process then."""
+        self.due_s = due_s
+        self.await_due()
 
     def spawn(self, spawner: ChildSpawner, body: Body, now_s: float) -> bool:
         """Start a process. False where the system has no room for one: due again after a pause."""
@@ -142,13 +156,13 @@ class WorkerProcess:
         except OSError as error:
             self.reason = f"no process could be started: {error.strerror}"
             self._fault(self.reason, now_s)
-            self.due_s = now_s + self._policy.delay_s(0.0)
+            self.set_due(now_s + self._policy.delay_s(0.0))
             self._log.error("fork_failed", reason=error.strerror, retry_in_s=round(self.due_s - now_s, 1))
             return False
         self._spawned_s = now_s
-        self._booted = self.has_read = self.told_pauses = self.pipe_ended = self._restart_wanted = False
-        self._cause, self._told, self._healthy_since_s, self._blameless = None, None, None, False
-        self._kill_s = math.inf
+        self.has_read = self.told_pauses = self.pipe_ended = self._restart_wanted = False
+        self._cause, self._told, self._healthy_since_s, self._no_backoff = None, None, None, False
+        self._boot_alarm.set(now_s + self.limits.boot_s)
         self.targets = []
         self._enter(WorkerState.STARTING, None)
         self._log.info("worker_spawned", worker_pid=self.pid, restarts=self.restarts)
@@ -164,7 +178,7 @@ class WorkerProcess:
         except EOFError:
             self.pipe_ended = True
             # It is about to exit, or hangs on its way out: SIGCHLD tells, this is for the case that it does not.
-            self._kill_s = min(self._kill_s, now_s + self.limits.graceful_s)
+            self._kill_alarm.set_earlier(now_s + self.limits.graceful_s)
         except ProtocolError as error:
             self.abort(f"it sent nonsense: {error}", now_s)
 
@@ -172,25 +186,28 @@ class WorkerProcess:
         """Send an order; False if it has no process, or does not listen."""
         return self.child is not None and self.child.pipe.send(message)
 
-    def step(self, now_s: float, heartbeat_age_s: float) -> None:
-        """Apply the deadlines: boot, hang, and the second half of an end that was begun."""
+    def check(self, now_s: float, heartbeat_age_s: float) -> None:
+        """End it where it hangs; say once that modules have been in transition for too long."""
         if self.child is None:
             return
         if self.modules.is_overdue(now_s, self.limits.upgrade_s):
             reason = f"for {seconds(self.limits.upgrade_s)} now: {self.reason}"
             self._log.error("modules_hang", modules=dict(self.modules.states), reason=reason)
-        if now_s >= self._kill_s:
-            self._kill_s = math.inf
-            self.child.signal(signal.SIGKILL)
-            self._log.warning("worker_killed", worker_pid=self.pid, reason=self._cause or "it did not stop in time")
-        elif self._cause is not None:
-            return
-        elif not self._booted and now_s >= self._spawned_s + self.limits.boot_s:
+        # A heartbeat may be that of the life before.
+        age_s = min(heartbeat_age_s, now_s - self._spawned_s)
+        if self._cause is None and age_s > self.limits.hang_s:
+            self.abort(f"no sign of life for {self.limits.hang_s:g} s", now_s)
+
+    def _boot_overdue(self, now_s: float) -> None:
+        if self._cause is None:
             said = f": {self.reason}" if self.reason else ""
             self.abort(f"not ready within {self.limits.boot_s:g} s{said}", now_s)
-        # A stamp may be that of the life before.
-        elif min(heartbeat_age_s, now_s - self._spawned_s) > self.limits.hang_s:
-            self.abort(f"no sign of life for {self.limits.hang_s:g} s", now_s)
+
+    def _end_overdue(self, _now_s: float) -> None:
+        """The second half of an end that was begun."""
+        if self.child is not None:
+            self.child.signal(signal.SIGKILL)
+            self._log.warning("worker_killed", worker_pid=self.pid, reason=self._cause or "it did not stop in time")
 
     def stop(self, now_s: float, *, reason: str, restart: bool = False) -> None:
         """Drain and end; with `restart` a new life follows. Without a process: FAILED, or due at once."""
@@ -205,7 +222,7 @@ class WorkerProcess:
             return
         if not self.send({"do": "stop", **({"restart": True} if restart else {})}):
             self.child.signal(signal.SIGTERM)
-        self._kill_s = min(self._kill_s, now_s + self.limits.graceful_s)
+        self._kill_alarm.set_earlier(now_s + self.limits.graceful_s)
         self._enter(WorkerState.STOPPING, reason)
 
     def abort(self, cause: str, now_s: float) -> None:
@@ -213,20 +230,20 @@ class WorkerProcess:
         if self.child is None:
             return
         self._cause = cause
-        self._kill_s = min(self._kill_s, now_s + ABORT_GRACE_S)
+        self._kill_alarm.set_earlier(now_s + ABORT_GRACE_S)
         self._log.error("worker_aborted", worker_pid=self.pid, reason=cause)
         self.child.signal(signal.SIGABRT)
 
-    def kill(self, cause: str, *, blameless: bool = False) -> None:
-        """End it at once; with `blameless` the next life follows at once, too."""
+    def kill(self, cause: str, *, no_backoff: bool = False) -> None:
+        """End it at once; with `no_backoff` the next life follows at once, too."""
         if self.child is not None:
-            self._cause, self._blameless = cause, blameless
+            self._cause, self._no_backoff = cause, no_backoff
             self.child.signal(signal.SIGKILL)
 
-    def hasten(self, now_s: float) -> None:
+    def expedite_restart(self, now_s: float) -> None:
         """Others wait for permits that its last life held: if that one had read its database, the next one can, too."""
-        if self.is_due and self.has_read and now_s >= (self.unread_since_s or 0.0) + HASTEN_S:
-            self.due_s = min(self.due_s, now_s)
+        if self.is_due and self.has_read and now_s >= (self.unread_since_s or 0.0) + EXPEDITE_S:
+            self.set_due(min(self.due_s, now_s))
 
     def want_again(self, now_s: float, *, at_once: bool = False) -> None:
         """The scan found its database fit: a failed worker becomes due, one that stops will start again."""
@@ -235,7 +252,7 @@ class WorkerProcess:
         if self.state is WorkerState.FAILED:
             self._enter(WorkerState.BACKING_OFF, self.reason)
         if self.is_due and at_once:
-            self.due_s = now_s
+            self.set_due(now_s)
 
     def fail(self, reason: str) -> None:
         """The scan found its database unfit while it has no process."""
@@ -251,6 +268,8 @@ class WorkerProcess:
         pid, asked = self.child.pid, self.state is WorkerState.STOPPING
         self.child.pipe.close()
         self.child = None
+        self._boot_alarm.clear()
+        self._kill_alarm.clear()
         if self.unread_since_s is None:
             self.unread_since_s = now_s
         healthy_s = 0.0 if self._healthy_since_s is None else now_s - self._healthy_since_s
@@ -273,7 +292,7 @@ class WorkerProcess:
         else:
             self.restarts += 1
             # Also where the database is gone: should the scan disagree, the two must not chase each other.
-            self.due_s = now_s + (0.0 if self._blameless else self._policy.delay_s(healthy_s))
+            self.due_s = now_s + (0.0 if self._no_backoff else self._policy.delay_s(healthy_s))
             again = exit_code != EXIT_GONE
         state = WorkerState.BACKING_OFF if again else WorkerState.FAILED
         self._enter(state, self.reason if asked else self.last_error)
@@ -303,7 +322,7 @@ class WorkerProcess:
         if state is WorkerState.STARTING:
             self._healthy_since_s = None
         else:
-            self._booted = True
+            self._boot_alarm.clear()
             self._healthy_since_s = self._healthy_since_s or now_s
         if state is self.state:
             self.reason = reason
@@ -317,8 +336,10 @@ class WorkerProcess:
         """Every move of the state machine."""
         assert state in TRANSITIONS[self.state], f"{self.database}: {self.state} -> {state}"
         note = self._log.debug if self.state is WorkerState.STOPPING else self._log.info
-        note("worker_moved", worker_pid=self.pid, state=state.value, former_state=self.state.value, reason=reason)
+        former = self.state.value
+        note("worker_state_changed", worker_pid=self.pid, state=state.value, former_state=former, reason=reason)
         self.state, self.reason = state, reason
+        self.await_due()
 
 
 def _states(told: object) -> dict[str, str]:

@@ -7,6 +7,8 @@ its time.
 
 from __future__ import annotations
 
+# getaddrinfo loads it, and the tables behind it, at its first name: here once for all workers, before they are forked.
+import encodings.idna  # noqa: F401
 import os
 import random
 import socket

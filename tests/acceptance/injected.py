@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qjsupervisor import cli
-from qjsupervisor.master.master import Parts
+from qjsupervisor.master.parts import Parts
 from qjsupervisor.worker import worker
 
 from ..helpers import Supervisor

@@ -26,8 +26,8 @@ from qjsupervisor.config.load import load
 from qjsupervisor.config.settings import Config
 from qjsupervisor.control import Pipe
 from qjsupervisor.errors import QJSupervisorError
-from qjsupervisor.master.master import Master, Parts
-from qjsupervisor.master.parts import Table
+from qjsupervisor.master.master import Master
+from qjsupervisor.master.parts import Parts, Table
 from qjsupervisor.states import EXIT_GONE
 
 

@@ -7,9 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from qjsupervisor.channelspec import ChannelSpec
+from qjsupervisor.config.load import load
+from qjsupervisor.config.settings import Config
 from qjsupervisor.control import Message
+from qjsupervisor.errors import ConfigError
+from qjsupervisor.loop import Timers
 from qjsupervisor.master.child import Body
-from qjsupervisor.states import TargetState
+from qjsupervisor.master.control_requests import Orders
+from qjsupervisor.master.operations import Operations
+from qjsupervisor.master.parts import Parts
+from qjsupervisor.master.pauses import Pauses
+from qjsupervisor.states import TargetState, WorkerState
 
 
 class FakePipe:
@@ -53,7 +61,7 @@ class FakeChild:
         self.signals.append(signum)
 
 
-class FakeNursery:
+class FakeSpawner:
     """Forks nothing; `error` is raised instead, once each time it is set."""
 
     def __init__(self) -> None:
@@ -69,18 +77,24 @@ class FakeNursery:
         return self.children[-1]
 
 
-class FakeSelector:
-    """Knows who is listened to."""
+class FakeLoop(Timers):
+    """Knows who is listened to; its timers run when a test says so."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.registered: dict[Any, Any] = {}
 
-    def register(self, source: Any, _events: int, data: Any = None) -> None:
+    def register(self, source: Any, _events: int, callback: Any) -> None:
         assert source not in self.registered
-        self.registered[source] = data
+        self.registered[source] = callback
 
     def unregister(self, source: Any) -> None:
         del self.registered[source]
+
+    def run_until(self, now_s: float) -> None:
+        """Run all that is due, and what that makes due at once."""
+        while self.next_s() <= now_s:
+            self.run_due(now_s)
 
 
 class View(NamedTuple):
@@ -184,3 +198,80 @@ class FakeTable:
 
     def holders(self) -> dict[str, list[Holder]]:
         return self.held
+
+
+CONFIG = load({}, {"ODOO_QUEUE_JOB_CHANNELS": "root:4", "ODOO_RC": "/dev/null"})
+
+
+class Rig:
+    """Everything but the master's loop, at a time that the test sets."""
+
+    def __init__(self, config: Config = CONFIG, slots: int = 4) -> None:
+        self.now_s = 1000.0
+        self.table = FakeTable(slots)
+        self.table.channels = [ChannelView("root", capacity=4)]
+        self.spawner = FakeSpawner()
+        self.loop = FakeLoop()
+        self.killed: list[tuple[int, int]] = []
+        self.next_config: Config | ConfigError = config
+        self.stops = 0
+        parts = Parts(
+            run_worker=lambda *_: 0,
+            run_scout=lambda *_: 0,
+            run_monitor=lambda *_: 0,
+            kill=lambda pid, signum: self.killed.append((pid, signum)),
+        )
+        parts.table = self.table
+        parts.spawner = self.spawner  # type: ignore[assignment]
+        parts.loop = self.loop  # type: ignore[assignment]
+        self.operations = Operations(config, self._load_again, parts, Pauses())
+        self.fleet, self.rescan = self.operations.fleet, self.operations.rescan
+        self.orders = Orders(self.operations, lambda _: None, lambda: self.now_s)
+
+    def _load_again(self) -> Config:
+        if isinstance(self.next_config, ConfigError):
+            raise self.next_config
+        return self.next_config
+
+    def step(self, after_s: float = 0.0) -> None:
+        """Let time pass, in one go, and do what is due."""
+        self.now_s += after_s
+        self.loop.run_until(self.now_s)
+
+    @property
+    def next_scan_in_s(self) -> float | None:
+        return self.rescan.next_in_s(self.now_s)
+
+    @property
+    def scout(self) -> FakeChild:
+        return next(each for each in reversed(self.spawner.children) if each.title == "qjsupervisor: scout")
+
+    def scan(self, ended: bool = True, **verdicts: str) -> None:
+        """One whole scan that finds these."""
+        self.rescan.request(self.now_s)
+        self.step()
+        scout = self.scout
+        messages: list[Any] = [{"listed": list(verdicts)}]
+        messages += [{"database": name, "verdict": each, "reason": f"is {each}"} for name, each in verdicts.items()]
+        scout.pipe.said += [*messages, *([{"done": True}] if ended else [])]
+        self.loop.registered[scout.pipe](self.now_s)
+        assert self.rescan.reaped(scout.pid, 0, self.now_s)
+        self.step()
+
+    def child(self, database: str) -> FakeChild:
+        title = f"qjsupervisor: worker {database}"
+        return next(each for each in reversed(self.spawner.children) if each.title == title)
+
+    def state(self, database: str) -> WorkerState:
+        return self.fleet.workers[database].state
+
+    def hear(self, database: str, *messages: dict[str, Any]) -> None:
+        child = self.child(database)
+        child.pipe.said += messages
+        self.loop.registered[child.pipe](self.now_s)
+
+    def reap(self, database: str, exit_code: int) -> None:
+        assert self.fleet.reaped(self.child(database).pid, exit_code, self.now_s)
+
+    def workers(self) -> list[str]:
+        return sorted(self.fleet.workers)

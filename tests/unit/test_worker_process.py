@@ -13,7 +13,7 @@ from qjsupervisor.backoff import Backoff, RestartPolicy
 from qjsupervisor.errors import ProtocolError
 from qjsupervisor.master.worker_process import TRANSITIONS, Limits, WorkerProcess
 from qjsupervisor.states import EXIT_FAULT, EXIT_GONE, WorkerState
-from tests.unit.supervised import FakeChild, FakeNursery
+from tests.unit.supervised import FakeChild, FakeLoop, FakeSpawner
 
 S = WorkerState
 LIMITS = Limits(boot_s=60, graceful_s=8, hang_s=30)
@@ -24,8 +24,15 @@ class Rig:
 
     def __init__(self) -> None:
         self.now_s = 100.0
-        self.spawner = FakeNursery()
-        self.worker = WorkerProcess("db1", 0, "settings", LIMITS, RestartPolicy(Backoff(jitter=0)))
+        self.spawner = FakeSpawner()
+        self.timers = FakeLoop()
+        self.dues: list[float] = []
+        policy = RestartPolicy(Backoff(jitter=0))
+        self.worker = WorkerProcess("db1", 0, "settings", LIMITS, self.timers, self._due, policy)
+
+    def _due(self, worker: WorkerProcess, now_s: float) -> None:
+        assert worker is self.worker
+        self.dues.append(now_s)
 
     def spawn(self) -> FakeChild:
         assert self.worker.spawn(self.spawner, lambda _: 0, self.now_s)  # type: ignore[arg-type]
@@ -42,7 +49,8 @@ class Rig:
     def step(self, after_s: float = 0.0, heartbeat_age_s: float = 0.0) -> list[int]:
         """What signals it got so far."""
         self.now_s += after_s
-        self.worker.step(self.now_s, heartbeat_age_s)
+        self.timers.run_until(self.now_s)
+        self.worker.check(self.now_s, heartbeat_age_s)
         return self.child.signals
 
     def reap(self, exit_code: int) -> None:
@@ -168,7 +176,7 @@ def test_no_room_for_a_process(rig: Rig) -> None:
 
 def test_one_that_never_becomes_ready(rig: Rig) -> None:
     rig.spawn()
-    assert rig.worker.next_deadline_s() == rig.now_s + 60
+    assert rig.timers.next_s() == rig.now_s + 60
     rig.say({"is": "starting", "reason": "connection refused"})
     assert rig.step(59.9) == []
     assert rig.step(0.1) == [signal.SIGABRT]
@@ -184,7 +192,7 @@ def test_one_that_was_well_once_may_take_its_time_to_reconnect(rig: Rig, state: 
     rig.into(state)
     rig.say({"is": "starting", "reason": "PostgreSQL is away"})
     assert rig.step(3600) == []
-    assert rig.worker.next_deadline_s() == math.inf
+    assert rig.timers.next_s() == math.inf
 
 
 @pytest.mark.parametrize("state", [S.READY, S.STANDBY, S.BLOCKED, S.STARTING])
@@ -247,10 +255,13 @@ def test_dropped_while_it_restarts(rig: Rig) -> None:
 def test_a_failed_one_comes_back_not_before_its_pause(rig: Rig) -> None:
     rig.into(S.READY)
     rig.reap(EXIT_GONE)
-    assert rig.worker.next_deadline_s() == math.inf
+    assert rig.timers.next_s() == math.inf
     rig.worker.want_again(rig.now_s)
     assert rig.worker.is_due
-    assert rig.worker.due_s == rig.now_s + 1
+    rig.timers.run_until(rig.now_s + 0.9)
+    assert rig.dues == []
+    rig.timers.run_until(rig.now_s + 1)
+    assert rig.dues == [rig.now_s + 1]
 
 
 # -- the pipe ------------------------------------------------------------------------------------------------

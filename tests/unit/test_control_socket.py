@@ -1,0 +1,334 @@
+"""Clients of the control socket that are slow, hostile or many, and who may listen there; all in one process."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.typing import EventDict
+
+from qjsupervisor import control
+from qjsupervisor.control import MAX_FRAME_BYTES, Message, NotRunning, ask
+from qjsupervisor.errors import AlreadyRunning, ConfigError, ProtocolError
+from qjsupervisor.loop import Loop
+from qjsupervisor.master import control_socket
+from qjsupervisor.master.control_socket import CLIENT_TIMEOUT_S, MAX_CLIENTS, ControlSocket
+
+
+class Server:
+    """A ControlSocket in its loop, at a time that the test sets."""
+
+    def __init__(self, path: str) -> None:
+        self.now_s = 100.0
+        self.answers: list[Message] = []
+        self.control = ControlSocket(path, self.handle)
+        self.loop = Loop(lambda: self.now_s)
+
+    def handle(self, request: Message) -> Message:
+        self.answers.append(request)
+        if request.get("do") == "refuse":
+            raise ProtocolError("no")
+        if request.get("do") == "fail":
+            raise IndexError("list index out of range")
+        return {"ok": True, "echo": request.get("text", ""), "filling": "x" * int(request.get("size", 0))}
+
+    def turn(self) -> bool:
+        """What is ready and due now; whether something was ready."""
+        return self.loop.turn(0)
+
+    def settle(self) -> None:
+        while self.turn():
+            pass
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "run" / "control.sock")
+
+
+@pytest.fixture
+def server(path: str) -> Iterator[Server]:
+    server = Server(path)
+    server.control.open()
+    server.control.register(server.loop)
+    yield server
+    server.control.close()
+    server.loop.close()
+
+
+@pytest.fixture
+def client(server: Server, path: str) -> Iterator[socket.socket]:
+    with connected(path) as sock:
+        server.settle()
+        yield sock
+
+
+def connected(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(path)
+    sock.setblocking(False)
+    return sock
+
+
+def sent(sock: socket.socket, data: bytes) -> int:
+    """How much of the data went without waiting."""
+    try:
+        return sock.send(data)
+    except BlockingIOError:
+        return 0
+
+
+def lines(sock: socket.socket) -> list[Any]:
+    return [json.loads(line) for line in sock.recv(1 << 20).splitlines()]
+
+
+def is_hung_up(sock: socket.socket) -> bool:
+    """What a client sees: the end, or a reset where its bytes were not read."""
+    try:
+        while True:
+            if not sock.recv(1 << 20):
+                return True
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def test_modes_of_socket_and_directory(server: Server, path: str) -> None:
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) == 0o700
+    server.control.close()
+    assert os.listdir(os.path.dirname(path)) == []
+
+
+def test_a_request_in_pieces(server: Server, client: socket.socket) -> None:
+    for byte in b'{"do":"x","text":"hello"}\n':
+        client.send(bytes([byte]))
+        server.settle()
+    assert lines(client) == [{"ok": True, "echo": "hello", "filling": ""}]
+
+
+def test_several_requests_at_once_one_a_turn(server: Server, client: socket.socket) -> None:
+    client.send(b'{"do":"a"}\n{"do":"b"}\n{"do":"refuse"}\nnonsense\n{"do":"c"}\n')
+    server.turn()
+    assert len(server.answers) == 1
+    server.settle()
+    answers = lines(client)
+    assert [each["ok"] for each in answers] == [True, True, False, False, True]
+    assert answers[2]["error"] == "no"
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n"])
+def test_a_request_without_end_is_refused_and_hung_up_on(server: Server, client: socket.socket, ending: bytes) -> None:
+    rest = b"x" * (3 * MAX_FRAME_BYTES) + ending
+    with suppress(ConnectionError):
+        while rest:
+            rest = rest[sent(client, rest) :]
+            server.turn()
+    server.settle()
+    assert server.answers == []
+    assert is_hung_up(client)
+
+
+def test_a_client_that_takes_nothing_does_not_block_the_others(
+    server: Server, client: socket.socket, path: str
+) -> None:
+    client.send(b'{"do":"x","size":4000000}\n' * 3)
+    server.settle()
+    assert len(server.answers) == 1, "no second request before the first response is out"
+    with connected(path) as other:
+        other.send(b'{"do":"y","text":"quick"}\n')
+        server.settle()
+        assert lines(other)[0]["echo"] == "quick"
+    server.now_s += CLIENT_TIMEOUT_S
+    server.settle()
+    assert is_hung_up(client)
+
+
+def test_a_large_response_is_given_in_pieces(server: Server, client: socket.socket) -> None:
+    client.send(b'{"do":"x","size":3000000}\n')
+    received = b""
+    while not received.endswith(b"\n"):
+        server.settle()
+        received += client.recv(1 << 20)
+    assert len(json.loads(received)["filling"]) == 3_000_000
+
+
+def test_a_silent_client_is_let_go(server: Server, client: socket.socket) -> None:
+    server.now_s += CLIENT_TIMEOUT_S - 0.1
+    server.settle()
+    assert not is_hung_up(client)
+    assert server.loop.next_s() == pytest.approx(server.now_s + 0.1)
+    server.now_s += 0.1
+    server.settle()
+    assert is_hung_up(client)
+
+
+def test_too_many_clients_the_oldest_goes(server: Server, client: socket.socket, path: str) -> None:
+    with ExitStack() as stack:
+        server.now_s += 1
+        others = [stack.enter_context(connected(path)) for _ in range(MAX_CLIENTS)]
+        server.settle()
+        assert is_hung_up(client)
+        others[-1].send(b'{"do":"x"}\n')
+        server.settle()
+        assert lines(others[-1])[0]["ok"]
+
+
+def test_a_client_that_is_gone_before_its_answer(server: Server, client: socket.socket) -> None:
+    client.send(b'{"do":"x","size":4000000}\n')
+    client.close()
+    server.settle()
+    assert server.loop.next_s() == math.inf, "nothing is left of it"
+
+
+def test_a_stranger_is_hung_up_on(server: Server, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_socket, "peer_credentials", lambda _: (4711, 65534))
+    monkeypatch.setattr(control_socket, "is_trusted", lambda uid: uid != 65534)
+    with connected(path) as stranger:
+        server.settle()
+        assert is_hung_up(stranger)
+    assert server.answers == []
+
+
+def test_without_descriptors_it_pauses_instead_of_spinning(server: Server, path: str) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with connected(path) as client:
+        free = os.dup(client.fileno())
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            assert server.turn()
+            assert not server.turn(), "the listener is not looked at for a while"
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        server.now_s += control_socket.ACCEPT_PAUSE_S
+        client.send(b'{"do":"x"}\n')
+        server.turn()
+        server.settle()
+        assert lines(client)[0]["ok"]
+
+
+# -- who runs ------------------------------------------------------------------------------------------------
+
+
+def test_a_second_one_is_told_and_disturbs_nothing(server: Server, client: socket.socket, path: str) -> None:
+    with pytest.raises(AlreadyRunning, match=f"pid {os.getpid()}") as raised:
+        ControlSocket(path, server.handle).open()
+    assert raised.value.pid == os.getpid()
+    client.send(b'{"do":"x"}\n')
+    server.settle()
+    assert lines(client)[0]["ok"]
+
+
+def test_a_live_socket_whose_lock_was_removed_is_still_found(server: Server, path: str) -> None:
+    os.unlink(path + ".lock")
+    with pytest.raises(AlreadyRunning, match="listens at"):
+        ControlSocket(path, server.handle).open()
+
+
+def test_what_a_killed_one_left_is_replaced(path: str) -> None:
+    os.mkdir(os.path.dirname(path), 0o700)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    with open(path + ".lock", "w") as lock:
+        lock.write("1\n")
+    server = Server(path)
+    server.control.open()
+    server.control.close()
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_something_else_in_its_place_is_left_alone(path: str, kind: str) -> None:
+    os.mkdir(os.path.dirname(path), 0o700)
+    if kind == "file":
+        Path(path).write_text("precious")
+    else:
+        os.mkdir(path)
+    with pytest.raises(ConfigError, match="no socket"):
+        ControlSocket(path, lambda request: request).open()
+    assert os.path.exists(path)
+
+
+def test_unsafe_directories_are_refused(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(real)
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o770)
+    (tmp_path / "file").touch()
+    for name in ("link", "open", "file"):
+        with pytest.raises(ConfigError, match="control_socket: "):
+            ControlSocket(str(tmp_path / name / "control.sock"), lambda request: request).open()
+    assert list(real.iterdir()) == []
+
+
+def test_somebody_elses_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uid = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    with pytest.raises(ConfigError, match="belongs to user id"):
+        ControlSocket(str(tmp_path / "control.sock"), lambda request: request).open()
+
+
+def test_a_path_too_long_for_a_socket_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="longer than the 107 bytes"):
+        ControlSocket(str(tmp_path / ("x" * 120)), lambda request: request).open()
+
+
+def test_a_fault_of_ours_is_answered_and_survived(
+    server: Server, client: socket.socket, log_events: list[EventDict]
+) -> None:
+    client.send(b'{"do":"fail"}\n{"do":"x","text":"still here"}\n')
+    server.settle()
+    failed, fine = lines(client)
+    assert failed["ok"] is False
+    assert "IndexError: list index out of range" in failed["error"]
+    assert fine["echo"] == "still here"
+    assert [each["event"] for each in log_events if each["log_level"] == "error"] == ["request_failed"]
+
+
+# -- client --------------------------------------------------------------------------------------------------
+
+
+def test_ask_gets_an_answer(server: Server, path: str) -> None:
+    answers: list[Message] = []
+    asker = threading.Thread(target=lambda: answers.append(ask(path, {"do": "x", "text": "hi", "size": 500_000})))
+    asker.start()
+    while asker.is_alive():
+        server.loop.turn(0.05)
+    asker.join()
+    assert answers[0]["echo"] == "hi"
+
+
+def test_ask_where_nobody_is(path: str) -> None:
+    with pytest.raises(NotRunning, match="no supervisor runs"):
+        ask(path, {"do": "status"})
+
+
+def test_ask_where_a_dead_one_was(path: str) -> None:
+    os.mkdir(os.path.dirname(path), 0o700)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    with pytest.raises(NotRunning, match="no supervisor runs"):
+        ask(path, {"do": "status"})
+
+
+def test_ask_gives_up_on_one_that_hangs(server: Server, path: str) -> None:
+    with pytest.raises(NotRunning, match=r"no answer within 0\.1 s"):
+        ask(path, {"do": "status"}, timeout_s=0.1)
+
+
+def test_ask_does_not_talk_to_strangers(server: Server, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "peer_credentials", lambda _: (1, os.geteuid() + 1))
+    with pytest.raises(ProtocolError, match="not asked"):
+        ask(path, {"do": "status"})

@@ -1,0 +1,122 @@
+"""What an operator can have of a running supervisor: reloads, pauses, orders, status."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from qjsupervisor.config.load import load
+from qjsupervisor.config.settings import Config
+from qjsupervisor.errors import ConfigError, ProtocolError
+from qjsupervisor.master.reloading import compare
+from qjsupervisor.states import Mode
+from tests.unit.supervised import CONFIG, Rig
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def changed(**options: str) -> Config:
+    return load(
+        {name: text for name, text in options.items() if name != "channels"},
+        {"ODOO_QUEUE_JOB_CHANNELS": options.get("channels", "root:4"), "ODOO_RC": "/dev/null"},
+    )
+
+
+def test_channels_are_changed_in_place_when_the_lock_is_free(rig: Rig) -> None:
+    rig.scan(a="ready")
+    rig.next_config = changed(channels="root:9,root.sub:1")
+    rig.table.busy = 2
+    assert rig.operations.reload(rig.now_s)["channels_changed"]
+    assert {"do": "channels"} not in rig.child("a").pipe.told
+    for _ in range(2):
+        rig.step(0.05)
+    assert rig.table.calls[-1] == ("configure", "root", "root.sub")
+    assert rig.child("a").pipe.told[-1] == {"do": "channels"}
+
+
+def test_a_wrong_configuration_changes_nothing(rig: Rig) -> None:
+    rig.next_config = ConfigError("channels", "odoo.conf: [queue_job] channels: wrong")
+    before = rig.operations.config
+    rig.operations.reload_logged(rig.now_s)
+    assert rig.operations.config is before
+    with pytest.raises(ConfigError):
+        rig.operations.reload(rig.now_s)
+
+
+def test_only_workers_whose_settings_changed_are_restarted(rig: Rig) -> None:
+    rig.scan(a="ready", prod="ready")
+    rig.next_config = changed(targets="prod*:http://b:1")
+    assert rig.operations.reload(rig.now_s)["restarted"] == ["prod"]
+    assert {"do": "stop"} in rig.child("prod").pipe.told
+    assert {"do": "stop"} not in rig.child("a").pipe.told
+    assert {"do": "resync"} in rig.child("a").pipe.told
+    first = rig.child("prod")
+    rig.reap("prod", 0)
+    rig.step()
+    assert rig.child("prod") is not first
+    assert rig.fleet.workers["prod"].settings.targets[0].url == "http://b:1"
+
+
+def test_what_needs_a_restart_is_kept() -> None:
+    new = replace(CONFIG, max_databases=3, window=10, control_socket="/elsewhere", log_level="debug")
+    change = compare(CONFIG, new)
+    assert set(change.needs_restart) == {"max_databases", "control_socket"}
+    assert change.config == replace(CONFIG, window=10, log_level="debug")
+    assert change.logging
+    assert not change.channels
+
+
+def test_another_mode_takes_its_channels_along() -> None:
+    new = load({}, {"ODOO_QUEUE_JOB_MAX_CAPACITY": "7", "ODOO_RC": "/dev/null"})
+    assert new.mode is Mode.PER_DATABASE
+    change = compare(CONFIG, new)
+    assert set(change.needs_restart) == {"mode", "channels", "max_capacity"}
+    assert change.config.channels == CONFIG.channels
+
+
+def test_pauses_are_told_at_once_at_birth_and_at_their_end(rig: Rig) -> None:
+    rig.scan(a="ready", b="ready")
+    assert rig.orders.handle({"do": "pause", "database": "a", "channel": "slow", "for_s": 10})["warning"]
+    assert rig.child("a").pipe.told == [{"do": "pauses", "pauses": {"root.slow": rig.now_s + 10}}]
+    assert rig.child("b").pipe.told == []
+    rig.reap("a", -9)
+    rig.step(2)
+    assert rig.child("a").pipe.told == [{"do": "pauses", "pauses": {"root.slow": 1010.0}}]
+    rig.step(8)
+    assert rig.child("a").pipe.told[-1] == {"do": "pauses", "pauses": {}}
+
+
+def test_resume_says_what_it_did_and_what_still_holds(rig: Rig) -> None:
+    rig.scan(a="ready")
+    rig.orders.handle({"do": "pause"})
+    with pytest.raises(ProtocolError, match="wider pause: resume all databases:root instead"):
+        rig.orders.handle({"do": "resume", "database": "a"})
+    rig.orders.handle({"do": "pause", "database": "a", "channel": "root"})
+    answer = rig.orders.handle({"do": "resume", "database": "a"})
+    assert answer["resumed"] == ["a:root"]
+    assert answer["warning"] == "still paused by all databases:root"
+    rig.orders.handle({"do": "resume"})
+    with pytest.raises(ProtocolError, match="is not paused"):
+        rig.orders.handle({"do": "resume"})
+
+
+def test_a_paused_database_that_is_gone_can_be_resumed(rig: Rig) -> None:
+    rig.scan(a="ready")
+    rig.orders.handle({"do": "pause", "database": "a"})
+    rig.scan()
+    rig.reap("a", 0)
+    assert rig.orders.handle({"do": "resume", "database": "a"})["ok"]
+    with pytest.raises(ProtocolError, match="not served"):
+        rig.orders.handle({"do": "pause", "database": "a"})
+
+
+def test_status_of_everything(rig: Rig) -> None:
+    rig.scan(a="ready", ill="blocked")
+    rig.hear("a", {"is": "read"}, {"is": "standby", "reason": "somebody else leads"})
+    status = rig.orders.handle({"do": "status"})["status"]
+    states = {each["name"]: (each["state"], each["last_error"]) for each in status["databases"]}
+    assert states == {"a": ("standby", "somebody else leads"), "ill": ("failed", "is blocked; looked at again in 60 s")}
