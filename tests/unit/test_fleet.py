@@ -7,7 +7,8 @@ import signal
 
 import pytest
 
-from qjsupervisor.master.fleet import GIVE_UP_S, LATE_S
+from qjsupervisor.backoff import GIVE_UP_S
+from qjsupervisor.master.fleet import LATE_S
 from qjsupervisor.states import EXIT_GONE, WorkerState
 from tests.unit.supervised import Rig
 
