@@ -51,7 +51,7 @@ def test_only_workers_whose_settings_changed_are_restarted(rig: Rig) -> None:
     rig.scan(a="ready", prod="ready")
     rig.next_config = changed(targets="prod*:http://b:1")
     assert rig.operations.reload(rig.now_s)["restarted"] == ["prod"]
-    assert {"do": "stop"} in rig.child("prod").pipe.told
+    assert {"do": "stop", "restart": True} in rig.child("prod").pipe.told
     assert {"do": "stop"} not in rig.child("a").pipe.told
     assert {"do": "resync"} in rig.child("a").pipe.told
     first = rig.child("prod")
