@@ -109,4 +109,4 @@ def columns(connection: Session, table: str) -> set[str]:
 
 def fetch(connection: Session, statement: str, params: dict[str, Any] | None = None) -> list[Any]:
     """All rows of a statement."""
-    return connection.rows(statement, params or {})
+    return connection.rows(statements.for_version(statement, connection.version), params or {})

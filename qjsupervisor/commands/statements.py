@@ -5,6 +5,14 @@ Times go out as seconds or text: a row may hold 'infinity' or the year 20000, wh
 
 from __future__ import annotations
 
+_POSTGRESQL_12 = 120000
+
+
+def for_version(statement: str, version: int) -> str:
+    """The statement as a server of that version (150004) takes it: before 12 each CTE is materialised, unsaid."""
+    return statement if version >= _POSTGRESQL_12 else statement.replace(" AS MATERIALIZED (", " AS (")
+
+
 #: Columns that a table has. Params: table (text). Rows: (column,).
 COLUMNS = """
 SELECT attname
@@ -65,7 +73,7 @@ SELECT job.uuid, job.state, job.channel, job.priority, job.name, job.retry, job.
  WHERE (%(uuids)s::text[] IS NULL OR job.uuid = ANY(%(uuids)s))
    AND (%(states)s::text[] IS NULL OR job.state = ANY(%(states)s))
    AND (%(channel)s::text IS NULL
-        OR job.channel = %(channel)s OR starts_with(job.channel, %(channel)s || '.'))
+        OR job.channel = %(channel)s OR left(job.channel, length(%(channel)s) + 1) = %(channel)s || '.')
  ORDER BY array_position(
               ARRAY['started', 'enqueued', 'pending', 'wait_dependencies', 'failed'], job.state::text),
           job.priority, job.date_created, job.id

@@ -142,6 +142,8 @@ class Rescan:
             worker = self._fleet.workers.get(str(message["database"]))
             if worker is not None and message.get("look"):
                 worker.send({"do": "look"})
+            if worker is not None:
+                worker.tell_server(message.get("details"))
         elif "listed" in message:
             self._listed.update(message["listed"])
         elif "error" in message:

@@ -109,6 +109,8 @@ class WorkerProcess:
         self._cause: str | None = None
         #: We ended it, though there was no fault in it.
         self._no_backoff = False
+        #: Where a new connection led to, as the worker was told last.
+        self._server: str | None = None
         #: The last fault that this life told of.
         self._told: str | None = None
         self._due_alarm = Alarm(timers, lambda now_s: on_due(self, now_s))
@@ -185,6 +187,12 @@ class WorkerProcess:
     def send(self, message: Mapping[str, Any]) -> bool:
         """Send an order; False if it has no process, or does not listen."""
         return self.child is not None and self.child.pipe.send(message)
+
+    def tell_server(self, details: object) -> None:
+        """Let it know where a new connection of the scout's led to; once for each change, most often never."""
+        started = details.get("started") if isinstance(details, Mapping) and not details.get("in_recovery") else None
+        if started and started != self._server and self.send({"do": "server", "started": str(started)}):
+            self._server = str(started)
 
     def check(self, now_s: float, heartbeat_age_s: float) -> None:
         """End it where it hangs; say once that modules have been in transition for too long."""

@@ -101,6 +101,11 @@ class Facts:
     #: Who holds the leader lock; None: nobody, or it was not asked for.
     leader: str | None
 
+    #: When the server was started.
+    started: str = ""
+    #: Tables of which row-level security may hide rows from our role.
+    policies: tuple[str, ...] = ()
+
     @property
     def has_lock_table(self) -> bool:
         return "queue_job_lock" in self.columns
@@ -228,6 +233,11 @@ def _wrong_channels(facts: Facts, mode: Mode) -> Iterator[str]:
 
 
 def _warnings(facts: Facts) -> Iterator[str]:
+    if facts.policies:
+        yield (
+            f"row-level security is on for {', '.join(facts.policies)}: rows that it hides from role {facts.role} "
+            f"are not run and not counted: ALTER ROLE {_quoted(facts.role)} BYPASSRLS, or a policy for it"
+        )
     lock = facts.columns.get("queue_job_lock")
     if lock is None:
         yield (

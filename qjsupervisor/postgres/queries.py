@@ -23,11 +23,12 @@ MODULES = f"SELECT name, state FROM ir_module_module WHERE name = 'queue_job' OR
 #: What Odoo writes into a copy of a production database that must not act as one. Rows: (value), or none.
 NEUTRALIZED = "SELECT value FROM ir_config_parameter WHERE key = 'database.is_neutralized'"
 
+#: When the server was started, as text that does not depend on the session's time zone.
+SERVER_START = "extract(epoch FROM pg_postmaster_start_time())::numeric(20, 6)::text"
 #: Rows: one: (this backend's pid, encoding of the database, server in recovery, has lock table, may lock its rows,
 #: has 18.0.4 channel table, bytes of queue_job, sessions are read-only, may read ir_config_parameter,
-#: when the server was started, the database's oid, which
-#: tells it from another one of its name).
-ABOUT = """
+#: when the server was started, the database's oid, which tells it from another one of its name).
+ABOUT = f"""
 SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_in_recovery(),
        to_regclass('queue_job_lock') IS NOT NULL,
        coalesce(has_any_column_privilege(to_regclass('queue_job_lock'), 'SELECT')
@@ -39,7 +40,7 @@ SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_in_recovery()
        (SELECT count(*) = 2 FROM pg_attribute
          WHERE attrelid = to_regclass('ir_config_parameter') AND attname IN ('key', 'value')
            AND has_column_privilege(attrelid, attnum, 'SELECT')),
-       pg_postmaster_start_time()::text,
+       {SERVER_START},
        (SELECT oid::bigint FROM pg_database WHERE datname = current_database())
 """
 

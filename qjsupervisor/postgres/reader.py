@@ -17,10 +17,11 @@ import psycopg2.extensions
 from . import queries
 from .database import Database
 from .failures import translated
-from .session import CONNECT_LIMIT_S
 
 #: Full reads of big tables may take longer than other statements.
 READ_TIMEOUT_S = 300.0
+#: From the first packet to the first answer. A pooler that is full takes a connection, and lets its statements wait.
+FIRST_ANSWER_S = 5.0
 
 
 class Reader:
@@ -39,7 +40,7 @@ class Reader:
         self._todo: Iterator[tuple[str, dict[str, Any] | None]] = iter(())
         self._found: list[list[tuple[Any, ...]]] = []
         self.results: list[list[tuple[Any, ...]]] | None = None
-        #: There was no connection yet.
+        #: Nothing was answered yet: there is perhaps no connection.
         self.connecting = True
         self.began_s = 0.0
         #: When it is too late, wherever it is.
@@ -52,7 +53,7 @@ class Reader:
         )
         self._found, self.results = [], None
         self.began_s = time.monotonic()
-        self.deadline_s = self.began_s + CONNECT_LIMIT_S
+        self.deadline_s = self.began_s + FIRST_ANSWER_S
         try:
             self._connection = psycopg2.connect(**self.connect_kwargs)
         except psycopg2.Error as error:
@@ -78,9 +79,9 @@ class Reader:
     def _next(self) -> bool:
         if self._cursor is None:
             self._cursor = self._connection.cursor()
+        else:
             self.connecting = False
             self.deadline_s = time.monotonic() + READ_TIMEOUT_S + 3
-        else:
             self._found.append(self._cursor.fetchall() if self._cursor.description else [])
         following = next(self._todo, None)
         if following is None:

@@ -78,7 +78,7 @@ def gather(session: Session, statements_s: float, ask_leader: bool) -> Facts:
     """Ask for everything that judge() wants to know."""
     session.rows(queries.BEGIN, {"timeout_ms": int(statements_s * 1000)})
     (row,) = session.rows(queries.FACTS)
-    role, version, in_recovery, read_only, encoding, has_modules, has_jobs = row
+    role, version, in_recovery, read_only, encoding, has_modules, has_jobs, started, policies = row
     elsewhere = None if has_jobs else session.rows(queries.ELSEWHERE)[0][0]
     columns = _columns(session.rows(queries.COLUMNS))
     module_columns = columns.get("ir_module_module", {})
@@ -105,6 +105,8 @@ def gather(session: Session, statements_s: float, ask_leader: bool) -> Facts:
         trigger_enabled=trigger[0][0] if trigger else None,
         trigger_complete=bool(trigger and trigger[0][1]),
         leader=_who(leader[0]) if leader else None,
+        started=started,
+        policies=tuple(policies),
     )
 
 

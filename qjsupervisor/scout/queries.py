@@ -6,6 +6,8 @@ ir_config_parameter (the worker's queries, MODULES and NEUTRALIZED).
 
 from __future__ import annotations
 
+from ..postgres.queries import SERVER_START
+
 #: Databases as Odoo lists them. Params: not_served (list of text). Rows: (name as bytes), sorted.
 #: Bytes, because the name of any database may be in any encoding.
 LIST_DATABASES = """
@@ -19,20 +21,24 @@ SELECT convert_to(datname::text, 'SQL_ASCII')
 """
 
 #: One transaction that writes nothing and is ended by the server too. Params: timeout_ms (int).
-BEGIN = "BEGIN READ ONLY; SET LOCAL statement_timeout = %(timeout_ms)s"
+BEGIN = "BEGIN READ ONLY; SET LOCAL statement_timeout = %(timeout_ms)s; SET LOCAL lock_timeout = %(timeout_ms)s"
 
 COMMIT = "COMMIT"
 
 #: Facts of the server and of the database. No params. One row: (role, server version, in recovery, read-only, encoding,
-#: has ir_module_module, has queue_job). The search path decides which table a name means, as it does for the worker.
-FACTS = """
+#: has ir_module_module, has queue_job, when the server was started, tables of which policies may hide rows from us).
+#: The search path decides which table a name means, as it does for the worker.
+FACTS = f"""
 SELECT current_user::text,
        current_setting('server_version'),
        pg_is_in_recovery(),
        current_setting('default_transaction_read_only')::boolean,
        current_setting('server_encoding'),
        to_regclass('ir_module_module') IS NOT NULL,
-       to_regclass('queue_job') IS NOT NULL
+       to_regclass('queue_job') IS NOT NULL,
+       {SERVER_START},
+       ARRAY(SELECT name FROM unnest(ARRAY['ir_module_module', 'queue_job', 'queue_job_lock', 'queue_job_channel']) name
+              WHERE to_regclass(name) IS NOT NULL AND row_security_active(to_regclass(name)))
 """
 
 #: The schema of a queue_job that the search path does not lead to, or that the role may not use. No params.

@@ -134,7 +134,7 @@ BEGIN
     RETURN NULL;
 END $$;
 CREATE TRIGGER queue_job_notify AFTER INSERT OR UPDATE OR DELETE ON queue_job
-    FOR EACH ROW EXECUTE FUNCTION queue_job_notify();
+    FOR EACH ROW EXECUTE PROCEDURE queue_job_notify();
 """
 
 _UNINSTALL = """

@@ -51,6 +51,8 @@ class Instructions:
         self.rules = ServingRules()
         #: Whether the database may be served, and its jobs may run, is to be looked at.
         self.look = False
+        #: When the server was started that new connections lead to, as the scout found; '' where it said nothing.
+        self.server = ""
         #: Jobs run though modules are in transition.
         self.anyway = False
 
@@ -89,6 +91,8 @@ class Instructions:
             self._set_pauses(message["pauses"])
         elif order in ("channels", "resync"):
             self.rebuild = True
+        elif order == "server":
+            self.server = str(message.get("started"))
         elif order == "look":
             self.look = True
         elif order == "modules":

@@ -30,6 +30,8 @@ BIG_BYTES = 4 << 20
 HEAD = 200
 #: Nodes read in one go.
 NODES_AT_ONCE = 20
+#: After a second connection that was silent: to find that out took seconds, in which jobs waited.
+SILENT_PAUSE_S = 60.0
 
 Rows = list[tuple[Any, ...]]
 Statement = tuple[str, dict[str, Any] | None]
@@ -65,6 +67,7 @@ class Reading:
         #: So much changed during the last read of everything aside that it was not worth keeping.
         self.overtaken = False
         self._got_no_connection = False
+        self._trouble = ""
         #: The error of the last read aside, until it is taken.
         self.error: DatabaseError | None = None
         self.loaded: Loaded | None = None
@@ -131,6 +134,11 @@ class Reading:
     def busy(self) -> bool:
         """Whether a read is under way."""
         return self._reader is not None
+
+    @property
+    def trouble(self) -> str:
+        """Why jobs that wait are read on the worker's own connection; '' where they are not."""
+        return self._trouble if self._got_no_connection else ""
 
     def is_refused(self, now_s: float) -> bool:
         """Whether there was no connection to read aside on, and none is tried for now."""
@@ -218,13 +226,16 @@ class Reading:
         if self.retry_s is not None and now_s >= self.retry_s:
             self.retry_s = None
         if self._reader is not None and now_s >= self._reader.deadline_s:
-            self._fail(DatabaseUnavailable(self._reader.name, "the server does not answer"))
+            what = "a second connection gets no answer" if self._reader.connecting else "the server does not answer"
+            self._fail(DatabaseUnavailable(self._reader.name, what), SILENT_PAUSE_S)
 
-    def _fail(self, error: DatabaseError) -> None:
+    def _fail(self, error: DatabaseError, pause_s: float = 0.0) -> None:
+        """`pause_s`: at least so long nothing is tried."""
         self._got_no_connection = self._reader is not None and self._reader.connecting
         self.close()
         self.error = error
-        self._not_before_s = time.monotonic() + self._backoff.next_s()
+        self._trouble = f"waiting jobs are read on the worker's own connection, which delays starts: {error}"
+        self._not_before_s = time.monotonic() + max(pause_s, self._backoff.next_s())
 
     def close(self) -> None:
         """Give up what is being read."""

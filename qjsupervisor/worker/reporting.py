@@ -34,6 +34,8 @@ class Reporting:
         self.due_s: float | None = None
         self.wait_dependencies = 0
         self.reason = ""
+        #: What slows it down, where nothing worse is to be said.
+        self.remark = ""
         self._told_targets: list[list[object]] = []
         #: None: a predecessor may have said something.
         self._said: str | None = None
@@ -117,7 +119,7 @@ class Reporting:
         reason = worst.reason if worst.state is TargetState.DOWN else ""
         if not reason and silent.unanswered:
             reason = f"{silent.url} does not answer: jobs were over and {silent.unanswered} requests let go"
-        self._say(self.reason or reason)
+        self._say(self.reason or reason or self.remark)
 
     def _say(self, reason: str) -> None:
         if reason != self._said:

@@ -19,7 +19,7 @@ from ..backlog.backlog import Backlog
 from ..backoff import GIVE_UP_S
 from ..config.settings import WorkerSettings
 from ..control import Pipe
-from ..errors import DatabaseError, DatabaseGone, DatabaseUnfit
+from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseUnfit
 from ..loop import Loop
 from ..odoo.dispatcher import Dispatcher
 from ..postgres import queries
@@ -305,6 +305,8 @@ class Worker:
         if self._instructions.rebuild or (self._awaits_reload and now_s >= self._read_times.reload_due_s):
             self._begin_reading()
             self._log.info("channels_read", channels=len(serving.backlog.nodes))
+        if self._instructions.server:
+            self._see_server()
         if now_s >= self._listening.sign_due_s:
             self._listening.give_sign(now_s)
         if self._instructions.look or self._module_gate.is_due(now_s):
@@ -321,10 +323,18 @@ class Worker:
             reading.error = None
         if reading.overtaken:
             self._complete(serving.backlog)
+        self._reporting.remark = reading.trouble
         more = serving.turn(now_s, start=not self._module_gate.is_closed)
         more |= self._database.modules_suspected
         self._listening.note_started(serving.dispatched, now_s, full=self._worker_slot.is_full())
         return self._read_more(serving.backlog, now_s) or more
+
+    def _see_server(self) -> None:
+        """Whether new connections lead elsewhere: an old primary may live on behind an address that has moved."""
+        found, self._instructions.server = self._instructions.server, ""
+        about = self._database.about
+        if about is not None and found != about.started:
+            raise DatabaseUnavailable(self._database.name, "new connections lead to another server: connects anew")
 
     def _read_more(self, backlog: Backlog, now_s: float) -> bool:
         """See that the windows are filled. True: that was done here, and something may start."""

@@ -28,6 +28,9 @@ class Link:
         self._peers: dict[socket.socket, socket.socket] = {}
         self._silent: set[socket.socket] = set()
         self._all_silent = False
+        #: Connections made from now on get nothing but their login answered, as from a pooler that is full.
+        self.only_logins = False
+        self._no_queries: set[socket.socket] = set()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._waker, self._wakes = socket.socketpair()
@@ -63,6 +66,10 @@ class Link:
                 self._selector.register(sock, selectors.EVENT_READ)
             self._silent.clear()
         self._waker.send(b"x")
+
+    def lead_to(self, server: tuple[str, int]) -> None:
+        """New connections go to another server; those that there are stay."""
+        self._server = server
 
     def cut(self) -> None:
         """Reset every connection."""
@@ -102,6 +109,8 @@ class Link:
         server.settimeout(None)
         with self._lock:
             self._peers |= {client: server, server: client}
+            if self.only_logins:
+                self._no_queries.add(client)
             if self._all_silent:
                 self._silent |= {client, server}
                 return
@@ -115,6 +124,10 @@ class Link:
             peer = self._peers[sock]
             try:
                 data = sock.recv(_CHUNK_BYTES)
+                if data[:1] == b"Q" and sock in self._no_queries:
+                    self._silent.add(sock)
+                    self._selector.unregister(sock)
+                    return
                 peer.sendall(data)
             except OSError:
                 data = b""
@@ -128,6 +141,7 @@ class Link:
         self._peers.pop(peer, None)
         for each in (sock, peer):
             self._silent.discard(each)
+            self._no_queries.discard(each)
             with suppress(KeyError, ValueError):
                 self._selector.unregister(each)
             each.close()

@@ -24,6 +24,7 @@ from qjsupervisor.testing.stand_in import StandIn, Stats
 
 from ..conftest import DatabaseFactory, StandInFactory, SupervisorFactory
 from ..helpers import Database, Supervisor, odoo_conf, wait_until
+from ..replica import Replica
 from .link import Link
 from .pooler import pooler
 
@@ -367,6 +368,30 @@ def test_whoever_ends_our_session_has_the_database_for_himself(
         assert running.pids() == pids
     finally:
         postgres.drop_database(copy)
+
+
+@pytest.mark.timeout(90)
+def test_an_old_primary_that_lives_on(stand_in: StandInFactory, supervisor: SupervisorFactory) -> None:
+    """The address moved, for new connections only: a proxy does not cut the sessions that there are."""
+    with ThrowawayPostgres() as old:
+        one = make_database(old, "moved", [])
+        with Replica(old) as new, Link((old.host, old.port)) as link:
+            odoo = stand_in(new)
+            own = {"options": {"db_port": link.port}, "qjsupervisor": {"rescan_interval": 1}}
+            running = supervisor(odoo_conf(old, odoo.port, db_name="moved", sections=own))
+            running.wait_ready("moved")
+            pids = running.pids()
+            new.promote()
+            link.lead_to((new.host, new.port))
+            there = Database(new, "moved")
+            there.insert_jobs(3)
+            line = running.wait_for("database_lost", database="moved", timeout_s=15)
+            assert "another server" in line["reason"]
+            there.wait_for_states(done=3)
+            assert running.pids() == pids
+            assert len(running.log_events("database_lost")) == 1
+            there.connection.close()
+        one.connection.close()
 
 
 # -- poolers -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import Database, odoo_conf
+from .link import Link
 
 JOBS = 700
 #: Far fewer than there are jobs, so that more have to be read again and again.
@@ -58,3 +59,26 @@ def test_no_second_connection(
     full.wait_for_states(done=JOBS, timeout_s=30)
     assert running.log_events("table_read_failed")
     assert running.log_events("database_lost") == []
+
+
+@pytest.mark.timeout(60)
+def test_a_second_connection_that_only_logs_in(
+    postgres: ThrowawayPostgres, odoo: StandIn, full: Database, supervisor: SupervisorFactory
+) -> None:
+    """A pooler in session mode that is full takes it, and lets its statements wait."""
+    with Link((postgres.host, postgres.port)) as link:
+        options: dict[str, object] = {"db_host": link.host, "db_port": link.port}
+        sections = {"options": options, "qjsupervisor": {**WINDOW, "rescan_interval": 3600}}
+        conf = odoo_conf(postgres, odoo.port, db_name=full.name, channels="root:0", sections=sections)
+        running = supervisor(conf)
+        running.wait_ready(full.name)
+        link.only_logins = True
+        running.write_conf(conf.replace("root:0", "root:8"))
+        assert running.run("reload").returncode == 0
+        full.wait_for_states(done=JOBS, timeout_s=30)
+        (failed, *_) = running.log_events("table_read_failed")
+        assert "gets no answer" in failed["reason"]
+        shown = running.database_status(full.name)
+        assert shown is not None
+        assert "read on the worker's own connection" in shown["message"]
+        assert running.log_events("database_lost") == []

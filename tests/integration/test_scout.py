@@ -364,3 +364,16 @@ def test_the_probe_leaves_nothing_behind(postgres: ThrowawayPostgres, database: 
     deadline = time.monotonic() + 5
     while one.execute(count, (one.name,)) != [(0,)]:
         assert time.monotonic() < deadline
+
+
+def test_row_level_security_is_said(postgres: ThrowawayPostgres, database: DatabaseFactory) -> None:
+    """Rows that a policy hides from us would wait for ever, and nobody would know."""
+    one = database()
+    assert look(postgres, one.name).warnings == ()
+    one.execute("ALTER TABLE queue_job ENABLE ROW LEVEL SECURITY")
+    assert look(postgres, one.name).warnings == (), "the owner sees all rows"
+    one.execute("ALTER TABLE queue_job FORCE ROW LEVEL SECURITY")
+    found = look(postgres, one.name)
+    assert found.verdict is Verdict.READY
+    (warning,) = found.warnings
+    assert "row-level security is on for queue_job" in warning

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from qjsupervisor.commands import statements
 from qjsupervisor.errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseUnfit
 from qjsupervisor.job import job_of
 from qjsupervisor.postgres import queries
@@ -234,3 +235,22 @@ def test_a_list_of_hosts_leads_to_the_one_that_can_be_written_to() -> None:
         session.connect()
         with closing(session):
             assert session.rows("SELECT pg_is_in_recovery()") == [(True,)]
+
+
+# -- old servers -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [100023, 150004])
+def test_what_the_commands_ask_an_old_server_means_the_same(database: DatabaseFactory, version: int) -> None:
+    """PostgreSQL 10 and 11 do not know MATERIALIZED; they always do it."""
+    one = database()
+    (uuid,) = one.insert_jobs(1)
+    listing = statements.for_version(statements.LIST_JOBS.format(dependencies="NULL::text"), version)
+    putting = statements.for_version(statements.REQUEUE.format(idle=statements.IDLE), version)
+    assert ("MATERIALIZED" in listing + putting) is (version >= 120000)
+    assert "starts_with" not in listing, "PostgreSQL 11 and later"
+    one.execute("UPDATE queue_job SET state = 'enqueued'")
+    rows = one.execute(listing, {"uuids": None, "states": None, "channel": "root", "limit": 5})
+    assert [row[0] for row in rows] == [uuid]
+    moved = one.execute(putting, {"uuids": None, "states": ["enqueued"], "older_than_s": None})
+    assert moved == [(uuid, "enqueued", True)]
