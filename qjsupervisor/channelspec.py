@@ -5,7 +5,7 @@ The text form is parsed by `config`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 ROOT = "root"
@@ -23,6 +23,8 @@ class ChannelSpec:
     #: At least so many seconds between two starts.
     throttle_s: int = 0
     paused: bool = False
+    #: Jobs that run for longer are reported, or ended; None: as long as they like.
+    max_runtime_s: float | None = None
     #: For subchannels that nobody configured: None means no limit of their own.
     capacity_default: int | None = None
     sequential_default: bool = False
@@ -65,3 +67,15 @@ def complete_tree(specs: Iterable[ChannelSpec]) -> tuple[ChannelSpec, ...]:
         for channel in reversed(line):
             tree[channel] = given.get(channel) or inherited(channel, tree[parent_name(channel) or ROOT])
     return tuple(tree.values())
+
+
+def max_runtime_of(channel: str | None, limits: Mapping[str, float]) -> tuple[str, float] | None:
+    """The shortest max_runtime of a channel and those above it, and of which one that is; None: there is none."""
+    found: tuple[str, float] | None = None
+    name: str | None = complete_name(channel)
+    while name is not None:
+        limit_s = limits.get(name)
+        if limit_s is not None and (found is None or limit_s < found[1]):
+            found = (name, limit_s)
+        name = parent_name(name)
+    return found

@@ -23,6 +23,7 @@ blocks: what does not fit into the kernel's buffer is refused to the sender.
     {"is": "error", "reason": ""}   worker -> master    kept as last_error
     {"is": "targets", "targets": []} worker -> master   each a states.TargetHealth; where there are several
     {"is": "modules", "modules": {}} worker -> master   name -> state of those in transition; {}: there are none
+    {"is": "overdue", "jobs": 1}    worker -> master    how many jobs run for longer than max_runtime
     {"listed": [names]}             scout -> master     which databases exist (in several messages)
     {"database": ..., "verdict": ...} scout -> master   one probed database
     {"done": true} {"error": ""}    scout -> master     its last word

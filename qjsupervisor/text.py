@@ -40,6 +40,7 @@ def channel_settings(view: Mapping[str, Any]) -> list[str]:
         "paused" if view.get("paused") else "",
         "sequential" if view.get("sequential") else "",
         f"throttle {throttle_s:g} s" if throttle_s else "",
+        f"max_runtime {seconds(view['max_runtime_s'])}" if view.get("max_runtime_s") else "",
         f"subchannels {view['capacity_default']}" if view.get("capacity_default") else "",
         "subchannels sequential" if view.get("sequential_default") else "",
     )

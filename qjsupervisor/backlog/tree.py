@@ -129,6 +129,11 @@ class ChannelTree(ChannelNames):
         """Whether a job holds a permit."""
         return job_id in self._holding
 
+    @property
+    def holds_any(self) -> bool:
+        """Whether any job holds a permit."""
+        return bool(self._holding)
+
     def holding(self) -> set[int]:
         """Ids of the jobs that hold a permit."""
         return set(self._holding)

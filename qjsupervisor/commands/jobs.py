@@ -60,6 +60,7 @@ def _read_tree(connection: Session, config: Config, database: str) -> Tree:
         database=database,
         specs=specs,
         is_own=own is not None,
+        max_runtimes=config.rules.max_runtimes,
         running=dict(fetch(connection, statements.COUNT_RUNNING)),
         failed=dict(fetch(connection, statements.LIST_FAILED)),
         last_start_s=_last_starts(connection, longest_throttle_s) if longest_throttle_s else {},

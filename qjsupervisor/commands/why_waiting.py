@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..channelspec import ROOT, ChannelSpec, inherited, parent_name
+from ..channelspec import ROOT, ChannelSpec, inherited, max_runtime_of, parent_name
 from ..postgres.eligibility import waits_for
 from ..states import JobState, WorkerState
 from ..text import seconds
@@ -68,6 +68,9 @@ class Tree:
     #: Seconds since the last start in exactly that channel.
     last_start_s: Mapping[str, float] = field(default_factory=dict)
 
+    #: By complete name, in seconds.
+    max_runtimes: Mapping[str, float] = field(default_factory=dict)
+
     def path(self, channel: str) -> Iterator[ChannelSpec]:
         """The channel's spec and those above it, up to the root; unconfigured ones take their defaults."""
         name: str | None = channel
@@ -106,7 +109,7 @@ def explain(job: Job, status: Mapping[str, Any] | None, tree: Tree) -> list[Reas
     if job.state == JobState.ENQUEUED:
         return [_sent(job)]
     if job.state == JobState.STARTED:
-        return [Reason("running", f"runs in Odoo{_since(job)}")]
+        return [_running(job, tree)]
     if job.state != JobState.PENDING:
         return []
     if job.refusal is not None:
@@ -131,6 +134,15 @@ def _sent(job: Job) -> Reason:
     if job.since_s is not None and job.since_s > 10:
         return Reason("sent", f"asked of Odoo{_since(job)} and not begun: are all its workers busy?")
     return Reason("sent", f"asked of Odoo{_since(job)}")
+
+
+def _running(job: Job, tree: Tree) -> Reason:
+    limit = max_runtime_of(job.channel, tree.max_runtimes)
+    if limit is None or job.since_s is None or job.since_s <= limit[1]:
+        return Reason("running", f"runs in Odoo{_since(job)}")
+    name, limit_s = limit
+    text = f"runs in Odoo{_since(job)}, longer than max_runtime of {name}, which is {seconds(limit_s)}"
+    return Reason("overdue", text, {"channel": name, "max_runtime_s": limit_s})
 
 
 def _supervisor(status: Mapping[str, Any] | None, database: str) -> Reason | None:

@@ -7,16 +7,20 @@ key, a channel configured twice), because there a job would run where it should 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..channelspec import ROOT, ChannelSpec, complete_name, complete_tree
-from .values import entries, integer_in, is_unicode, shown, yes_or_no
+from .values import duration_in, entries, integer_in, is_unicode, shown, yes_or_no
 
 #: Far more than one Odoo can run, and far below what a counter in the shared table holds.
 HIGHEST_CAPACITY = 1_000_000
 _MAX_THROTTLE_S = 366 * 86400
 
-_KEYS = ("sequential", "throttle", "paused", "capacity_default", "sequential_default")
+_KEYS = ("sequential", "throttle", "paused", "capacity_default", "sequential_default", "max_runtime")
+#: What queue_job's own channel settings do not have.
+_OWN_KEYS = ("max_runtime",)
+_runtime = duration_in(1, 30 * 86400)
 
 
 def parse_channels(text: str) -> tuple[ChannelSpec, ...]:
@@ -35,6 +39,30 @@ def parse_channels(text: str) -> tuple[ChannelSpec, ...]:
             raise ValueError(f"entry {shown(entry)}: channel {shown(spec.name)} is configured twice; keep one")
         specs[spec.name] = spec
     return complete_tree(specs.values())
+
+
+def parse_channel_options(text: str) -> tuple[tuple[str, float], ...]:
+    """What channels are given beside what is set up for them in the databases: (complete name, max_runtime in seconds).
+
+    Raises ValueError that names the entry.
+    """
+    found: dict[str, float] = {}
+    for entry in entries(text):
+        name, *items = (part.strip() for part in entry.split(":"))
+        try:
+            pairs = [_parse_item(item, _OWN_KEYS) for item in items]
+            if not name or not pairs:
+                raise ValueError(f"allowed: NAME:KEY=VALUE, with the keys {', '.join(_OWN_KEYS)}")
+            spec = checked(ChannelSpec(name=complete_name(name), capacity=None))
+            for key, value in pairs:
+                spec = _with(spec, key, value)
+        except ValueError as error:
+            raise ValueError(f"entry {shown(entry)}: {error}") from None
+        if spec.name in found or len(pairs) > 1:
+            raise ValueError(f"entry {shown(entry)}: max_runtime of {shown(spec.name)} is given twice; keep one")
+        assert spec.max_runtime_s is not None
+        found[spec.name] = spec.max_runtime_s
+    return tuple(found.items())
 
 
 def checked(spec: ChannelSpec) -> ChannelSpec:
@@ -84,10 +112,12 @@ def _take_capacity(name: str, rest: list[str]) -> tuple[int | None, list[str]]:
         raise ValueError(f"capacity: {error}") from None
 
 
-def _parse_item(item: str) -> tuple[str, str | None]:
+def _parse_item(item: str, keys: Sequence[str] = _KEYS) -> tuple[str, str | None]:
     """'key' or 'key=value' -> key, value or None."""
     key, equals, value = (part.strip() for part in item.partition("="))
-    if key not in _KEYS:
+    if keys is not _KEYS and key in _KEYS and key not in keys:
+        raise ValueError(f"{key} is set up in the database; allowed here: {', '.join(keys)}")
+    if key not in keys:
         raise ValueError(_unknown(key, "no known key"))
     return key, value if equals else None
 
@@ -100,6 +130,8 @@ def _with(spec: ChannelSpec, key: str, value: str | None) -> ChannelSpec:
             return replace(spec, paused=_flag(value))
         if key == "sequential_default":
             return replace(spec, sequential_default=_flag(value))
+        if key == "max_runtime":
+            return replace(spec, max_runtime_s=_runtime(value or ""))
         number = integer_in(0, HIGHEST_CAPACITY if key == "capacity_default" else _MAX_THROTTLE_S)(value or "")
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None

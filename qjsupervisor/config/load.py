@@ -134,7 +134,7 @@ def _build(sources: Sources) -> Config:
         fairness=Fairness(get(options.FAIRNESS)),
         fairness_weights=get(options.FAIRNESS_WEIGHTS),
         upgrade_timeout_s=get(options.UPGRADE_TIMEOUT),
-        rules=ServingRules(serve_neutralized=get(options.SERVE_NEUTRALIZED)),
+        rules=_rules(sources, channels),
         rescan_interval_s=get(options.RESCAN_INTERVAL),
         reconcile_interval_s=get(options.RECONCILE_INTERVAL),
         graceful_timeout_s=get(options.GRACEFUL_TIMEOUT),
@@ -164,6 +164,16 @@ def _channels(sources: Sources) -> tuple[Mode, tuple[ChannelSpec, ...], int | No
     if max_capacity is not None:
         return Mode.PER_DATABASE, (ChannelSpec(name=ROOT, capacity=max_capacity),), max_capacity
     return Mode.DEFAULT, (ChannelSpec(name=ROOT, capacity=1),), None
+
+
+def _rules(sources: Sources, channels: tuple[ChannelSpec, ...]) -> ServingRules:
+    limits = {spec.name: spec.max_runtime_s for spec in channels if spec.max_runtime_s is not None}
+    channel_options = sources.get(options.CHANNEL_OPTIONS)
+    return ServingRules(
+        serve_neutralized=sources.get(options.SERVE_NEUTRALIZED),
+        max_runtimes={**limits, **dict(channel_options)},
+        max_runtime_action=sources.get(options.MAX_RUNTIME_ACTION),
+    )
 
 
 def _connection(sources: Sources) -> ConnectionSettings:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ..channelspec import ChannelSpec
-from .channel_string import HIGHEST_CAPACITY, parse_channels
+from .channel_string import HIGHEST_CAPACITY, parse_channel_options, parse_channels
 from .database_names import parse_database_names
 from .settings import DatabaseName
 from .targets import Hosts, TargetRules, parse_hosts, parse_targets
@@ -164,6 +164,20 @@ UPGRADE_TIMEOUT = _own(
     duration_in(1, 30 * _DAY_S),
     "time after which a module still to be installed, upgraded or removed is reported; its database's jobs wait",
 )
+CHANNEL_OPTIONS: Option[tuple[tuple[str, float], ...]] = _own(
+    "channel_options",
+    (),
+    "",
+    parse_channel_options,
+    "settings of channels that are set up in the databases (root.slow:max_runtime=2h)",
+)
+MAX_RUNTIME_ACTION = _own(
+    "max_runtime_action",
+    "warn",
+    "warn",
+    choice("warn", "terminate"),
+    "what becomes of a job that runs for longer than max_runtime of its channel: warn, or terminate its session",
+)
 SERVE_NEUTRALIZED = _own(
     "serve_neutralized", False, "no", yes_or_no, "run jobs of neutralised copies of databases too (Odoo 16 and later)"
 )
@@ -208,6 +222,8 @@ OPTIONS: tuple[Option[Any], ...] = (
     HANG_TIMEOUT,
     DEAD_AFTER_RESTART,
     LEADER_TIMEOUT,
+    CHANNEL_OPTIONS,
+    MAX_RUNTIME_ACTION,
     UPGRADE_TIMEOUT,
     SERVE_NEUTRALIZED,
     CONTROL_SOCKET,

@@ -88,6 +88,10 @@ class ServingRules:
     """What a running worker takes over in place; its fields are JSON, for the order that tells it."""
 
     serve_neutralized: bool = False
+    #: By complete name of the channel, in seconds.
+    max_runtimes: Mapping[str, float] = field(default_factory=dict)
+    #: What becomes of a job that runs for longer: 'warn' or 'terminate'.
+    max_runtime_action: str = "warn"
 
     @classmethod
     def from_message(cls, told: Mapping[str, Any]) -> ServingRules:

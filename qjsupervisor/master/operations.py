@@ -218,4 +218,5 @@ def _view(worker: WorkerProcess, now_s: float) -> WorkerView:
         age_s,
         worker.targets,
         worker.modules.view(now_s, worker.limits.upgrade_s),
+        worker.overdue,
     )

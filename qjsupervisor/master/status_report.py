@@ -35,6 +35,8 @@ class WorkerView(NamedTuple):
     targets: Sequence[TargetHealth] = ()
     #: See modules.Modules.view; None: none is in transition.
     modules: Mapping[str, Any] | None = None
+    #: Jobs that run for longer than max_runtime.
+    overdue: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +118,7 @@ def _database(config: Config, table: Table, worker: WorkerView, snapshot: Snapsh
             scope.channel == ROOT and scope.database in (None, worker.database) for scope, _ in snapshot.pauses
         ),
         "modules": worker.modules,
+        "overdue": worker.overdue,
     }
 
 
@@ -141,6 +144,7 @@ def _unserved(name: str, reason: str, snapshot: Snapshot) -> dict[str, Any]:
         "target_urls": [],
         "paused": False,
         "modules": None,
+        "overdue": 0,
     }
 
 

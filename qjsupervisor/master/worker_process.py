@@ -88,6 +88,8 @@ class WorkerProcess:
         self.has_read = False
         #: What this life tells of its targets, if it has several.
         self.targets: list[TargetHealth] = []
+        #: Jobs that run for longer than max_runtime.
+        self.overdue = 0
         #: Modules in transition, over all its lives.
         self.modules = Modules()
         #: This life was told of pauses that hold.
@@ -165,7 +167,7 @@ class WorkerProcess:
         self.has_read = self.told_pauses = self.pipe_ended = self._restart_wanted = False
         self._cause, self._told, self._healthy_since_s, self._no_backoff = None, None, None, False
         self._boot_alarm.set(now_s + self.limits.boot_s)
-        self.targets = []
+        self.targets, self.overdue = [], 0
         self._enter(WorkerState.STARTING, None)
         self._log.info("worker_spawned", worker_pid=self.pid, restarts=self.restarts)
         return True
@@ -316,6 +318,8 @@ class WorkerProcess:
             self._fault(self._told, now_s)
         elif said == "targets":
             self.targets = _healths(message.get("targets"))
+        elif said == "overdue":
+            self.overdue = int(message.get("jobs") or 0)
         elif said == "modules":
             self.modules.note(_states(message.get("modules")), now_s)
         elif isinstance(said, str) and said in _SAID:

@@ -296,6 +296,10 @@ class Dispatcher:
 
     # -- looking and stopping ------------------------------------------------------------------------------
 
+    def is_open(self, uuid: str) -> bool:
+        """Whether a request for this job is open."""
+        return uuid in self._open
+
     @property
     def open(self) -> int:
         """How many requests are open."""

@@ -252,6 +252,17 @@ class Database:
         rows = self.rows(statement, params)
         return {job_id: (state, dated) for job_id, state, dated in rows}
 
+    def running_for(self, ids: Iterable[int], least_s: float) -> list[tuple[int, str, str | None, float]]:
+        """Of these jobs those that Odoo runs for longer than that: id, uuid, channel, seconds."""
+        rows = self.rows(queries.RUNNING_FOR, {"ids": list(ids), "least_s": least_s})
+        return [(job_id, uuid, channel, age_s) for job_id, uuid, channel, age_s in rows]
+
+    def end_session_of(self, job_id: int) -> bool | None:
+        """End the session in which Odoo runs a job. False: our role may not; None: none is to be seen."""
+        assert self.about is not None
+        rows = self.rows(queries.END_SESSION_OF, {"id": job_id}) if self.about.has_lock_table else []
+        return bool(rows[0][0]) if rows else None
+
     def revive(self, dead: Mapping[int, str], grace_s: float) -> list[Job]:
         """Put back what `look_dead` found, if it still is so; the jobs as they are now."""
         statement = queries.REVIVE if self._may_lock else queries.REVIVE_UNLOCKED

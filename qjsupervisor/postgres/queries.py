@@ -283,3 +283,24 @@ CHANNELS = """
 SELECT complete_name, capacity, sequential, throttle, paused, capacity_default, sequential_default
   FROM queue_job_channel
 """
+
+#: Jobs that run, for how long. Params: ids, least_s. Rows: (id, uuid, channel, seconds since the start) of those that
+#: run for longer than least_s.
+RUNNING_FOR = """
+SELECT id, uuid, channel, extract(epoch FROM (now() AT TIME ZONE 'UTC') - date_started)::float8
+  FROM queue_job
+ WHERE id = ANY(%(ids)s::int[]) AND state = 'started' AND isfinite(date_started)
+   AND date_started < (now() AT TIME ZONE 'UTC') - make_interval(secs => %(least_s)s)
+"""
+#: End the session that holds the lock row of a job: its transaction's id stands in the row. Params: id.
+#: Rows: (whether it was ended; false: our role may not), or none where no session holds it.
+END_SESSION_OF = """
+SELECT CASE WHEN (pg_has_role(a.usesysid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE'))
+             AND (NOT owner.rolsuper OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user))
+            THEN pg_terminate_backend(a.pid) ELSE false END
+  FROM queue_job_lock AS job
+  JOIN pg_locks AS lock ON lock.locktype = 'transactionid' AND lock.granted AND lock.transactionid = job.xmax
+  JOIN pg_stat_activity AS a ON a.pid = lock.pid
+  JOIN pg_roles AS owner ON owner.oid = a.usesysid
+ WHERE job.queue_job_id = %(id)s AND a.pid <> pg_backend_pid()
+"""

@@ -51,7 +51,9 @@ def own_tree(settings: WorkerSettings, rows: list[tuple[Any, ...]]) -> Backlog:
     root = specs.get(ROOT) or ChannelSpec(name=ROOT, capacity=None)
     limits = [limit for limit in (root.capacity, settings.root_capacity) if limit is not None]
     specs[ROOT] = replace(root, capacity=min(limits, default=None))
-    return Backlog(complete_tree(specs.values()), only_root(), settings.window)
+    longest = settings.rules.max_runtimes
+    given = [replace(spec, max_runtime_s=longest.get(spec.name)) for spec in specs.values()]
+    return Backlog(complete_tree(given), only_root(), settings.window)
 
 
 def build_tree(

@@ -34,6 +34,7 @@ from ..table.slot import WorkerSlot
 from .comeback import AWAY_S, Comeback
 from .jobs import OVER_S
 from .listening import Listening
+from .long_runs import LongRuns
 from .module_gate import ModuleGate
 from .orders import Instructions
 from .read_times import ReadTimes
@@ -89,6 +90,8 @@ class Worker:
         )
         self._reporting = Reporting(worker_slot, pipe, self._dispatcher, self._log)
         self._module_gate = ModuleGate(self._database, self._reporting.tell)
+        self._long_runs = LongRuns(self._database, self._dispatcher, self._log, self._reporting.tell)
+        self._long_runs.apply(settings.rules)
         self._serving: Serving | None = None
         self._phase = Phase.APART
         #: What was told of the phase.
@@ -159,6 +162,7 @@ class Worker:
             moments += [times.reconcile_due_s, self._listening.sign_due_s, self._serving.next_deadline_s(now_s)]
             moments.append(self._reading.retry_s)
             moments += [*self._instructions.pauses.values(), self._module_gate.due_s]
+            moments.append(self._long_runs.due_s(any_held=self._serving.backlog.holds_any))
             if self._awaits_reload:
                 moments.append(times.reload_due_s)
         else:
@@ -312,6 +316,9 @@ class Worker:
         if self._instructions.look or self._module_gate.is_due(now_s):
             self._instructions.look = False
             self._check(now_s)
+        long_runs_s = self._long_runs.due_s(any_held=serving.backlog.holds_any)
+        if long_runs_s is not None and now_s >= long_runs_s:
+            self._long_runs.look(serving.backlog.holding(), serving.jobs, now_s)
         if now_s >= self._read_times.reconcile_due_s or self._database.notified.overflowed:
             self._reconcile(now_s)
         reading.tick(now_s)
@@ -463,6 +470,7 @@ class Worker:
             self._instructions.rebuild = True
 
     def _apply_rules(self) -> None:
+        self._long_runs.apply(self._instructions.rules)
         self._instructions.look = True
 
     # -- the end -----------------------------------------------------------------------------------------

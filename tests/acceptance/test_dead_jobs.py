@@ -185,3 +185,30 @@ def test_lock_table_that_may_not_be_locked(
     finally:
         postgres.execute(one.name, "DROP OWNED BY no_lock", superuser=True)
         postgres.execute(one.name, "DROP ROLE no_lock", superuser=True)
+
+
+def test_a_job_that_never_ends(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """It is reported once it runs for longer than max_runtime; told so, its session is ended and its permit freed."""
+    one = database()
+    running = start(postgres, odoo, supervisor, one.name, channels="root:4,slow:1:max_runtime=1")
+    (hung,) = one.insert_jobs(1, channel="root.slow", kwargs={"sleep": 90}, retry=2, max_retries=1)
+    (unlimited,) = one.insert_jobs(1, kwargs={"sleep": 90})
+    one.wait_for_states(started=2)
+    (behind,) = one.insert_jobs(1, channel="root.slow")
+    running.wait_for("job_overdue", job_uuid=hung)
+    wait_until(lambda: (running.database_status(one.name) or {})["overdue"] == 1, "status counts it")
+    assert "longer than max_runtime of root.slow, which is 1.0 s" in running.run("jobs", one.name, hung).stdout
+    pids = running.pids()
+    running.write_conf(running.conf.read_text() + "\nmax_runtime_action = terminate\n")
+    assert running.run("reload").returncode == 0
+    running.wait_for("job_ended", job_uuid=hung)
+    wait_until(lambda: one.state(hung) == "failed", "its retries are used up", GRACE_S + RUNS_AGAIN_S)
+    assert one.job(hung)["exc_name"] == "JobFoundDead"
+    wait_until(lambda: one.state(behind) == "done", "its permit is free")
+    wait_until(lambda: (running.database_status(one.name) or {})["overdue"] == 0, "nothing is overdue")
+    assert one.state(unlimited) == "started"
+    assert running.pids() == pids
+    assert len(running.log_events("job_overdue")) == 1
+    running.kill()

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qjsupervisor.channelspec import ChannelSpec, complete_tree, inherited, parent_name
-from qjsupervisor.config.channel_string import checked, parse_channels
+from qjsupervisor.channelspec import ChannelSpec, complete_tree, inherited, max_runtime_of, parent_name
+from qjsupervisor.config.channel_string import checked, parse_channel_options, parse_channels
 
 
 def spec(name: str, capacity: int | None, **more: bool | int) -> ChannelSpec:
@@ -85,6 +85,8 @@ def test_sequential_default_makes_one_at_a_time() -> None:
         ("root:4,sub:1:throttle=1=2", ["throttle", "'1=2'"]),
         ("root:4:capacity_default=bogus", ["capacity_default", "'bogus'"]),
         ("root:4,sub:1:paused=maybe", ["paused", "'maybe'", "yes"]),
+        ("root:4,sub:1:max_runtime", ["max_runtime", "not a duration"]),
+        ("root:4,sub:1:max_runtime=0", ["max_runtime", "allowed: 1 to"]),
         ("root:4,sub:1:paused:paused", ["paused is given twice"]),
         ("root:4,sub:1:", ["'sub:1:'"]),
         ("root:4,root:5", ["'root:5'", "twice"]),
@@ -129,3 +131,38 @@ def test_any_text_is_a_tree_or_an_error_of_one_line(text: str) -> None:
         assert parent_name(channel.name) in [above.name for above in tree[:place]]
         assert channel == checked(channel)
     assert not tree or complete_tree(tree) == tree
+
+
+def test_max_runtime() -> None:
+    specs = {spec.name: spec for spec in parse_channels("root:4:max_runtime=1d,slow:1:max_runtime=2h,slow.a:1")}
+    assert [specs[name].max_runtime_s for name in ("root", "root.slow", "root.slow.a")] == [86400, 7200, None]
+    limits = {spec.name: spec.max_runtime_s for spec in specs.values() if spec.max_runtime_s}
+    assert max_runtime_of("slow.a", limits) == ("root.slow", 7200)
+    assert max_runtime_of(None, limits) == ("root", 86400)
+    assert max_runtime_of("root.slow", {"root": 5, "root.slow": 7}) == ("root", 5)
+    assert max_runtime_of("root.slow", {"root.other": 5}) is None
+
+
+def test_channel_options() -> None:
+    assert parse_channel_options("slow:max_runtime=2h, root:max_runtime=90") == (("root.slow", 7200), ("root", 90))
+    assert parse_channel_options("") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("slow", ["'slow'", "allowed: NAME:KEY=VALUE", "max_runtime"]),
+        (":max_runtime=1", ["allowed: NAME:KEY=VALUE"]),
+        ("slow:3:max_runtime=1", ["'3'", "no known key"]),
+        ("slow:throttle=3", ["throttle is set up in the database", "max_runtime"]),
+        ("slow:max_runtme=3", ["did you mean max_runtime?"]),
+        ("slow:max_runtime=x", ["max_runtime", "'x' is not a duration"]),
+        ("slow:max_runtime=1,root.slow:max_runtime=2", ["root.slow", "given twice"]),
+        ("a..b:max_runtime=1", ["single dots"]),
+    ],
+)
+def test_wrong_channel_options_are_named(text: str, parts: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"^entry ") as raised:
+        parse_channel_options(text)
+    for part in parts:
+        assert part in str(raised.value)

@@ -321,3 +321,24 @@ def test_every_reason_is_told() -> None:
 )
 def test_seconds(value: float, text: str) -> None:
     assert seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("since_s", "expected"),
+    [
+        (7300, ("overdue", "runs in Odoo for 121 min, longer than max_runtime of root.slow, which is 60 min")),
+        (3000, ("running", "runs in Odoo for 50 min")),
+        (None, ("running", "runs in Odoo")),
+    ],
+)
+def test_a_job_that_runs_for_too_long(since_s: float | None, expected: tuple[str, str]) -> None:
+    job = pending(state="started", since_s=since_s, channel="root.slow.deep")
+    found = why(job, status(), tree(max_runtimes={"root.slow": 3600.0, "root": 7200.0}))
+    assert [(found[0][0], found[0][1].replace("2 h 01 min", "121 min"))] == [expected]
+
+
+def test_a_half_installed_module_is_the_reason() -> None:
+    view = in_state("blocked", modules={"states": {"sale": "to upgrade"}})
+    ((code, text),) = why(pending(), view)
+    assert code == "modules"
+    assert text.startswith("module sale is 'to upgrade': jobs wait")
