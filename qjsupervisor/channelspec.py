@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 ROOT = "root"
+#: What the shared table has room for.
+MAX_NAME_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

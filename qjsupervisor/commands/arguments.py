@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 from ..channelspec import ROOT, complete_name
+from ..config.values import duration
 from ..master.pauses import LONGEST_S
-
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+|\d+(?:\.\d+)?", re.ASCII)
-_PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)", re.ASCII)
 
 
 class Scope(NamedTuple):
@@ -27,10 +23,7 @@ class Scope(NamedTuple):
 
 def parse_duration(text: str) -> float:
     """Seconds of '90', '90s', '30m', '1h30m', '2d'; more than zero."""
-    text = text.strip().lower()
-    if not _DURATION.fullmatch(text):
-        raise ValueError(f"{text!r} is not a duration: write 90s, 30m, 2h, 1d or 1h30m")
-    seconds = sum(float(number) * _UNITS_S[unit or "s"] for number, unit in _PART.findall(text))
+    seconds = duration(text)
     if not 0 < seconds <= LONGEST_S:
         raise ValueError(f"a duration is more than 0 and at most ten years, not {text!r}")
     return seconds

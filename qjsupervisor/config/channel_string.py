@@ -10,13 +10,15 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..channelspec import ROOT, ChannelSpec, complete_name, complete_tree
+from ..channelspec import MAX_NAME_BYTES, ROOT, ChannelSpec, complete_name, complete_tree
 from .values import duration_in, entries, integer_in, is_unicode, shown, yes_or_no
 
 #: Far more than one Odoo can run, and far below what a counter in the shared table holds.
 HIGHEST_CAPACITY = 1_000_000
 _MAX_THROTTLE_S = 366 * 86400
 
+#: Slips of the pen for ':' and ',', and what begins a comment or a quotation.
+_IMPOSSIBLE = ";=#|\"'"
 _KEYS = ("sequential", "throttle", "paused", "capacity_default", "sequential_default", "max_runtime")
 #: What queue_job's own channel settings do not have.
 _OWN_KEYS = ("max_runtime",)
@@ -71,6 +73,14 @@ def checked(spec: ChannelSpec) -> ChannelSpec:
         raise ValueError(f"{shown(spec.name)} is not UTF-8")
     if not all(part.strip() for part in spec.name.split(".")):
         raise ValueError(f"{shown(spec.name)} is not a channel name; allowed: parts separated by single dots")
+    odd = next((char for char in spec.name if char in _IMPOSSIBLE or not char.isprintable()), None)
+    if odd is not None:
+        raise ValueError(
+            f"{shown(spec.name)} is not a channel name, because of {shown(odd)}; the capacity stands behind ':',"
+            " the next channel behind ','"
+        )
+    if len(spec.name.encode()) > MAX_NAME_BYTES:
+        raise ValueError(f"{shown(spec.name, 40)} is too long a channel name; allowed: {MAX_NAME_BYTES} bytes")
     if spec.sequential and spec.capacity != 1:
         has = "no capacity" if spec.capacity is None else f"capacity {spec.capacity}"
         raise ValueError(f"a sequential channel needs capacity 1, this one has {has}")

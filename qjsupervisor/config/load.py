@@ -7,31 +7,31 @@ that names the place, the key, what is wrong and what is allowed. Nothing is wri
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ..channelspec import ROOT, ChannelSpec
 from ..errors import ConfigError
 from ..states import Fairness, Mode
 from . import odoo_file as odooconf
 from . import options
-from .odoo_file import OdooFile
-from .options import ODOO, OPTIONS, OWN, QUEUE_JOB, QUEUE_JOB_OPTIONS, Option
-from .settings import Config, ConnectionSettings, DatabaseName, ServingRules, TargetSettings, WorkerSettings
+from .environment import Version, find_version, without_services
+from .options import ODOO, Option
+from .settings import (
+    Config,
+    ConnectionSettings,
+    DatabaseName,
+    OdooSettings,
+    ServingRules,
+    TargetSettings,
+    WorkerSettings,
+)
+from .sources import Sources
 from .targets import ANY, TargetRules, completed
-from .values import shown, socket_path, unset
+from .values import socket_path
 
 __all__ = ["Config", "ConnectionSettings", "DatabaseName", "TargetSettings", "WorkerSettings", "load"]
-
-T = TypeVar("T")
-
-_PREFIX = "QJSUPERVISOR_"
-#: What Kubernetes puts into the environment of every pod beside a Service named 'qjsupervisor'.
-_KUBERNETES = re.compile(r"QJSUPERVISOR_(SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_.*)")
 
 
 def load(argv_options: Mapping[str, str], environ: Mapping[str, str]) -> Config:
@@ -39,80 +39,20 @@ def load(argv_options: Mapping[str, str], environ: Mapping[str, str]) -> Config:
 
     `argv_options`: option name -> text, for names of `OPTIONS` and 'config' (the file).
     """
-    sources = Sources(argv_options, environ, odooconf.read(argv_options.get("config"), environ))
+    environ = without_services(environ)
+    file = odooconf.read(argv_options.get("config"), environ)
+    # What is written of the version itself is found without knowing it.
+    told = Sources(argv_options, environ, file, Version(None, ""))
+    sources = Sources(argv_options, environ, file, _version(told))
     sources.refuse_unknown()
     return _build(sources)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One text and where it stood."""
-
-    text: str
-    place: str
-    #: It comes from a fallback in [options].
-    borrowed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """All places where an option can be set."""
-
-    argv: Mapping[str, str]
-    environ: Mapping[str, str]
-    file: OdooFile
-
-    def get(self, option: Option[T]) -> T:
-        """The option's value from the strongest place that says anything."""
-        found = self.find(option)
-        if found is None:
-            return option.default
-        try:
-            return option.parse(found.text)
-        except ValueError as error:
-            raise ConfigError(option.name, f"{found.place}: {error}") from None
-
-    def find(self, option: Option[Any]) -> Found | None:
-        """The option's text from the strongest place; None where nobody says anything."""
-        if option.section == OWN and not unset(text := self.argv.get(option.name)):
-            return Found(text or "", str(option.flag))
-        if option.variable and not unset(text := self.environ.get(option.variable)):
-            return Found(text or "", f"environment variable {option.variable}")
-        keys = [(option.section, option.name), *((ODOO, key) for key in option.fallbacks)]
-        for section, key in keys:
-            if (text := self.file.get(section, key)) is not None:
-                return Found(text, f"{self.file.path}: [{section}] {key}", borrowed=key != option.name)
-        return None
-
-    def refuse_unknown(self) -> None:
-        """What is written for us and means nothing is a slip that would go unnoticed. Raises ConfigError."""
-        names = [option.name for option in OPTIONS]
-        for name in self.argv:
-            if name not in ("config", *names):
-                raise ConfigError(name, f"--{name.replace('_', '-')}: no such option{_instead(name, names)}")
-        for key in self.file.keys(OWN):
-            if key not in names:
-                raise ConfigError(key, f"{self.file.path}: [{OWN}] {shown(key)}: {_unknown_key(key, names)}")
-        for name in self.environ:
-            key = name.removeprefix(_PREFIX)
-            if key == name or key in map(str.upper, names) or _KUBERNETES.fullmatch(name):
-                continue
-            instead = _instead(key.lower(), names, lambda known: _PREFIX + known.upper())
-            raise ConfigError(name, f"environment variable {shown(name)}: no such option{instead}")
-
-
-def _unknown_key(key: str, names: list[str]) -> str:
-    if any(key == option.name for option in QUEUE_JOB_OPTIONS):
-        return f"belongs to section [{QUEUE_JOB}]"
-    return f"no such option{_instead(key, names)}"
-
-
-def _instead(name: str, names: list[str], written: Callable[[str], str] = str) -> str:
-    """What may stand there: the name that was probably meant, or all of them."""
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
-    if near:
-        return f"; did you mean {written(near[0])}?"
-    return f"; allowed: {', '.join(map(written, names))}"
+def _version(told: Sources) -> Version:
+    major, found = told.get(options.ODOO_VERSION), told.find(options.ODOO_VERSION)
+    if major is None or found is None:
+        return find_version(told.environ, told.file.keys(ODOO))
+    return Version(major, found.place)
 
 
 def _build(sources: Sources) -> Config:
@@ -152,7 +92,15 @@ def _build(sources: Sources) -> Config:
         log_level=get(options.LOG_LEVEL),
         log_format=get(options.LOG_FORMAT),
         monitor=get(options.MONITOR),
+        odoo=OdooSettings(
+            version=sources.odoo.major,
+            version_from=sources.odoo.place,
+            workers=get(options.WORKERS),
+            server_wide_modules=get(options.SERVER_WIDE_MODULES),
+            dbfilter=get(options.DBFILTER),
+        ),
         warnings=tuple(_warnings(sources, mode)),
+        origins=tuple(sources.origins()),
     )
 
 
@@ -183,9 +131,18 @@ def _connection(sources: Sources) -> ConnectionSettings:
         "user": options.DB_USER,
         "password": options.DB_PASSWORD,
     }
+    host, port = sources.get(options.DB_HOST), sources.get(options.DB_PORT)
+    hosts, ports = (len(str(each or "").split(",")) for each in (host, port))
+    if ports not in (1, hosts):
+        found = sources.find(options.DB_PORT)
+        place = "" if found is None else f"{found.place}: "
+        raise ConfigError(
+            options.DB_PORT.name,
+            f"{place}{ports} ports for {hosts} host{'s' * (hosts > 1)}; allowed: one for all, or one for each",
+        )
     return ConnectionSettings(
-        host=sources.get(options.DB_HOST),
-        port=sources.get(options.DB_PORT),
+        host=host,
+        port=port,
         user=sources.get(options.DB_USER),
         password=sources.get(options.DB_PASSWORD),
         sslmode=sources.get(options.DB_SSLMODE),
@@ -231,10 +188,8 @@ def _default_socket(environ: Mapping[str, str]) -> str:
 
 def _warnings(sources: Sources, mode: Mode) -> Iterable[str]:
     """What is written but has no effect."""
-    known = [option.name for option in QUEUE_JOB_OPTIONS]
-    for key in sources.file.keys(QUEUE_JOB):
-        if key not in known:
-            yield f"{sources.file.path}: [{QUEUE_JOB}] {shown(key)} is not known here and has no effect"
+    yield from sources.near_misses()
+    yield from _about_environment(sources)
     for option in (options.MAX_CAPACITY, options.DB_MAX_CAPACITY):
         if mode is Mode.SERVER_WIDE and (found := sources.find(option)):
             yield f"{found.place} has no effect: the channels are set for all databases together"
@@ -242,3 +197,12 @@ def _warnings(sources: Sources, mode: Mode) -> Iterable[str]:
         yield f"{found.place}: without max_capacity one job runs at once over all databases, whatever it allows"
     if (found := sources.find(options.HTTP_AUTH_PASSWORD)) and not sources.get(options.HTTP_AUTH_USER):
         yield f"{found.place} has no effect without http_auth_user"
+
+
+def _about_environment(sources: Sources) -> Iterable[str]:
+    """PGDATABASE is the one that decides whose jobs are run, and means two things."""
+    if sources.odoo.major is None and sources.environ.get("PGDATABASE") and not sources.find(options.DB_NAME):
+        yield (
+            "environment variable PGDATABASE has no effect, as with Odoo up to 18: all databases of the role are"
+            " served; Odoo 19 takes it for db_name: set odoo_version = 19.0 if it is one, else odoo_version = 18.0"
+        )

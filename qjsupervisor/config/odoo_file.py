@@ -14,8 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..errors import ConfigError
+from .environment import find_version
 from .values import shown, unset
 
+#: What names the file, the stronger one first; the second is Odoo's older name for it, read up to 18.
+_OLD_VARIABLE = "OPENERP_SERVER"
+_VARIABLES = ("ODOO_RC", _OLD_VARIABLE)
 #: Where Odoo looks when nobody names a file; the first that exists.
 DEFAULT_PLACES = ("~/.odoorc", "~/.openerp_serverrc", "/etc/odoo/odoo.conf")
 
@@ -47,8 +51,11 @@ def find(named: str | None, environ: Mapping[str, str]) -> tuple[str, str] | Non
     """
     if named:
         return os.path.abspath(os.path.expanduser(named)), "--config"
-    if environ.get("ODOO_RC"):
-        return os.path.abspath(environ["ODOO_RC"]), "$ODOO_RC"
+    for variable in _VARIABLES:
+        if variable == _OLD_VARIABLE and find_version(environ, ()).reads_environment:
+            continue
+        if environ.get(variable):
+            return os.path.abspath(os.path.expanduser(environ[variable])), f"${variable}"
     home = environ.get("HOME") or _home()
     for place in DEFAULT_PLACES:
         path = place.replace("~", home, 1) if place.startswith("~") else place

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from ..channelspec import ChannelSpec
 from .channel_string import HIGHEST_CAPACITY, parse_channel_options, parse_channels
 from .database_names import parse_database_names
+from .environment import parse_version
 from .settings import DatabaseName
 from .targets import Hosts, TargetRules, parse_hosts, parse_targets
 from .values import (
@@ -21,11 +22,13 @@ from .values import (
     choice,
     duration_in,
     globs,
+    hint,
     integer_in,
     no_url,
     optional_duration_in,
     path,
     plain,
+    ports,
     rules_in,
     socket_path,
     user_name,
@@ -83,6 +86,13 @@ DATABASES_EXCLUDE: Option[tuple[str, ...]] = _own(
 )
 MAINTENANCE_DB = _own(
     "maintenance_db", "postgres", "postgres", no_url, "database to connect to for listing all databases"
+)
+ODOO_VERSION: Option[int | None] = _own(
+    "odoo_version",
+    None,
+    "",
+    parse_version,
+    "version of Odoo: 19.0 reads its environment before its file; default: as ODOO_VERSION or the file shows",
 )
 MAX_DATABASES = _own(
     "max_databases", 512, "512", integer_in(1, 10_000), "most databases served at once; takes effect at start"
@@ -207,6 +217,7 @@ OPTIONS: tuple[Option[Any], ...] = (
     DATABASES_INCLUDE,
     DATABASES_EXCLUDE,
     MAINTENANCE_DB,
+    ODOO_VERSION,
     MAX_DATABASES,
     RESCAN_INTERVAL,
     RECONCILE_INTERVAL,
@@ -282,10 +293,15 @@ HTTP_AUTH_USER: Option[str | None] = _queue_job(
 )
 HTTP_AUTH_PASSWORD: Option[str | None] = _queue_job("http_auth_password", None, "", verbatim, "and the password")
 DB_HOST: Option[str | None] = _queue_job(
-    "jobrunner_db_host", None, "", no_url, "PostgreSQL, if not as Odoo reaches it; default: db_host", "db_host"
+    "jobrunner_db_host",
+    None,
+    "",
+    no_url,
+    "PostgreSQL, if not as Odoo reaches it; several hosts as in libpq; default: db_host",
+    "db_host",
 )
-DB_PORT: Option[int | None] = _queue_job(
-    "jobrunner_db_port", None, "", integer_in(1, 65535), "its port; default: db_port", "db_port"
+DB_PORT: Option[int | str | None] = _queue_job(
+    "jobrunner_db_port", None, "", ports, "its port, or one for each host; default: db_port", "db_port"
 )
 DB_USER: Option[str | None] = _queue_job(
     "jobrunner_db_user", None, "", plain, "role to connect as; default: db_user", "db_user"
@@ -326,5 +342,13 @@ _SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"
 DB_SSLMODE: Option[str | None] = _odoo("db_sslmode", None, "", choice(*_SSLMODES), "TLS to PostgreSQL, as in libpq")
 DB_TEMPLATE = _odoo("db_template", "template0", "template0", plain, "Odoo's template database, never served")
 
+SERVER_WIDE_MODULES: Option[tuple[str, ...] | None] = _odoo(
+    "server_wide_modules", None, "", globs, "looked at by check: queue_job has to be among them"
+)
+WORKERS: Option[int | None] = _odoo(
+    "workers", None, "", hint, "looked at by check: the capacity should be below it, or jobs starve the people"
+)
+DBFILTER: Option[str | None] = _odoo("dbfilter", None, "", str, "named by check where Odoo does not serve a database")
+
 #: What is read of Odoo's own section, besides the fallbacks of QUEUE_JOB_OPTIONS.
-ODOO_OPTIONS: tuple[Option[Any], ...] = (DB_NAME, DB_SSLMODE, DB_TEMPLATE)
+ODOO_OPTIONS: tuple[Option[Any], ...] = (DB_NAME, DB_SSLMODE, DB_TEMPLATE, SERVER_WIDE_MODULES, WORKERS, DBFILTER)

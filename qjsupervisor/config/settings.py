@@ -9,7 +9,7 @@ import fnmatch
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg2.extensions import parse_dsn
 
@@ -26,6 +26,30 @@ _HEARTBEAT_GRACE_S = 10.0
 _SHORTEST_CONNECT_TIMEOUT_S = 2
 
 
+class Origin(NamedTuple):
+    """Where the value of one option comes from."""
+
+    section: str
+    name: str
+    #: A key of the file, a variable, an option of the command line, or 'default'.
+    place: str
+    #: As it stands there; None for a default, and for what may hold a password.
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OdooSettings:
+    """What Odoo's own configuration says of it that `check` looks at; None where it says nothing."""
+
+    #: Major number.
+    version: int | None = None
+    #: What says so.
+    version_from: str = field(default="", compare=False)
+    workers: int | None = None
+    server_wide_modules: tuple[str, ...] | None = None
+    dbfilter: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class DatabaseName:
     """One entry of db_name."""
@@ -39,8 +63,9 @@ class DatabaseName:
 class ConnectionSettings:
     """How to reach the PostgreSQL cluster; None leaves it to libpq ($PGHOST, ~/.pgpass, its socket, ...)."""
 
+    #: Several, separated by commas, as libpq takes them; then one port for all, or one for each.
     host: str | None = None
-    port: int | None = None
+    port: int | str | None = None
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     sslmode: str | None = None
@@ -185,8 +210,11 @@ class Config:
     log_format: str
     #: Host and port of the metrics page; None: off.
     monitor: tuple[str, int] | None
+    odoo: OdooSettings = field(default_factory=OdooSettings)
     #: One line each, for the log and `check`: what was read but has no effect.
     warnings: tuple[str, ...] = ()
+    #: Where each value came from, for `check`; it makes no other configuration.
+    origins: tuple[Origin, ...] = field(default=(), compare=False)
     #: No option: the running supervisor's own, see master.session_mark.
     session_mark: int = field(default=0, repr=False)
 

@@ -19,8 +19,9 @@ Parser = Callable[[str], T]
 Rules = tuple[tuple[str, int], ...]
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
-_DURATION = re.compile(r"([+-]?[0-9]{1,12}(?:\.[0-9]{1,9})?)\s*([smhd]?)")
-_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(?:[0-9]{1,12}(?:\.[0-9]{1,9})?\s*[smhdw]\s*)+|[+-]?[0-9]{1,12}(?:\.[0-9]{1,9})?")
+_PART = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?)\s*([smhdw]?)")
+_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})")
 _ZONE = re.compile(r"[A-Za-z0-9_.-]+")
 #: What `sun_path` of a Unix socket's address holds, without its final NUL.
@@ -72,16 +73,31 @@ def integer_in(low: int, high: int) -> Parser[int]:
     return parse
 
 
+def ports(text: str) -> int | str:
+    """A port, or several separated by commas, as libpq takes them beside several hosts."""
+    numbers = [integer_in(1, 65535)(part) for part in text.split(",")]
+    return numbers[0] if len(numbers) == 1 else ",".join(map(str, numbers))
+
+
+def hint(text: str) -> int | None:
+    """A whole number of Odoo's that nothing depends on: None where it is none."""
+    return int(text) if _INTEGER.fullmatch(text.strip()) else None
+
+
+def duration(text: str) -> float:
+    """Seconds of '60', '0.5', '90s', '5m', '1h30m', '2d', '1w': of the configuration and of the commands."""
+    text = text.strip().lower()
+    if not _DURATION.fullmatch(text):
+        allowed = "allowed: seconds, or with units: 90s, 30m, 1h30m, 2d, 1w"
+        raise ValueError(f"{shown(text)} is not a duration; {allowed}{comment_hint(text)}")
+    return sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
+
+
 def duration_in(low_s: float, high_s: float) -> Parser[float]:
-    """A parser of seconds: '60', '0.5', or with a unit: '90s', '5m', '2h', '1d'."""
+    """A parser of durations from `low_s` to `high_s` seconds."""
 
     def parse(text: str) -> float:
-        match = _DURATION.fullmatch(text.strip())
-        if match is None:
-            raise ValueError(
-                f"{shown(text)} is not a duration; allowed: seconds, or a number with s, m, h or d{comment_hint(text)}"
-            )
-        seconds = float(match[1]) * _UNITS_S[match[2]]
+        seconds = duration(text)
         if not low_s <= seconds <= high_s:
             raise ValueError(f"{seconds:g} s is out of range; allowed: {low_s:g} to {high_s:g} seconds")
         return seconds

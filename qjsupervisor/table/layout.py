@@ -38,10 +38,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..channelspec import MAX_NAME_BYTES
 from ..states import Outcome
 
 WORD: Final = 8
-NAME_BYTES: Final = 256
+NAME_BYTES: Final = MAX_NAME_BYTES
 MESSAGE_BYTES: Final = 256
 #: Distinct weights of `fairness_weights`.
 MAX_CLASSES: Final = 8

@@ -94,6 +94,11 @@ def test_sequential_default_makes_one_at_a_time() -> None:
         ("root:4,a..b:1", ["'a..b:1'", "single dots"]),
         ("root:4,.a:1", ["single dots"]),
         ("root:4,root.:1", ["single dots"]),
+        ("root:4,slow;1", ["'slow;1'", "not a channel name", "';'", "':'"]),
+        ("root:4;slow:1", ["'4;slow'", "not a whole number"]),
+        ("root:4,slow=1", ["'slow=1'", "not a channel name"]),
+        ("root:4,a # b", ["not a channel name", "'#'"]),
+        ("root:4," + "é" * 126 + ":1", ["too long a channel name", "256 bytes"]),
     ],
 )
 def test_what_is_wrong_is_named(text: str, parts: list[str]) -> None:
@@ -101,6 +106,11 @@ def test_what_is_wrong_is_named(text: str, parts: list[str]) -> None:
         parse_channels(text)
     for part in parts:
         assert part in str(raised.value)
+
+
+def test_odd_names_that_can_be() -> None:
+    names = ("root.a b", "root.ü-1", "root.x_y/z", "root." + "é" * 125)
+    assert [spec.name for spec in parse_channels("root:4," + ",".join(f"{name}:1" for name in names))[1:]] == [*names]
 
 
 def test_names_are_unicode() -> None:

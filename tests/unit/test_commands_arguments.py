@@ -24,9 +24,7 @@ def test_duration(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize(
-    "text", ["", "0", "0s", "-1", "m", "1x", "1h 30m", "1e9", "inf", "nan", "99999999d", "\u0663m"]
-)
+@pytest.mark.parametrize("text", ["", "0", "0s", "-1", "m", "1x", "1h 30", "1e9", "inf", "nan", "99999999d", "\u0663m"])
 def test_wrong_duration(text: str) -> None:
     with pytest.raises(ValueError, match="duration"):
         parse_duration(text)

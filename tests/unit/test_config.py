@@ -13,6 +13,7 @@ from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.config import odoo_file as odooconf
 from qjsupervisor.config.load import Config, load
 from qjsupervisor.config.options import OPTIONS, QUEUE_JOB_OPTIONS
+from qjsupervisor.errors import ConfigError
 from qjsupervisor.states import Fairness, Mode
 
 Loader = Callable[..., Config]
@@ -200,6 +201,7 @@ def test_every_option_can_be_set_in_every_place(conf: Loader, tmp_path: Path) ->
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca"))
     texts = {
         "databases_include": "a*", "databases_exclude": "b*", "maintenance_db": "m", "max_databases": "7",
+        "odoo_version": "17.0",
         "rescan_interval": "7", "reconcile_interval": "7", "fairness": "priority", "fairness_weights": "7",
         "window": "77", "targets": "http://h:7", "ca_file": str(tmp_path / "ca"), "connect_timeout": "7",
         "read_timeout": "7", "graceful_timeout": "7", "boot_timeout": "7", "hang_timeout": "7",
@@ -224,9 +226,122 @@ def test_variables_of_queue_job(option: object) -> None:
     assert getattr(option, "variable") == "ODOO_QUEUE_JOB_" + getattr(option, "name").upper()  # noqa: B009
 
 
-def test_kubernetes_may_put_its_variables_beside_ours(conf: Loader) -> None:
-    names = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_9100_TCP", "PORT_9100_TCP_ADDR")
-    conf(environ={f"QJSUPERVISOR_{name}": "tcp://10.0.0.1:9100" for name in names})
+@pytest.mark.parametrize("service", ["QJSUPERVISOR", "QJSUPERVISOR_METRICS", "ODOO_QUEUE_JOB", "ODOO_HTTP"])
+def test_kubernetes_may_put_its_variables_beside_ours(conf: Loader, service: str) -> None:
+    """A service of any name, 'odoo-http' and 'odoo-queue-job' too, whose ..._PORT looks like an option."""
+    url = "tcp://10.0.0.1:9100"
+    made = {"SERVICE_HOST": "10.0.0.1", "SERVICE_PORT": "9100", "SERVICE_PORT_HTTP": "9100", "PORT": url,
+            "PORT_9100_TCP": url, "PORT_9100_TCP_PROTO": "tcp", "PORT_9100_TCP_PORT": "9100",
+            "PORT_9100_TCP_ADDR": "10.0.0.1"}  # fmt: skip
+    config = conf("[options]\nhttp_port = 8070\n", {f"{service}_{name}": text for name, text in made.items()})
+    assert urls(config) == ["http://localhost:8070"]
+    assert config.warnings == ()
+
+
+# Odoo 19 and its environment
+
+
+PG = {"PGHOST": "pg", "PGPORT": "5433", "PGUSER": "o19", "PGPASSWORD": "s3cret", "PGDATABASE": "one, two"}
+OPTIONS_18 = "[options]\ndb_host = file\ndb_port = 5432\ndb_user = file\ndb_name = file\nhttp_port = 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "environ"),
+    [
+        ("", {"ODOO_VERSION": "19.0"}),
+        ("", {"ODOO_VERSION": "20.0-20261001"}),
+        ("", {"ODOO_HTTP_PORT": "8079"}),
+        ("db_app_name = odoo-{pid}\n", {}),
+        ("with_demo = False\n", {}),
+        ("[qjsupervisor]\nodoo_version = 19.0\n", {"ODOO_VERSION": "16.0"}),
+    ],
+)
+def test_odoo_19_reads_its_environment_before_the_file(conf: Loader, text: str, environ: dict[str, str]) -> None:
+    config = conf(OPTIONS_18 + text, {**PG, **environ})
+    assert [entry.name for entry in config.db_names] == ["one", "two"]
+    connection = config.connection
+    assert (connection.host, connection.port, connection.user, connection.password) == ("pg", 5433, "o19", "s3cret")
+    assert urls(config) == [f"http://localhost:{environ.get('ODOO_HTTP_PORT', 1)}"]
+    places = {origin.name: origin.place for origin in config.origins}
+    assert places["db_name"] == "environment variable PGDATABASE"
+    assert places["jobrunner_db_host"] == "environment variable PGHOST"
+    assert "s3cret" not in repr(config)
+
+
+def test_sections_of_queue_job_go_before_odoo_s_environment(conf: Loader) -> None:
+    text = "[queue_job]\nhost = h\njobrunner_db_host = own\n"
+    config = conf(text, {**PG, "ODOO_VERSION": "19.0", "ODOO_HTTP_INTERFACE": "x"})
+    assert (config.connection.host, urls(config)) == ("own", ["http://h:8069"])
+
+
+def test_an_empty_variable_of_odoo_19_unsets_what_the_file_says(conf: Loader) -> None:
+    config = conf(OPTIONS_18, {"PGHOST": "", "PGDATABASE": "", "ODOO_VERSION": "19"})
+    assert (config.connection.host, config.db_names, config.connection.user) == (None, (), "file")
+
+
+@pytest.mark.parametrize("environ", [{"ODOO_VERSION": "18.0"}, {"QJSUPERVISOR_ODOO_VERSION": "saas-18.2"}, {}])
+def test_an_older_odoo_leaves_the_environment_to_libpq(conf: Loader, environ: dict[str, str]) -> None:
+    """The file goes first; PGDATABASE names nothing; where nobody knows which Odoo it is, that is said."""
+    config = conf(OPTIONS_18, {**PG, **environ})
+    assert ([entry.name for entry in config.db_names], config.connection.host) == (["file"], "file")
+    assert config.warnings == ()
+    config = conf("", {**PG, **environ})
+    assert (config.db_names, config.connection.host, config.connection.password) == ((), None, None)
+    places = {origin.name: origin.place for origin in config.origins}
+    assert places["jobrunner_db_host"] == "environment variable PGHOST, by libpq"
+    assert places["db_name"] == "default"
+    assert [warning for warning in config.warnings if "PGDATABASE" in warning] == list(config.warnings)
+    assert len(config.warnings) == (0 if environ else 1)
+
+
+def test_where_values_come_from(conf: Loader) -> None:
+    config = conf("[queue_job]\nchannels = root:3\nhttp_auth_user = u\nhttp_auth_password = s3cret\n", window="77")
+    found = {origin.name: (origin.place, origin.text) for origin in config.origins}
+    assert found["channels"] == (f"{config.config_file}: [queue_job] channels", "root:3")
+    assert found["window"] == ("--window", "77")
+    assert found["http_auth_password"] == (f"{config.config_file}: [queue_job] http_auth_password", None)
+    assert found["port"] == ("default", None)
+
+
+def test_openerp_server_names_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "old.conf"
+    file.write_text("[options]\ndb_user = old\n")
+    assert load({}, {"OPENERP_SERVER": str(file)}).connection.user == "old"
+    other = {"HOME": str(tmp_path), "OPENERP_SERVER": str(file), "ODOO_VERSION": "19.0"}
+    assert load({}, other).config_file is None, "Odoo 19 does not read it"
+    for variable in ("OPENERP_SERVER", "ODOO_RC"):
+        with pytest.raises(ConfigError, match=f"from \\${variable}, cannot be read"):
+            load({}, {variable: str(tmp_path / "missing.conf")})
+
+
+def test_several_hosts_as_libpq_takes_them(conf: Loader) -> None:
+    dsn = conf("[options]\ndb_host = a,b\ndb_port = 5432,5433\n").dsn("x")
+    assert (dsn["host"], dsn["port"]) == ("a,b", "5432,5433")
+    assert conf("[options]\ndb_host = a,b\ndb_port = 6432\n").dsn("x")["port"] == 6432
+    with pytest.raises(ConfigError, match=r"\[options\] db_port: 3 ports for 2 hosts"):
+        conf("[options]\ndb_host = a,b\ndb_port = 1,2,3\n")
+    with pytest.raises(ConfigError, match="out of range"):
+        conf("[options]\ndb_host = a,b\ndb_port = 1,70000\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "said"),
+    [
+        ("[queue-job]\nchannels = root:4\n", {}, "section [queue-job] is not read; did you mean [queue_job]?"),
+        ("[QJSupervisor]\nwindow = 7\n", {}, "did you mean [qjsupervisor]?"),
+        (
+            "[queue_job]\nchanels = root:4\n",
+            {},
+            "'chanels' is not known here and has no effect; did you mean channels?",
+        ),
+        ("", {"ODOO_QUEUE_JOB_CHANELS": "root:4"}, "did you mean ODOO_QUEUE_JOB_CHANNELS?"),
+        ("", {"ODOO_QUEUEJOB_CHANNELS": "root:4"}, "did you mean ODOO_QUEUE_JOB_CHANNELS?"),
+        ("", {"QJ_SUPERVISOR_MONITOR": "x:1"}, "did you mean QJSUPERVISOR_MONITOR?"),
+    ],
+)
+def test_what_is_nearly_ours_is_pointed_out(conf: Loader, text: str, environ: dict[str, str], said: str) -> None:
+    (warning,) = conf(text, environ).warnings
+    assert said in warning
 
 
 # Channels and capacities

@@ -47,7 +47,7 @@ def test_durations(text: str, seconds: float) -> None:
     assert duration_in(0.1, 86400)(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["inf", "nan", "1e3", "-1", "0", "2d", "5 minutes", "", "1h30m", "60 # c"])
+@pytest.mark.parametrize("text", ["inf", "nan", "1e3", "-1", "0", "2d", "5 minutes", "", "1h30", "60 # c", "1m 1"])
 def test_no_durations(text: str) -> None:
     with pytest.raises(ValueError, match=r"allowed: "):
         duration_in(0.1, 86400)(text)

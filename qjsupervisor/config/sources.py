@@ -1,0 +1,138 @@
+"""Where an option's text comes from: command line, environment, Odoo's file. Says nothing about what it means.
+
+Strongest first: command line, environment, [qjsupervisor] and [queue_job], then [options], which Odoo 19 reads from
+its environment before the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ..errors import ConfigError
+from . import environment
+from .environment import Version
+from .odoo_file import OdooFile
+from .options import ODOO, ODOO_OPTIONS, OPTIONS, OWN, QUEUE_JOB, QUEUE_JOB_OPTIONS, Option
+from .settings import Origin
+from .values import shown, unset
+
+T = TypeVar("T")
+
+_PREFIX = "QJSUPERVISOR_"
+#: How the variables begin that somebody meant for us, or for queue_job.
+_NEAR_PREFIXES = ("QJ", "ODOO_Q", "ODOO_JOB", "ODOO_CHANNEL", "QUEUE_JOB")
+#: Their texts may be a secret, or hold one.
+_SECRET = ("password", "targets", "db_name")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One text and where it stood."""
+
+    text: str
+    place: str
+    #: It comes from a fallback in [options].
+    borrowed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """All places where an option can be set. `environ`: without Kubernetes' variables for services."""
+
+    argv: Mapping[str, str]
+    environ: Mapping[str, str]
+    file: OdooFile
+    odoo: Version
+
+    def get(self, option: Option[T]) -> T:
+        """The option's value from the strongest place that says anything."""
+        found = self.find(option)
+        if found is None:
+            return option.default
+        try:
+            return option.parse(found.text)
+        except ValueError as error:
+            raise ConfigError(option.name, f"{found.place}: {error}") from None
+
+    def find(self, option: Option[Any]) -> Found | None:
+        """The option's text from the strongest place; None where nobody says anything."""
+        if option.section == OWN and not unset(text := self.argv.get(option.name)):
+            return Found(text or "", str(option.flag))
+        if option.variable and not unset(text := self.environ.get(option.variable)):
+            return Found(text or "", f"environment variable {option.variable}")
+        keys = [(option.section, option.name), *((ODOO, key) for key in option.fallbacks)]
+        for section, key in keys:
+            borrowed = key != option.name
+            variable = environment.odoo_variable(key) if section == ODOO and self.odoo.reads_environment else None
+            if variable is not None and (text := self.environ.get(variable)) is not None:
+                # An empty one goes before the file too: it says that nothing is set.
+                return None if unset(text) else Found(text, f"environment variable {variable}", borrowed)
+            if (text := self.file.get(section, key)) is not None:
+                return Found(text, f"{self.file.path}: [{section}] {key}", borrowed)
+        return None
+
+    def origins(self) -> Iterator[Origin]:
+        """Of every option that is read: its place, and its text where that can be no secret."""
+        for option in (*ODOO_OPTIONS, *QUEUE_JOB_OPTIONS, *OPTIONS):
+            found = self.find(option)
+            if found is not None:
+                secret = any(word in option.name for word in _SECRET)
+                yield Origin(option.section, option.name, found.place, None if secret else found.text)
+            else:
+                yield Origin(option.section, option.name, self._default_place(option), None)
+
+    def _default_place(self, option: Option[Any]) -> str:
+        variables = map(environment.libpq_variable, (option.name, *option.fallbacks))
+        taken = next((name for name in variables if name and self.environ.get(name)), None)
+        return f"environment variable {taken}, by libpq" if taken and not self.odoo.reads_environment else "default"
+
+    # -- slips ---------------------------------------------------------------------------------------------------
+
+    def refuse_unknown(self) -> None:
+        """What is written for us and means nothing is a slip that would go unnoticed. Raises ConfigError."""
+        names = [option.name for option in OPTIONS]
+        for name in self.argv:
+            if name not in ("config", *names):
+                raise ConfigError(name, f"--{name.replace('_', '-')}: no such option{_instead(name, names)}")
+        for key in self.file.keys(OWN):
+            if key not in names:
+                raise ConfigError(key, f"{self.file.path}: [{OWN}] {shown(key)}: {_unknown_key(key, names)}")
+        for name in self.environ:
+            key = name.removeprefix(_PREFIX)
+            if key == name or key in map(str.upper, names):
+                continue
+            instead = _instead(key.lower(), names, lambda known: _PREFIX + known.upper())
+            raise ConfigError(name, f"environment variable {shown(name)}: no such option{instead}")
+
+    def near_misses(self) -> Iterator[str]:
+        """Keys of queue_job's that nobody knows, and sections and variables that are nearly ones that are read."""
+        known = [option.name for option in QUEUE_JOB_OPTIONS]
+        for key in self.file.keys(QUEUE_JOB):
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                yield f"{self.file.path}: [{QUEUE_JOB}] {shown(key)} is not known here and has no effect{hint}"
+        for section in self.file.sections:
+            near = difflib.get_close_matches(section.lower(), (OWN, QUEUE_JOB), n=1, cutoff=0.75)
+            if near and section != near[0]:
+                yield f"{self.file.path}: section [{section}] is not read; did you mean [{near[0]}]?"
+        variables = [str(option.variable) for option in (*OPTIONS, *QUEUE_JOB_OPTIONS)]
+        for name, near_name in environment.nearly(self.environ, variables, prefixes=_NEAR_PREFIXES):
+            yield f"environment variable {shown(name)} is not read; did you mean {near_name}?"
+
+
+def _unknown_key(key: str, names: list[str]) -> str:
+    if any(key == option.name for option in QUEUE_JOB_OPTIONS):
+        return f"belongs to section [{QUEUE_JOB}]"
+    return f"no such option{_instead(key, names)}"
+
+
+def _instead(name: str, names: list[str], written: Callable[[str], str] = str) -> str:
+    """What may stand there: the name that was probably meant, or all of them."""
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    if near:
+        return f"; did you mean {written(near[0])}?"
+    return f"; allowed: {', '.join(map(written, names))}"
