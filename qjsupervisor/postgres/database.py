@@ -240,7 +240,7 @@ class Database:
 
     def give_back(self, ids: Iterable[int]) -> list[int]:
         """Put jobs that are still enqueued back to pending; ids of those that were."""
-        return [job_id for (job_id,) in self.rows(queries.GIVE_BACK, {"ids": list(ids)})]
+        return [job_id for (job_id,) in self.rows(queries.GIVE_BACK, {"ids": list(ids)}, of_row=True)]
 
     def look_dead(self, ids: Iterable[int], grace_s: float) -> dict[int, tuple[str, bool]]:
         """Of jobs without a request of ours, those that look dead by the contract's rule.
@@ -267,9 +267,8 @@ class Database:
         """Put back what `look_dead` found, if it still is so; the jobs as they are now."""
         statement = queries.REVIVE if self._may_lock else queries.REVIVE_UNLOCKED
         started = [job_id for job_id, state in dead.items() if state == "started"]
-        return [
-            job_of(row) for row in self.rows(statement, {"ids": list(dead), "grace_s": grace_s, "started": started})
-        ]
+        params = {"ids": list(dead), "grace_s": grace_s, "started": started}
+        return [job_of(row) for row in self.rows(statement, params, of_row=True)]
 
     @property
     def _may_lock(self) -> bool:

@@ -6,8 +6,6 @@ import psycopg2
 
 from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseUnfit
 
-#: SQLSTATE classes of what a row is refused for: its data, constraints, functions and triggers of somebody's.
-_OF_ROWS = ("22", "23", "27", "38", "39", "44", "P0")
 #: An administrator ended the session, or stopped the server.
 ADMIN_SHUTDOWN = "57P01"
 #: A lock that somebody else has was waited for as long as we may.
@@ -21,14 +19,19 @@ _LONGEST_MESSAGE = 2000
 def translated(database: str, error: Exception, *, of_row: bool = False) -> DatabaseError:
     """Our error for one of psycopg2's, or for text that could not be decoded.
 
-    `of_row`: the statement is one that somebody's trigger or constraint may refuse for a row's sake.
+    `of_row`: the statement writes rows. Somebody's trigger may refuse one of them by any error there is.
     """
     if isinstance(error, UnicodeDecodeError):
         return _flagged(DatabaseUnfit(database, f"holds text that is not UTF-8: {error.reason}"), None, of_row)
     if isinstance(error, UnicodeEncodeError):
         return DatabaseUnfit(database, f"asked for {error.object!r}, which is not UTF-8")
     code = error.pgcode if isinstance(error, psycopg2.Error) else None
-    return _flagged(_kind(database, code, message_of(error)), code, of_row)
+    return _flagged(_kind(database, code, message_of(error)), code, of_row and is_survived(error))
+
+
+def is_survived(error: Exception) -> bool:
+    """Whether the server refused a statement, and the connection is as good as before."""
+    return isinstance(error, psycopg2.Error) and error.diag.severity_nonlocalized == "ERROR"
 
 
 def _kind(database: str, code: str | None, message: str) -> DatabaseError:
@@ -47,7 +50,7 @@ def _kind(database: str, code: str | None, message: str) -> DatabaseError:
 def _flagged(found: DatabaseError, code: str | None, of_row: bool) -> DatabaseError:
     found.sqlstate = code
     found.refused = had_no_effect(code)
-    found.of_row = of_row and (code or "")[:2] in _OF_ROWS
+    found.of_row = of_row and code is not None
     return found
 
 

@@ -1,10 +1,15 @@
-"""The statement of a turn, also where the server does not let one of the jobs be claimed.
+"""The statements that write rows: claims, give-backs, revivals; also where the server refuses one of the rows.
 
-A trigger or a constraint of somebody's can refuse a row, and with it the whole statement. Then each job is claimed
-alone, so that one holds up no other. What becomes of those that were refused is for serving.py to say.
+Somebody's trigger or constraint can refuse a row, by whatever error, and with it the whole statement. Nothing is
+concluded of the database then: each row is tried alone, so that one holds up no other. What becomes of those that were
+refused is for the caller to say.
 """
 
 from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
@@ -12,37 +17,80 @@ from ..errors import DatabaseError
 from ..job import Job
 from ..postgres.database import Database
 
+#: Rows are tried one by one for so long; a refusal may take its time. The others have their turn later.
+ONE_BY_ONE_S = 2.0
+
+T = TypeVar("T")
+
 
 class Claims:
-    """The claims of one worker."""
+    """All that one worker writes."""
 
     def __init__(self, database: Database, log: FilteringBoundLogger) -> None:
         self._database = database
         self._log = log
-        #: Ids of jobs that the server did not let us claim in the last turn; their rows are among those read.
-        self.refused: set[int] = set()
+        #: Jobs that the last statement was refused for, by id, with what the server said.
+        self.refused: dict[int, str] = {}
 
     def turn(self, claims: dict[int, int], uuids: list[str]) -> tuple[list[Job], list[Job]]:
         """As Database.turn; raises DatabaseError for what is not the fault of a row."""
-        self.refused.clear()
+        self.refused = {}
         try:
             return self._database.turn(claims, uuids)
         except DatabaseError as error:
             if not error.of_row:
                 raise
-        claimed, read = self._database.turn({}, uuids)
-        for job_id, former in claims.items():
-            got, found = self._claim(job_id, former)
+        # Where this fails too, it is not for a row.
+        read = self._database.turn({}, uuids)[1] + self._database.read_ids(claims)
+        claimed: list[Job] = []
+        for got, _read in self._one_by_one(claims, lambda i: self._database.turn({i: claims[i]}, []), "start"):
             claimed += got
-            read += found
-        return claimed, read
+        ids = {job.id for job in claimed}
+        return claimed, [job for job in {job.id: job for job in read}.values() if job.id not in ids]
 
-    def _claim(self, job_id: int, former: int) -> tuple[list[Job], list[Job]]:
+    def give_back(self, ids: list[int]) -> list[int]:
+        """As Database.give_back."""
+        self.refused = {}
         try:
-            return self._database.turn({job_id: former}, [])
+            return self._database.give_back(ids)
         except DatabaseError as error:
             if not error.of_row:
                 raise
-            self.refused.add(job_id)
-            self._log.warning("job_refused", job_id=job_id, reason=f"the database does not let it start: {error}")
-            return [], self._database.read_ids([job_id])
+        self._database.read_ids(ids)
+        return [
+            i
+            for given in self._one_by_one(ids, lambda i: self._database.give_back([i]), "be given back")
+            for i in given
+        ]
+
+    def revive(self, dead: Mapping[int, str], grace_s: float) -> list[Job]:
+        """As Database.revive."""
+        self.refused = {}
+        try:
+            return self._database.revive(dead, grace_s)
+        except DatabaseError as error:
+            if not error.of_row:
+                raise
+        self._database.read_ids(dead)
+
+        def revive(job_id: int) -> list[Job]:
+            return self._database.revive({job_id: dead[job_id]}, grace_s)
+
+        return [job for jobs in self._one_by_one(dead, revive, "be put back") for job in jobs]
+
+    def _one_by_one(self, ids: Iterable[int], write: Callable[[int], T], what: str) -> list[T]:
+        """What `write` returned for each row that was not refused."""
+        until_s = time.monotonic() + ONE_BY_ONE_S
+        written = []
+        for job_id in ids:
+            try:
+                written.append(write(job_id))
+            except DatabaseError as error:
+                if not error.of_row:
+                    raise
+                self.refused[job_id] = str(error)
+                reason = f"the database does not let it {what}: {error}"
+                self._log.warning("job_refused", job_id=job_id, reason=reason)
+            if time.monotonic() >= until_s:
+                break
+        return written

@@ -60,6 +60,9 @@ class Comeback:
         return now_s + FORMER_FIRST_S if waits else now_s
 
     def arrived(self) -> None:
-        """It is served."""
-        self._backoff.reset()
+        """It is served. The pauses go on growing until that is known to be of use."""
         self._lets_former_first = False
+
+    def proved(self) -> None:
+        """Jobs were claimed, or it was served for long."""
+        self._backoff.reset()

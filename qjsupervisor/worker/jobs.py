@@ -90,6 +90,8 @@ class JobRecord:
     permit: int = 0
     #: How often it was asked for in vain since it was last run, or could not be written.
     attempts: int = 0
+    #: How often the connection ended under its claim.
+    broke: int = 0
     #: Not before: DEFERRED ends, UNATTENDED is looked at again. OVER: no longer than until then.
     until_s: float = 0.0
     #: DEFERRED: its place in the order.
@@ -173,7 +175,7 @@ class Jobs:
 
     def wait(self, record: JobRecord) -> None:
         """A job is pending: it is remembered as long as anything counts against it."""
-        self.enter(record, State.WAITING if record.attempts else State.UNKNOWN)
+        self.enter(record, State.WAITING if record.attempts or record.broke else State.UNKNOWN)
 
     @property
     def any_at_rest(self) -> bool:
@@ -189,7 +191,8 @@ class Jobs:
 
     def request(self, record: JobRecord, uuid: str, channel: str | None) -> None:
         """A job is sent."""
-        record.uuid, record.channel, record.heard, record.over_since_s = uuid, channel, 0, 0.0
+        record.uuid, record.channel = uuid, channel
+        record.heard, record.over_since_s, record.broke = 0, 0.0, 0
         self._by_uuid[uuid] = record
         self.enter(record, State.REQUESTED)
 

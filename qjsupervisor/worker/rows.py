@@ -25,6 +25,12 @@ _HOLDS = (JobState.ENQUEUED, JobState.STARTED)
 _SENT = (State.REQUESTED, State.ENDED)
 
 
+def wait_longer(record: JobRecord, now_s: float) -> None:
+    """A job was tried in vain: the next time is later, each time."""
+    record.attempts += 1
+    record.until_s = now_s + min(DEFER_LIMIT_S, DEFER_S * 2 ** min(record.attempts - 1, 10))
+
+
 class Rows:
     """The rows of one database, as they were last seen."""
 
@@ -116,19 +122,17 @@ class Rows:
         if locked:
             record.until_s = now_s + LOCKED_S
         else:
-            record.attempts += 1
-            record.until_s = now_s + min(DEFER_LIMIT_S, DEFER_S * 2 ** min(record.attempts - 1, 10))
+            wait_longer(record, now_s)
         self.jobs.enter(record, State.DEFERRED)
         self.backlog.defer(job.pending)
 
     def release_due(self, now_s: float) -> None:
         """Let the jobs whose time is over compete again."""
-        if self.jobs.has(State.DEFERRED):
-            for record in self.jobs.all_in(State.DEFERRED):
-                if record.until_s <= now_s and record.pending is not None:
-                    self.backlog.release(record.id)
-                    self.jobs.wait(record)
-                    self.backlog.put(record.pending)
+        for record in self.jobs.all_in(State.DEFERRED):
+            if record.until_s <= now_s and record.pending is not None:
+                self.backlog.release(record.id)
+                self.jobs.wait(record)
+                self.backlog.put(record.pending)
 
     def release_all(self) -> None:
         """Let all of them compete: what stood in their way may be over."""

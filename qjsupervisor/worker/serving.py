@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from structlog.typing import FilteringBoundLogger
 
 from ..backlog.backlog import Backlog
+from ..backoff import Backoff
 from ..errors import DatabaseError
 from ..job import Job, Pending
 from ..odoo.dispatcher import Dispatcher
@@ -31,7 +32,7 @@ from .claiming import Claims
 from .jobs import OVER_S, JobRecord, Jobs, State
 from .outcomes import GONE, RequestOutcomes, outcome_of
 from .permits import Permits
-from .rows import Rows
+from .rows import Rows, wait_longer
 from .unattended import Unattended
 
 #: Rows read in one statement.
@@ -39,6 +40,10 @@ READ_BATCH = 400
 #: With so many requests open, more of them will have ended in a moment: jobs are claimed in the statement that reads
 #: those, one turn later. With fewer a job is claimed at once.
 MERGE_FROM = 4
+#: A job under whose claim the connection ended so often is claimed alone.
+BREAKS = 2
+#: With so many jobs deferred, and others refused, nothing is tried for a while.
+MANY_DEFERRED = 1000
 
 
 class Serving:
@@ -63,12 +68,19 @@ class Serving:
         self._claiming = Claims(database, log)
         self._permits = Permits(worker_slot, dispatcher)
         self._outcomes = RequestOutcomes(dispatcher.targets, log, self._rows.release_all)
-        self._unattended = Unattended(database, self.jobs, log)
+        self._unattended = Unattended(database, self._claiming, self.jobs, log)
         #: Permits went back in the middle of a statement; what became of their jobs is to be read.
         self._was_late = False
         #: When jobs were claimed last.
         self._claimed_s = 0.0
         self._oid = database.about.oid if database.about is not None else 0
+        #: Whether there are jobs under whose claim the connection ended.
+        self._is_suspicious = False
+        #: Jobs were claimed since somebody cleared it.
+        self.has_claimed = False
+        #: Nothing is started before: too many rows were refused.
+        self._refusing = Backoff(first_s=1, limit_s=60)
+        self._start_at_s = 0.0
         self.dispatched = 0
         self.finished = 0
         database.notified.is_news = self.jobs.is_news
@@ -79,10 +91,13 @@ class Serving:
 
     def turn(self, now_s: float, *, start: bool) -> bool:
         """One turn; `start` False: nothing new is started. True if there is more to do at once."""
+        start = start and now_s >= self._start_at_s
         self._dispatcher.tick(now_s)
         self._dispatcher.knock(now_s)
-        self._note_ended()
-        self._rows.release_due(now_s)
+        if self._dispatcher.ended:
+            self._note_ended()
+        if self.jobs.has(State.DEFERRED):
+            self._rows.release_due(now_s)
         if now_s >= self.jobs.look_s:
             self._look_at_open(now_s)
         if self._was_late:
@@ -136,16 +151,15 @@ class Serving:
         uuids = [record.uuid for record in ended]
         if len(self._database.notified):
             uuids += self._database.notified.take(max(0, READ_BATCH - len(uuids)))
+        if self._is_suspicious and claims:
+            claims = self._sift(claims, now_s)
         if not claims and not uuids:
             return
         self._claimed_s = now_s
         claiming = [self.jobs.enter(self.jobs.of(job_id), State.CLAIMING) for job_id in claims]
-        try:
-            claimed, read = self._claiming.turn(claims, uuids)
-        except DatabaseError as error:
-            if error.refused:  # certainly nothing was claimed
-                self._undo(claims)
-            raise
+        claimed, read = self._claim(claims, claiming, uuids)
+        if claims:
+            self._note_refusals(claimed, now_s)
         if claimed:
             self._take_claimed(claimed, now_s)
         missed = {record.id for record in claiming if record.state is State.CLAIMING}
@@ -154,6 +168,50 @@ class Serving:
         self._take_in(read, {record.id: record for record in ended}, missed, now_s)
         if len(read) < len(uuids) or missed or self.jobs.any_at_rest:
             self._rows.forget_gone(uuids, missed, read)
+
+    def _claim(
+        self, claims: dict[int, int], claiming: list[JobRecord], uuids: list[str]
+    ) -> tuple[list[Job], list[Job]]:
+        """As Database.turn. Raises DatabaseError."""
+        try:
+            return self._claiming.turn(claims, uuids)
+        except DatabaseError as error:
+            if not self._database.connected:
+                self._note_broken(claiming)
+            if error.refused:  # certainly nothing was claimed
+                self._undo(claims)
+            raise
+
+    def _note_broken(self, claiming: list[JobRecord]) -> None:
+        """The connection ended under a claim. By one of its rows?"""
+        for record in claiming:
+            record.broke += 1
+            self._is_suspicious = self._is_suspicious or record.broke >= BREAKS
+
+    def _sift(self, claims: dict[int, int], now_s: float) -> dict[int, int]:
+        """Leave out jobs under whose claim the connection ended again and again: they are claimed alone, one a turn."""
+        suspects = {i: self.jobs.of(i) for i in claims if self.jobs.of(i).broke >= BREAKS}
+        known = [record for state in (State.WAITING, State.DEFERRED) for record in self.jobs.all_in(state)]
+        self._is_suspicious = any(record.broke >= BREAKS for record in known)
+        broken = [job_id for job_id, record in suspects.items() if record.broke > BREAKS]
+        if broken:
+            self._undo(broken)
+            for job in self._database.read_ids(broken):
+                suspects[job.id].broke = BREAKS
+                self._rows.defer(job, now_s)
+                self._log.warning("job_refused", job_id=job.id, reason="the connection ends when it is claimed")
+        good = {job_id: former for job_id, former in claims.items() if job_id not in suspects}
+        alone = [job_id for job_id in suspects if job_id not in broken]
+        self.backlog.taken += alone if good else alone[1:]
+        return good or dict.fromkeys(alone[:1], 0)
+
+    def _note_refusals(self, claimed: list[Job], now_s: float) -> None:
+        """A database that refuses so many rows, a full disk's for one, is left alone for a while."""
+        if claimed:
+            self.has_claimed = True
+            self._refusing.reset()
+        elif self._claiming.refused and len(self.jobs.all_in(State.DEFERRED)) >= MANY_DEFERRED:
+            self._start_at_s = now_s + self._refusing.next_s()
 
     def _take_claimed(self, claimed: list[Job], now_s: float) -> None:
         late, doubles = [], []
@@ -170,9 +228,9 @@ class Serving:
             self._worker_slot.statistics.dispatched(time.time() - job.due_us / 1e6)
             self._dispatcher.send(job.uuid)
             self._log.info("job_dispatched", job_uuid=job.uuid, channel=job.channel)
-        for job in self._give_back(late) if late else ():
+        for job in self._give_back(late, now_s) if late else ():
             self._rows.apply(job)
-        for job in self._give_back(doubles) if doubles else ():
+        for job in self._give_back(doubles, now_s) if doubles else ():
             self._rows.defer(job, now_s)
             self._log.warning("job_postponed", job_uuid=job.uuid, job_id=job.id, reason="a job of the same uuid is run")
 
@@ -241,13 +299,13 @@ class Serving:
     def _return(self, not_run: list[tuple[JobRecord, Job]], now_s: float) -> None:
         """Give back jobs that nobody ran, and leave them alone for a while, unless nobody was asked."""
         unasked = {r.id for r, _job in not_run if r.ended is not None and r.ended.outcome.end is End.UNASKED}
-        for job in self._give_back([job for _record, job in not_run]):
+        for job in self._give_back([job for _record, job in not_run], now_s):
             if job.id in unasked:
                 self._rows.apply(job)
             else:
                 self._rows.defer(job, now_s)
 
-    def _give_back(self, jobs: list[Job]) -> list[Job]:
+    def _give_back(self, jobs: list[Job], now_s: float) -> list[Job]:
         """Put enqueued jobs back to `pending`; those that are, as they are now.
 
         A row that could not be put back still counts: Odoo took it meanwhile, or somebody has it locked. So its job
@@ -255,10 +313,14 @@ class Serving:
         """
         for job in jobs:
             self._rows.attend(self.jobs.of(job.id), job)
-        given = set(self._database.give_back([job.id for job in jobs]))
+        given = set(self._claiming.give_back([job.id for job in jobs]))
         for job in jobs:
-            if job.id not in given:
-                self.backlog.hold(job.id, job.channel)
+            if job.id in given:
+                continue
+            self.backlog.hold(job.id, job.channel)
+            if job.id in self._claiming.refused:
+                wait_longer(self.jobs.of(job.id), now_s)
+            else:
                 self._database.notified.add(job.uuid)
         back = [job._replace(state=JobState.PENDING) for job in jobs if job.id in given]
         for job in back:
@@ -297,6 +359,8 @@ class Serving:
     def next_deadline_s(self, now_s: float) -> float | None:
         """When, if nothing happens before, the next turn is due (monotonic)."""
         moments = [self._dispatcher.next_deadline_s(), self._unattended.due_s, *self._rows.release_times_s()]
+        if self._start_at_s > now_s:
+            moments.append(self._start_at_s)
         if self.jobs.has(State.REQUESTED):
             moments.append(self.jobs.look_s)
         wall_us = self.backlog.next_deadline_us()
@@ -367,5 +431,5 @@ class Serving:
             unsent = set(self._dispatcher.unsent())
             ids = [record.id for record in self.jobs.all_in(State.REQUESTED) if record.uuid in unsent]
             if ids:
-                self._database.give_back(ids)
+                self._claiming.give_back(ids)
         self._permits.exchange(self.backlog, now_s, start=False)

@@ -10,7 +10,9 @@ from structlog.typing import FilteringBoundLogger
 
 from ..job import Job
 from ..postgres.database import Database
+from .claiming import Claims
 from .jobs import JobRecord, Jobs, State
+from .rows import wait_longer
 
 #: Contract: never shorter.
 DEAD_AFTER_S = 10.0
@@ -24,8 +26,9 @@ DEAD_CHECK_S = 2.0
 class Unattended:
     """The jobs of one database that nobody here waits for."""
 
-    def __init__(self, database: Database, jobs: Jobs, log: FilteringBoundLogger) -> None:
+    def __init__(self, database: Database, claims: Claims, jobs: Jobs, log: FilteringBoundLogger) -> None:
         self._database = database
+        self._claims = claims
         self._jobs = jobs
         self._log = log
         self._due_s = 0.0
@@ -42,8 +45,8 @@ class Unattended:
     def revive(self, now_s: float) -> list[Job]:
         """Look, and put back those that are dead; these, as they are now. Raises DatabaseError."""
         self._due_s = now_s + DEAD_CHECK_S
-        records = {record.id: record for record in self._jobs.all_in(State.UNATTENDED)}
-        dead = self._database.look_dead(records, DEAD_AFTER_S)
+        records = {record.id: record for record in self._jobs.all_in(State.UNATTENDED) if record.until_s <= now_s}
+        dead = self._database.look_dead(records, DEAD_AFTER_S) if records else {}
         certain = {}
         for job_id, record in records.items():
             state, dated = dead.get(job_id, ("", False))
@@ -51,7 +54,9 @@ class Unattended:
                 record.dead_since_s = 0.0
             elif self._is_certain(record, now_s, dated=dated):
                 certain[job_id] = state
-        revived = self._database.revive(certain, DEAD_AFTER_S) if certain else []
+        revived = self._claims.revive(certain, DEAD_AFTER_S) if certain else []
+        for job_id in self._claims.refused if certain else ():
+            wait_longer(records[job_id], now_s)
         for job in revived:
             self._log.warning("job_found_dead", job_uuid=job.uuid, channel=job.channel, state=job.state)
         return revived

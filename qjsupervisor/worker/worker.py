@@ -51,6 +51,8 @@ STANDBY_AGAIN_S = 0.05
 FORMER_S = 0.25
 #: How often a database that cannot be served as it is is looked at again.
 BLOCKED_S = 5.0
+#: A connection is a good one when jobs were claimed on it, or when it went on for so long.
+PROVED_S = 60.0
 #: How often a table that somebody has locked is tried again.
 LOCKED_S = 1.0
 
@@ -97,6 +99,8 @@ class Worker:
         #: What was told of the phase.
         self._shown = (Phase.APART, "")
         self._comeback = Comeback()
+        #: When a connection that goes on counts as a good one, unless a job is claimed on it before.
+        self._proved_s = math.inf
         #: When the leader lock was tried last, in standby.
         self._tried_s = -math.inf
         #: When the next step towards serving is due.
@@ -204,6 +208,7 @@ class Worker:
         self._begin_reading()
         database.check_trigger()  # only now: what runs here holds its permits, whether we hear of the rest or not
         self._comeback.arrived()
+        self._proved_s = now_s + PROVED_S
         if self._settings.leader_timeout_s is not None:
             database.limit_leadership(self._settings.leader_timeout_s)
         self._gone_since_s, self._given_up = math.inf, ""
@@ -333,6 +338,9 @@ class Worker:
         self._reporting.remark = reading.trouble
         more = serving.turn(now_s, start=not self._module_gate.is_closed)
         more |= self._database.modules_suspected
+        if serving.has_claimed or now_s >= self._proved_s:
+            serving.has_claimed, self._proved_s = False, math.inf
+            self._comeback.proved()
         self._listening.note_started(serving.dispatched, now_s, full=self._worker_slot.is_full())
         return self._read_more(serving.backlog, now_s) or more
 

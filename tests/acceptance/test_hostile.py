@@ -328,3 +328,75 @@ def test_rows_that_the_database_does_not_let_start(
     one.execute("ALTER TABLE queue_job DISABLE TRIGGER stubborn")
     one.wait_for_states(done=35, timeout_s=20)
     assert {entry["running"] for entry in running.status()["channels"]} == {0}
+
+
+#: Somebody's own: what a row is called is what becomes of a change of its state.
+REFUSING = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.name = 'ends' AND NEW.state = 'enqueued' THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF;
+    IF length(NEW.name) = 5 AND NEW.state = 'enqueued' THEN RAISE EXCEPTION 'no' USING ERRCODE = NEW.name; END IF;
+    IF NEW.name = 'kept' AND NEW.state = 'pending' THEN RAISE EXCEPTION 'no' USING ERRCODE = '42P01'; END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER refuse BEFORE UPDATE ON queue_job FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+REFUSALS = ["42501", "42P01", "20000", "21000", "2F005", "54001", "55P03", "57014", "08001", "HV000", "0A000", "XX000"]
+REFUSALS += ["3D000", "53100", "40001", "25006", "P0001", "23514"]
+
+
+def test_one_row_stops_nobody_whatever_its_error_is(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """A trigger's error is no word about the database: it is neither gone nor unfit, and the connection is not lost."""
+    one = database()
+    one.execute(REFUSING)
+    running = start(postgres, odoo, supervisor, one)
+    pids = running.pids()
+    for code in REFUSALS:
+        insert_row(one.connection, uuid=code, name=code, priority=1)
+    one.insert_jobs(8)
+    one.wait_for_states(done=8, pending=len(REFUSALS))
+    said = running.log_events("job_refused")
+    assert {entry["job_id"] for entry in said} == {one.job(code)["id"] for code in REFUSALS}
+    assert running.log_events("database_lost") == running.log_events("database_blocked") == []
+    assert running.pids() == pids
+    one.execute("ALTER TABLE queue_job DISABLE TRIGGER refuse")
+    one.wait_for_states(done=8 + len(REFUSALS), timeout_s=30)
+    assert {entry["running"] for entry in running.status()["channels"]} == {0}
+
+
+def test_rows_that_cannot_be_put_back(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """What is refused is a dead job's revival: its row keeps its permit, and the connection is not lost for it."""
+    one = database()
+    one.execute(REFUSING)
+    stays = insert_row(one.connection, name="kept", state="enqueued")
+    goes = insert_row(one.connection, name="goes", state="enqueued")
+    one.execute("UPDATE queue_job SET date_enqueued = now() AT TIME ZONE 'UTC' - interval '1 hour'")
+    running = start(postgres, odoo, supervisor, one)
+    wait_until(lambda: one.state(goes) == "done", "the other dead job runs again")
+    refused = running.wait_for("job_refused")
+    assert refused["job_id"] == one.job(stays)["id"]
+    assert "put back" in refused["reason"]
+    one.insert_jobs(5)
+    one.wait_for_states(done=6, enqueued=1)
+    assert running.log_events("database_lost") == running.log_events("database_gone") == []
+    one.execute("ALTER TABLE queue_job DISABLE TRIGGER refuse")
+    one.wait_for_states(done=7, timeout_s=20)
+
+
+def test_a_row_that_ends_the_connection(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """After the second time it is claimed alone, and then left alone for longer each time."""
+    one = database()
+    one.execute(REFUSING)
+    running = start(postgres, odoo, supervisor, one)
+    insert_row(one.connection, uuid="ends", name="ends", priority=1)
+    one.insert_jobs(8)
+    one.wait_for_states(done=8, pending=1, timeout_s=45)
+    refused = running.wait_for("job_refused", timeout_s=30)
+    assert refused["job_id"] == one.job("ends")["id"]
+    assert set(odoo.stats()["executions"][one.name].values()) == {1}
