@@ -16,6 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from ..errors import DatabaseError
 from ..job import Job
 from ..postgres.database import Database
+from ..postgres.failures import LOCK_NOT_AVAILABLE
 
 #: Rows are tried one by one for so long; a refusal may take its time. The others have their turn later.
 ONE_BY_ONE_S = 2.0
@@ -38,7 +39,8 @@ class Claims:
         try:
             return self._database.turn(claims, uuids)
         except DatabaseError as error:
-            if not error.of_row:
+            # A locked table is known without a wait for it; the permits are not to wait with us.
+            if not error.of_row or (error.sqlstate == LOCK_NOT_AVAILABLE and self._database.lock_holders()):
                 raise
         # Where this fails too, it is not for a row.
         read = self._database.turn({}, uuids)[1] + self._database.read_ids(claims)

@@ -113,7 +113,8 @@ def test_left_behind_by_a_former_supervisor(
         one.execute("UPDATE queue_job SET date_enqueued = %s WHERE uuid = %s", (when, uuid))
     # Somebody's request for this one may still be in Odoo's backlog.
     recent = insert_row(one.connection, state="enqueued")
-    one.execute("UPDATE queue_job SET date_enqueued = now() AT TIME ZONE 'UTC' WHERE uuid = %s", (recent,))
+    later = "now() AT TIME ZONE 'UTC' + interval '5 s'"  # than the odd ones are found dead, on a slow machine too
+    one.execute(f"UPDATE queue_job SET date_enqueued = {later} WHERE uuid = %s", (recent,))
     with closing(postgres.connect(held.name)) as session, session.cursor() as cursor:
         cursor.execute("BEGIN; SELECT FROM queue_job_lock FOR NO KEY UPDATE")
         running = start(postgres, odoo, supervisor, one.name, held.name)
