@@ -338,9 +338,7 @@ class Worker:
         self._reporting.remark = reading.trouble
         more = serving.turn(now_s, start=not self._module_gate.is_closed)
         more |= self._database.modules_suspected
-        if serving.has_claimed or now_s >= self._proved_s:
-            serving.has_claimed, self._proved_s = False, math.inf
-            self._comeback.proved()
+        self._prove(serving, now_s)
         self._listening.note_started(serving.dispatched, now_s, full=self._worker_slot.is_full())
         return self._read_more(serving.backlog, now_s) or more
 
@@ -350,6 +348,12 @@ class Worker:
         about = self._database.about
         if about is not None and found != about.started:
             raise DatabaseUnavailable(self._database.name, "new connections lead to another server: connects anew")
+
+    def _prove(self, serving: Serving, now_s: float) -> None:
+        """The connection is a good one, if it is: a pause after it begins anew."""
+        if serving.has_claimed or now_s >= self._proved_s:
+            serving.has_claimed, self._proved_s = False, math.inf
+            self._comeback.proved()
 
     def _read_more(self, backlog: Backlog, now_s: float) -> bool:
         """See that the windows are filled. True: that was done here, and something may start."""
