@@ -105,6 +105,12 @@ def _pause(arguments: argparse.Namespace) -> int:
     return orders.pause(_config(arguments), arguments.scope, arguments.for_s)
 
 
+def _release(arguments: argparse.Namespace) -> int:
+    from .commands import control as orders
+
+    return orders.release(_config(arguments), arguments.database, arguments.for_s)
+
+
 def _resume(arguments: argparse.Namespace) -> int:
     from .commands import control as orders
 
@@ -159,6 +165,7 @@ _COMMANDS: Mapping[str, Command] = {
     "reload": _reload,
     "stop": _stop,
     "pause": _pause,
+    "release": _release,
     "resume": _resume,
     "jobs": _jobs,
     "requeue": _requeue,

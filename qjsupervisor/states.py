@@ -22,6 +22,10 @@ EXIT_FAULT = 70
 EXIT_GONE = 69
 
 
+#: In place of a channel among a database's pauses: its worker has no connection to it (`release`).
+RELEASED = ""
+
+
 class Mode(enum.Enum):
     """Whose channel tree is it: one for all databases, or one in each database (queue_job 18.0.4)."""
 

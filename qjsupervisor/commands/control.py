@@ -56,6 +56,14 @@ def pause(config: Config, scope: Scope, for_s: float | None) -> int:
     return 0
 
 
+def release(config: Config, database: str, for_s: float | None) -> int:
+    """Close the connection to a database and keep away, for some time or until resumed."""
+    order(config, "release", database=database, for_s=for_s)
+    until = "until resumed" if for_s is None else f"for {seconds(for_s)}"
+    print_line(f"released {until}: {database}; what runs in Odoo runs on")
+    return 0
+
+
 def resume(config: Config, scope: Scope, *, anyway: bool = False) -> int:
     """End a pause; `anyway`: run jobs though modules are half installed."""
     if anyway:

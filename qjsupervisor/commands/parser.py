@@ -118,9 +118,22 @@ def _add_running(commands: _Commands[argparse.ArgumentParser]) -> None:
     form.add_argument("--watch", action="store_true", help="show it anew every second until Ctrl-C")
 
 
+def _add_release(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = _add(commands, "release", "close the connection to a database and keep away, to duplicate or restore it")
+    parser.add_argument("database", metavar="DATABASE")
+    parser.add_argument(
+        "--for",
+        dest="for_s",
+        type=_argument(parse_duration),
+        metavar="TIME",
+        help="come back by itself after 90s, 30m, 2h, 1d (default: when told to by `resume`)",
+    )
+
+
 def _add_control(commands: _Commands[argparse.ArgumentParser]) -> None:
     _add(commands, "reload", "make the running supervisor read its configuration again")
     _add(commands, "stop", "stop the running supervisor; jobs that run in Odoo run on")
+    _add_release(commands)
     for name, text in (
         ("pause", "start no more jobs of a database, a channel, or everything"),
         ("resume", "end a pause"),

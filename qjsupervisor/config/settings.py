@@ -215,6 +215,8 @@ class Config:
     warnings: tuple[str, ...] = ()
     #: Where each value came from, for `check`; it makes no other configuration.
     origins: tuple[Origin, ...] = field(default=(), compare=False)
+    #: No option: databases that an administrator has for himself; they are listed, and not connected to.
+    untouched: frozenset[str] = frozenset()
     #: No option: the running supervisor's own, see master.session_mark.
     session_mark: int = field(default=0, repr=False)
 

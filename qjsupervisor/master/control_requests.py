@@ -5,6 +5,7 @@
     {"do": "reload"}                                               "restarted", "channels_changed", "needs_restart"
     {"do": "stop"}                                                 "pid"
     {"do": "pause", "database", "channel", "for_s"}                "scope", "warning"
+    {"do": "release", "database", "for_s"}                         "database"
     {"do": "resume", "database", "channel"}                        "resumed": scopes; "warning"
     {"do": "resume", "database", "anyway": true}                   "resumed": [database]; "modules": name -> state
 
@@ -21,7 +22,7 @@ from ..channelspec import ROOT, complete_name
 from ..config.values import is_unicode
 from ..control import MAX_FRAME_BYTES, Message, encode
 from ..errors import ProtocolError
-from ..states import Mode
+from ..states import RELEASED, Mode
 from .operations import Operations
 from .pauses import LONGEST_S, Scope
 
@@ -40,6 +41,7 @@ class Orders:
             "reload": lambda _: operations.reload(clock()),
             "stop": self._stop,
             "pause": self._pause,
+            "release": self._release,
             "resume": self._resume,
         }
 
@@ -55,13 +57,25 @@ class Orders:
         self._stop_master(self._clock())
         return {"pid": os.getpid()}
 
+    def _until_s(self, request: Message) -> float | None:
+        for_s = request.get("for_s")
+        if for_s is None:
+            return None
+        if isinstance(for_s, bool) or not isinstance(for_s, (int, float)) or not 0 < for_s <= LONGEST_S:
+            raise ProtocolError("for_s must be seconds above 0 and at most ten years, or null")
+        return self._clock() + for_s
+
+    def _release(self, request: Message) -> Message:
+        """Let an administrator have a database for himself."""
+        database = self._scope({"database": request.get("database")}).database
+        if database is None:
+            raise ProtocolError("which database is to be released?")
+        self._operations.pauses.add(Scope(database, RELEASED), self._until_s(request))
+        self._operations.pauses_changed()
+        return {"database": database}
+
     def _pause(self, request: Message) -> Message:
-        scope, for_s = self._scope(request), request.get("for_s")
-        until_s = None
-        if for_s is not None:
-            if isinstance(for_s, bool) or not isinstance(for_s, (int, float)) or not 0 < for_s <= LONGEST_S:
-                raise ProtocolError("for_s must be seconds above 0 and at most ten years, or null")
-            until_s = self._clock() + for_s
+        scope, until_s = self._scope(request), self._until_s(request)
         self._check_room(scope, until_s)
         self._operations.pauses.add(scope, until_s)
         self._operations.pauses_changed()
@@ -79,6 +93,8 @@ class Orders:
             return self._run_anyway(scope)
         removed = self._operations.pauses.remove(scope)
         self._operations.pauses_changed()
+        if any(each.channel == RELEASED for each in removed):
+            self._operations.rescan.request(self._clock())  # it may be another one by now
         wider = self._operations.pauses.covering(scope)
         if not removed and wider:
             raise ProtocolError(f"{scope} is paused by a wider pause: resume {wider[0]} instead")

@@ -142,6 +142,7 @@ class Operations:
         ends_s = [until_s for _, until_s in self.pauses.items() if until_s is not None]
         self._pause_alarm.set(min(ends_s, default=math.inf))
         scopes = [str(scope) for scope, _ in self.pauses.items()]
+        self.rescan.untouched = self.pauses.released()
         self._log.info("pauses_changed", pauses=len(scopes), scopes=scopes[:_SHOWN])
         self.fleet.send_pauses()
 

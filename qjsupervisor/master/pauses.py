@@ -1,6 +1,7 @@
 """What an operator has paused, and for how long. Pure; the master keeps it over reloads and dead workers.
 
-A pause is of one channel and what is below it ('root': everything), in one database or (None) in all.
+A pause is of one channel and what is below it ('root': everything), in one database or (None) in all. A database that
+is released (RELEASED instead of a channel) is left alone altogether: its worker has no connection to it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 from typing import NamedTuple
 
 from ..channelspec import ROOT
+from ..states import RELEASED
 
 #: Longer than anybody means, and far below what a time stamp can hold.
 LONGEST_S = 10 * 365 * 86400.0
@@ -21,6 +23,8 @@ class Scope(NamedTuple):
     channel: str
 
     def __str__(self) -> str:
+        if self.channel == RELEASED:
+            return f"{self.database} (released)"
         return f"{self.database or 'all databases'}:{self.channel}"
 
 
@@ -51,6 +55,12 @@ class Pauses:
         for scope in over:
             del self._until_s[scope]
         return over
+
+    def released(self) -> frozenset[str]:
+        """Databases that nobody may connect to."""
+        return frozenset(
+            scope.database for scope in self._until_s if scope.channel == RELEASED and scope.database is not None
+        )
 
     def of(self, database: str) -> dict[str, float | None]:
         """For one database: channel -> end; where two hold for a channel, the one that ends later."""

@@ -11,6 +11,7 @@ import math
 import selectors
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..backoff import Backoff
@@ -32,6 +33,8 @@ class Rescan:
 
     def __init__(self, config: Any, parts: Parts, fleet: Fleet, backoff: Backoff | None = None) -> None:
         self.config = config
+        #: Databases that the scout must not connect to.
+        self.untouched: frozenset[str] = frozenset()
         #: Databases that were found and have no worker, and why.
         self.unserved: dict[str, str] = {}
         #: Databases without queue_job, and named ones that do not exist.
@@ -113,6 +116,8 @@ class Rescan:
         self.error, self._complete, self._had_unreachable, self._again = None, False, False, False
         self._listed, self._pipe_ended = set(), False
         config, run_scout = self.config, self._parts.run_scout
+        if self.untouched:
+            config = replace(config, untouched=self.untouched)
         try:
             self._child = self._parts.spawner.spawn("qjsupervisor: scout", lambda pipe: run_scout(config, pipe))
         except OSError as error:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..channelspec import ROOT
 from ..config.settings import Config
-from ..states import TargetHealth, TargetState, WorkerState
+from ..states import RELEASED, TargetHealth, TargetState, WorkerState
 from ..version import __version__
 from .parts import Table
 from .pauses import Scope
@@ -215,7 +215,13 @@ def _first_url(config: Config) -> str | None:
 
 def _pause(scope: Scope, until_s: float | None, snapshot: Snapshot) -> dict[str, Any]:
     left_s = None if until_s is None else max(0.0, round(until_s - snapshot.now_ns / _NS, 1))
-    return {"database": scope.database, "channel": scope.channel, "remaining_s": left_s}
+    released = scope.channel == RELEASED
+    return {
+        "database": scope.database,
+        "channel": ROOT if released else scope.channel,
+        "remaining_s": left_s,
+        "released": released,
+    }
 
 
 def _left_s(until_ns: int, now_ns: int) -> float | None:

@@ -42,6 +42,8 @@ TRANSITIONS: Mapping[WorkerState, frozenset[WorkerState]] = {
 _SAID = {state.value: state for state in _ALIVE}
 #: From SIGABRT, which writes the stacks, to SIGKILL.
 ABORT_GRACE_S = 1.0
+#: From the end of a database to a worker for another one of its name.
+GONE_PAUSE_S = 1.0
 #: From a death until its successor is started after all, whatever the pause, where others wait for its permits.
 EXPEDITE_S = 2.0
 
@@ -299,6 +301,10 @@ class WorkerProcess:
         if asked:
             self.due_s = now_s
             again = self._restart_wanted
+        elif exit_code == EXIT_GONE and self.has_read:
+            # It is no failure that a database is gone; one that is made anew is served without a growing pause.
+            self.due_s = now_s + GONE_PAUSE_S
+            again = False
         else:
             self.restarts += 1
             # Also where the database is gone: should the scan disagree, the two must not chase each other.

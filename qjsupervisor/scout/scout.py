@@ -41,7 +41,7 @@ def run_scout(config: Config, pipe: Pipe) -> int:
         return EX_OK
     for start in range(0, len(names), _NAMES_AT_ONCE):
         _send(pipe, {"listed": names[start : start + _NAMES_AT_ONCE]})
-    for found in scan(config, names, deadline_s):
+    for found in scan(config, [name for name in names if name not in config.untouched], deadline_s):
         _send(pipe, as_message(found, config))
     _send(pipe, {"done": True})
     return EX_OK

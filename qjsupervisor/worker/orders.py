@@ -16,6 +16,7 @@ from ..config.settings import ServingRules
 from ..control import Message, Pipe
 from ..errors import ProtocolError
 from ..loop import Loop
+from ..states import RELEASED
 
 #: A worker that does not get to its end after its master died is ended by the kernel.
 ORPHAN_LIMIT_S = 4
@@ -102,6 +103,16 @@ class Instructions:
             self._on_rules()
         else:
             self._log.error("order_refused", reason=f"unknown order {order!r}")
+
+    @property
+    def is_released(self) -> bool:
+        """Whether an administrator has the database for himself."""
+        return RELEASED in self.pauses
+
+    @property
+    def paused_channels(self) -> set[str]:
+        """Channels in which nothing starts."""
+        return self.pauses.keys() - {RELEASED}
 
     def _set_pauses(self, pauses: dict[str, float | None]) -> None:
         self.pauses = dict(pauses)

@@ -28,7 +28,7 @@ from ..postgres.failures import LOCK_NOT_AVAILABLE
 from ..postgres.leadership import Lead
 from ..postgres.reader import READ_TIMEOUT_S
 from ..postgres.waiter import STATEMENT_TIMEOUT_S, Waiter
-from ..states import EXIT_GONE, EXIT_STOPPED, Mode, Phase
+from ..states import EXIT_GONE, EXIT_STOPPED, RELEASED, Mode, Phase
 from ..table.semaphore import SemaphoreTable
 from ..table.slot import WorkerSlot
 from .comeback import AWAY_S, Comeback
@@ -114,6 +114,8 @@ class Worker:
         self._given_up = ""
         #: When to wake for more than to listen to the database again.
         self._turn_due_s = 0.0
+        #: It has no connection, because an administrator wants the database for himself.
+        self._is_released = False
         self._exit_code: int | None = None
 
     # -- the loop ----------------------------------------------------------------------------------------
@@ -144,6 +146,8 @@ class Worker:
         try:
             if self._instructions.stop:
                 self._stop(now_s)
+            elif self._instructions.is_released:
+                self._keep_away(now_s)
             elif self._phase is Phase.SERVING:
                 more = self._serve(now_s)
             else:
@@ -172,6 +176,7 @@ class Worker:
         else:
             # Nothing is started: neither the end of a pause nor a target that may be asked again is worth a turn.
             moments += [self._due_s, self._dispatcher.tick_due_s, self._unread_since_s + GIVE_UP_S]
+            moments.append(self._instructions.pauses.get(RELEASED))
             moments.append(self._serving.unread_due_s if self._serving is not None else None)
         self._turn_due_s = due_s = min([moment for moment in moments if moment is not None])
         return self._listening.wake_s(due_s)
@@ -271,7 +276,7 @@ class Worker:
             # The table may have grown big, queue_job be another version, or all of it another database.
             self._serving.recognise(self._database.look().oid)
         backlog = build_tree(self._settings, self._worker_slot, self._database, self._note_full)
-        backlog.set_paused(self._instructions.pauses)
+        backlog.set_paused(self._instructions.paused_channels)
         if self._serving is not None:
             backlog.inherit(self._serving.backlog)
         self._database.limit_statements(READ_TIMEOUT_S)
@@ -427,6 +432,18 @@ class Worker:
         self._enter(Phase.BLOCKED, f"{what}; its running jobs keep their permits, which other databases may wait for")
         self._due_s = now_s + LOCKED_S
 
+    def _keep_away(self, now_s: float) -> None:
+        """An administrator has the database for himself: no connection. Requests go on, and count."""
+        if not self._is_released:
+            self._is_released, self._due_s = True, math.inf
+            self._reading.close()
+            if self._serving is not None:
+                self._serving.lost(now_s)
+                self._unread_since_s = min(self._unread_since_s, now_s)
+            self._database.close()
+            self._enter(Phase.BLOCKED, "released by order: `qjsupervisor resume DATABASE` ends that")
+        self._wait(now_s)
+
     def _awaits_end(self, now_s: float) -> bool:
         """A database that is gone may still have jobs in Odoo: whether they are to be counted for a moment more."""
         self._gone_since_s = min(self._gone_since_s, now_s)
@@ -478,7 +495,10 @@ class Worker:
             self._reporting.enter(phase, reason)
 
     def _apply_pauses(self) -> None:
-        if self._serving is not None and self._serving.backlog.set_paused(self._instructions.pauses):
+        if self._is_released and not self._instructions.is_released:
+            self._is_released, self._due_s = False, 0.0
+        paused = self._instructions.paused_channels
+        if self._serving is not None and self._serving.backlog.set_paused(paused):
             self._instructions.rebuild = True
 
     def _apply_rules(self) -> None:

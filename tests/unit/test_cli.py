@@ -55,6 +55,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         (orders, "reload", ["reload"], (), {}),
         (orders, "stop", ["stop"], (), {}),
         (orders, "pause", ["pause"], (Scope(None, "root"), None), {}),
+        (orders, "release", ["release", "db1", "--for", "10m"], ("db1", 600.0), {}),
         (orders, "pause", ["pause", "db1:slow", "--for", "30m"], (Scope("db1", "root.slow"), 1800.0), {}),
         (orders, "resume", ["resume", ":root.slow"], (Scope(None, "root.slow"),), {"anyway": False}),
         (orders, "resume", ["resume", "db1", "--anyway"], (Scope("db1", "root"),), {"anyway": True}),

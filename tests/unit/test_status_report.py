@@ -151,8 +151,8 @@ def test_pauses() -> None:
     pauses = [(Scope(None, "root.slow"), None), (Scope("db1", "root"), NOW_NS / NS + 30)]
     found = status({1: View(), 2: View()}, [ChannelView("root"), ChannelView("root.slow")], pauses=pauses)
     assert found["pauses"] == [
-        {"database": None, "channel": "root.slow", "remaining_s": None},
-        {"database": "db1", "channel": "root", "remaining_s": 30.0},
+        {"database": None, "channel": "root.slow", "remaining_s": None, "released": False},
+        {"database": "db1", "channel": "root", "remaining_s": 30.0, "released": False},
     ]
     assert [each["paused"] for each in found["channels"]] == [False, True]
     assert [each["paused"] for each in found["databases"]] == [True, False]
