@@ -5,17 +5,20 @@ Whatever PostgreSQL may hold there fits into the words of the shared table.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-#: Sorts behind every date; for NULL and 'infinity'.
+#: Sorts behind every date; for 'infinity'.
 _LATEST_US = 1 << 62
+#: And for NULL, which PostgreSQL sorts behind that.
+_NO_DATE_US = _LATEST_US + 1
 
 
 #: Uuids that are longer no request can carry; such jobs are never started.
 MAX_UUID_BYTES = 256
 
-#: (priority, date_created in microseconds, id): smaller first.
+#: (priority, date_created in microseconds, id): smaller first. Where jobs age, `aged_us` in place of the priority.
 Key = tuple[int, int, int]
 
 
@@ -51,11 +54,24 @@ class Job(NamedTuple):
         return Pending(self.key, self.channel, self.eta_us)
 
 
-def job_of(row: Sequence[Any]) -> Job:
-    """A Job from JOB_COLUMNS."""
+def job_of(row: Sequence[Any], ageing_s: float = 0.0) -> Job:
+    """A Job from JOB_COLUMNS; `ageing_s`: see aged_us, 0: jobs do not age."""
     job_id, uuid, channel, state, priority, created_s, eta_s = row
-    key = (10 if priority is None else priority, _micros(created_s, _LATEST_US), job_id)
+    rank = 10 if priority is None else priority
+    if ageing_s:
+        rank = aged_us(rank, created_s, eta_s, ageing_s)
+    key = (rank, _micros(created_s, _NO_DATE_US), job_id)
     return Job(job_id, uuid, channel, state, key, None if eta_s is None else _micros(eta_s, 0))
+
+
+def aged_us(priority: int, created_s: float | None, eta_s: float | None, ageing_s: float) -> int:
+    """The rank of a job where jobs age: when it was created, or became due, and so many seconds for each priority.
+
+    It never changes, so waiting jobs keep their order. A job of priority p is overtaken only by jobs of a priority
+    q < p that were created at most (p - q) x ageing_s later.
+    """
+    since_s = max(math.inf if created_s is None else created_s, -math.inf if eta_s is None else eta_s)
+    return _micros(since_s + float(priority) * ageing_s, 0)
 
 
 def _micros(seconds: float | None, missing: int) -> int:

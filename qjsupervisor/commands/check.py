@@ -15,7 +15,7 @@ from ..config.load import Config
 from ..config.settings import TargetSettings
 from ..errors import DatabaseError
 from ..states import Mode
-from ..text import channel_settings
+from ..text import channel_settings, seconds
 from . import client
 from .check_databases import DatabaseReport, check_databases, that_run
 from .check_server import check_server
@@ -111,6 +111,16 @@ def _targets(config: Config, databases: Sequence[str]) -> list[TargetSettings]:
     return list(dict.fromkeys(target for name in databases for target in config.targets_for(name)))
 
 
+def _ageing(config: Config) -> str:
+    """What ageing does, where it is on."""
+    ageing_s = config.rules.ageing_s
+    if not ageing_s:
+        return ""
+    return (
+        f", ageing: a job goes before one of a priority better by 1 that is created more than {seconds(ageing_s)} later"
+    )
+
+
 def document(report: Report) -> dict[str, Any]:
     """The JSON; its keys are an interface: add, do not rename. No password is in it."""
     return {
@@ -139,6 +149,7 @@ def _configuration(config: Config) -> Mapping[str, Any]:
         "file": config.config_file,
         "mode": config.mode.value,
         "fairness": config.fairness.value,
+        "ageing_s": config.rules.ageing_s or None,
         "channels": [asdict(spec) for spec in config.channels],
         "max_capacity": config.max_capacity,
         "db_names": [entry.name for entry in config.db_names],
@@ -176,7 +187,7 @@ def _print_configuration(config: Config) -> None:
     connection = config.connection
     where = f"{connection.host or '(socket)'}:{connection.port or 5432}"
     print_line(f"PostgreSQL: {where}, role {connection.user or '(as the system user)'}")
-    print_line(f"mode: {config.mode.value}, fairness: {config.fairness.value}")
+    print_line(f"mode: {config.mode.value}, fairness: {config.fairness.value}{_ageing(config)}")
     console().print(table("Channels", _CHANNEL_COLUMNS, map(_channel, config.channels)))
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..config.values import is_unicode
 from ..job import refusal
+from ..postgres import queries
 from ..postgres.session import Session
 from . import statements
 from .why_waiting import Job
@@ -47,15 +48,19 @@ class Row(NamedTuple):
     not_due: str | None
 
 
-def read_rows(connection: Session, wanted: Wanted) -> list[Row]:
+def read_rows(connection: Session, wanted: Wanted, ageing_s: float = 0.0) -> list[Row]:
     """The wanted jobs; without a state and without uuids those that are not done or cancelled."""
     has_dependencies = "dependencies" in columns(connection, "queue_job")
-    statement = statements.LIST_JOBS.format(dependencies="job.dependencies::text" if has_dependencies else "NULL::text")
+    statement = statements.LIST_JOBS.format(
+        dependencies="job.dependencies::text" if has_dependencies else "NULL::text",
+        rank=queries.AGED_RANK if ageing_s else "job.priority",
+    )
     params = {
         "uuids": list(wanted.uuids) or None,
         "states": None if wanted.state is None else [wanted.state],
         "channel": wanted.channel,
         "limit": wanted.limit,
+        "ageing_s": ageing_s,
     }
     return [Row._make(row) for row in fetch(connection, statement, params)]
 

@@ -34,7 +34,7 @@ def run(config: Config, database: str, wanted: Wanted, *, as_json: bool) -> int:
     """Print the jobs; exit status 1 if uuids were asked for and one of them is not there."""
     status = client.status_or_none(config)
     with session(config, database, "jobs") as connection:
-        rows = read_rows(connection, wanted)
+        rows = read_rows(connection, wanted, config.rules.ageing_s)
         counts = dict(fetch(connection, statements.COUNT_STATES))
         tree = _read_tree(connection, config, database)
         listed = [

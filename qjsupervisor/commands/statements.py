@@ -37,27 +37,27 @@ def _seconds(time: str) -> str:
 
 #: Jobs, those that run first, then those that wait, in the order of their channel's queue.
 #: Params: uuids (text[] or NULL), states (text[] or NULL), channel (complete name or NULL: any), limit.
-#: `{dependencies}` is the column, or NULL where the branch has none.
+#: `{dependencies}` is the column, or NULL where the branch has none; `{rank}` the priority, or queries.AGED_RANK.
 #: Rows: see jobrows.Row.
 LIST_JOBS = f"""
 WITH job AS MATERIALIZED (
     SELECT job.id, job.uuid, job.state, {_CHANNEL} AS channel, job.priority, job.name, job.retry,
            job.max_retries, job.exc_name, job.exc_message, {{dependencies}} AS dependencies,
            job.date_created, job.date_enqueued, job.date_started, job.eta,
-           coalesce(job.eta > {_NOW}, false) AS not_due
+           coalesce(job.eta > {_NOW}, false) AS not_due, {{rank}} AS rank
       FROM queue_job AS job
      WHERE job.state NOT IN ('done', 'cancelled')
         OR job.uuid = ANY(%(uuids)s)
         OR job.state = ANY(%(states)s)
 ), due AS (
-    SELECT id, row_number() OVER (PARTITION BY channel ORDER BY priority, date_created, id) - 1 AS ahead
+    SELECT id, row_number() OVER (PARTITION BY channel ORDER BY rank, date_created, id) - 1 AS ahead
       FROM job
      WHERE state = 'pending' AND NOT not_due
 ), late AS (
-    SELECT DISTINCT ON (channel) channel, uuid, priority, date_created, id
+    SELECT DISTINCT ON (channel) channel, uuid, rank, date_created, id
       FROM job
      WHERE state = 'pending' AND not_due
-     ORDER BY channel, priority, date_created, id
+     ORDER BY channel, rank, date_created, id
 )
 SELECT job.uuid, job.state, job.channel, job.priority, job.name, job.retry, job.max_retries,
        job.exc_name, left(job.exc_message, 500), job.dependencies,
@@ -69,14 +69,14 @@ SELECT job.uuid, job.state, job.channel, job.priority, job.name, job.retry, job.
   FROM job
   LEFT JOIN due ON due.id = job.id
   LEFT JOIN late ON late.channel = job.channel
-        AND (late.priority, late.date_created, late.id) < (job.priority, job.date_created, job.id)
+        AND (late.rank, late.date_created, late.id) < (job.rank, job.date_created, job.id)
  WHERE (%(uuids)s::text[] IS NULL OR job.uuid = ANY(%(uuids)s))
    AND (%(states)s::text[] IS NULL OR job.state = ANY(%(states)s))
    AND (%(channel)s::text IS NULL
         OR job.channel = %(channel)s OR left(job.channel, length(%(channel)s) + 1) = %(channel)s || '.')
  ORDER BY array_position(
               ARRAY['started', 'enqueued', 'pending', 'wait_dependencies', 'failed'], job.state::text),
-          job.priority, job.date_created, job.id
+          job.rank, job.date_created, job.id
  LIMIT %(limit)s
 """
 

@@ -120,6 +120,7 @@ def _rules(sources: Sources, channels: tuple[ChannelSpec, ...]) -> ServingRules:
     return ServingRules(
         serve_neutralized=sources.get(options.SERVE_NEUTRALIZED),
         max_runtimes={**limits, **dict(channel_options)},
+        ageing_s=sources.get(options.AGEING) or 0.0,
         max_runtime_action=sources.get(options.MAX_RUNTIME_ACTION),
     )
 

@@ -117,6 +117,13 @@ FAIRNESS = _own(
 FAIRNESS_WEIGHTS: Option[Rules] = _own(
     "fairness_weights", (), "", rules_in(1, 100), "turns of a database in round-robin (prod_*:3,*:1)"
 )
+AGEING: Option[float | None] = _own(
+    "ageing",
+    None,
+    "0",
+    optional_duration_in(0.001, _DAY_S),
+    "how much longer a job waits behind others for each step of its priority; 0: for ever, priority goes first",
+)
 WINDOW = _own(
     "window",
     2000,
@@ -223,6 +230,7 @@ OPTIONS: tuple[Option[Any], ...] = (
     RECONCILE_INTERVAL,
     FAIRNESS,
     FAIRNESS_WEIGHTS,
+    AGEING,
     WINDOW,
     TARGETS,
     CA_FILE,

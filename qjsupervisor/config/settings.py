@@ -117,6 +117,8 @@ class ServingRules:
     max_runtimes: Mapping[str, float] = field(default_factory=dict)
     #: What becomes of a job that runs for longer: 'warn' or 'terminate'.
     max_runtime_action: str = "warn"
+    #: How much a waiting job ages for each priority (job.aged_us); 0: not at all.
+    ageing_s: float = 0.0
 
     @classmethod
     def from_message(cls, told: Mapping[str, Any]) -> ServingRules:

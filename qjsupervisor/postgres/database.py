@@ -84,6 +84,8 @@ class Database:
         self.ignores_modules = False
         #: Jobs that were there to be claimed were not: is a module in transition?
         self.modules_suspected = False
+        #: How much a job ages for each priority; 0: not at all.
+        self.ageing_s = 0.0
         #: A neutralised copy of a database is not to be served.
         self.refuses_neutralized = True
 
@@ -222,21 +224,21 @@ class Database:
         A job that could not be claimed is among those read, as it is, unless it is gone.
         """
         if not claim:
-            return _sorted(self.rows(queries.READ, {"uuids": list(uuids)}))
+            return _sorted(self.ageing_s, self.rows(queries.READ, {"uuids": list(uuids)}))
         params = {
             "claim": list(claim),
             "former": list(claim.values()),
             "uuids": list(uuids),
             "anyway": self.ignores_modules,
         }
-        claimed, read = _sorted(self.rows(queries.TURN, params, of_row=True))
+        claimed, read = _sorted(self.ageing_s, self.rows(queries.TURN, params, of_row=True))
         if not claimed and any(job.id in claim and job.state == JobState.PENDING for job in read):
             self.modules_suspected = not self.ignores_modules
         return claimed, read
 
     def read_ids(self, ids: Iterable[int]) -> list[Job]:
         """Read jobs by id."""
-        return [job_of(row) for row in self.rows(queries.READ_IDS, {"ids": list(ids)})]
+        return [job_of(row, self.ageing_s) for row in self.rows(queries.READ_IDS, {"ids": list(ids)})]
 
     def give_back(self, ids: Iterable[int]) -> list[int]:
         """Put jobs that are still enqueued back to pending; ids of those that were."""
@@ -268,7 +270,7 @@ class Database:
         statement = queries.REVIVE if self._may_lock else queries.REVIVE_UNLOCKED
         started = [job_id for job_id, state in dead.items() if state == "started"]
         params = {"ids": list(dead), "grace_s": grace_s, "started": started}
-        return [job_of(row) for row in self.rows(statement, params, of_row=True)]
+        return [job_of(row, self.ageing_s) for row in self.rows(statement, params, of_row=True)]
 
     @property
     def _may_lock(self) -> bool:
@@ -287,10 +289,10 @@ def _holder(
     return f"table {table} is locked ({mode}) by server process {pid} ({', '.join(known)}){said}"
 
 
-def _sorted(rows: Iterable[tuple[Any, ...]]) -> tuple[list[Job], list[Job]]:
+def _sorted(ageing_s: float, rows: Iterable[tuple[Any, ...]]) -> tuple[list[Job], list[Job]]:
     """Of rows (claimed, *JOB_COLUMNS): the jobs that were claimed, and the others."""
     claimed: list[Job] = []
     read: list[Job] = []
     for is_claimed, *columns in rows:
-        (claimed if is_claimed else read).append(job_of(columns))
+        (claimed if is_claimed else read).append(job_of(columns, ageing_s))
     return claimed, read

@@ -13,8 +13,19 @@ from ..job import MAX_UUID_BYTES
 JOB_COLUMNS = """id, uuid, channel, state, priority,
        extract(epoch FROM date_created)::float8 AS created_s, extract(epoch FROM eta)::float8 AS eta_s"""
 
-#: The order of jobs in a channel, as `grants.Key` has it. A NULL priority counts as queue_job's default.
+#: The order of jobs in a channel, as `job.Key` has it. A NULL priority counts as queue_job's default.
 JOB_ORDER = "coalesce(priority, 10), date_created, id"
+#: In place of the priority where jobs age, as `job.aged_us` computes it: the same operations on the same float8, so
+#: that both put jobs into the same order. Params: ageing_s.
+AGED_RANK = """least(4611686018427387904::float8, greatest(-4611686018427387904::float8, round(
+    (extract(epoch FROM greatest(coalesce(date_created, 'infinity'), eta))::float8
+     + coalesce(priority, 10)::float8 * %(ageing_s)s::float8) * 1e6::float8)))"""
+
+
+def in_order(statement: str, *, ages: bool) -> str:
+    """A statement that reads jobs in JOB_ORDER, in the order that holds. Params besides its own: ageing_s."""
+    return statement.replace(JOB_ORDER, f"{AGED_RANK}, date_created, id") if ages else statement
+
 
 #: States of ir_module_module in which code and data of a module do not belong together.
 IN_TRANSITION = "('to install', 'to upgrade', 'to remove')"

@@ -86,8 +86,8 @@ class Reading:
         began_s = time.monotonic()
         self.close()
         self._database.notified.forget()
-        (rows,) = self._snapshot([(queries.HEAD, {"limit": HEAD, "deferred": list(backlog.deferred)})])
-        held, found = sort_out(rows, HEAD)
+        (rows,) = self._snapshot([self._ordered(queries.HEAD, {"limit": HEAD, "deferred": list(backlog.deferred)})])
+        held, found = sort_out(rows, HEAD, self._database.ageing_s)
         if not found.due_more:  # big with jobs that are over
             return self.read_all(backlog)
         backlog.load_head([(job.id, job.channel) for job in held], found.due)
@@ -109,15 +109,19 @@ class Reading:
         self._database.rows(queries.END_SNAPSHOT)
         return found
 
+    def _ordered(self, statement: str, params: dict[str, Any]) -> Statement:
+        ageing_s = self._database.ageing_s
+        return queries.in_order(statement, ages=bool(ageing_s)), {**params, "ageing_s": ageing_s}
+
     def _everything(self, backlog: Backlog) -> list[Statement]:
         return [
-            (queries.LOAD, {"limit": self._window, "deferred": list(backlog.deferred)}),
+            self._ordered(queries.LOAD, {"limit": self._window, "deferred": list(backlog.deferred)}),
             (queries.COUNTS, None),
             (queries.FAILED, {"limit": FAILED_LIMIT, "first": backlog.names_in_order()}),
         ]
 
     def _load(self, backlog: Backlog, load: Rows, counts: Rows, failed: Rows, took_s: float) -> Loaded:
-        held, found = sort_out(load, self._window)
+        held, found = sort_out(load, self._window, self._database.ageing_s)
         snapshot = Snapshot(
             held=[(job.id, job.channel) for job in held],
             found=found,
@@ -172,7 +176,7 @@ class Reading:
         for node in nodes:
             names, and_null = self._backlog.raw_names(node)
             params = {"channels": names, "and_null": and_null, "limit": self._window, "deferred": deferred}
-            statements.append((queries.READ_CHANNELS, params))
+            statements.append(self._ordered(queries.READ_CHANNELS, params))
         return statements
 
     def _go_on(self, _now_s: float) -> None:
@@ -218,7 +222,8 @@ class Reading:
             load, counts, failed = results
             self.loaded = self._load(backlog, load, counts, failed, took_s)
         else:
-            found = {n.name: sort_out(r, self._window)[1] for n, r in zip(nodes, results, strict=True)}
+            ageing_s = self._database.ageing_s
+            found = {n.name: sort_out(r, self._window, ageing_s)[1] for n, r in zip(nodes, results, strict=True)}
             backlog.merge(found)
 
     def tick(self, now_s: float) -> None:
@@ -248,11 +253,11 @@ class Reading:
             self._backlog = None
 
 
-def sort_out(rows: Rows, limit: int) -> tuple[list[Job], Found]:
+def sort_out(rows: Rows, limit: int, ageing_s: float = 0.0) -> tuple[list[Job], Found]:
     """Rows of queries.LOAD or READ_CHANNELS by their kind; a kind that reached the limit has more."""
     kinds: dict[str, list[Job]] = {"held": [], "due": [], "later": []}
     for kind, *columns in rows:
-        kinds[kind].append(job_of(columns))
+        kinds[kind].append(job_of(columns, ageing_s))
     due = [job.pending for job in kinds["due"]]
     later = [job.pending for job in kinds["later"]]
     return kinds["held"], Found(due, len(due) >= limit, later, len(later) >= limit)

@@ -82,6 +82,7 @@ class Worker:
             pipe, worker_slot.wakeup, self._log, on_pauses=self._apply_pauses, on_rules=self._apply_rules
         )
         self._instructions.rules = settings.rules
+        self._database.ageing_s = settings.rules.ageing_s
         self._reading = Reading(self._database, self._loop, settings.window)
         self._dispatcher = Dispatcher(
             self._loop,
@@ -503,6 +504,9 @@ class Worker:
 
     def _apply_rules(self) -> None:
         self._long_runs.apply(self._instructions.rules)
+        if self._database.ageing_s != self._instructions.rules.ageing_s:
+            self._database.ageing_s = self._instructions.rules.ageing_s
+            self._instructions.rebuild = True  # all that waits is in another order
         self._instructions.look = True
 
     # -- the end -----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -106,3 +107,35 @@ def test_pauses_are_kept_over_a_reload_and_a_restart(
     assert running.run("pause", one.name, "--for", "1s").returncode == 0
     one.insert_jobs(2)
     one.wait_for_states(done=10)
+
+
+def test_ageing(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """A job that has waited goes before a better one that came much later, also of another database; in place."""
+    one, other = database(), database()
+    own = {"qjsupervisor": {"fairness": "priority"}}
+    names = f"{one.name},{other.name}"
+    running = supervisor(odoo_conf(postgres, odoo.port, db_name=names, channels="root:1", sections=own))
+    running.wait_ready(one.name, other.name)
+    one.insert_jobs(1, kwargs={"sleep": 6})
+    one.wait_for_states(started=1)
+    (late,) = one.insert_jobs(1, priority=4)
+    (old,) = one.insert_jobs(1, priority=10)
+    (soon,) = other.insert_jobs(1, priority=7)
+    one.execute("UPDATE queue_job SET date_created = date_created - interval '5 min' WHERE uuid = %(u)s", {"u": old})
+
+    def waiting() -> list[str]:
+        listed = json.loads(running.run("jobs", one.name, "--state", "pending", "--json").stdout)["jobs"]
+        return [job["uuid"] for job in listed]
+
+    assert waiting() == [late, old]
+    pids = running.pids()
+    running.write_conf(running.conf.read_text() + "\nageing = 30s\n")
+    assert running.run("reload").returncode == 0
+    assert waiting() == [old, late]
+    one.wait_for_states(done=3)
+    other.wait_for_states(done=1)
+    assert [run["uuid"] for run in odoo.stats()["runs"]][-3:] == [old, late, soon]
+    assert running.pids() == pids
+    assert running.status()["ageing_s"] == 30
