@@ -34,6 +34,8 @@ class Target:
         self.encoding = "utf-8"
         #: When each open request was sent, by uuid.
         self.sent_s: dict[str, float] = {}
+        #: When a job was run there last.
+        self.ran_s = 0.0
         #: Requests that were let go since its last answer: their jobs were over, and no answer came.
         self.unanswered = 0
         name = quote(database, safe="")

@@ -249,7 +249,7 @@ class Database:
 
         With their states, and whether their rows say that they were enqueued so long ago.
         """
-        statement = queries.LOOK_DEAD if self._may_lock else queries.LOOK_DEAD_UNLOCKED
+        statement = queries.LOOK_DEAD if self.can_tell_dead else queries.LOOK_DEAD_UNLOCKED
         params = {"ids": list(ids), "grace_s": grace_s, "after_restart_s": self.dead_after_restart_s}
         rows = self.rows(statement, params)
         return {job_id: (state, dated) for job_id, state, dated in rows}
@@ -267,15 +267,15 @@ class Database:
 
     def revive(self, dead: Mapping[int, str], grace_s: float) -> list[Job]:
         """Put back what `look_dead` found, if it still is so; the jobs as they are now."""
-        statement = queries.REVIVE if self._may_lock else queries.REVIVE_UNLOCKED
+        statement = queries.REVIVE if self.can_tell_dead else queries.REVIVE_UNLOCKED
         started = [job_id for job_id, state in dead.items() if state == "started"]
         params = {"ids": list(dead), "grace_s": grace_s, "started": started}
         return [job_of(row, self.ageing_s) for row in self.rows(statement, params, of_row=True)]
 
     @property
-    def _may_lock(self) -> bool:
-        assert self.about is not None
-        return self.about.may_lock
+    def can_tell_dead(self) -> bool:
+        """Whether lock rows tell a running job from one whose process died."""
+        return self.about is not None and self.about.may_lock
 
 
 def _holder(

@@ -24,7 +24,7 @@ READ_COLUMNS = (
     "exc_name",
     "exc_message",
 )
-WRITTEN_COLUMNS = ("state", "date_enqueued", "date_started", "retry", "exc_name", "exc_message")
+WRITTEN_COLUMNS = ("state", "date_enqueued", "date_started", "retry", "exc_name", "exc_message", "exc_info")
 #: Of queue_job_channel, in the per-database mode (queue_job 18.0.4).
 CHANNEL_COLUMNS = (
     "complete_name",

@@ -267,6 +267,8 @@ UPDATE queue_job
        exc_name = CASE WHEN {_USED_UP} THEN 'JobFoundDead' ELSE exc_name END,
        exc_message = CASE WHEN {_USED_UP} THEN 'The process that ran this job died, and its retries are used up.'
                           ELSE exc_message END,
+       exc_info = CASE WHEN {_USED_UP} THEN 'JobFoundDead: the process that ran it died, and its retries are used up.'
+                       ELSE exc_info END,
        date_enqueued = NULL, date_started = NULL
  WHERE id IN (SELECT id FROM queue_job
                WHERE id = ANY(%(ids)s) AND {{still_dead}} FOR UPDATE SKIP LOCKED)

@@ -18,6 +18,8 @@ from ..states import JobState, Outcome
 
 #: In place of a state: the job has no row any more.
 GONE = "gone"
+#: What a proxy answers in place of an Odoo that takes longer than it waits.
+GATEWAY_TIMEOUT = 504
 #: By the state of the row after the request; whatever else it is, it tells nothing.
 _OUTCOMES = {
     JobState.DONE: Outcome.DONE,
@@ -31,8 +33,19 @@ _OUTCOMES = {
 class RequestOutcomes:
     """What one worker learns about its targets."""
 
-    def __init__(self, targets: Sequence[Target], log: FilteringBoundLogger, on_recovery: Callable[[], None]) -> None:
-        """`on_recovery`: called when a target that was down runs jobs again."""
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        log: FilteringBoundLogger,
+        on_recovery: Callable[[], None],
+        *,
+        can_tell_dead: Callable[[], bool],
+    ) -> None:
+        """`on_recovery`: called when a target that was down runs jobs again.
+
+        `can_tell_dead`: whether a job whose process died is found out (the database has queue_job_lock).
+        """
+        self._can_tell_dead = can_tell_dead
         self._targets = targets
         self._log = log
         self._on_recovery = on_recovery
@@ -48,17 +61,37 @@ class RequestOutcomes:
             self._count_failure(ended)
         elif state in (GONE, JobState.CANCELLED):
             breaker.undecided()
-        elif breaker.proved():
-            self._is_back(ended.target)
+        else:
+            ended.target.ran_s = time.monotonic()
+            if breaker.proved():
+                self._is_back(ended.target)
+        if state == JobState.STARTED:
+            self._tell_unanswered(ended)
+        else:
+            self.tell(ended, state)
+        return not_run
+
+    def tell(self, ended: Ended, state: str) -> None:
+        """Log what became of a job: one line with all that is known of it."""
         self._log.info(
-            "job_finished" if not not_run else "job_not_run",
+            "job_finished" if state != JobState.ENQUEUED else "job_not_run",
             job_uuid=ended.uuid,
             state=state,
-            status=outcome.status,
-            reason=outcome.reason,
+            status=ended.outcome.status,
+            reason=ended.outcome.reason,
             duration_s=round(ended.duration_s, 3),
         )
-        return not_run
+
+    def _tell_unanswered(self, ended: Ended) -> None:
+        reason = f"its request ended without an answer ({ended.outcome.reason}), and its row says that it runs"
+        if self._can_tell_dead():
+            reason += ": it counts until its row is over, or until its process is found dead"
+        else:
+            reason += (
+                ". Without table queue_job_lock nobody can tell whether it does: if its Odoo worker died, put it back:"
+                " qjsupervisor requeue DATABASE --state started UUID"
+            )
+        self._log.warning("job_unanswered", job_uuid=ended.uuid, status=ended.outcome.status, reason=reason)
 
     def record_success(self, uuid: str) -> None:
         """A job that a request is open for was started: the target runs jobs."""
@@ -73,6 +106,9 @@ class RequestOutcomes:
     def _count_failure(self, ended: Ended) -> None:
         """A request came to nothing: that counts against its target."""
         now_s, breaker, outcome = time.monotonic(), ended.target.breaker, ended.outcome
+        if outcome.status == GATEWAY_TIMEOUT and ended.target.ran_s >= now_s - ended.duration_s:
+            breaker.undecided()  # a proxy did not wait long enough for this job; others ran meanwhile
+            return
         reason = explain(outcome.status, outcome.reason)
         if outcome.status is not None and ended.target.header_problem:
             reason += (

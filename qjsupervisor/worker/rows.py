@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from structlog.typing import FilteringBoundLogger
 
@@ -34,7 +34,11 @@ def wait_longer(record: JobRecord, now_s: float) -> None:
 class Rows:
     """The rows of one database, as they were last seen."""
 
-    def __init__(self, jobs: Jobs, backlog: Backlog, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, jobs: Jobs, backlog: Backlog, log: FilteringBoundLogger, on_late_end: Callable[[JobRecord, str], None]
+    ) -> None:
+        """`on_late_end`: called with an unattended job and its row's state, when it is over."""
+        self._on_late_end = on_late_end
         self.jobs = jobs
         self.backlog = backlog
         self._log = log
@@ -55,6 +59,8 @@ class Rows:
             self.attend(record or self.jobs.of(job.id), job)
             return
         if record is not None and record.state is not State.OVER:
+            if record.state is State.UNATTENDED:
+                self._on_late_end(record, job.state)
             self.jobs.forget(record)
         if job.state == JobState.FAILED:
             self.backlog.fail(job.id, job.channel)

@@ -64,10 +64,12 @@ class Serving:
         #: The jobs that wait, and the permits that are held.
         self.backlog = backlog
         self.jobs = Jobs()
-        self._rows = Rows(self.jobs, backlog, log)
+        self._rows = Rows(self.jobs, backlog, log, self._tell_late_end)
         self._claiming = Claims(database, log)
         self._permits = Permits(worker_slot, dispatcher)
-        self._outcomes = RequestOutcomes(dispatcher.targets, log, self._rows.release_all)
+        self._outcomes = RequestOutcomes(
+            dispatcher.targets, log, self._rows.release_all, can_tell_dead=lambda: database.can_tell_dead
+        )
         self._unattended = Unattended(database, self._claiming, self.jobs, log)
         #: Permits went back in the middle of a statement; what became of their jobs is to be read.
         self._was_late = False
@@ -289,12 +291,18 @@ class Serving:
         self._worker_slot.statistics.ended(outcome_of(state), ended.outcome.status, ended.duration_s)
         if self._outcomes.record_result(record.ended, state):
             return True
-        self.finished += 1
+        self.finished += state != JobState.STARTED
         if job is None:
             self._rows.forget(record)
         else:
             self._rows.settle(record, job)
         return False
+
+    def _tell_late_end(self, record: JobRecord, state: str) -> None:
+        """A job is over, long after its request."""
+        if record.ended is not None:
+            self.finished += 1
+            self._outcomes.tell(record.ended, state)
 
     def _return(self, not_run: list[tuple[JobRecord, Job]], now_s: float) -> None:
         """Give back jobs that nobody ran, and leave them alone for a while, unless nobody was asked."""

@@ -130,6 +130,7 @@ def test_left_behind_by_a_former_supervisor(
         job = one.job(uuid)
         assert (job["state"], job["exc_name"]) == ("failed", "JobFoundDead"), job
         assert "retries are used up" in job["exc_message"]
+        assert job["exc_info"].startswith("JobFoundDead"), "that is what Odoo's form shows"
     assert one.job(used_up)["retry"] == 5
     assert one.job(waiting)["retry"] == 9, "it never ran: that was no try"
     retries = {uuid: one.job(uuid)["retry"] for uuid in (enqueued, last, unlimited, endless)}

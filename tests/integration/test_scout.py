@@ -172,7 +172,7 @@ def clerk(postgres: ThrowawayPostgres) -> Iterator[str]:
 
 GRANTS = (
     "GRANT SELECT ON ir_module_module, queue_job TO clerk",
-    "GRANT UPDATE (state, date_enqueued, date_started, retry, exc_name, exc_message) ON queue_job TO clerk",
+    "GRANT UPDATE (state, date_enqueued, date_started, retry, exc_name, exc_message, exc_info) ON queue_job TO clerk",
     "GRANT SELECT, UPDATE ON queue_job_lock TO clerk",
 )
 
