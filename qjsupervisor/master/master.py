@@ -170,7 +170,7 @@ class Master:
         found_s = self._rescan.first_found_s
         if found_s is not None:
             self._barrier_alarm.set(found_s + START_BARRIER_TIMEOUT_S)
-        settled = self._rescan.has_listed and self._fleet.is_settled
+        settled = self._rescan.has_listed and not self._rescan.unreachable and self._fleet.is_settled
         if not settled and found_s is not None and now_s >= found_s + START_BARRIER_TIMEOUT_S:
             self._say_unread()
         if settled or (found_s is not None and now_s >= found_s + START_BARRIER_TIMEOUT_S):
@@ -185,6 +185,8 @@ class Master:
                     f"not read within {START_BARRIER_TIMEOUT_S:g} s: {worker.reason or 'no word of its worker yet'}"
                 )
                 self._log.warning("database_not_counted", database=worker.database, reason=reason)
+        for database, reason in self._rescan.unreachable.items():
+            self._log.warning("database_not_counted", database=database, reason=reason)
 
     # -- signals -------------------------------------------------------------------------------------------------
 

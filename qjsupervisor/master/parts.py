@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -41,8 +41,8 @@ class Table(Protocol):
 
 #: run_worker(settings, table, slot, pipe) -> exit code; runs in the child.
 RunWorker = Callable[[Any, Any, int, Pipe], int]
-#: run_scout(config, pipe) -> exit code; runs in the child.
-RunScout = Callable[[Any, Pipe], int]
+#: run_scout(config, pipe, first) -> exit code; runs in the child.
+RunScout = Callable[[Any, Pipe, Collection[str]], int]
 #: run_monitor(config, table, pipe) -> exit code; runs in the child.
 RunMonitor = Callable[[Any, Any, Pipe], int]
 

@@ -18,7 +18,7 @@ from ..backoff import Backoff
 from ..errors import ProtocolError
 from ..logs import get_logger
 from ..loop import Alarm
-from ..scout.scout import SCAN_DEADLINE_S
+from ..scout.scout import NOT_LOOKED_AT, SCAN_DEADLINE_S
 from ..states import WorkerState
 from .child import Child, exit_reason
 from .fleet import Fleet
@@ -26,6 +26,8 @@ from .parts import Parts
 
 #: Beyond the scout's own deadline: it hangs where no deadline of its own reaches.
 _GRACE_S = 5.0
+#: Between scans while the start barrier waits for a database that could not be reached.
+_AT_ONCE_S = 0.5
 
 
 class Rescan:
@@ -43,6 +45,8 @@ class Rescan:
         self.error: str | None = None
         #: A scan has come to its proper end, so all databases that there are have been seen.
         self.has_listed = False
+        #: Databases without a worker that the last look could not reach, and why: nobody knows yet what runs there.
+        self.unreachable: dict[str, str] = {}
         #: When the first database fit to be served was seen.
         self.first_found_s: float | None = None
         self._parts = parts
@@ -56,6 +60,8 @@ class Rescan:
         self._listed: set[str] = set()
         self._complete = False
         self._had_unreachable = False
+        #: Databases that the last scan had no time for.
+        self._not_looked_at: set[str] = set()
         self._log = get_logger()
 
     @property
@@ -118,8 +124,9 @@ class Rescan:
         config, run_scout = self.config, self._parts.run_scout
         if self.untouched:
             config = replace(config, untouched=self.untouched)
+        first, self._not_looked_at = self._not_looked_at, set()
         try:
-            self._child = self._parts.spawner.spawn("qjsupervisor: scout", lambda pipe: run_scout(config, pipe))
+            self._child = self._parts.spawner.spawn("qjsupervisor: scout", lambda pipe: run_scout(config, pipe, first))
         except OSError as error:
             retry_in_s = self._backoff.next_s()
             self._start_alarm.set(now_s + retry_in_s)
@@ -161,6 +168,12 @@ class Rescan:
         """What follows from one probed database."""
         if verdict != "absent":
             self.ignored.pop(database, None)
+        if verdict == "unreachable" and database not in self._fleet.workers:
+            self.unreachable[database] = reason
+        else:
+            self.unreachable.pop(database, None)
+        if reason == NOT_LOOKED_AT:
+            self._not_looked_at.add(database)
         if verdict == "ready":
             self.first_found_s = self.first_found_s or now_s
             why_not = self._fleet.want(
@@ -199,8 +212,13 @@ class Rescan:
             for database in [each for each in self.unserved if each not in self._listed]:
                 self._note_unserved(database, None)
             self.ignored = {name: why for name, why in self.ignored.items() if name in self._listed}
+            self.unreachable = {name: why for name, why in self.unreachable.items() if name in self._listed}
         interval_s = float(self.config.rescan_interval_s)
-        if self._had_unreachable or not self._complete:
+        if self.unreachable and self.first_found_s is not None and not self._parts.table.start_barrier_open:
+            interval_s = _AT_ONCE_S  # all others wait for it
+        elif self._not_looked_at:
+            interval_s = 0.0
+        elif self._had_unreachable or not self._complete:
             interval_s = min(interval_s, self._backoff.next_s())
         else:
             self._backoff.reset()

@@ -393,3 +393,20 @@ def unplug(machine: Machine, supervisor: Supervisor) -> None:
         supervisor.kill()
     else:
         assert psutil.pid_exists(supervisor.pid)
+
+
+def test_the_start_waits_for_a_database_that_cannot_be_reached_for_a_moment(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """What runs there holds its permits before anybody else gets one."""
+    held, other = database(), database()
+    held.insert_jobs(1, state="enqueued")
+    held.execute("UPDATE queue_job SET date_enqueued = now() AT TIME ZONE 'UTC'")
+    postgres.execute("postgres", f'ALTER DATABASE "{held.name}" CONNECTION LIMIT 0', superuser=True)
+    other.insert_jobs(1)
+    running = supervisor(odoo_conf(postgres, odoo.port, db_name=f"{held.name},{other.name}", channels="root:1"))
+    running.wait_ready(other.name)
+    postgres.execute("postgres", f'ALTER DATABASE "{held.name}" CONNECTION LIMIT -1', superuser=True)
+    running.wait_for("master_ready", databases=2)
+    assert other.states() == {"pending": 1}
+    other.wait_for_states(done=1, timeout_s=30)

@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -146,7 +146,7 @@ def run_worker(settings: Any, table: Table, slot: int, pipe: Pipe) -> int:
     return behaviour(settings, table, slot, pipe)
 
 
-def run_scout(config: Config, pipe: Pipe) -> int:
+def run_scout(config: Config, pipe: Pipe, _first: Collection[str]) -> int:
     assert config.config_file is not None
     databases = json.loads((Path(config.config_file).parent / "databases.json").read_text())
     if "error" in databases:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,10 +17,11 @@ import pytest
 
 from qjsupervisor.config.load import load
 from qjsupervisor.config.settings import Config
-from qjsupervisor.control import Message, Pipe
+from qjsupervisor.control import MAX_FRAME_BYTES, Message, Pipe, encode
 from qjsupervisor.errors import DatabaseUnavailable
 from qjsupervisor.postgres.eligibility import Verdict
 from qjsupervisor.postgres.queries import LEADER_LOCK
+from qjsupervisor.scout import scout as scout_module
 from qjsupervisor.scout.probe import Probe, changes_backend, probe
 from qjsupervisor.scout.scout import list_databases, run_scout, scan
 from qjsupervisor.states import Mode
@@ -27,7 +29,7 @@ from qjsupervisor.testing import schema as schemas
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.schema import Schema
 from tests.conftest import DatabaseFactory
-from tests.helpers import odoo_conf
+from tests.helpers import odoo_conf, wait_until
 
 Configure = Callable[..., Config]
 
@@ -377,3 +379,91 @@ def test_row_level_security_is_said(postgres: ThrowawayPostgres, database: Datab
     assert found.verdict is Verdict.READY
     (warning,) = found.warnings
     assert "row-level security is on for queue_job" in warning
+
+
+# -- what a database's owner can write -----------------------------------------------------------------------
+
+
+def test_a_database_that_says_much_costs_itself_only(database: DatabaseFactory, configure: Configure) -> None:
+    """A module's state of 100,000 characters would not fit into a message."""
+    loud, quiet = database(), database()
+    loud.execute("ALTER TABLE ir_module_module ALTER COLUMN state TYPE varchar")
+    loud.execute("UPDATE ir_module_module SET state = repeat('x', 100000) WHERE name = 'queue_job'")
+    messages = told(configure(f"{loud.name},{quiet.name}"))
+    assert {each["database"] for each in messages if "database" in each} == {loud.name, quiet.name}
+    assert max(len(encode(each)) for each in messages) < MAX_FRAME_BYTES / 10
+    assert messages[-1] == {"done": True}
+
+
+def test_whatever_goes_wrong_with_one_database_is_its_verdict(
+    database: DatabaseFactory, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd, good = database(), database()
+
+    def fault(name: str, *arguments: Any, **options: Any) -> Probe:
+        if name == odd.name:
+            raise ZeroDivisionError("nobody thought of this")
+        return probe(name, *arguments, **options)
+
+    monkeypatch.setattr(scout_module, "probe", fault)
+    found = scanned(configure(f"{odd.name},{good.name}"))
+    assert found[good.name].verdict is Verdict.READY
+    assert found[odd.name].verdict is Verdict.UNREACHABLE
+    assert "ZeroDivisionError: nobody thought of this" in str(found[odd.name].reason)
+
+
+def test_names_that_fill_more_than_a_message(configure: Configure) -> None:
+    """Six bytes for each control character."""
+    names = [f"{number:03}" + "\x01" * 60 for number in range(400)]
+    parts = list(scout_module._in_parts(names))
+    assert [name for part in parts for name in part] == names
+    assert len(parts) > 1
+    assert all(len(encode({"listed": part})) <= MAX_FRAME_BYTES for part in parts)
+
+
+def test_a_scan_goes_on_with_what_the_last_one_had_no_time_for(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[str] = []
+
+    def slow(name: str, *_: Any, **__: Any) -> Probe:
+        looked_at.append(name)
+        threading.Event().wait(0.05)
+        return Probe(database=name, verdict=Verdict.READY, reason=None)
+
+    monkeypatch.setattr(scout_module, "probe", slow)
+    names = [f"d{number:03}" for number in range(100)]
+    config = configure(",".join(names))
+    rest = [
+        each.database
+        for each in scan(config, names, time.monotonic() + 0.15)
+        if each.reason == scout_module.NOT_LOOKED_AT
+    ]
+    assert rest
+    wait_until(lambda: len(looked_at) == len(names), "the threads of the first scan are through")
+    del looked_at[:]
+    list(scan(config, names, time.monotonic() + 10, first=rest))
+    assert set(looked_at[: len(rest)]) == set(rest)
+
+
+def test_threads_that_cannot_be_started(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is enough for a scan; without any it is the listing that fails, with the limit's name."""
+    start, left = threading.Thread.start, 1
+
+    def refuse(thread: threading.Thread) -> None:
+        nonlocal left
+        if not left:
+            raise RuntimeError("can't start new thread")
+        left -= 1
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    def ready(name: str, *_: Any, **__: Any) -> Probe:
+        return Probe(database=name, verdict=Verdict.READY, reason=None)
+
+    monkeypatch.setattr(scout_module, "probe", ready)
+    config = configure("a,b,c")
+    assert len(list(scan(config, ["a", "b", "c"], time.monotonic() + 5))) == 3
+    (message,) = [each for each in told(config) if "error" in each]
+    assert "ulimit -u" in message["error"]

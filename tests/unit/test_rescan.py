@@ -88,3 +88,14 @@ def test_no_process_for_a_scan(rig: Rig) -> None:
     assert 1 <= (rig.next_scan_in_s or 0) <= 1.2
     rig.step(2)
     assert rig.rescan.is_running
+
+
+def test_the_barrier_knows_what_could_not_be_reached(rig: Rig) -> None:
+    rig.scan(a="ready", away="unreachable")
+    assert rig.rescan.unreachable == {"away": "is unreachable"}
+    assert (rig.next_scan_in_s or 9) <= 0.5, "the others wait for it"
+    rig.table.open_start_barrier()
+    rig.scan(a="ready", away="unreachable")
+    assert (rig.next_scan_in_s or 0) > 0.5
+    rig.scan(a="ready", away="ready")
+    assert rig.rescan.unreachable == {}
