@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..config.load import Config
-from ..monitor.health import problems
+from ..monitor.health import problems, warnings
 from ..text import channel_settings, printable
 from . import client
 from .output import console, duration, print_json, table
@@ -62,6 +62,8 @@ def _parts(status: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield Text(_headline(status), style="bold")
     for line in problems(status):
         yield Text(printable(line), style="red")
+    for line in warnings(status):
+        yield Text(printable(line), style="yellow")
     yield _databases(status)
     if any(view.get("last_error") for view in status.get("databases", ())):
         yield _reasons(status)

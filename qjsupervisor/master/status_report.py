@@ -119,6 +119,8 @@ def _database(config: Config, table: Table, worker: WorkerView, snapshot: Snapsh
             scope.channel == ROOT and scope.database in (None, worker.database) for scope, _ in snapshot.pauses
         ),
         "modules": worker.modules,
+        "modules_for_s": worker.modules["for_s"] if worker.modules else None,
+        "upgrade_overdue": bool(worker.modules and worker.modules["overdue"]),
         "overdue": worker.overdue,
     }
 
@@ -145,6 +147,8 @@ def _unserved(name: str, reason: str, snapshot: Snapshot) -> dict[str, Any]:
         "target_urls": [],
         "paused": False,
         "modules": None,
+        "modules_for_s": None,
+        "upgrade_overdue": False,
         "overdue": 0,
     }
 

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..config.settings import LONGEST_HEARTBEAT_S
+from ..postgres.eligibility import named
 from ..states import WorkerState
+from ..text import seconds
 
 #: An idle worker stamps the shared table every LONGEST_HEARTBEAT_S, or a moment later on a busy machine.
 STALE_HEARTBEAT_S = LONGEST_HEARTBEAT_S + 10.0
@@ -17,6 +19,21 @@ _FINE = {WorkerState.READY.value, WorkerState.STANDBY.value, WorkerState.STOPPIN
 def problems(status: Mapping[str, Any]) -> list[str]:
     """One line for each thing that keeps a database's jobs from being run; [] if all is well."""
     return [*map(str, status.get("problems", ())), *_of_databases(status), *dict.fromkeys(_of_targets(status))]
+
+
+def warnings(status: Mapping[str, Any]) -> list[str]:
+    """One line for each thing that somebody should look at, though jobs are run."""
+    return [f"{view.get('name')}: {text}" for view in status.get("databases", ()) for text in _of_database(view)]
+
+
+def _of_database(view: Mapping[str, Any]) -> Iterator[str]:
+    overdue, modules = view.get("overdue"), view.get("modules") or {}
+    if overdue:
+        yield f"{overdue} job{'s run' if overdue > 1 else ' runs'} for longer than max_runtime"
+    if modules.get("anyway"):
+        yield f"jobs are run, by order, although {named(modules['states'])}"
+    elif modules.get("overdue"):
+        yield f"{named(modules['states'])}, for {seconds(modules['for_s'])} now: does that hang?"
 
 
 def _of_databases(status: Mapping[str, Any]) -> Iterator[str]:

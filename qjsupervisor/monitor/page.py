@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..text import channel_settings, printable, seconds
-from .health import problems
+from .health import problems, warnings
 
 #: The page needs no script, image, font or frame; it says so, so that nothing injected can load one.
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
@@ -70,11 +70,12 @@ def _answered(status: Mapping[str, Any], targets: Sequence[Mapping[str, Any]]) -
         _text(status.get("mode")),
         _text(status.get("fairness")),
     )
-    wrong = problems(status)
+    wrong, odd = problems(status), warnings(status)
     return "".join(
         (
             f"<header><h1>qjsupervisor</h1>{''.join(f'<span>{fact}</span>' for fact in facts)}</header>",
             _section("What is wrong", _list(wrong)) if wrong else "",
+            _section("To be looked at", _list(odd)) if odd else "",
             _section("Databases", _databases(status)),
             _section("Channels", _channels(status)),
             _section("Odoo", _targets(targets)),

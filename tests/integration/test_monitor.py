@@ -53,6 +53,10 @@ def status(**more: Any) -> dict[str, Any]:
         "dispatched": 1042,
         "heartbeat_age_s": 0.1,
         "wait_s": 0.5,
+        "overdue": 2,
+        "modules": {"states": {"sale": "to upgrade"}, "for_s": 4000.0, "overdue": True, "anyway": False},
+        "modules_for_s": 4000.0,
+        "upgrade_overdue": True,
     }
     target = {"url": "http://localhost:8069", "state": "up", "failures": 0, "retry_in_s": None}
     return {
@@ -214,6 +218,9 @@ def test_metrics(monitor: StartMonitor) -> None:
         'qjsupervisor_database_restarts_total{database="db1"} 1.0',
         'qjsupervisor_database_heartbeat_age_seconds{database="db1"} 0.1',
         'qjsupervisor_database_wait_seconds{database="db1"} 0.5',
+        'qjsupervisor_database_overdue{database="db1"} 2.0',
+        'qjsupervisor_database_modules_seconds{database="db1"} 4000.0',
+        'qjsupervisor_database_upgrade_overdue{database="db1"} 1.0',
         'qjsupervisor_database_state{database="db1",state="ready"} 1.0',
         'qjsupervisor_channel_capacity{channel="root"} 4.0',
         'qjsupervisor_channel_capacity{channel="root.free"} +Inf',
@@ -224,6 +231,12 @@ def test_metrics(monitor: StartMonitor) -> None:
     ):
         assert line in lines
     assert all(re.match(r"# |qjsupervisor_\w+(\{.*\})? \S+$", line) for line in lines), "a name broke a line"
+
+
+def test_page_shows_what_is_to_be_looked_at(monitor: StartMonitor) -> None:
+    text = monitor().get("/").text
+    assert "2 jobs run for longer than max_runtime" in text
+    assert "module sale is &#x27;to upgrade&#x27;, for 66 min now" in text
 
 
 def test_page_escapes(monitor: StartMonitor) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from qjsupervisor.commands.output import table
 from qjsupervisor.commands.status import render
 from qjsupervisor.config.settings import LONGEST_HEARTBEAT_S
-from qjsupervisor.monitor.health import problems
+from qjsupervisor.monitor.health import problems, warnings
 from qjsupervisor.text import printable
 
 
@@ -90,3 +90,27 @@ def test_status_of_nothing() -> None:
 )
 def test_problems(database: dict[str, Any], expected: list[str]) -> None:
     assert problems(status(databases=[{"name": "db", **database}])) == expected
+
+
+@pytest.mark.parametrize(
+    ("database", "expected"),
+    [
+        ({}, []),
+        ({"overdue": 1}, ["db: 1 job runs for longer than max_runtime"]),
+        ({"overdue": 2}, ["db: 2 jobs run for longer than max_runtime"]),
+        ({"modules": {"states": {"sale": "to upgrade"}, "for_s": 9.0, "overdue": False, "anyway": False}}, []),
+        (
+            {"modules": {"states": {"sale": "to upgrade"}, "for_s": 7200.0, "overdue": True, "anyway": False}},
+            ["db: module sale is 'to upgrade', for 2 h 00 min now: does that hang?"],
+        ),
+        (
+            {"modules": {"states": {"sale": "to upgrade"}, "for_s": 7200.0, "overdue": True, "anyway": True}},
+            ["db: jobs are run, by order, although module sale is 'to upgrade'"],
+        ),
+    ],
+)
+def test_warnings(database: dict[str, Any], expected: list[str]) -> None:
+    view = status(databases=[{"name": "db", "state": "ready", **database}])
+    assert warnings(view) == expected
+    for line in expected:
+        assert line in shown(render(view))
