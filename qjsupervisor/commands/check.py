@@ -1,6 +1,6 @@
 """`check`: what would run and what not, and why. Changes nothing, needs no running supervisor.
 
-It asks each Odoo once for a job without saying which: that runs nothing, and leaves a line in Odoo's log.
+It asks each Odoo for a job that is none, once for each database: that runs nothing, and leaves a line in Odoo's log.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Any
 
 from ..channelspec import ChannelSpec
 from ..config.load import Config
-from ..config.settings import TargetSettings
+from ..config.settings import DATABASE, Origin, TargetSettings
 from ..errors import DatabaseError
 from ..states import Mode
 from ..text import channel_settings, seconds
 from . import client
 from .check_databases import DatabaseReport, check_databases, that_run
+from .check_odoo import check_odoo_settings, duplicates
 from .check_server import check_server
 from .check_target import TargetReport, check_target
 from .findings import Finding, Level, note, problem, warning
@@ -25,6 +26,8 @@ from .output import console, print_json, print_line, table
 
 _EXIT_SOMETHING_WOULD_NOT_RUN = 1
 _PARALLEL = 8
+#: Databases that one line names.
+_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +69,8 @@ def gather(config: Config) -> Report:
     findings.append(note(_about_mode(config, databases)))
     if config.channels[0].capacity == 0:
         findings.append(problem("root has capacity 0: nothing would run"))
-    targets = _targets(config, [each.name for each in that_run(databases)])
-    with ThreadPoolExecutor(_PARALLEL) as pool:
-        answers = list(pool.map(lambda target: check_target(target, config.connect_timeout_s), targets))
+    findings += check_odoo_settings(config)
+    answers = _ask_targets(config, [each.name for each in that_run(databases)])
     findings.append(_about_supervisor(config))
     return Report(config=config, databases=databases, targets=answers, findings=findings)
 
@@ -78,6 +80,7 @@ def _about_databases(config: Config, databases: Sequence[DatabaseReport]) -> Ite
     if not running:
         where = "named by db_name" if config.db_names else "that the connecting role owns"
         yield problem(f"no database would be served, of {len(databases)} {where}")
+    yield from duplicates((each.name, each.uuid) for each in that_run(databases))
     yield from check_server(config, running)
 
 
@@ -104,11 +107,25 @@ def _about_supervisor(config: Config) -> Finding:
     return note(f"a supervisor runs, process {status.get('pid')}")
 
 
-def _targets(config: Config, databases: Sequence[str]) -> list[TargetSettings]:
-    """Those that would be asked, each once; all of them where no database is known."""
+def _ask_targets(config: Config, databases: Sequence[str]) -> list[TargetReport]:
+    """Each Odoo for each of its databases, and what it answers, once for all databases that it answers the same for.
+
+    Where no database is known each Odoo is asked for none.
+    """
+    asked: list[tuple[TargetSettings, str | None]]
+    asked = [(target, name) for name in databases for target in config.targets_for(name)]
     if not databases:
-        return list(dict.fromkeys(target for _, targets in config.targets for target in targets))
-    return list(dict.fromkeys(target for name in databases for target in config.targets_for(name)))
+        every = dict.fromkeys(target for _, targets in config.targets for target in targets)
+        asked = [(target, None) for target in every if DATABASE not in target.url]
+    timeout_s, dbfilter = config.connect_timeout_s, config.odoo.dbfilter
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        answers = list(pool.map(lambda each: check_target(each[0], timeout_s, each[1], dbfilter), asked))
+    found: dict[tuple[str, Finding], TargetReport] = {}
+    for answer in answers:
+        key = (answer.url, answer.finding)
+        known = found.get(key, answer._replace(databases=()))
+        found[key] = known._replace(databases=(*known.databases, *answer.databases))
+    return list(found.values())
 
 
 def _ageing(config: Config) -> str:
@@ -138,7 +155,10 @@ def document(report: Report) -> dict[str, Any]:
             }
             for each in report.databases
         ],
-        "targets": [{"url": each.url, "state": each.state, "text": each.finding.text} for each in report.targets],
+        "targets": [
+            {"url": each.url, "state": each.state, "text": each.finding.text, "databases": list(each.databases)}
+            for each in report.targets
+        ],
         "findings": [{"level": each.level.value, "text": each.text} for each in report.findings],
     }
 
@@ -160,6 +180,8 @@ def _configuration(config: Config) -> Mapping[str, Any]:
         "database_port": config.connection.port,
         "database_user": config.connection.user,
         "control_socket": config.control_socket,
+        "odoo_version": config.odoo.version,
+        "origins": [origin._asdict() for origin in config.origins],
         "monitor": None if monitor is None else f"{monitor[0]}:{monitor[1]}",
     }
 
@@ -175,11 +197,25 @@ def _print(report: Report) -> None:
     for each in report.databases:
         if each.channels:
             console().print(table(f"Channels of {each.name}", _CHANNEL_COLUMNS, map(_channel, each.channels)))
-    answers = [(each.url, each.state, each.finding.text) for each in report.targets]
-    console().print(table("Odoo", ("address", "state", "*what its answer means"), answers))
+    answers = [(each.url, each.state, _named(each.databases), each.finding.text) for each in report.targets]
+    console().print(table("Odoo", ("*address", "state", "*databases", "*what its answer means"), answers))
     findings = [(each.level.value, each.text) for each in report.findings]
     console().print(table("Findings", ("level", "*what"), findings))
     print_line("all that should run would run" if report.is_fine else "something would not run: see above")
+
+
+def _text_of(origin: Origin) -> str:
+    return "(not shown)" if origin.text is None else origin.text
+
+
+def _place_of(origin: Origin, config: Config) -> str:
+    """The file itself is named once, above."""
+    return origin.place.removeprefix(f"{config.config_file}: ")
+
+
+def _named(databases: Sequence[str]) -> str:
+    more = len(databases) - _NAMED
+    return ", ".join(databases[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 _CHANNEL_COLUMNS = ("channel", ">capacity", "*settings")
@@ -190,6 +226,13 @@ def _print_configuration(config: Config) -> None:
     connection = config.connection
     where = f"{connection.host or '(socket)'}:{connection.port or 5432}"
     print_line(f"PostgreSQL: {where}, role {connection.user or '(as the system user)'}")
+    version = config.odoo.version
+    environ = "before its file" if config.odoo.reads_environment else "by libpq only"
+    print_line(f"Odoo: {version or 'unknown version'} ({config.odoo.version_from}); its environment is read {environ}")
+    origins = [(each.name, _text_of(each), _place_of(each, config)) for each in config.origins if each.is_set]
+    if origins:
+        title = "Values and where they come from (all others: default)"
+        console().print(table(title, ("key", "*value", "*from"), origins))
     print_line(f"mode: {config.mode.value}, fairness: {config.fairness.value}{_ageing(config)}")
     console().print(table("Channels", _CHANNEL_COLUMNS, map(_channel, config.channels)))
 

@@ -16,6 +16,7 @@ from ..postgres.eligibility import Verdict
 from ..scout.probe import Probe, changes_backend
 from ..scout.scout import SCAN_DEADLINE_S, list_databases, scan
 from ..text import channel_settings
+from .check_odoo import read_facts, warnings_of
 from .session import session
 from .trees import Specs, own_specs, specs_without_effect
 
@@ -45,6 +46,8 @@ class DatabaseReport:
     warnings: tuple[str, ...] = ()
     #: Its own tree, in per-database mode.
     channels: tuple[ChannelSpec, ...] = ()
+    #: database.uuid, where it may be read.
+    uuid: str | None = None
     #: Its jobs would not run, and somebody should do something.
     is_problem: bool = False
 
@@ -80,6 +83,7 @@ def _closer(config: Config, found: Probe) -> DatabaseReport:
         with session(config, name, "check") as connection:
             tree = own_specs(connection, config, name) or {}
             readable = found.facts is not None and found.facts.may_read_channel_settings
+            facts = read_facts(connection)
             passed_over = specs_without_effect(connection, config, name) if readable else {}
     except DatabaseUnfit as error:
         return _blocked(found, str(error))
@@ -87,12 +91,17 @@ def _closer(config: Config, found: Probe) -> DatabaseReport:
         return DatabaseReport(name=name, outcome=Outcome.UNREACHABLE, reason=str(error), is_problem=True)
     leader = found.facts.leader if found.facts is not None else None
     channels = tuple(tree.values())
-    found = replace(found, warnings=(*found.warnings, *_passed_over(passed_over)))
+    found = replace(found, warnings=(*found.warnings, *warnings_of(facts), *_passed_over(passed_over)))
     if leader is None or f"application {APPLICATION_NAME}" in leader:
         # Our own running supervisor, or one on another machine that shares the work.
         reason = None if leader is None else f"its jobs are dispatched by a supervisor: {leader}"
         return DatabaseReport(
-            name=name, outcome=Outcome.RUNS, reason=reason, warnings=found.warnings, channels=channels
+            name=name,
+            outcome=Outcome.RUNS,
+            reason=reason,
+            warnings=found.warnings,
+            channels=channels,
+            uuid=facts.uuid,
         )
     reason = f"another job runner holds the leader lock: {leader}; switch it off (README, Moving from OCA's)"
     return DatabaseReport(
@@ -102,6 +111,7 @@ def _closer(config: Config, found: Probe) -> DatabaseReport:
         warnings=found.warnings,
         channels=channels,
         is_problem=True,
+        uuid=facts.uuid,
     )
 
 

@@ -1,7 +1,8 @@
-"""Is there an Odoo with queue_job behind a target? One request without parameters, which runs nothing.
+"""Is there an Odoo with queue_job behind a target, and does it serve a database? One request, which runs nothing.
 
-Odoo refuses `/queue_job/runjob` without parameters by a 4xx or 500 where the route exists, and answers 404
-where queue_job is not loaded. Redirects are never followed.
+It names the database, and a job that is none: Odoo answers 200 where it serves the database, 500 where it does not, and
+404 where queue_job is not loaded. Where no database is known it names nothing, which Odoo refuses by a 4xx or 500.
+Redirects are never followed.
 """
 
 from __future__ import annotations
@@ -21,62 +22,68 @@ from urllib3.exceptions import (
 )
 
 from ..config.settings import TargetSettings
+from ..odoo.answers import KNOWN, meaning
+from ..odoo.target import header_problem
 from .findings import Finding, note, problem, warning
 
 PATH = "/queue_job/runjob"
 #: A busy Odoo may be silent for longer; it is not waited for.
 _READ_TIMEOUT_S = 5.0
 
-_MEANS = {
-    200: warning("answers 200 to a request without a job: is it Odoo? (a proxy's own page, or another program)"),
-    401: problem("refuses user and password (401): set http_auth_user and http_auth_password for the proxy"),
-    403: problem("forbids it (403): a proxy in front, or its rules, keep this machine out"),
-    404: problem(
-        "does not know /queue_job/runjob (404): add queue_job to Odoo's server_wide_modules and restart it;"
-        " or Odoo could not tell which database is meant and has none loaded"
-    ),
-    429: warning("asks for fewer requests (429): a proxy limits the rate"),
-    502: problem("is a proxy that cannot reach Odoo (502)"),
-    503: problem("is a proxy without an Odoo to send to, or Odoo is starting (503)"),
-    504: problem("is a proxy whose Odoo does not answer in time (504)"),
-}
+#: No job has it: Odoo answers 200, and writes one warning to its log.
+NO_JOB = "00000000-0000-0000-0000-000000000000"
 
 
 class TargetReport(NamedTuple):
-    """One target and what its answer means."""
+    """One target and what its answer means, for some databases (none: it was asked for no database)."""
 
     url: str
     state: str
     finding: Finding
+    databases: tuple[str, ...] = ()
 
 
-def check_target(target: TargetSettings, connect_timeout_s: float) -> TargetReport:
-    """Ask once; blocks for at most the connect timeout and five seconds."""
+def check_target(
+    target: TargetSettings, connect_timeout_s: float, database: str | None = None, dbfilter: str | None = None
+) -> TargetReport:
+    """Ask once, for a job of the database that is none; blocks for at most the connect timeout and five seconds."""
+    fields = {} if database is None else {"db": database, "job_uuid": NO_JOB}
     try:
         with _pool(target, connect_timeout_s) as pool:
             response = pool.request(
-                "GET", target.url + PATH, headers=_headers(target), redirect=False, preload_content=False
+                "GET",
+                target.url + PATH,
+                fields=fields,
+                headers=_headers(target, database),
+                redirect=False,
+                preload_content=False,
             )
             response.close()
-            finding = explain_answer(response.status)
+            finding = explain_answer(response.status, by_name=database is not None, dbfilter=dbfilter)
     except (HTTPError, OSError, ValueError) as error:
         finding = explain_failure(error)
     state = {"problem": "problem", "warning": "warning", "note": "ok"}[finding.level.value]
-    return TargetReport(target.url, state, finding)
+    return TargetReport(target.url, state, finding, () if database is None else (database,))
 
 
-def explain_answer(status: int) -> Finding:
-    """What an HTTP status says about the target."""
-    if status in _MEANS:
-        return _MEANS[status]
-    if 300 <= status < 400:
+def explain_answer(status: int, *, by_name: bool = False, dbfilter: str | None = None) -> Finding:
+    """What an HTTP status says about the target; `by_name`: it was asked for a database, and for a job that is none."""
+    if by_name and status == 200:
+        return note("Odoo with queue_job answers")
+    if by_name and status == 500:
+        shown = f" (here: dbfilter = {dbfilter})" if dbfilter else ""
         return problem(
-            f"redirects ({status}): to the database selector, a login? Set dbfilter or db_name in Odoo,"
-            " or scheme = https here; redirects are never followed"
+            f"answers 500: it does not serve this database under this address{shown}; Odoo 19 takes dbfilter by the"
+            " host's name: set targets = *:https://{database}.example.com, or a dbfilter that fits, or see Odoo's log"
         )
     if status in (400, 422, 500):
         return note("Odoo with queue_job answers")
-    return warning(f"answers {status}, which Odoo's queue_job does not")
+    text = f"{meaning(status)} ({status})"
+    if 200 <= status < 300:
+        return warning(f"answers {status} where no job was asked for: is it Odoo? (a proxy's page, or another program)")
+    if status == 429 or (status not in KNOWN and not 300 <= status < 400):
+        return warning(text)
+    return problem(text)
 
 
 def explain_failure(error: Exception) -> Finding:
@@ -110,8 +117,10 @@ def _pool(target: TargetSettings, connect_timeout_s: float) -> urllib3.PoolManag
     )
 
 
-def _headers(target: TargetSettings) -> dict[str, str]:
+def _headers(target: TargetSettings, database: str | None) -> dict[str, str]:
     headers = {"User-Agent": "qjsupervisor check", "Accept": "*/*", "Connection": "close"}
+    if database is not None and not header_problem(database):
+        headers["X-Odoo-Database"] = database
     if target.user is not None:
         pair = f"{target.user}:{target.password or ''}".encode()
         headers["Authorization"] = "Basic " + base64.b64encode(pair).decode("ascii")

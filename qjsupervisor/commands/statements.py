@@ -170,6 +170,15 @@ IDLE = f"""
 #: Where there is no queue_job_lock, the operator's word is all there is.
 NO_LOCKS = "SELECT id FROM wanted"
 
+#: Rows: one: (module server_environment is installed, our role may read ir_config_parameter).
+ODOO_FACTS = """
+SELECT EXISTS (SELECT FROM ir_module_module WHERE name = 'server_environment' AND state = 'installed'),
+       coalesce(has_table_privilege(to_regclass('ir_config_parameter'), 'SELECT'), false)
+"""
+
+#: Rows: one at most: (uuid,).
+DATABASE_UUID = "SELECT value FROM ir_config_parameter WHERE key = 'database.uuid'"
+
 #: How many connections the server has, and who uses them. Rows: one, (max_connections, reserved, most that our
 #: role may have or -1, in use by others).
 CONNECTIONS = """

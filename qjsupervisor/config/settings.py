@@ -8,15 +8,19 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from psycopg2.extensions import parse_dsn
 
 from ..channelspec import ChannelSpec
 from ..states import Fairness, Mode
+from .environment import READS_ENVIRONMENT
 from .values import Rules, first_match
 
+#: In the host of a target: stands for the name of the database.
+DATABASE = "{database}"
 APPLICATION_NAME = "qjsupervisor"
 #: As often as an idle worker wakes anyway, to see that its connection hears. An impatient hang_timeout shortens it.
 LONGEST_HEARTBEAT_S = 20.0
@@ -36,6 +40,11 @@ class Origin(NamedTuple):
     #: As it stands there; None for a default, and for what may hold a password.
     text: str | None
 
+    @property
+    def is_set(self) -> bool:
+        """Somebody said something."""
+        return self.place != "default"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OdooSettings:
@@ -48,6 +57,11 @@ class OdooSettings:
     workers: int | None = None
     server_wide_modules: tuple[str, ...] | None = None
     dbfilter: str | None = None
+
+    @property
+    def reads_environment(self) -> bool:
+        """Its variables go before its file."""
+        return self.version is not None and self.version >= READS_ENVIRONMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +114,7 @@ class ConnectionSettings:
 class TargetSettings:
     """One Odoo to send jobs to."""
 
-    #: Scheme, host and port, nothing behind: 'http://localhost:8069'.
+    #: Scheme, host and port, nothing behind, perhaps with DATABASE in the host: 'http://localhost:8069'.
     url: str
     user: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -244,7 +258,11 @@ class Config:
 
     def targets_for(self, database: str) -> tuple[TargetSettings, ...]:
         """The Odoos that may be asked for a database's jobs; never empty."""
-        return first_match(self.targets, database) or ()
+        targets = first_match(self.targets, database) or ()
+        if not any(DATABASE in target.url for target in targets):
+            return targets
+        name = quote(database, safe="")
+        return tuple(replace(target, url=target.url.replace(DATABASE, name)) for target in targets)
 
     def dsn(self, database: str) -> dict[str, str | int]:
         """Keyword arguments for `psycopg2.connect` to any database, one with a URI of its own included."""

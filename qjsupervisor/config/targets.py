@@ -10,10 +10,11 @@ import re
 from dataclasses import replace
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from .settings import TargetSettings
+from .settings import DATABASE, TargetSettings
 from .values import entries, host, shown, split_port
 
 ANY = "*"
+_STAND_IN = "qjsupervisor-database"
 #: (glob over databases, its targets).
 TargetRules = tuple[tuple[str, tuple[TargetSettings, ...]], ...]
 #: (host as in a URL, a port of its own or None).
@@ -77,9 +78,11 @@ def _parse_entry(entry: str) -> tuple[str, TargetSettings]:
         raise ValueError("only scheme, host and port are allowed in the URL, nothing behind them")
     user, password = _credentials(parts)
     scheme = parts.scheme.lower()
-    name, port = split_port(parts.netloc.rpartition("@")[2])
+    # A name that a host may have stands for the database's while the host is looked at.
+    name, port = split_port(parts.netloc.rpartition("@")[2].replace(DATABASE, _STAND_IN))
     port = port or (443 if scheme == "https" else 80)
-    return glob, TargetSettings(url=f"{scheme}://{host(name)}:{port}", user=user, password=password)
+    url = f"{scheme}://{host(name)}:{port}".replace(_STAND_IN, DATABASE)
+    return glob, TargetSettings(url=url, user=user, password=password)
 
 
 def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from structlog.typing import FilteringBoundLogger
 
+from ..odoo.answers import meaning
 from ..odoo.dispatcher import Ended
 from ..odoo.request import End
 from ..odoo.target import Target
@@ -132,14 +133,4 @@ def outcome_of(state: str) -> Outcome:
 
 def explain(status: int | None, reason: str) -> str:
     """What an answer that ran no job means, and what to do."""
-    if status is None:
-        return reason
-    if status == 404:
-        return "HTTP 404: add queue_job to server_wide_modules of this Odoo, or check that the URL is an Odoo"
-    if 300 <= status < 400:
-        return f"HTTP {status}: Odoo redirects, probably to its database selector: check dbfilter and db_name there"
-    if status in (401, 403):
-        return f"HTTP {status}: set http_auth_user and http_auth_password for the proxy in front of Odoo"
-    if 200 <= status < 300:
-        return f"HTTP {status}, but no job was run: does this Odoo serve this database (dbfilter, db_name)?"
-    return f"HTTP {status}: see Odoo's log"
+    return reason if status is None else f"HTTP {status}: {meaning(status)}"

@@ -58,7 +58,7 @@ class FakeOdoo:
 
 @pytest.fixture
 def odoo() -> Iterator[FakeOdoo]:
-    server = FakeOdoo(500)
+    server = FakeOdoo(200)
     yield server
     server.close()
 
@@ -93,7 +93,7 @@ def test_all_is_well(check: Check, database: DatabaseFactory, odoo: FakeOdoo) ->
     assert entry(found, one.name)["outcome"] == "would run"
     assert [target["state"] for target in found["targets"]] == ["ok"]
     ((path, headers),) = odoo.asked
-    assert path == "/queue_job/runjob"
+    assert path.startswith("/queue_job/runjob?db=")
     assert "Authorization" not in headers
 
 
@@ -111,6 +111,43 @@ def test_reasons_of_databases(check: Check, database: DatabaseFactory) -> None:
     missing = entry(found, "no_such_database")
     assert "does not exist" in missing["reason"]
     assert missing["problem"] is True
+
+
+def test_copies_and_modules_that_matter(check: Check, database: DatabaseFactory) -> None:
+    """Two databases of one uuid, one with server_environment: warned of; where values come from is shown."""
+    one, two = database(), database()
+    for each in (one, two):
+        each.execute("CREATE TABLE IF NOT EXISTS ir_config_parameter (key varchar, value text)")
+        each.execute("INSERT INTO ir_config_parameter (key, value) VALUES ('database.uuid', 'u')")
+    two.execute("INSERT INTO ir_module_module (name, state) VALUES ('server_environment', 'installed')")
+    status, found = check(db_name=f"{one.name},{two.name}")
+    texts = [each["text"] for each in found["findings"]]
+    assert any("have one database.uuid" in text and one.name in text and two.name in text for text in texts)
+    assert not any("server_environment" in text for text in entry(found, one.name)["warnings"])
+    assert any("server_environment" in text for text in entry(found, two.name)["warnings"])
+    assert status == 0
+    origins = {origin["name"]: origin for origin in found["configuration"]["origins"]}
+    assert origins["jobrunner_db_user"]["place"].endswith("[options] db_user")
+    assert origins["jobrunner_db_password"]["text"] is None
+    assert origins["window"]["place"] == "default"
+
+
+def test_each_database_is_asked_for_by_name(check: Check, database: DatabaseFactory, odoo: FakeOdoo) -> None:
+    """In the query and in the header, with a job that is none; where dbfilter is in the way, what to set."""
+    one, two = database(), database()
+    status, found = check(db_name=f"{one.name},{two.name}")
+    assert status == 0
+    asked = {headers["X-Odoo-Database"]: path for path, headers in odoo.asked}
+    job = "00000000-0000-0000-0000-000000000000"
+    assert asked == {each.name: f"/queue_job/runjob?db={each.name}&job_uuid={job}" for each in (one, two)}
+    (target,) = found["targets"]
+    assert sorted(target["databases"]) == sorted([one.name, two.name])
+    odoo.status = 500
+    status, found = check(db_name=one.name, sections={"options": {"dbfilter": "^%d$"}})
+    (target,) = found["targets"]
+    assert (status, target["state"]) == (1, "problem")
+    assert "dbfilter = ^%d$" in target["text"]
+    assert "https://{database}.example.com" in target["text"]
 
 
 def test_older_queue_job_is_a_warning(check: Check, database: DatabaseFactory) -> None:
@@ -185,11 +222,12 @@ def test_which_channels_hold_and_why(check: Check, database: DatabaseFactory) ->
     ("answer", "state", "said"),
     [
         (400, "ok", "answers"),
+        (200, "ok", "answers"),
+        (500, "problem", "dbfilter"),
         (404, "problem", "server_wide_modules"),
         (303, "problem", "redirects"),
         (401, "problem", "http_auth_user"),
         (502, "problem", "proxy"),
-        (200, "warning", "is it Odoo"),
     ],
 )
 def test_targets(check: Check, database: DatabaseFactory, odoo: FakeOdoo, answer: int, state: str, said: str) -> None:

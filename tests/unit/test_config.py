@@ -394,6 +394,15 @@ def test_server_wide_mode_has_none(conf: Loader) -> None:
     assert conf("[queue_job]\nchannels = root:4\n").db_capacity("a") is None
 
 
+def test_a_target_for_each_database_by_its_name(conf: Loader) -> None:
+    config = conf("[qjsupervisor]\ntargets = prod_*:https://{database}.example.com,*:http://u:p@odoo-{database}:81\n")
+    assert urls(config, "prod_a") == ["https://prod_a.example.com:443"]
+    assert urls(config, "b c") == ["http://odoo-b%20c:81"]
+    assert config.worker_settings("prod_a").targets[0].url == "https://prod_a.example.com:443"
+    with pytest.raises(ConfigError, match="is not a host"):
+        conf("[qjsupervisor]\ntargets = *:https://{db}.example.com\n")
+
+
 # Databases
 
 

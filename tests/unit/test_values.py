@@ -41,7 +41,7 @@ def test_says_something(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("60", 60), ("0.5", 0.5), (" 90s ", 90), ("5m", 300), ("2 h", 7200), ("1d", 86400), ("1.5m", 90)],
+    [("60", 60), ("0.5", 0.5), (" 90s ", 90), ("5m", 300), ("2 h", 7200), ("1d", 86400), ("1.5m", 90), ("1h30m", 5400)],
 )
 def test_durations(text: str, seconds: float) -> None:
     assert duration_in(0.1, 86400)(text) == seconds
