@@ -15,6 +15,7 @@ import os
 import selectors
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,6 +34,9 @@ from .worker_process import ABORT_GRACE_S, Limits, WorkerProcess
 WATCH_S = 1.0
 #: For how long a worker that is stopped may hold permits that others wait for.
 STOPPED_NS = 500_000_000
+#: Workers that drain at the same time when the supervisor stops, and by when all of them were told.
+STOP_AT_ONCE = 4
+STOP_SPREAD_S = 2.0
 #: The master itself came so late to its watch that everything must have stood still (a frozen container, a
 #: stopped group, a paused machine): let the others stamp first.
 LATE_S = 5.0
@@ -64,6 +68,8 @@ class Fleet:
         self._watch_s = math.inf
         #: When the stacks of all that are left are asked for at once.
         self._abort_all_s = math.inf
+        #: Workers that are not told yet that the supervisor stops.
+        self._to_stop: deque[WorkerProcess] = deque()
         #: Until then nobody counts as hung.
         self._grace_until_s = 0.0
         self._log = get_logger()
@@ -131,10 +137,27 @@ class Fleet:
     # -- the end ---------------------------------------------------------------------------------------------
 
     def stop_all(self, now_s: float) -> None:
-        """Drain all; nothing is spawned any more."""
+        """Drain all; nothing is spawned any more.
+
+        Of many workers a few at a time, the next when one has ended: all at once they would wait for the processors,
+        and a database would wait that long for whoever takes it over.
+        """
         self.stopping = True
-        for worker in self.workers.values():
+        self._to_stop = deque(self.workers.values())
+        self._parts.loop.call_at(now_s + min(STOP_SPREAD_S, self._limits.graceful_s / 4), self._stop_rest)
+        for _ in range(STOP_AT_ONCE):
+            self._stop_next(now_s)
+
+    def _stop_next(self, now_s: float) -> None:
+        while self._to_stop:
+            worker = self._to_stop.popleft()
             worker.stop(now_s, reason="the supervisor stops")
+            if worker.child is not None:
+                return
+
+    def _stop_rest(self, now_s: float) -> None:
+        while self._to_stop:
+            self._stop_next(now_s)
 
     def abort_all(self, now_s: float) -> None:
         """Stacks, then the end; one after the other, so that the stacks are not mixed, as long as that is quick."""
@@ -185,6 +208,7 @@ class Fleet:
         worker.reaped(exit_code, now_s)
         slot = worker.slot
         self.retried_calls.add(slot, lambda: self._parts.table.try_after_death(slot) and self._buried(worker))
+        self._stop_next(now_s)
         if not math.isinf(self._abort_all_s):
             self._abort_next(now_s)
         if worker.state is WorkerState.FAILED and not (self.stopping or worker.leaving):

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from qjsupervisor.backoff import GIVE_UP_S
-from qjsupervisor.master.fleet import LATE_S
+from qjsupervisor.master.fleet import LATE_S, STOP_AT_ONCE, STOP_SPREAD_S
 from qjsupervisor.states import EXIT_GONE, WorkerState
 from tests.unit.supervised import Rig
 
@@ -144,6 +144,23 @@ def test_stopping_spawns_nothing_more(rig: Rig) -> None:
     rig.reap("a", 0)
     assert rig.fleet.alive == 0
     assert rig.next_scan_in_s is None
+
+
+def test_many_workers_are_stopped_a_few_at_a_time() -> None:
+    """Each database is served until it is its turn; whoever takes it over need not wait for all the others."""
+    rig = Rig(slots=8)
+    names = "abcdefg"
+    rig.scan(**dict.fromkeys(names, "ready"))
+
+    def told() -> str:
+        return "".join(name for name in names if {"do": "stop"} in rig.child(name).pipe.told)
+
+    rig.fleet.stop_all(rig.now_s)
+    assert told() == names[:STOP_AT_ONCE]
+    rig.reap("b", 0)
+    assert told() == names[: STOP_AT_ONCE + 1]
+    rig.step(STOP_SPREAD_S)
+    assert told() == names, "by then, however slow the others are"
 
 
 def test_stacks_are_asked_for_one_after_the_other_but_not_for_long(rig: Rig) -> None:
