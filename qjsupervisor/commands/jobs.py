@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..channelspec import complete_name
 from ..config.load import Config
 from ..errors import DatabaseUnfit
+from ..postgres import queries
 from ..postgres.session import Session
 from . import client, statements
 from .job_rows import Row, Wanted, fetch, read_rows, to_jobs
@@ -68,7 +70,12 @@ def _read_tree(connection: Session, config: Config, database: str) -> Tree:
 
 
 def _last_starts(connection: Session, within_s: int) -> dict[str, float]:
-    return dict(fetch(connection, statements.LAST_STARTS, {"within_s": within_s}))
+    """Seconds since the last start, by complete name of the channel."""
+    found: dict[str, float] = {}
+    for channel, age_s in fetch(connection, queries.LAST_STARTS, {"within_s": within_s}):
+        name = complete_name(channel)
+        found[name] = min(age_s, found.get(name, math.inf))
+    return found
 
 
 def _document(

@@ -88,14 +88,6 @@ COUNT_RUNNING = f"""
 SELECT {_CHANNEL}, count(*) FROM queue_job AS job WHERE state IN ('enqueued', 'started') GROUP BY 1
 """
 
-#: Params: within_s. Rows: (channel, seconds since the last job was asked for), of that time.
-LAST_STARTS = f"""
-SELECT {_CHANNEL}, {_seconds(_NOW)} - max({_seconds("date_enqueued")})
-  FROM queue_job AS job
- WHERE date_enqueued > {_NOW} - make_interval(secs => %(within_s)s) AND isfinite(date_enqueued)
- GROUP BY 1
-"""
-
 #: Rows: (channel, uuids of its first failed jobs).
 LIST_FAILED = f"""
 SELECT {_CHANNEL}, (array_agg(job.uuid::text ORDER BY job.id))[1:6]

@@ -166,12 +166,27 @@ UPDATE queue_job SET state = 'pending', date_enqueued = NULL, date_started = NUL
 RETURNING id
 """
 
-#: When jobs were last started, as far as the rows tell. Params: within_s. Rows: (channel, age in seconds).
-LAST_STARTS = """
+_SINCE = "(now() AT TIME ZONE 'UTC') - make_interval(secs => %(within_s)s)"
+#: When jobs were last started, as far as the rows tell. Params: within_s. Rows: (channel as in the row, seconds ago).
+#: Of the rows that are over only those are read that were over within that time, by queue_job's index on channel and
+#: date_done, channel by channel: there may be millions of others.
+LAST_STARTS = f"""
+WITH RECURSIVE names AS (
+    (SELECT channel FROM queue_job WHERE channel IS NOT NULL ORDER BY channel LIMIT 1)
+    UNION ALL
+    SELECT (SELECT channel FROM queue_job WHERE channel > names.channel ORDER BY channel LIMIT 1)
+      FROM names WHERE names.channel IS NOT NULL),
+begun AS (
+    SELECT channel, date_enqueued FROM queue_job WHERE state IN ('enqueued', 'started', 'failed')
+    UNION ALL
+    SELECT names.channel, over.date_enqueued
+      FROM names, LATERAL (SELECT date_enqueued FROM queue_job
+                            WHERE channel = names.channel AND date_done > {_SINCE}) AS over
+    UNION ALL
+    SELECT channel, date_enqueued FROM queue_job WHERE channel IS NULL AND date_done > {_SINCE})
 SELECT channel, extract(epoch FROM (now() AT TIME ZONE 'UTC') - max(date_enqueued))::float8
-  FROM queue_job
- WHERE date_enqueued > (now() AT TIME ZONE 'UTC') - make_interval(secs => %(within_s)s)
-   AND date_enqueued <= (now() AT TIME ZONE 'UTC')
+  FROM begun
+ WHERE date_enqueued > {_SINCE} AND date_enqueued <= (now() AT TIME ZONE 'UTC')
  GROUP BY channel
 """
 

@@ -124,3 +124,28 @@ def test_a_job_that_ran_when_the_server_was_restarted_may_go_on() -> None:
             made.dead_after_restart_s = 60.0
             made.rows("UPDATE queue_job SET date_enqueued = pg_postmaster_start_time() AT TIME ZONE 'UTC'")
             assert made.look_dead(ids.values(), 0).keys() == set(ids.values()), "it ran on this very server"
+
+
+MANY = """
+INSERT INTO queue_job (uuid, channel, state, priority, date_created, date_enqueued, date_done, retry, max_retries)
+SELECT 'old-' || n, CASE n %% 4 WHEN 0 THEN NULL ELSE 'root.c' || n %% 4 END, 'done', 10, d, d, d, 0, 5
+  FROM generate_series(1, 20000) n, LATERAL (SELECT now() AT TIME ZONE 'UTC' - n * interval '1 minute' AS d) AS dates
+"""
+
+
+def test_the_last_starts_do_not_take_longer_with_each_job_that_is_done(database: DatabaseFactory) -> None:
+    one = database()
+    one.execute(MANY.replace("%%", "%"))
+    one.insert_jobs(1, channel="root.now")
+    started = "state = 'started', date_enqueued = now() AT TIME ZONE 'UTC'"
+    one.execute(f"UPDATE queue_job SET {started} WHERE state = 'pending'")
+    one.execute("VACUUM ANALYZE queue_job")
+    made = Database(one.name, one.dsn(), Waiter())
+    made.connect()
+    with closing(made):
+        found = dict(made.rows(queries.LAST_STARTS, {"within_s": 330}))
+        assert found.keys() == {"root.now", "root.c1", "root.c2", "root.c3", None}
+        assert [round(found[f"root.c{n}"] / 60) for n in (1, 2, 3)] == [1, 2, 3]
+        assert round(found[None] / 60) == 4
+        assert found["root.now"] < 60
+        assert blocks_touched(made, queries.LAST_STARTS, {"within_s": 330}) < 100, "the table has hundreds"

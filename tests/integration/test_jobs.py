@@ -228,7 +228,8 @@ def test_throttle_of_a_databases_own_channel(
     demo_schema.set_channel(one.connection, "root.rare", throttle=100)
     (done, waiting) = one.insert_jobs(2, channel="root.rare")
     one.execute(
-        "UPDATE queue_job SET state = 'done', date_enqueued = now() AT TIME ZONE 'UTC' - interval '30 s'"
+        "UPDATE queue_job SET state = 'done', date_enqueued = now() AT TIME ZONE 'UTC' - interval '30 s',"
+        " date_done = now() AT TIME ZONE 'UTC'"
         " WHERE uuid = %s",
         (done,),
     )

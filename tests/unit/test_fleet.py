@@ -150,7 +150,7 @@ def test_many_workers_are_stopped_a_few_at_a_time() -> None:
     """Each database is served until it is its turn; whoever takes it over need not wait for all the others."""
     rig = Rig(slots=8)
     names = "abcdefg"
-    rig.scan(**dict.fromkeys(names, "ready"))
+    rig.scan(a="ready", b="ready", c="ready", d="ready", e="ready", f="ready", g="ready")
 
     def told() -> str:
         return "".join(name for name in names if {"do": "stop"} in rig.child(name).pipe.told)
