@@ -81,6 +81,10 @@ class Backlog(ChannelTree):
                 found |= {name, name.removeprefix(f"{ROOT}.") if name != ROOT else ""}
         return sorted(found)
 
+    def known(self) -> list[int]:
+        """Ids of the jobs that are known one by one and hold no permit."""
+        return [*self._pending, *self._failed_in]
+
     @property
     def longest_throttle_s(self) -> int:
         """0: there is none."""

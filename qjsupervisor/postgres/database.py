@@ -7,6 +7,7 @@ the connection is of no use, unless that says `of_row`. It decides nothing about
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -57,6 +58,7 @@ class About(NamedTuple):
     #: When the server was started, as text: another one is another server, or the same after a restart.
     started: str
     oid: int
+    clock_s: float
 
 
 class Database:
@@ -75,6 +77,8 @@ class Database:
         self._is_prepared = False
         self.notified = Notified()
         self.about: About | None = None
+        #: By how much the server's clock is ahead of ours: it decides what is due.
+        self.clock_us = 0
         #: How long a job that runs may go on after a restart of the server, though it looks dead.
         self.dead_after_restart_s = 60.0
         self.leadership = Leadership(self.rows, secrets.randbits(63) if mark is None else mark)
@@ -104,6 +108,7 @@ class Database:
     def look(self) -> About:
         """Look (again) what this database is."""
         self.about = About(*self.rows(queries.ABOUT)[0])
+        self.clock_us = round((self.about.clock_s - time.time()) * 1e6)
         return self.about
 
     def limit_statements(self, limit_s: float) -> None:
@@ -239,6 +244,10 @@ class Database:
     def read_ids(self, ids: Iterable[int]) -> list[Job]:
         """Read jobs by id."""
         return [job_of(row, self.ageing_s) for row in self.rows(queries.READ_IDS, {"ids": list(ids)})]
+
+    def without_row(self, ids: Iterable[int]) -> list[int]:
+        """Of these jobs those that are gone."""
+        return [job_id for (job_id,) in self.rows(queries.GONE, {"ids": list(ids)})]
 
     def give_back(self, ids: Iterable[int]) -> list[int]:
         """Put jobs that are still enqueued back to pending; ids of those that were."""

@@ -52,7 +52,8 @@ SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_in_recovery()
          WHERE attrelid = to_regclass('ir_config_parameter') AND attname IN ('key', 'value')
            AND has_column_privilege(attrelid, attnum, 'SELECT')),
        {SERVER_START},
-       (SELECT oid::bigint FROM pg_database WHERE datname = current_database())
+       (SELECT oid::bigint FROM pg_database WHERE datname = current_database()),
+       extract(epoch FROM clock_timestamp())::float8
 """
 
 #: Rows: one if the trigger is there: (tgenabled).
@@ -140,6 +141,7 @@ PREPARE qjs_turn (bigint[], bigint[], varchar[], bool) AS
           SELECT next.id
             FROM unnest($1, $2) AS pair (id, former),
                  LATERAL (SELECT id FROM queue_job WHERE id = pair.id AND state || '' = 'pending'
+                                AND (eta IS NULL OR eta <= now() AT TIME ZONE 'UTC')
                              FOR UPDATE SKIP LOCKED) AS next
            WHERE ($4 OR {_NOT_IN_TRANSITION})
              AND NOT coalesce((SELECT state IN ('enqueued', 'started') FROM queue_job WHERE id = pair.former), false))
@@ -158,6 +160,12 @@ TURN = "EXECUTE qjs_turn (%(claim)s::bigint[], %(former)s::bigint[], %(uuids)s::
 
 #: Read jobs. Params: ids. Rows: JOB_COLUMNS.
 READ_IDS = f"SELECT {JOB_COLUMNS} FROM queue_job WHERE id = ANY(%(ids)s::bigint[])"
+
+#: Of these jobs those that have no row any more. Params: ids. Rows: (id).
+GONE = """
+SELECT id FROM unnest(%(ids)s::bigint[]) AS known (id)
+ WHERE coalesce((SELECT false FROM queue_job WHERE queue_job.id = known.id), true)
+"""
 
 #: Give back jobs that nobody was asked to run, or that nobody ran. Params: ids. Rows: (id) of those put back.
 GIVE_BACK = """

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from ..backlog.backlog import Backlog
 from ..odoo.dispatcher import Dispatcher
+from ..postgres.database import Database
 from ..states import TargetState
 from ..table.slot import WorkerSlot
 from .jobs import JobRecord
@@ -22,7 +23,8 @@ START_BATCH = 50
 class Permits:
     """One worker's dealings with the shared table."""
 
-    def __init__(self, worker_slot: WorkerSlot, dispatcher: Dispatcher) -> None:
+    def __init__(self, database: Database, worker_slot: WorkerSlot, dispatcher: Dispatcher) -> None:
+        self._database = database
         self._worker_slot = worker_slot
         self._dispatcher = dispatcher
 
@@ -37,7 +39,7 @@ class Permits:
 
     def _prepare(self, backlog: Backlog, now_s: float, *, start: bool) -> None:
         allowed = min(START_BATCH, self._dispatcher.allowance(now_s)) if start else 0
-        backlog.prepare(time.time_ns() // 1000, max(0, allowed))
+        backlog.prepare(time.time_ns() // 1000 + self._database.clock_us, max(0, allowed))
 
     def hand_over(self, backlog: Backlog, ended: Iterable[JobRecord], now_s: float) -> dict[int, int]:
         """Jobs that take over the permits of jobs whose requests ended well, if nobody else has a right to those.

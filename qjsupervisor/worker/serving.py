@@ -42,6 +42,8 @@ READ_BATCH = 400
 MERGE_FROM = 4
 #: A job under whose claim the connection ended so often is claimed alone.
 BREAKS = 2
+#: How often jobs without a row are looked for, at most, and which part of the time that takes.
+MISSING_S, MISSING_SHARE = 0.1, 0.05
 #: With so many jobs deferred, and others refused, nothing is tried for a while.
 MANY_DEFERRED = 1000
 
@@ -66,13 +68,16 @@ class Serving:
         self.jobs = Jobs()
         self._rows = Rows(self.jobs, backlog, log, self._tell_late_end)
         self._claiming = Claims(database, log)
-        self._permits = Permits(worker_slot, dispatcher)
+        self._permits = Permits(database, worker_slot, dispatcher)
         self._outcomes = RequestOutcomes(
             dispatcher.targets, log, self._rows.release_all, can_tell_dead=lambda: database.can_tell_dead
         )
         self._unattended = Unattended(database, self._claiming, self.jobs, log)
         #: Permits went back in the middle of a statement; what became of their jobs is to be read.
         self._was_late = False
+        #: A job without a row was spoken of; when that is looked into at the earliest.
+        self._was_missing = False
+        self._missing_due_s = 0.0
         #: When jobs were claimed last.
         self._claimed_s = 0.0
         self._oid = database.about.oid if database.about is not None else 0
@@ -104,6 +109,8 @@ class Serving:
             self._look_at_open(now_s)
         if self._was_late:
             self._read_late()
+        if self._was_missing and now_s >= self._missing_due_s:
+            self._forget_missing(now_s)
         ended = self.jobs.all_in(State.ENDED)
         claims = self._taken()
         if start and ended:
@@ -152,7 +159,8 @@ class Serving:
         """One statement, if there is anything to claim or to read."""
         uuids = [record.uuid for record in ended]
         if len(self._database.notified):
-            uuids += self._database.notified.take(max(0, READ_BATCH - len(uuids)))
+            said = self._database.notified.take(max(0, READ_BATCH - len(uuids)))
+            uuids = [*dict.fromkeys(uuids + said)] if uuids else said
         if self._is_suspicious and claims:
             claims = self._sift(claims, now_s)
         if not claims and not uuids:
@@ -170,6 +178,7 @@ class Serving:
         self._take_in(read, {record.id: record for record in ended}, missed, now_s)
         if len(read) < len(uuids) or missed or self.jobs.any_at_rest:
             self._rows.forget_gone(uuids, missed, read)
+        self._was_missing = self._was_missing or len(read) < len(uuids)
 
     def _claim(
         self, claims: dict[int, int], claiming: list[JobRecord], uuids: list[str]
@@ -272,7 +281,7 @@ class Serving:
                 if self._record_result(record, job):
                     not_run.append((record, job))
             elif job.id in missed and job.state == JobState.PENDING:
-                self._rows.defer(job, now_s, locked=job.id not in self._claiming.refused)
+                self._not_claimed(job, now_s)
             else:
                 if job.state == JobState.STARTED and self.jobs.sent(job.uuid) is not None:
                     self._outcomes.record_success(job.uuid)
@@ -281,6 +290,25 @@ class Serving:
             self._record_result(gone, None)
         if not_run:
             self._return(not_run, now_s)
+
+    def _not_claimed(self, job: Job, now_s: float) -> None:
+        """A pending job was not to be had: the server refused it, somebody has its row locked, or it is not due."""
+        refused = job.id in self._claiming.refused
+        # By our clock it was due; the server's decides.
+        if job.eta_us is not None and not refused and self._database.look().clock_s * 1e6 < job.eta_us:
+            self._permits.exchange(self.backlog, now_s, start=False)
+            self._rows.apply(job)
+            return
+        self._rows.defer(job, now_s, locked=not refused)
+
+    def _forget_missing(self, now_s: float) -> None:
+        """A job without a row was spoken of: which of those that are known is it? Anybody can ask for that."""
+        self._was_missing = False
+        ids = self.backlog.known()
+        for job_id in self._database.without_row(ids) if ids else ():
+            self.backlog.forget(job_id)
+        ended_s = time.monotonic()
+        self._missing_due_s = ended_s + max(MISSING_S, (ended_s - now_s) / MISSING_SHARE)
 
     # -- requests ----------------------------------------------------------------------------------------
 
@@ -367,13 +395,15 @@ class Serving:
     def next_deadline_s(self, now_s: float) -> float | None:
         """When, if nothing happens before, the next turn is due (monotonic)."""
         moments = [self._dispatcher.next_deadline_s(), self._unattended.due_s, *self._rows.release_times_s()]
+        if self._was_missing:
+            moments.append(self._missing_due_s)
         if self._start_at_s > now_s:
             moments.append(self._start_at_s)
         if self.jobs.has(State.REQUESTED):
             moments.append(self.jobs.look_s)
         wall_us = self.backlog.next_deadline_us()
         if wall_us is not None:
-            moments.append(now_s + max(0.0, wall_us / 1e6 - time.time()))
+            moments.append(now_s + max(0.0, (wall_us - self._database.clock_us) / 1e6 - time.time()))
         look_again_ns = self._worker_slot.look_again_ns(self.backlog.wanted_channels)
         if look_again_ns is not None:
             moments.append(look_again_ns / 1e9)

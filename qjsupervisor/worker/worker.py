@@ -299,7 +299,7 @@ class Worker:
         """Throttles go on where a former supervisor left them."""
         within_s = backlog.longest_throttle_s
         for channel, age_s in self._database.rows(queries.LAST_STARTS, {"within_s": within_s}) if within_s else ():
-            shared = backlog.note_start(channel, time.time_ns() // 1000 - int(age_s * 1e6))
+            shared = backlog.note_start(channel, time.time_ns() // 1000 + self._database.clock_us - int(age_s * 1e6))
             self._worker_slot.note_start(shared, int(age_s * 1e9))
 
     def _note_full(self, channel: str) -> None:

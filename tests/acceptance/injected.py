@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,23 @@ def no_fork(switch: Path) -> None:
     defaults["fork"] = fork
 
 
-FAULTS: Mapping[str, Callable[[Path], None]] = {"endless_loop": endless_loop, "crash": crash, "no_fork": no_fork}
+def clock_ahead(switch: Path) -> None:
+    """Our clock is ahead of the server's by as many seconds as the switch says."""
+    time_s, time_ns = time.time, time.time_ns
+
+    def ahead_s() -> float:
+        return float(switch.read_text()) if switch.exists() else 0.0
+
+    time.time = lambda: time_s() + ahead_s()
+    time.time_ns = lambda: time_ns() + int(ahead_s() * 1e9)
+
+
+FAULTS: Mapping[str, Callable[[Path], None]] = {
+    "endless_loop": endless_loop,
+    "crash": crash,
+    "no_fork": no_fork,
+    "clock_ahead": clock_ahead,
+}
 
 
 def _is_meant(switch: Path, database: str) -> bool:

@@ -29,10 +29,12 @@ from ..scripted import ScriptedServer, serving
 class Rig:
     """One worker with four permits, and the Odoo that it asks."""
 
-    def __init__(self, one: Database, odoo: ScriptedServer, answers: threading.Event, folder: Path) -> None:
+    def __init__(
+        self, one: Database, odoo: ScriptedServer, answers: threading.Event, folder: Path, channels: str = "root:4"
+    ) -> None:
         self.one, self.odoo, self._answers = one, odoo, answers
         conf = folder / "odoo.conf"
-        conf.write_text(odoo_conf(one.postgres, odoo.port, db_name=one.name))
+        conf.write_text(odoo_conf(one.postgres, odoo.port, db_name=one.name, channels=channels))
         config = load({"config": str(conf)}, {})
         self.table = SemaphoreTable(config.channels, slots=1, fairness=config.fairness)
         self.table.assign(0, one.name, 1)
@@ -202,3 +204,30 @@ def test_a_job_that_runs_for_long_is_not_over(rig: Rig, monkeypatch: pytest.Monk
     rig.go_on(0.6)
     assert rig.running == 1
     assert rig.worker._dispatcher.open == 1
+
+
+def test_a_job_that_is_deleted_holds_up_nobody(database: DatabaseFactory, tmp_path: Path) -> None:
+    """The next job of a sequential channel started 55 s after the failed one was deleted, with the reconcile."""
+    one = database()
+    insert_row(one.connection, channel="root.orderly", state="failed")
+    waiting = insert_row(one.connection, channel="root.orderly")
+    answers = threading.Event()
+    answers.set()
+
+    def script(connection: object) -> None:
+        connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n")  # type: ignore[attr-defined]
+
+    with serving(script) as odoo:
+        made = Rig(one, odoo, answers, tmp_path, channels="root:4,root.orderly:1:sequential")
+        try:
+            others = one.insert_jobs(20, channel="root.orderly")
+            made.go_on(0.3)
+            assert not odoo.requests, "the failed one stops its channel"
+            assert made.table.slot_view(0).pending == 21
+            one.execute("DELETE FROM queue_job WHERE uuid = ANY(%s)", (others,))
+            one.execute("DELETE FROM queue_job WHERE state = 'failed'")
+            made.until(lambda: len(odoo.requests) == 1, "the next one starts", 2)
+            assert waiting.encode() in odoo.requests[0]
+            made.until(lambda: made.table.slot_view(0).pending <= 1, "no phantom is shown", 2)
+        finally:
+            made.close()
