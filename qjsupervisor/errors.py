@@ -3,6 +3,7 @@
     QJSupervisorError
     ├─ ConfigError            a setting is wrong: exit 78, nothing is respawned
     ├─ AlreadyRunning         another supervisor owns the pidfile or the control socket: exit 73
+    ├─ NoRoom                 the system is out of disk, descriptors or the like: exit 70, a restart may succeed
     ├─ ProtocolError          a peer of the control pipe or socket sent nonsense
     ├─ SemaphoreError         the shared table is full, or is not what it should be
     └─ DatabaseError          raised "from" psycopg2.Error
@@ -15,7 +16,12 @@ A message is for an operator: what is wrong, where, what to do.
 
 from __future__ import annotations
 
+import errno
+
 from .states import EX_CANTCREAT, EX_CONFIG, EX_SOFTWARE
+
+#: Of a system that is short of something; the configuration is not to blame, and a later try may succeed.
+_SHORT_OF = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EIO})
 
 
 class QJSupervisorError(Exception):
@@ -42,6 +48,16 @@ class AlreadyRunning(QJSupervisorError):
     def __init__(self, message: str, pid: int | None) -> None:
         super().__init__(message)
         self.pid = pid
+
+
+class NoRoom(QJSupervisorError):
+    """The system is short of disk space, descriptors or memory."""
+
+
+def unusable_path(option: str, path: str, what: str, error: OSError) -> QJSupervisorError:
+    """For a file or socket that cannot be made: ConfigError, or NoRoom where another path would not help."""
+    message = f"{option}: {path} {what}: {error.strerror or error}"
+    return NoRoom(message) if error.errno in _SHORT_OF else ConfigError(option, message)
 
 
 class ProtocolError(QJSupervisorError):

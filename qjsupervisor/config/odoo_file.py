@@ -10,6 +10,7 @@ from __future__ import annotations
 import configparser
 import os
 import pwd
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -17,6 +18,8 @@ from ..errors import ConfigError
 from .environment import find_version
 from .values import shown, unset
 
+#: Far more than any configuration has; what is larger is something else, and takes long.
+_MAX_BYTES = 1_048_576
 #: What names the file, the stronger one first; the second is Odoo's older name for it, read up to 18.
 _OLD_VARIABLE = "OPENERP_SERVER"
 _VARIABLES = ("ODOO_RC", _OLD_VARIABLE)
@@ -84,14 +87,20 @@ def _home() -> str:
 
 def _text(path: str, named_by: str) -> str:
     try:
-        with open(path, "rb") as stream:
-            content = stream.read()
+        # O_NONBLOCK: a FIFO that nobody writes to would be waited for.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            status = os.fstat(stream.fileno())
+            if not (stat.S_ISREG(status.st_mode) or os.path.samestat(status, os.stat(os.devnull))):
+                raise ConfigError("config", f"{shown(path, 300)}, from {named_by}, is not a regular file")
+            content = stream.read(_MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(
             "config",
             f"{shown(path, 300)}, from {named_by}, cannot be read: {error.strerror or error}; "
             "name a readable Odoo configuration file with --config or $ODOO_RC",
         ) from error
+    if len(content) > _MAX_BYTES:
+        raise ConfigError("config", f"{shown(path, 300)}, from {named_by}, is larger than {_MAX_BYTES:,} bytes")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from ..control import MAX_FRAME_BYTES, Message, decode, encode, is_trusted, peer_credentials
-from ..errors import AlreadyRunning, ConfigError, ProtocolError, QJSupervisorError
+from ..errors import AlreadyRunning, ConfigError, ProtocolError, QJSupervisorError, unusable_path
 from ..logs import get_logger
 from ..loop import Alarm, Loop
 from .pidfile import Pidfile
@@ -233,7 +233,7 @@ def prepare_directory(path: str) -> None:
             os.mkdir(path, 0o700)
         status = os.stat(path, follow_symlinks=False)
     except OSError as error:
-        raise _refused(path, f"cannot be made: {error.strerror}") from error
+        raise unusable_path(_OPTION, path, "cannot be made", error) from error
     if stat.S_ISLNK(status.st_mode) or not stat.S_ISDIR(status.st_mode):
         raise _refused(path, "must be a directory, not a link or a file")
     if status.st_uid != os.geteuid():
@@ -254,7 +254,7 @@ def _listen(path: str) -> socket.socket:
         listener.setblocking(False)
     except OSError as error:
         listener.close()
-        raise _refused(path, f"cannot be listened on: {error.strerror}") from error
+        raise unusable_path(_OPTION, path, "cannot be listened on", error) from error
     finally:
         os.umask(former_umask)
     return listener

@@ -1,8 +1,10 @@
 """A file that names the one process that may run, and proves by a lock that it still does.
 
 The lock (flock) is the truth, the number in the file is only for people: a file left behind by a killed
-process is free at once, whatever process got its number since. The lock belongs to the open file, which a
-forked child inherits: every child must close it (`close()`), or it keeps the lock after its master died.
+process is free at once, whatever process got its number since. Only our user can open the file (0600), and so only
+we can lock it; of a file that others may open the lock proves nothing, and the process that it names decides. The
+lock belongs to the open file, which a forked child inherits: every child must close it (`close()`), or it keeps the
+lock after its master died.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import stat
 from contextlib import ExitStack, suppress
 from types import TracebackType
 
-from ..errors import AlreadyRunning, ConfigError
+from ..errors import AlreadyRunning, ConfigError, unusable_path
 
 _LONGEST_BYTES = 32
 #: The file may be replaced between open and lock by one who ends just then; that cannot go on for ever.
@@ -41,19 +43,21 @@ class Pidfile:
     def acquire(self) -> None:
         """Lock the file and write our pid to it.
 
-        Raises AlreadyRunning if another process holds it, ConfigError if the path is not fit for it: a
-        link, no regular file, a file that holds anything but a pid.
+        Raises AlreadyRunning if another process holds it, ConfigError if the path is not fit for it (a link, no
+        regular file, a file that holds anything but a pid), NoRoom on a full disk.
         """
         for _ in range(_ATTEMPTS):
             descriptor = self._open()
             with ExitStack() as unless_ours:
                 unless_ours.callback(os.close, descriptor)
-                self._lock(descriptor)
+                if not self._lock(descriptor):
+                    continue
                 self._check(descriptor)
+                if self._is_current(descriptor):
+                    self._write(descriptor)
                 if self._is_current(descriptor):
                     unless_ours.pop_all()
                     self._descriptor = descriptor
-                    self._write(descriptor)
                     return
         raise AlreadyRunning(f"{self.path}: replaced again and again by others; who else starts here?", None)
 
@@ -75,19 +79,25 @@ class Pidfile:
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
-            return os.open(self.path, flags, 0o644)
+            return os.open(self.path, flags, 0o600)
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise self._refused("is a symbolic link; remove it, or name another file") from None
-            raise self._refused(f"cannot be opened: {error.strerror}") from error
+            raise unusable_path(self._option, self.path, "cannot be opened", error) from error
 
-    def _lock(self, descriptor: int) -> None:
+    def _lock(self, descriptor: int) -> bool:
+        """False: somebody who has no business here held it; the file was removed, and a new one is to be made."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             pid = _read_pid(descriptor)
+            if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o066 and pid is not None and not _is_alive(pid):
+                with suppress(FileNotFoundError):
+                    os.unlink(self.path)
+                return False
             who = "another supervisor" if pid is None else f"a supervisor with pid {pid}"
             raise AlreadyRunning(f"{who} runs already (it holds {self.path})", pid) from None
+        return True
 
     def _check(self, descriptor: int) -> None:
         """Refuse what is no pidfile: a mistyped path must not cost anybody a file."""
@@ -107,9 +117,13 @@ class Pidfile:
 
     def _write(self, descriptor: int) -> None:
         text = f"{os.getpid()}\n".encode()
-        # In this order a reader of the first line never sees an empty file or a mixed number.
-        os.pwrite(descriptor, text, 0)
-        os.ftruncate(descriptor, len(text))
+        try:
+            os.fchmod(descriptor, 0o600)
+            # In this order a reader of the first line never sees an empty file or a mixed number.
+            os.pwrite(descriptor, text, 0)
+            os.ftruncate(descriptor, len(text))
+        except OSError as error:
+            raise unusable_path(self._option, self.path, "cannot be written", error) from error
 
     def _refused(self, what: str) -> ConfigError:
         return ConfigError(self._option, f"{self._option}: {self.path} {what}")
@@ -118,3 +132,13 @@ class Pidfile:
 def _read_pid(descriptor: int) -> int | None:
     line = os.pread(descriptor, _LONGEST_BYTES, 0).partition(b"\n")[0].strip()
     return int(line) if line.isdigit() else None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is there, and somebody else's
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -156,3 +157,17 @@ def test_every_error_names_its_option(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         load({"config": str(file)}, {})
     assert raised.value.option == "port"
+
+
+def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    fifo = tmp_path / "odoo.conf"
+    os.mkfifo(fifo)
+    with pytest.raises(ConfigError, match="is not a regular file"):
+        load({"config": str(fifo)}, {})
+
+
+def test_a_file_too_large_to_be_a_configuration_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "odoo.conf"
+    file.write_bytes(b"[options]\n" + b"key = value\n" * 100_000)
+    with pytest.raises(ConfigError, match="larger than 1,048,576 bytes"):
+        load({"config": str(file)}, {})

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from pathlib import Path
 
 import pytest
 
-from qjsupervisor.errors import AlreadyRunning, ConfigError
+from qjsupervisor.errors import AlreadyRunning, ConfigError, NoRoom, unusable_path
 from qjsupervisor.master.pidfile import Pidfile
-from qjsupervisor.states import EX_CANTCREAT
+from qjsupervisor.states import EX_CANTCREAT, EX_SOFTWARE
 
 
 @pytest.fixture
@@ -93,3 +95,48 @@ def test_a_refused_start_leaks_no_descriptor(path: Path) -> None:
             with pytest.raises(AlreadyRunning):
                 Pidfile(str(path)).acquire()
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_only_we_can_open_it(path: Path) -> None:
+    path.write_text("1\n")
+    path.chmod(0o644)
+    with Pidfile(str(path)):
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+def a_dead_pid() -> int:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return pid
+
+
+def test_a_strangers_lock_on_a_file_that_all_can_read_stops_nobody(path: Path) -> None:
+    path.write_text(f"{a_dead_pid()}\n")
+    path.chmod(0o644)
+    with path.open() as stranger:
+        fcntl.flock(stranger, fcntl.LOCK_EX)
+        with Pidfile(str(path)):
+            assert path.read_text() == f"{os.getpid()}\n"
+            with pytest.raises(AlreadyRunning):
+                Pidfile(str(path)).acquire()
+
+
+def test_a_lock_that_only_we_can_hold_is_believed(path: Path) -> None:
+    """Also where the number means another process: one in another container, say."""
+    path.write_text(f"{a_dead_pid()}\n")
+    path.chmod(0o600)
+    with path.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(AlreadyRunning):
+            Pidfile(str(path)).acquire()
+
+
+def test_a_full_disk_is_said_and_is_not_final() -> None:
+    """/dev/full is no regular file: what its write says is looked at here."""
+    error = unusable_path("pidfile", "/run/x", "cannot be written", OSError(errno.ENOSPC, "No space left on device"))
+    assert isinstance(error, NoRoom)
+    assert error.exit_status == EX_SOFTWARE
+    assert str(error) == "pidfile: /run/x cannot be written: No space left on device"
+    assert isinstance(unusable_path("pidfile", "/x", "cannot be opened", OSError(errno.EACCES, "no")), ConfigError)
