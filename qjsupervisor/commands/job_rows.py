@@ -46,6 +46,7 @@ class Row(NamedTuple):
     since_s: float | None
     ahead: int
     not_due: str | None
+    age_s: float | None
 
 
 def read_rows(connection: Session, wanted: Wanted, ageing_s: float = 0.0) -> list[Row]:

@@ -13,7 +13,7 @@ from ..postgres import queries
 from ..postgres.session import Session
 from . import client, statements
 from .job_rows import Row, Wanted, fetch, read_rows, to_jobs
-from .output import console, print_json, print_line, table
+from .output import duration, print_json, print_line, print_lines
 from .session import session
 from .trees import own_specs
 from .why_waiting import Job, Reason, Tree, explain
@@ -128,14 +128,19 @@ def _why(row: Row, reasons: Sequence[Reason]) -> str:
 
 
 def _print(database: str, counts: Mapping[str, int], listed: Sequence[Listed], absent: Sequence[str]) -> None:
-    rows = (
-        (row.uuid, row.state, row.channel, row.priority, (row.created or "")[:19], _why(row, reasons))
-        for row, _, reasons in listed
-    )
-    columns = ("*uuid", "state", "*channel", ">priority", "created (UTC)", "*why")
-    if listed:
-        console().print(table(f"Jobs of {database}", columns, rows))
+    for each in listed:
+        print_lines(_lines(*each))
     total = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no jobs"
     print_line(f"{database}: {total}" + (f"; {len(listed)} shown" if listed else ""))
     for uuid in absent:
         print_line(f"{uuid}: not in {database}, or not as it was asked for")
+
+
+def _lines(row: Row, job: Job, reasons: Sequence[Reason]) -> list[str]:
+    """The uuid, which is what one copies, first; what the job is and why it waits on lines of their own."""
+    age_s = row.age_s if row.age_s is not None and math.isfinite(row.age_s) else None
+    place = f"place {row.ahead + 1}" if row.state == "pending" and (job.eta_in_s or 0) <= 0 else ""
+    facts = (row.uuid, row.state, f"age {duration(age_s)}", place)
+    what = f"{row.name or '(no name)'}, channel {row.channel}, priority {row.priority}"
+    why = _why(row, reasons)
+    return ["  ".join(filter(None, facts)), f"    {what}", *([f"    {why}"] if why else [])]

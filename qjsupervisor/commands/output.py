@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,19 @@ _STYLES = {
 def print_line(value: object = "") -> None:
     """Print one line of text, escaped."""
     sys.stdout.write(printable(value) + "\n")
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines, escaped; on a terminal each is folded to its width behind its own indentation, and never cut."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    for line in map(printable, lines):
+        for part in _folded(line, width) if width else [line]:
+            sys.stdout.write(part + "\n")
+
+
+def _folded(line: str, width: int) -> list[str]:
+    indent = " " * (len(line) - len(line.lstrip()))
+    return textwrap.wrap(line.strip(), width, initial_indent=indent, subsequent_indent=indent) or [line]
 
 
 def print_json(value: Mapping[str, Any]) -> None:

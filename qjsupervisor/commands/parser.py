@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Runs the jobs of Odoo's queue_job, for all databases, one process each.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
+    parser.add_argument("-V", "--version", action=_ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_running(commands)
     _add_control(commands)

@@ -65,7 +65,7 @@ SELECT job.uuid, job.state, job.channel, job.priority, job.name, job.retry, job.
        {_seconds("job.eta")} - {_seconds(_NOW)},
        {_seconds(_NOW)} - CASE job.state WHEN 'started' THEN {_seconds("job.date_started")}
                                          ELSE {_seconds("job.date_enqueued")} END,
-       coalesce(due.ahead, 0), late.uuid
+       coalesce(due.ahead, 0), late.uuid, {_seconds(_NOW)} - {_seconds("job.date_created")}
   FROM job
   LEFT JOIN due ON due.id = job.id
   LEFT JOIN late ON late.channel = job.channel

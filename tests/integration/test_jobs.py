@@ -200,7 +200,7 @@ def test_oldest_branch(run: Run, database: DatabaseFactory) -> None:
     (uuid,) = one.insert_jobs(1)
     status, out, _ = run("jobs", one.name)
     assert status == 0
-    assert uuid[:8] in out
+    assert out.startswith(f"{uuid}  ")
 
 
 def test_per_database_tree(run: Run, database: DatabaseFactory) -> None:

@@ -186,9 +186,10 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch, calls: Calls) -> N
         cli.main(["reload"])
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_version(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        cli.main(["--version"])
+        cli.main([flag])
     assert end.value.code == 0
     assert capsys.readouterr().out.startswith("qjsupervisor ")
 

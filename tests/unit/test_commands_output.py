@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from qjsupervisor.commands.output import table
+from qjsupervisor.commands.output import print_lines, table
 from qjsupervisor.commands.status import render
 from qjsupervisor.config.settings import LONGEST_HEARTBEAT_S
 from qjsupervisor.monitor.health import problems, warnings
@@ -114,3 +115,21 @@ def test_warnings(database: dict[str, Any], expected: list[str]) -> None:
     assert warnings(view) == expected
     for line in expected:
         assert line in shown(render(view))
+
+
+def test_lines_fit_a_terminal_and_nothing_is_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uuid, why = "0a1b2c3d-0000-4000-8000-0123456789ab", " ".join(f"word{number}" for number in range(60))
+    lines = [f"{uuid}  pending  age 47 h 59 min  place 250000", f"    {why}\x1b[2J", "    " + "x" * 200]
+    print_lines(lines)
+    assert capsys.readouterr().out.splitlines()[1] == f"    {why}\\x1b[2J", "one line is one line in a pipe"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    print_lines(lines)
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown)) <= 80
+    assert shown[0] == lines[0], "what one copies stands whole on one line"
+    text = "".join(line.strip() for line in shown)
+    assert text.count("x") == 200 + 1
+    assert all(f"word{number}" in text for number in range(60))
