@@ -126,7 +126,7 @@ class Database:
             raise DatabaseUnavailable(self.name, "the server is in recovery: read-only")
         if self.about.read_only:
             raise DatabaseUnfit(self.name, READ_ONLY)
-        self._check_modules()
+        self.check_modules()
         may_look = self.refuses_neutralized and self.about.may_read_parameters
         if may_look and is_neutralized(self.rows(queries.NEUTRALIZED)):
             raise DatabaseUnfit(self.name, NEUTRALIZED)
@@ -135,7 +135,8 @@ class Database:
         if lacking:
             raise DatabaseUnfit(self.name, f"a privilege is missing: GRANT {', '.join(lacking)} ON queue_job")
 
-    def _check_modules(self) -> None:
+    def check_modules(self) -> None:
+        """Which modules are in transition; one statement. Raises DatabaseGone where queue_job is not installed."""
         self.modules_suspected = False
         found = dict(self.rows(queries.MODULES))
         if found.get("queue_job") in NOT_INSTALLED:

@@ -258,8 +258,24 @@ class Worker:
     def _check(self, now_s: float) -> None:
         """Whether the database may be served, and its jobs may run now. Raises DatabaseError."""
         self._database.refuses_neutralized = not self._instructions.rules.serve_neutralized
-        self._module_gate.let_through(self._instructions.anyway)
         self._database.check()
+        self._note_modules(now_s)
+
+    def _look(self, serving: Serving, now_s: float) -> None:
+        """See what may run, and what runs for too long, where it is time for that. Raises DatabaseError."""
+        if self._instructions.look:
+            self._instructions.look = False
+            self._check(now_s)
+        elif self._module_gate.is_due(now_s):
+            self._database.check_modules()
+            self._note_modules(now_s)
+        long_runs_s = self._long_runs.due_s(any_held=serving.backlog.holds_any)
+        if long_runs_s is not None and now_s >= long_runs_s:
+            self._long_runs.look(serving.backlog.holding(), serving.jobs, now_s)
+
+    def _note_modules(self, now_s: float) -> None:
+        """Modules were looked at: jobs may run now, or have to wait."""
+        self._module_gate.let_through(self._instructions.anyway)
         self._module_gate.looked(now_s)
         self._instructions.anyway = self._database.ignores_modules
         if self._phase is Phase.SERVING:
@@ -324,12 +340,7 @@ class Worker:
             self._see_server()
         if now_s >= self._listening.sign_due_s:
             self._listening.give_sign(now_s)
-        if self._instructions.look or self._module_gate.is_due(now_s):
-            self._instructions.look = False
-            self._check(now_s)
-        long_runs_s = self._long_runs.due_s(any_held=serving.backlog.holds_any)
-        if long_runs_s is not None and now_s >= long_runs_s:
-            self._long_runs.look(serving.backlog.holding(), serving.jobs, now_s)
+        self._look(serving, now_s)
         if now_s >= self._read_times.reconcile_due_s or self._database.notified.overflowed:
             self._reconcile(now_s)
         reading.tick(now_s)
