@@ -25,6 +25,7 @@ from .eligibility import (
     WRITTEN_COLUMNS,
     in_transition,
     is_neutralized,
+    trigger_trouble,
 )
 from .leadership import Lead, Leadership
 from .notifications import Notified
@@ -145,11 +146,10 @@ class Database:
 
     def check_trigger(self) -> None:
         """Whether we hear of jobs here. Raises DatabaseUnfit with the reason; the rows can be read all the same."""
-        enabled = next(iter(self.rows(queries.TRIGGER)), (None,))[0]
-        if enabled is None:
-            raise DatabaseUnfit(self.name, "trigger queue_job_notify is missing: upgrade queue_job in this database")
-        if enabled not in ("O", "A"):
-            raise DatabaseUnfit(self.name, "trigger queue_job_notify is disabled: enable it on table queue_job")
+        enabled, complete = next(iter(self.rows(queries.TRIGGER)), (None, False))
+        trouble = trigger_trouble(enabled, complete=complete)
+        if trouble is not None:
+            raise DatabaseUnfit(self.name, trouble)
 
     def listen(self) -> None:
         """Hear of jobs from now on, and prepare the statements of the loop."""

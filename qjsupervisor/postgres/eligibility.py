@@ -207,14 +207,23 @@ def _wrong_tables(facts: Facts) -> Iterator[str]:
 
 
 def _wrong_trigger(facts: Facts) -> Iterator[str]:
-    if "queue_job" not in facts.columns:
-        return
-    if facts.trigger_enabled is None:
-        yield "trigger queue_job_notify is missing: upgrade queue_job in Odoo"
-    elif facts.trigger_enabled not in _FIRES:
-        yield _TRIGGER_TROUBLE[facts.trigger_enabled]
-    elif not facts.trigger_complete:
-        yield "trigger queue_job_notify does not fire on both INSERT and UPDATE: upgrade queue_job in Odoo"
+    if "queue_job" in facts.columns:
+        trouble = trigger_trouble(facts.trigger_enabled, complete=facts.trigger_complete)
+        if trouble is not None:
+            yield trouble
+
+
+def trigger_trouble(enabled: str | None, *, complete: bool) -> str | None:
+    """Why nobody tells of jobs, and what to do; None: all is well. `enabled`: tgenabled, None: no trigger."""
+    if enabled is None:
+        return "trigger queue_job_notify is missing: upgrade queue_job in Odoo"
+    if enabled not in _FIRES:
+        return _TRIGGER_TROUBLE[enabled]
+    return (
+        None
+        if complete
+        else "trigger queue_job_notify does not fire on both INSERT and UPDATE: upgrade queue_job in Odoo"
+    )
 
 
 def _wrong_channels(facts: Facts, mode: Mode) -> Iterator[str]:

@@ -56,9 +56,11 @@ SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_in_recovery()
        extract(epoch FROM clock_timestamp())::float8
 """
 
-#: Rows: one if the trigger is there: (tgenabled).
+#: The trigger, from the catalog: information_schema hides it from a role that may only read, and does not tell
+#: whether it is disabled. No params. Rows: (tgenabled, fires on INSERT and UPDATE), or none.
 TRIGGER = """
-SELECT tgenabled FROM pg_trigger
+SELECT tgenabled::text, (tgtype::int & 20) = 20
+  FROM pg_trigger
  WHERE tgrelid = to_regclass('queue_job') AND tgname = 'queue_job_notify' AND NOT tgisinternal
 """
 

@@ -85,7 +85,7 @@ def gather(session: Session, statements_s: float, ask_leader: bool) -> Facts:
     readable = all(module_columns.get(name, (False, False))[0] for name in ("name", "state"))
     modules = dict(session.rows(worker_queries.MODULES)) if has_modules and readable else {}
     neutralized = _neutralized(session, columns.get("ir_config_parameter"))
-    trigger = session.rows(queries.TRIGGER) if has_jobs else []
+    trigger = session.rows(worker_queries.TRIGGER) if has_jobs else []
     halves = {"high": LEADER_LOCK >> 32, "low": LEADER_LOCK & 0xFFFFFFFF}
     leader = session.rows(queries.LEADER, halves) if ask_leader else []
     session.rows(queries.COMMIT)

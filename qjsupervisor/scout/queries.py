@@ -63,14 +63,6 @@ SELECT c.relname::text,
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 """
 
-#: The trigger, from the catalog: information_schema hides it from a role that may only read, and does not tell
-#: whether it is disabled. No params. Rows: (tgenabled, fires on INSERT and UPDATE), or none.
-TRIGGER = """
-SELECT tgenabled::text, (tgtype::int & 20) = 20
-  FROM pg_trigger
- WHERE tgrelid = to_regclass('queue_job') AND tgname = 'queue_job_notify' AND NOT tgisinternal
-"""
-
 #: Who holds the leader lock. Params: high, low (the halves of its key). Rows: (pid, application, user), or none.
 #: What other roles' sessions do is hidden from us: application and user may be NULL.
 LEADER = """

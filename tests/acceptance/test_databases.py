@@ -300,7 +300,7 @@ ROLE = ThrowawayPostgres.user
 
 
 DAMAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "damaged_off": (DISABLE, ENABLE, ("trigger queue_job_notify is disabled", "enable it")),
+    "damaged_off": (DISABLE, ENABLE, ("trigger queue_job_notify is disabled", "ENABLE TRIGGER")),
     "damaged_gone": (RENAME, RENAME_BACK, ("trigger queue_job_notify is missing", "upgrade")),
     "damaged_update": (
         f"REVOKE UPDATE ON queue_job FROM {ROLE}",
