@@ -136,6 +136,14 @@ def _requeue(arguments: argparse.Namespace) -> int:
     return requeue.run(_config(arguments), arguments.database, wanted)
 
 
+def _cluster(arguments: argparse.Namespace) -> int:
+    from .commands import cluster
+
+    if arguments.what == "init":
+        return cluster.init(_config(arguments), only_print=arguments.print)
+    return cluster.status(_config(arguments), as_json=arguments.json)
+
+
 def _demo(_arguments: argparse.Namespace) -> int:
     from .demo.run import run
 
@@ -169,5 +177,6 @@ _COMMANDS: Mapping[str, Command] = {
     "resume": _resume,
     "jobs": _jobs,
     "requeue": _requeue,
+    "cluster": _cluster,
     "demo": _demo,
 }

@@ -47,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_running(commands)
     _add_control(commands)
     _add_jobs(commands)
+    _add_cluster(commands)
     _add_demo(commands)
     return parser
 
@@ -182,6 +183,13 @@ def _add_jobs(commands: _Commands[argparse.ArgumentParser]) -> None:
         metavar="TIME",
         help="only jobs that have been in their state for longer: 90s, 30m, 2h, 1d",
     )
+
+
+def _add_cluster(commands: _Commands[argparse.ArgumentParser]) -> None:
+    cluster = _add(commands, "cluster", "one capacity over several supervisors: make its schema, show who has what")
+    cluster.add_argument("what", choices=["init", "status"], help="make the schema; show members and leases")
+    cluster.add_argument("--print", action="store_true", help="init: print the SQL, and change nothing")
+    cluster.add_argument("--json", action="store_true", help="status: one JSON document")
 
 
 def _add_demo(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -65,6 +65,8 @@ def _build(sources: Sources) -> Config:
         databases_include=get(options.DATABASES_INCLUDE),
         databases_exclude=get(options.DATABASES_EXCLUDE),
         maintenance_db=get(options.MAINTENANCE_DB),
+        cluster=get(options.CLUSTER) or None,
+        cluster_database=get(options.CLUSTER_DATABASE) or get(options.MAINTENANCE_DB),
         template=get(options.DB_TEMPLATE),
         mode=mode,
         channels=channels,

@@ -94,6 +94,20 @@ ODOO_VERSION: Option[int | None] = _own(
     parse_version,
     "version of Odoo: 19.0 reads its environment before its file; default: as ODOO_VERSION or the file shows",
 )
+CLUSTER: Option[str | None] = _own(
+    "cluster",
+    None,
+    "",
+    plain,
+    "name of a cluster: supervisors of that name share one capacity; takes effect at start",
+)
+CLUSTER_DATABASE: Option[str | None] = _own(
+    "cluster_database",
+    None,
+    "",
+    no_url,
+    "database of the cluster's ledger (qjsupervisor cluster init); default: maintenance_db",
+)
 MAX_DATABASES = _own(
     "max_databases", 512, "512", integer_in(1, 10_000), "most databases served at once; takes effect at start"
 )
@@ -225,6 +239,8 @@ OPTIONS: tuple[Option[Any], ...] = (
     DATABASES_EXCLUDE,
     MAINTENANCE_DB,
     ODOO_VERSION,
+    CLUSTER,
+    CLUSTER_DATABASE,
     MAX_DATABASES,
     RESCAN_INTERVAL,
     RECONCILE_INTERVAL,

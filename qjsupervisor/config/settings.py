@@ -188,6 +188,9 @@ class Config:
     databases_include: tuple[str, ...]
     databases_exclude: tuple[str, ...]
     maintenance_db: str
+    #: Supervisors of this name share one capacity; None: this one is alone.
+    cluster: str | None
+    cluster_database: str
     #: Odoo's db_template: never served.
     template: str
 

@@ -105,12 +105,14 @@ class Master:
         slots = _affordable_slots(config.max_databases)
         if slots < config.max_databases:
             self._log.warning("slots_limited", slots=slots, reason="too few descriptors, see ulimit -n")
-        self._table = parts.table = parts.table_factory(config.channels, slots=slots, fairness=config.fairness)
+        self._table = parts.table = parts.table_factory(
+            config.channels, slots=slots, fairness=config.fairness, leased=config.cluster is not None
+        )
         parts.spawner = ChildSpawner(self._close_in_child, parts.fork, parts.kill)
         self._operations = Operations(config, self._load_again, parts, Pauses())
         self._orders = Orders(self._operations, self.stop, parts.clock)
         self._fleet, self._rescan = self._operations.fleet, self._operations.rescan
-        self._monitor = self._operations.monitor
+        self._monitor, self._broker = self._operations.monitor, self._operations.broker
 
     def _load_again(self) -> Config:
         return replace(self._load_unmarked(), session_mark=self._config.session_mark)
@@ -123,13 +125,14 @@ class Master:
         rehearse(self._config)
         gc.collect()
         gc.freeze()
+        self._operations.start_broker(self._parts.clock())
 
     def _close_in_child(self) -> None:
         """In a forked child: close every descriptor that only the master may have."""
         self._control.close_in_child()
         if self._pidfile is not None:
             self._pidfile.close()
-        for part in (self._fleet, self._rescan, self._monitor):
+        for part in (self._fleet, self._rescan, self._monitor, self._broker):
             part.close_in_child()
         self._signals.close()
         self._loop.close()
@@ -156,7 +159,12 @@ class Master:
         """Stopped, and no process is left; or only one that not even SIGKILL ends."""
         if not self._fleet.stopping:
             return False
-        left = self._fleet.alive or self._rescan.is_running or self._monitor.pid is not None
+        left = (
+            self._fleet.alive
+            or self._rescan.is_running
+            or self._monitor.pid is not None
+            or self._broker.pid is not None
+        )
         return not left or now_s >= self._leave_s
 
     def _note_fault(self, error: Exception) -> None:
@@ -212,7 +220,7 @@ class Master:
 
     def _reap(self, now_s: float) -> None:
         for pid, exit_code in exited_children():
-            owners = (self._fleet, self._rescan, self._monitor)
+            owners = (self._fleet, self._rescan, self._monitor, self._broker)
             if not any(owner.reaped(pid, exit_code, now_s) for owner in owners):
                 self._log.debug("orphan_reaped", worker_pid=pid, exit_code=exit_code)
 
@@ -240,12 +248,14 @@ class Master:
         self._leave_at(now_s + _REAP_TIMEOUT_S)
         self._fleet.kill_all()
         self._monitor.kill()
+        self._broker.kill()
 
     def _end_services(self, now_s: float) -> None:
-        """The workers are gone; the monitor showed it to the last."""
+        """The workers are gone; the monitor showed it to the last, and the broker hands over what runs."""
         self._kill_alarm.clear()
         self._leave_at(min(self._leave_s, now_s + _REAP_TIMEOUT_S))
         self._monitor.kill()
+        self._broker.dismiss()
 
     def _leave_at(self, at_s: float) -> None:
         self._leave_s = at_s

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 from .. import logs
+from ..broker.settings import BrokerSettings
 from ..channelspec import ChannelSpec
 from ..config.settings import Config
 from ..control import Message
@@ -27,6 +30,8 @@ from .service import Service
 from .status_report import Snapshot, WorkerView, build_status
 from .worker_process import Limits, WorkerProcess
 
+#: How often the broker's heartbeat is looked at.
+_BROKER_WATCH_S = 5.0
 #: Pauses that a line of the log names.
 _SHOWN = 20
 
@@ -42,6 +47,8 @@ class Operations:
         self.fleet = Fleet(parts, limits_of(config), pauses.of, self._database_gone, self._relog)
         self.rescan = Rescan(config, parts, self.fleet)
         self.monitor = Service("monitor", parts.spawner, parts.loop)
+        self.broker = Service("broker", parts.spawner, parts.loop)
+        self._broker_alarm = Alarm(parts.loop, self._watch_broker)
         self._pause_alarm = Alarm(parts.loop, self._expire_pauses)
         self._started_s = time.monotonic()
         self._log = logs.get_logger()
@@ -57,6 +64,27 @@ class Operations:
             self.monitor.run(None, now_s)
         else:
             self.monitor.run(lambda pipe: run(config, table, pipe), now_s)
+
+    def start_broker(self, now_s: float) -> None:
+        """Where there is a cluster: the one process that talks to its coordinator, with a place in it for our life."""
+        config, run, table = self.config, self._parts.run_broker, self._parts.table
+        if config.cluster is None:
+            return
+        settings = BrokerSettings(
+            cluster=config.cluster,
+            member=secrets.token_hex(8),
+            master_pid=os.getpid(),
+            dsn=tuple(config.connection.dsn(config.cluster_database).items()),
+        )
+        self.broker.run(lambda pipe: run(settings, table, pipe), now_s)
+        self._broker_alarm.set(now_s + _BROKER_WATCH_S)
+
+    def _watch_broker(self, now_s: float) -> None:
+        """A broker that hangs is replaced. Meanwhile nothing starts after the lease's end."""
+        hang_s = self.config.hang_timeout_s
+        if self.broker.age_s(now_s) > hang_s and self._parts.table.broker_age_s(time.monotonic_ns()) > hang_s:
+            self.broker.replace(f"no heartbeat for {hang_s:g} s")
+        self._broker_alarm.set(now_s + _BROKER_WATCH_S)
 
     # -- configuration -------------------------------------------------------------------------------------------
 
@@ -180,8 +208,16 @@ class Operations:
             stopping=self.fleet.stopping,
             log_lines_lost=logs.lost_lines(),
             next_scan_in_s=self.rescan.next_in_s(now_s),
+            cluster=self._cluster(),
         )
         return build_status(self.config, self._parts.table, snapshot)
+
+    def _cluster(self) -> Mapping[str, Any] | None:
+        if self.config.cluster is None:
+            return None
+        told = [message["cluster"] for message in self.broker.heard if message.get("is") == "cluster"]
+        unknown = {"name": self.config.cluster, "connected": False, "error": self.broker.last_error, "members": []}
+        return told[-1] if told and self.broker.pid is not None else unknown
 
     def describe(self, now_s: float) -> None:
         """The state of every worker and channel, to the log."""

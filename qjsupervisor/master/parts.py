@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ..broker.broker import run_broker
 from ..channelspec import ChannelSpec
 from ..control import Pipe
 from ..loop import Loop
@@ -33,6 +34,7 @@ class Table(Protocol):
     def try_give_up(self, slot: int) -> bool: ...
     def stuck_owner(self, now_ns: int) -> int | None: ...
     def heartbeat_age_s(self, slot: int, now_ns: int) -> float: ...
+    def broker_age_s(self, now_ns: int) -> float: ...
     def silent_holders(self, now_ns: int, silence_ns: int) -> Sequence[int]: ...
     def slot_view(self, slot: int) -> Any: ...
     def channel_views(self) -> Iterable[Any]: ...
@@ -41,6 +43,8 @@ class Table(Protocol):
 
 #: run_worker(settings, table, slot, pipe) -> exit code; runs in the child.
 RunWorker = Callable[[Any, Any, int, Pipe], int]
+#: run_broker(settings, table, pipe) -> exit code; runs in the child.
+RunBroker = Callable[[Any, Any, Pipe], int]
 #: run_scout(config, pipe, first) -> exit code; runs in the child.
 RunScout = Callable[[Any, Pipe, Collection[str]], int]
 #: run_monitor(config, table, pipe) -> exit code; runs in the child.
@@ -54,6 +58,7 @@ class Parts:
     run_worker: RunWorker = run_worker
     run_scout: RunScout = run_scout
     run_monitor: RunMonitor = run_monitor
+    run_broker: RunBroker = run_broker
     table_factory: Callable[..., Table] = SemaphoreTable
     fork: Callable[[], int] = os.fork
     kill: Callable[[int, int], None] = os.kill

@@ -9,7 +9,7 @@ from ..config.settings import Config
 from ..states import Mode
 
 #: Laid down at start: files that are held, the size and the rules of the shared table.
-_FIXED = ("control_socket", "pidfile", "max_databases", "fairness", "fairness_weights")
+_FIXED = ("control_socket", "pidfile", "max_databases", "fairness", "fairness_weights", "cluster", "cluster_database")
 #: With or without max_capacity these mean something else: then the mode is fixed too.
 _OF_THE_MODE = ("channels", "max_capacity", "db_max_capacity")
 LOGGING = ("log_file", "log_level", "log_format")

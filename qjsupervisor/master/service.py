@@ -6,6 +6,7 @@ import selectors
 import signal
 
 from ..backoff import RestartPolicy
+from ..control import Message
 from ..errors import ProtocolError
 from ..logs import get_logger
 from ..loop import Alarm, Loop
@@ -22,6 +23,8 @@ class Service:
         self._spawner = spawner
         self._loop = loop
         self._policy = policy or RestartPolicy()
+        #: What it said, for who wants to know.
+        self.heard: list[Message] = []
         self._body: Body | None = None
         self._child: Child | None = None
         self._listening = False
@@ -78,6 +81,16 @@ class Service:
         self._log.warning("service_reaped", worker_pid=pid, exit_code=exit_code, reason=self.last_error)
         return True
 
+    def replace(self, reason: str) -> None:
+        """It hangs: end it, and start another one."""
+        if self._child is not None:
+            self._log.error("service_killed", worker_pid=self._child.pid, reason=reason)
+            self._child.signal(signal.SIGKILL)
+
+    def age_s(self, now_s: float) -> float:
+        """How long it has run; 0 if it does not."""
+        return 0.0 if self._child is None else now_s - self._started_s
+
     def kill(self) -> None:
         """End it at once, for good."""
         self._body = None
@@ -88,11 +101,17 @@ class Service:
         if self._child is not None:
             self._child.pipe.close()
 
+    def dismiss(self) -> None:
+        """Have it end in its own time, once; no other one is started."""
+        if self._body is not None and self._child is not None:
+            self._child.pipe.send({"do": "stop"})
+        self._body = None
+
     def _hear(self, _now_s: float) -> None:
-        """It has nothing to say; only its end must not keep the loop awake."""
+        """Keep what it said last; its end must not keep the loop awake."""
         assert self._child is not None
         try:
-            self._child.pipe.receive_all()
+            self.heard = self._child.pipe.receive_all()[-1:] or self.heard
         except (EOFError, ProtocolError):
             self._stop_listening()
 

@@ -59,6 +59,8 @@ class Snapshot:
     log_lines_lost: int = 0
     #: None while a scan is under way.
     next_scan_in_s: float | None = None
+    #: What the broker told last (broker.view); None: no cluster.
+    cluster: Mapping[str, Any] | None = None
 
 
 def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, Any]:
@@ -86,6 +88,7 @@ def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, 
         "stopping": snapshot.stopping,
         "log_lines_lost": snapshot.log_lines_lost,
         "config_file": config.config_file,
+        "cluster": snapshot.cluster,
     }
 
 

@@ -342,3 +342,6 @@ SELECT CASE WHEN (pg_has_role(a.usesysid, 'USAGE') OR pg_has_role('pg_signal_bac
   JOIN pg_roles AS owner ON owner.oid = a.usesysid
  WHERE job.queue_job_id = %(id)s AND a.pid <> pg_backend_pid()
 """
+#: The number of a tenure of the leader lock, taken while it is held: larger than that of any former holder.
+#: Params: none. Rows: one (number).
+TENURE = "SELECT txid_current()"

@@ -44,7 +44,9 @@ def write_channel(core: TableCore, channel: int, spec: ChannelSpec, now_ns: int)
     base = core.channel_base(channel)
     words = core.words
     throttle_ns = spec.throttle_s * 1_000_000_000
-    words[base + Channel.CAPACITY] = _limit(spec.capacity, spec.name == ROOT)
+    words[base + Channel.CONFIGURED] = limit = _limit(spec.capacity, spec.name == ROOT)
+    # What a cluster leases us of it is the broker's to say; at first nothing.
+    words[base + Channel.CAPACITY] = min(limit, words[base + Channel.RIGHT]) if core.leased else limit
     words[base + Channel.THROTTLE_NS] = throttle_ns
     # The last start counts by the new throttle where that is shorter.
     words[base + Channel.NOT_BEFORE_NS] = min(words[base + Channel.NOT_BEFORE_NS], now_ns + throttle_ns)
@@ -67,13 +69,13 @@ def _limit(capacity: int | None, is_root: bool) -> int:
 def read_spec(core: TableCore, channel: int) -> ChannelSpec | None:
     """A channel's settings as they are in force; None for one that is no longer configured."""
     base = core.channel_base(channel)
-    w = core.words[base : base + Channel.NAME_LENGTH + 1].tolist()
+    w = core.words[base : base + Channel.CONFIGURED + 1].tolist()
     flags = w[Channel.FLAGS]
     if flags & Flag.RETIRED:
         return None
     return ChannelSpec(
         name=core.tree().names[channel],
-        capacity=None if w[Channel.CAPACITY] < 0 else w[Channel.CAPACITY],
+        capacity=None if w[Channel.CONFIGURED] < 0 else w[Channel.CONFIGURED],
         sequential=bool(flags & Flag.SEQUENTIAL),
         throttle_s=w[Channel.THROTTLE_NS] // 1_000_000_000,
         paused=bool(flags & Flag.PAUSED),

@@ -35,8 +35,12 @@ _eventfd_write.argtypes = [ctypes.c_int, ctypes.c_uint64]
 class TableCore(TableWords):
     """Words and lock of the shared table."""
 
-    def __init__(self, slots: int, channels: int) -> None:
+    def __init__(self, slots: int, channels: int, *, leased: bool = False) -> None:
         super().__init__(slots, channels)
+        #: A cluster's broker says what may be used of each channel, and until when; see leases.py.
+        self.leased = leased
+        self.broker_wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if leased else -1
+        self.words[Header.LEASE_UNTIL_NS] = 0 if leased else (1 << 63) - 1
         self.mutex = RobustMutex(self.mapping, self.layout.mutex * WORD)
         #: One eventfd a slot: written under the lock by whoever granted something to that database.
         self.wakeups = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(slots)]
@@ -44,19 +48,28 @@ class TableCore(TableWords):
 
     # -- the lock ----------------------------------------------------------------------------------------
 
+    def may_start(self, now_ns: int) -> bool:
+        """Whether anything may start: the start barrier is over, and the lease is not."""
+        return bool(self.words[Header.START_BARRIER]) and now_ns < self.words[Header.LEASE_UNTIL_NS]
+
+    def wake_broker(self) -> None:
+        """Something that the coordinator may have to know."""
+        _eventfd_write(self.broker_wakeup, 1)
+
     def enter(self, now_ns: int) -> bool:
         """Try to take the lock, without waiting; what a dead holder left is put right first."""
         return self._entered(self.mutex.acquire(0), now_ns)
 
-    def enter_waiting(self, slot: int) -> int:
-        """Take the lock; workers only. Returns when that was (monotonic, in nanoseconds).
+    def enter_waiting(self, slot: int | None) -> int:
+        """Take the lock; workers, and the broker (slot None). Returns when that was (monotonic, in nanoseconds).
 
-        Stamps the slot's heartbeat while it waits, and does not put up with a stopped holder.
+        Stamps the heartbeat while it waits, and does not put up with a stopped holder.
         """
+        heartbeat = Header.BROKER_HEARTBEAT_NS if slot is None else self.slot_base(slot) + Slot.HEARTBEAT_NS
         now_ns = time.monotonic_ns()
         while not self._entered(self.mutex.acquire(LOCK_SLICE_S), now_ns):
             now_ns = time.monotonic_ns()
-            self.words[self.slot_base(slot) + Slot.HEARTBEAT_NS] = now_ns
+            self.words[heartbeat] = now_ns
             self._holder_watch.look()
         return now_ns
 
@@ -91,7 +104,7 @@ class TableCore(TableWords):
         closed = (
             throttled
             or bool(limits.flags & (Flag.PAUSED | Flag.RETIRED))
-            or 0 <= limits.capacity <= words[base + Channel.TOTAL]
+            or 0 <= words[base + Channel.CAPACITY] <= words[base + Channel.TOTAL]
             or bool(limits.flags & Flag.SEQUENTIAL and words[base + Channel.FAILED])
         )
         self.put_bit(self.layout.closed, channel, closed)
@@ -119,7 +132,7 @@ class TableCore(TableWords):
             limits, base = tree.limits[node], self.channel_base(node)
             if limits is not None and (
                 limits.flags & (Flag.PAUSED | Flag.RETIRED)
-                or 0 <= limits.capacity < self.words[base + Channel.TOTAL]
+                or 0 <= self.words[base + Channel.CAPACITY] < self.words[base + Channel.TOTAL]
                 or (limits.flags & Flag.SEQUENTIAL and self.words[base + Channel.FAILED])
             ):
                 return True
@@ -127,8 +140,8 @@ class TableCore(TableWords):
 
     def is_full(self) -> bool:
         """Whether the root's permits are all held: nothing can start anywhere."""
-        limits = self.tree().limits[0]
-        return limits is not None and 0 <= limits.capacity <= self.words[self.channel_base(0) + Channel.TOTAL]
+        root = self.channel_base(0)
+        return 0 <= self.words[root + Channel.CAPACITY] <= self.words[root + Channel.TOTAL]
 
     def has_rules(self, channel: int) -> bool:
         """Whether a channel or one above it has more than a capacity to say of who may start: throttle, sequential."""

@@ -62,6 +62,10 @@ class Header:
     USED_CHANNELS: Final = 7
     GENERATION: Final = 8  # one more at each change of a channel's settings
     CLASSES: Final = 9  # how many different weights were ever assigned                   master, at assign
+    LEASE_UNTIL_NS: Final = 10  # monotonic; no start after it; without a cluster: for ever           broker
+    BROKER_WATCHES: Final = 11  # an exchange wakes the broker: 1: that leaves a demand, 2: always    broker
+    BROKER_HEARTBEAT_NS: Final = 12  # when it was last seen alive                                    broker
+    BROKER_SESSION: Final = 13  # number of its last session with the coordinator                     broker
 
 
 HEADER_WORDS: Final = 16
@@ -79,9 +83,12 @@ class Channel:
     FAILED: Final = 6  # failed jobs directly in it, over all databases              derived
     CAPACITY_DEFAULT: Final = 7  # -1: none
     NAME_LENGTH: Final = 8
+    CONFIGURED: Final = 9  # the capacity as configured; CAPACITY is less where a cluster leases it
+    RIGHT: Final = 10  # permits leased; CAPACITY is at most that                               broker
+    TOKEN: Final = 11  # 1: starts in a throttled channel are leased to us                      broker
 
 
-CHANNEL_WORDS: Final = 10
+CHANNEL_WORDS: Final = 12
 
 
 class Flag:
@@ -118,9 +125,12 @@ class Slot:
     GRANTED_NS: Final = 18  # when GRANT was written
     OLDEST_US: Final = 19  # UTC microseconds since which the oldest due job waits; 0: none does
     UNANSWERED: Final = 20  # requests let go since the target's last answer: their jobs were over, no answer came
+    TERM: Final = 21  # of a cluster: the tenure in which its jobs were counted; 0: they are not
+    SETTLED: Final = 22  # the tenure that the coordinator knows of                             broker
+    LET_GO: Final = 23  # 1: another runner leads; the permits go when the coordinator has them
 
 
-SLOT_WORDS: Final = 21
+SLOT_WORDS: Final = 24
 
 #: Upper bounds in seconds of a histogram's buckets; one more bucket holds what is above them.
 WAITED_S: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)

@@ -52,8 +52,10 @@ STUCK_NS = 1_000_000_000
 class SemaphoreTable(TableReader):
     """The table as its maker, the master, uses it; the reading half works in every process."""
 
-    def __init__(self, channels: Sequence[ChannelSpec], *, slots: int, fairness: Fairness) -> None:
-        super().__init__(TableCore(slots, len(complete_tree(channels)) + SPARE_CHANNELS))
+    def __init__(
+        self, channels: Sequence[ChannelSpec], *, slots: int, fairness: Fairness, leased: bool = False
+    ) -> None:
+        super().__init__(TableCore(slots, len(complete_tree(channels)) + SPARE_CHANNELS, leased=leased))
         self.fairness = fairness
         self._weights: list[int] = []
         self._holder: tuple[int, int, int] | None = None
@@ -164,6 +166,7 @@ class SemaphoreTable(TableReader):
     def _release_dead_slot(self, slot: int, now_ns: int, *, give_up: bool) -> None:
         core, base = self.core, self.core.slot_base(slot)
         core.words[base + Slot.PID] = 0
+        core.words[base + Slot.TERM] = 0
         core.drop_demand(slot)
         grant = core.words[base + Slot.GRANT]
         if grant:
@@ -180,7 +183,7 @@ class SemaphoreTable(TableReader):
 
     def _grant_to_others(self, now_ns: int) -> None:
         self.core.open_throttled(now_ns)
-        if self.start_barrier_open:
+        if self.core.may_start(now_ns):
             grant_all(self.core, Scheduler(self.core, self.fairness, -1, NoDemand(), now_ns), now_ns)
 
     def _configure(self, channels: Sequence[ChannelSpec], now_ns: int) -> None:

@@ -83,7 +83,7 @@ class WorkerSlot:
         processes, which costs more than a short job, is not paid for each of them. Reads the table without the lock.
         """
         core, words = self._core, self._core.words
-        if self._woken or not words[Header.START_BARRIER] or words[Header.REPAIRS] != self._repairs:
+        if self._woken or not core.may_start(time.monotonic_ns()) or words[Header.REPAIRS] != self._repairs:
             return False
         if core.is_over(channel) or core.has_rules(channel):
             return False
@@ -144,7 +144,7 @@ class WorkerSlot:
             taken = self._take_grant(source, now_ns)
             self._look_again_ns = None
             core.open_throttled(now_ns)
-            if core.words[Header.START_BARRIER]:
+            if core.may_start(now_ns):
                 taken += self._take_turns(source, now_ns)
             self._publish(source, now_ns, served=taken > 0)
             if taken:
@@ -154,6 +154,9 @@ class WorkerSlot:
             raise
         core.leave()
         self._woken = False
+        watches = core.words[Header.BROKER_WATCHES]
+        if watches and (self._published or watches > 1):
+            core.wake_broker()
         return taken
 
     @property
@@ -163,6 +166,43 @@ class WorkerSlot:
         cells = (core.cell_base(self.slot, channel) for channel in range(core.words[Header.USED_CHANNELS]))
         return any(core.words[cell + Cell.HELD] for cell in cells)
 
+    # -- one capacity over several supervisors --------------------------------------------------------------
+
+    @property
+    def is_served(self) -> bool:
+        """Whether jobs may start: in a cluster the coordinator has to know first that they are counted here."""
+        words, base = self._core.words, self._base
+        return not self._core.leased or 0 < words[base + Slot.TERM] == words[base + Slot.SETTLED]
+
+    @property
+    def is_leased(self) -> bool:
+        """Whether there is a cluster, and so a tenure to be told."""
+        return self._core.leased
+
+    def take_back(self) -> None:
+        """In a cluster: we lead again what we let go; the next exchange writes what runs there."""
+        self._core.words[self._base + Slot.LET_GO] = 0
+        self.begin_again()
+
+    def begin_tenure(self, term: int) -> None:
+        """In a cluster: the running jobs are counted in the table. `term` grows with each leader of the database."""
+        core, base = self._core, self._base
+        core.enter_waiting(self.slot)
+        core.words[base + Slot.TERM] = term
+        core.leave()
+        core.wake_broker()
+
+    def end_tenure(self) -> None:
+        """In a cluster: somebody else may lead the database from now on."""
+        self._core.words[self._base + Slot.TERM] = 0
+
+    def hand_over(self) -> None:
+        """In a cluster: another runner leads. Our permits go as soon as the coordinator has them for it."""
+        core, base = self._core, self._base
+        core.words[base + Slot.TERM] = 0
+        core.words[base + Slot.LET_GO] = 1
+        core.wake_broker()
+
     def let_go(self) -> None:
         """Without a queue: take back all that a predecessor said, its permits and its failed jobs."""
         self.begin_again()
@@ -171,6 +211,8 @@ class WorkerSlot:
 
     def _write_back(self, source: Source, now_ns: int) -> None:
         core = self._core
+        if core.words[self._base + Slot.LET_GO]:
+            return  # the coordinator is about to take it over, as it is
         repairs = core.words[Header.REPAIRS]
         everything = repairs != self._repairs
         channels = range(core.words[Header.USED_CHANNELS]) if everything else sorted(source.changed)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..states import TargetState
 from .core import TableCore
-from .layout import CELL_WORDS, SLOT_WORDS, Cell, Channel, Flag, Slot
+from .layout import CELL_WORDS, SLOT_WORDS, Cell, Channel, Flag, Header, Slot
 from .statistics import Totals, outcomes_of, read_totals
 from .words import Tree, bits
 
@@ -89,6 +89,10 @@ class TableReader:
         """Seconds since the worker of a slot was last seen alive."""
         return max(0, now_ns - self.core.words[self.core.slot_base(slot) + Slot.HEARTBEAT_NS]) / 1e9
 
+    def broker_age_s(self, now_ns: int) -> float:
+        """Seconds since the cluster's broker was last seen alive."""
+        return max(0, now_ns - self.core.words[Header.BROKER_HEARTBEAT_NS]) / 1e9
+
     def silent_holders(self, now_ns: int, silence_ns: int) -> list[int]:
         """Slots that hold permits and were not seen alive for so long, while another database waits as long for one.
 
@@ -101,8 +105,8 @@ class TableReader:
         patient = {slot for slot in waiting if 0 < words[core.slot_base(slot) + since] <= long_ago_ns}
         if not patient:
             return []
-        silent = [s for s in self._occupied() if words[core.slot_base(s) + Slot.HEARTBEAT_NS] <= long_ago_ns]
-        return [slot for slot in silent if patient - {slot} and any(self._row(slot, Cell.HELD))]
+        silent = [s for s in self.occupied() if words[core.slot_base(s) + Slot.HEARTBEAT_NS] <= long_ago_ns]
+        return [slot for slot in silent if patient - {slot} and any(self.row(slot, Cell.HELD))]
 
     def slot_view(self, slot: int) -> SlotView:
         """What the table says of one database."""
@@ -125,7 +129,7 @@ class TableReader:
             target_retry_ns=w[Slot.TARGET_RETRY_NS],
             waiting_since_ns=w[Slot.WAITING_SINCE_NS],
             message=core.text(base + core.layout.slot_message, w[Slot.MESSAGE_LENGTH]),
-            not_due=sum(self._row(slot, Cell.NOT_DUE)),
+            not_due=sum(self.row(slot, Cell.NOT_DUE)),
             oldest_us=w[Slot.OLDEST_US],
             outcomes=outcomes_of(core, slot),
             unanswered=w[Slot.UNANSWERED],
@@ -133,7 +137,7 @@ class TableReader:
 
     def slot_views(self) -> list[SlotView]:
         """All databases that have a place."""
-        return [self.slot_view(slot) for slot in self._occupied()]
+        return [self.slot_view(slot) for slot in self.occupied()]
 
     def totals(self) -> Totals:
         """What all databases did since the table was made."""
@@ -142,8 +146,8 @@ class TableReader:
     def waiting(self) -> dict[str, list[Waiting]]:
         """Of each database, in the order of channel_views(): what waits directly in each channel."""
         found = {}
-        for slot in self._occupied():
-            pending, not_due = self._row(slot, Cell.PENDING), self._row(slot, Cell.NOT_DUE)
+        for slot in self.occupied():
+            pending, not_due = self.row(slot, Cell.PENDING), self.row(slot, Cell.NOT_DUE)
             cells = [Waiting(max(0, each - later), later) for each, later in zip(pending, not_due, strict=True)]
             found[self._database(slot)] = cells
         return found
@@ -152,8 +156,8 @@ class TableReader:
         """All shared channels, parents before children."""
         tree = self.core.tree()
         pending = [0] * len(tree.names)
-        for slot in self._occupied():
-            for node, waiting in self._sums(tree, slot, Cell.PENDING).items():
+        for slot in self.occupied():
+            for node, waiting in self.sums(tree, slot, Cell.PENDING).items():
                 pending[node] += waiting
         return [self._channel_view(channel, pending[channel]) for channel in range(len(tree.names))]
 
@@ -161,9 +165,9 @@ class TableReader:
         """For each channel in which something runs or waits, or below it, in which databases; most running first."""
         tree = self.core.tree()
         found: dict[str, list[Holder]] = {}
-        for slot in self._occupied():
+        for slot in self.occupied():
             database = self._database(slot)
-            running, pending = self._sums(tree, slot, Cell.HELD), self._sums(tree, slot, Cell.PENDING)
+            running, pending = self.sums(tree, slot, Cell.HELD), self.sums(tree, slot, Cell.PENDING)
             for node in running.keys() | pending.keys():
                 holder = Holder(database, running.get(node, 0), pending.get(node, 0))
                 found.setdefault(tree.names[node], []).append(holder)
@@ -171,22 +175,22 @@ class TableReader:
             holders.sort(key=lambda holder: (-holder.running, -holder.pending, holder.database))
         return found
 
-    def _sums(self, tree: Tree, slot: int, word: int) -> dict[int, int]:
+    def sums(self, tree: Tree, slot: int, word: int) -> dict[int, int]:
         """A slot's words of a kind, of each channel and what is below it, where that is not 0."""
         sums: dict[int, int] = {}
-        for channel, number in enumerate(self._row(slot, word)):
+        for channel, number in enumerate(self.row(slot, word)):
             for node in tree.paths[channel] if number else ():
                 sums[node] = sums.get(node, 0) + number
         return sums
 
-    def _occupied(self) -> Iterator[int]:
+    def occupied(self) -> Iterator[int]:
         return (s for s in range(self.slots) if self.core.words[self.core.slot_base(s) + Slot.NAME_LENGTH])
 
     def _database(self, slot: int) -> str:
         base = self.core.slot_base(slot)
         return self.core.text(base + self.core.layout.slot_name, self.core.words[base + Slot.NAME_LENGTH])
 
-    def _row(self, slot: int, word: int) -> list[int]:
+    def row(self, slot: int, word: int) -> list[int]:
         """One word of each cell of a slot."""
         start = self.core.cell_base(slot, 0)
         used = len(self.core.tree().names)
@@ -194,11 +198,11 @@ class TableReader:
 
     def _channel_view(self, channel: int, pending: int) -> ChannelView:
         base = self.core.channel_base(channel)
-        w = self.core.words[base : base + Channel.NAME_LENGTH + 1].tolist()
+        w = self.core.words[base : base + Channel.CONFIGURED + 1].tolist()
         flags = w[Channel.FLAGS]
         return ChannelView(
             name=self.core.tree().names[channel],
-            capacity=None if w[Channel.CAPACITY] < 0 else w[Channel.CAPACITY],
+            capacity=None if w[Channel.CONFIGURED] < 0 else w[Channel.CONFIGURED],
             running=w[Channel.TOTAL],
             pending=pending,
             failed=w[Channel.FAILED],

@@ -209,9 +209,12 @@ class Worker:
             database.check_trigger()  # nothing to be counted: no need to read it all before
         if not self._lead(now_s):
             return False
+        tenure = self._begin_tenure()
         database.listen()
         self._dispatcher.encode_uuids(database.encoding)
         self._begin_reading()
+        if tenure is not None:
+            self._worker_slot.begin_tenure(tenure)
         database.check_trigger()  # only now: what runs here holds its permits, whether we hear of the rest or not
         self._comeback.arrived()
         self._proved_s = now_s + PROVED_S
@@ -244,6 +247,8 @@ class Worker:
         """Try to become the one runner; where that is not to be now, it is tried again later."""
         lead = self._database.lead()
         if lead is Lead.ANOTHER:
+            if self._worker_slot.is_leased and self._worker_slot.holds_any:
+                self._worker_slot.hand_over()
             self._let_go(now_s)
             self._enter(Phase.STANDBY, "another runner holds the leader lock of this database")
             self._tried_s = now_s
@@ -254,6 +259,13 @@ class Worker:
             self._enter(Phase.APART, f"waits for a former session of ours to end (server process {who})")
             self._due_s = now_s + FORMER_S
         return lead is Lead.OURS
+
+    def _begin_tenure(self) -> int | None:
+        """In a cluster: the number of this tenure, larger than any former leader's; else None, and no statement."""
+        if not self._worker_slot.is_leased:
+            return None
+        self._worker_slot.take_back()
+        return int(self._database.rows(queries.TENURE)[0][0])
 
     def _check(self, now_s: float) -> None:
         """Whether the database may be served, and its jobs may run now. Raises DatabaseError."""
@@ -353,7 +365,7 @@ class Worker:
         if reading.overtaken:
             self._complete(serving.backlog)
         self._reporting.remark = reading.trouble
-        more = serving.turn(now_s, start=not self._module_gate.is_closed)
+        more = serving.turn(now_s, start=not self._module_gate.is_closed and self._worker_slot.is_served)
         more |= self._database.modules_suspected
         self._prove(serving, now_s)
         self._listening.note_started(serving.dispatched, now_s, full=self._worker_slot.is_full())
@@ -411,6 +423,8 @@ class Worker:
     def _lose(self, error: DatabaseError, now_s: float) -> None:
         """A statement or the connection failed. What runs in Odoo runs on; the rest begins again."""
         self._reading.close()
+        if self._worker_slot.is_leased:
+            self._worker_slot.end_tenure()
         if self._serving is not None:
             self._serving.lost(now_s)
             self._unread_since_s = min(self._unread_since_s, now_s)

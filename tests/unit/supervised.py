@@ -187,6 +187,9 @@ class FakeTable:
     def heartbeat_age_s(self, slot: int, now_ns: int) -> float:
         return self.ages_s.get(slot, 0.0)
 
+    def broker_age_s(self, now_ns: int) -> float:
+        return 0.0
+
     def silent_holders(self, now_ns: int, silence_ns: int) -> list[int]:
         return self.silent
 

@@ -208,7 +208,8 @@ def test_every_option_can_be_set_in_every_place(conf: Loader, tmp_path: Path) ->
         "control_socket": "/r/s", "pidfile": "/r/p", "log_file": "/r/l", "log_level": "error",
         "log_format": "json", "monitor": "h:7", "upgrade_timeout": "7", "serve_neutralized": "yes",
         "channel_options": "slow:max_runtime=2h", "max_runtime_action": "terminate", "ageing": "60s",
-        "dead_after_restart": "7", "leader_timeout": "7",
+        "dead_after_restart": "7", "leader_timeout": "7", "cluster": "c",
+        "cluster_database": "d",
     }  # fmt: skip
     assert set(texts) == {option.name for option in OPTIONS}
     default = conf()

@@ -94,8 +94,8 @@ def test_a_look_at_everything_reads_each_database_once(make: Make, monkeypatch: 
         for number in range(1, 41):
             table.core.words[table.core.cell_base(slot, number) + Cell.PENDING] = 1
     reads: list[int] = []
-    read_row = SemaphoreTable._row
-    monkeypatch.setattr(SemaphoreTable, "_row", lambda self, *where: reads.append(1) or read_row(self, *where))
+    read_row = SemaphoreTable.row
+    monkeypatch.setattr(SemaphoreTable, "row", lambda self, *where: reads.append(1) or read_row(self, *where))
     assert table.channel_views()[0].pending == 120
     assert table.holders()["root"] == [("db0", 0, 40), ("db1", 0, 40), ("db2", 0, 40)]
     assert len(reads) <= 3 * 3

@@ -1,0 +1,150 @@
+"""The coordinator: one row for each cluster in a PostgreSQL database, and all the SQL of it.
+
+A statement reads the row, changes the document here (ledger.py), and writes it back if nobody else has: no lock is held
+while a member thinks, and one that is stopped in between stops nobody. Each write has a version of its own, a random
+number, which also does what the ledger's FENCE does: a write that is still on its way when its connection breaks
+changes nothing once anybody else has written. A write is durable before it is answered (synchronous_commit).
+
+Blocks while the server thinks, a few seconds at most. Every error leaves here as a DatabaseError.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import DatabaseError, DatabaseUnavailable, DatabaseUnfit
+from ..postgres.session import Session
+from ..postgres.waiter import Waiter
+from .ledger import Answer, Ledger, Statement, execute
+
+#: Where members tell each other to look; the payload is the cluster and the member.
+CHANNEL = "qjsupervisor_cluster"
+#: A server that is silent for so long is away.
+LIMIT_S = 4.0
+#: undefined_table, invalid_schema_name.
+_NO_SCHEMA = ("42P01", "3F000")
+#: How often a write is tried anew because others wrote in between.
+_TRIES = 50
+
+#: What `qjsupervisor cluster init` runs: again and again without harm.
+INIT = """\
+CREATE SCHEMA IF NOT EXISTS qjsupervisor;
+CREATE TABLE IF NOT EXISTS qjsupervisor.ledger (
+    cluster  text PRIMARY KEY,
+    version  bigint NOT NULL,
+    changed  timestamptz NOT NULL DEFAULT now(),
+    document jsonb NOT NULL
+) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+COMMENT ON TABLE qjsupervisor.ledger IS 'What each supervisor of a cluster may use of each channel; of qjsupervisor';
+"""
+#: What a supervisor's role needs, if another one ran INIT.
+GRANTS = """\
+GRANT USAGE ON SCHEMA qjsupervisor TO {role};
+GRANT SELECT, INSERT, UPDATE ON qjsupervisor.ledger TO {role};
+"""
+
+#: The server's start, and the timeline of its log: another one after a restart, a failover, a restored backup.
+_INCARNATION = "pg_postmaster_start_time()::text || ' ' || left(pg_walfile_name(pg_current_wal_lsn()), 8)"
+_SETTINGS = """SET statement_timeout = '3s'; SET lock_timeout = '3s'; SET jit = off;
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
+"""
+#: Params: cluster, first (a version). The row is there.
+_BEGIN = """
+INSERT INTO qjsupervisor.ledger (cluster, version, document)
+VALUES (%(cluster)s, %(first)s, '{}') ON CONFLICT DO NOTHING
+"""
+#: Params: cluster. Rows: one (version, document as text, the clock in seconds, incarnation; null while in recovery).
+_READ = f"""
+SELECT version, document::text, extract(epoch FROM clock_timestamp())::float8,
+       CASE WHEN pg_is_in_recovery() THEN NULL ELSE {_INCARNATION} END
+  FROM qjsupervisor.ledger WHERE cluster = %(cluster)s
+"""
+#: Params: cluster, old and new version, document, incarnation, notify, payload. Rows: one; none if another wrote.
+_WRITE = f"""
+WITH written AS (
+    UPDATE qjsupervisor.ledger SET document = %(document)s, version = %(new)s, changed = now()
+     WHERE cluster = %(cluster)s AND version = %(old)s AND {_INCARNATION} = %(incarnation)s
+ RETURNING 1)
+SELECT CASE WHEN %(notify)s THEN pg_notify('{CHANNEL}', %(payload)s)::text END FROM written
+"""
+#: For a command. Params: cluster. Rows: one (document, the clock in seconds), or none: no member ever was.
+READ_FOR_STATUS = """
+SELECT document, extract(epoch FROM clock_timestamp())::float8 FROM qjsupervisor.ledger WHERE cluster = %(cluster)s
+"""
+
+
+class Coordinator:
+    """One broker's session with it."""
+
+    def __init__(self, dsn: Mapping[str, Any], cluster: str, heartbeat: Callable[[], None]) -> None:
+        self._cluster = cluster
+        self._name = str(dsn.get("dbname", ""))
+        self._session = Session(self._name, dsn, Waiter(heartbeat), connect_s=LIMIT_S, settings=[(0, _SETTINGS)])
+        self._session.limit_s = LIMIT_S
+        self._notifies: list[Any] = []
+        #: As it was last seen, for people.
+        self.ledger = Ledger()
+        self.clock_s = 0.0
+
+    @property
+    def connected(self) -> bool:
+        return self._session.connected
+
+    def fileno(self) -> int:
+        return self._session.fileno()
+
+    def connect(self) -> None:
+        """Connect and listen. Raises DatabaseError."""
+        self._notifies.clear()
+        self._session.connect()
+        self._session.hear(self._notifies)
+        self._session.rows(f"LISTEN {CHANNEL}")
+        try:
+            self._session.rows(_BEGIN, {"cluster": self._cluster, "first": secrets.randbits(62)})
+        except DatabaseError as error:
+            self.close()
+            if error.sqlstate in _NO_SCHEMA:
+                why = f"{self._name} has no schema qjsupervisor: run `qjsupervisor cluster init`"
+                raise DatabaseUnfit(self._name, why) from error
+            raise
+
+    def execute(self, said: Statement) -> Answer:
+        """What the ledger answers. Raises DatabaseError; then nobody knows whether it was done."""
+        for _ in range(_TRIES):
+            answer = self._try(said)
+            if answer is not None:
+                return answer
+        self.close()
+        raise DatabaseUnavailable(self._name, f"{_TRIES} writes in a row met another one")
+
+    def _try(self, said: Statement) -> Answer | None:
+        params: dict[str, Any] = {"cluster": self._cluster}
+        row = next(iter(self._session.rows(_READ, params)), None)
+        if row is None or row[3] is None:
+            self.close()
+            why = "its row in qjsupervisor.ledger is gone" if row is None else "the server is a standby"
+            raise DatabaseUnavailable(self._name, f"cluster {self._cluster!r}: {why}")
+        version, document, now_s, incarnation = row
+        ledger = Ledger.from_json(json.loads(document))
+        answer = execute(ledger, said, now_s, incarnation)
+        params |= {"old": version, "new": secrets.randbits(62), "document": json.dumps(ledger.to_json())}
+        payload = f"{self._cluster} {said.member}"
+        params |= {"incarnation": incarnation, "notify": answer.notify, "payload": payload}
+        if not self._session.rows(_WRITE, params):
+            return None
+        self.ledger, self.clock_s = ledger, now_s
+        return answer
+
+    def heard(self, member: str) -> bool:
+        """Take in notifications; whether another member of this cluster says that we should look."""
+        self._session.receive()
+        payloads = [notify.payload for notify in self._notifies]
+        self._notifies.clear()
+        return any(p.startswith(f"{self._cluster} ") and p != f"{self._cluster} {member}" for p in payloads)
+
+    def close(self) -> None:
+        """Let the session go."""
+        self._session.close()

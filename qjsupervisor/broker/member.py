@@ -1,0 +1,232 @@
+"""One supervisor's part in a cluster: what it says to the coordinator, and what it makes of the answer. Pure.
+
+`Plan` is made from the table's facts, with the table's lock held: what is to be written into the table at once (a
+local capacity goes down before the ledger hears of it: GIVE, DROP), and the statement. The rules' names are those of
+models/lease.pml.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..table.leases import ChannelFacts, Facts
+from .ledger import START, Answer, Counts, Statement
+
+#: Spare permits go back when they were not used for so long.
+SPARE_S = 0.2
+
+
+@dataclass
+class Plan:
+    """What to write, and what to say."""
+
+    statement: Statement
+    rights: Counts = field(default_factory=dict)
+    tokens: dict[str, bool] = field(default_factory=dict)
+    #: Slots whose permits the ledger takes over, by database.
+    dropped: dict[str, int] = field(default_factory=dict)
+    #: Whether there is anything new to say.
+    is_news: bool = False
+
+
+class Member:
+    """What a broker remembers between two statements; all else is in the table."""
+
+    def __init__(self, name: str, host: str, pid: int) -> None:
+        self.name = name
+        self._host = host
+        self._pid = pid
+        self.registered = False
+        self.targets: Counts = {}
+        self.blocked: set[str] = set()
+        self._unsettled: set[str] = set()
+        self._hungry: set[str] = set()
+        self._failed: dict[str, Counts] = {}
+        self._capacity: Counts = {}
+        self._throttle_s: Counts = {}
+        #: Since when a channel has more than it needs.
+        self._spare_since_s: dict[str, float] = {}
+
+    # -- what to say ---------------------------------------------------------------------------------------------
+
+    def register(self, facts: Facts, session: int) -> Statement:
+        """A new session. What may have been used until now is claimed, not what is in use. UPPER, PAST"""
+        rights = _rights(facts)
+        held = _held(facts)
+        self._capacity, self._throttle_s = _capacity(facts)
+        self._failed, self._hungry = {}, set()
+        return Statement(
+            member=self.name,
+            session=session,
+            kind="register",
+            upper={c: max(rights.get(c, 0), held.get(c, 0)) for c in {*rights, *held}},
+            may={} if facts.is_over else rights,
+            holds=[each.database for each in facts.slots if each.term or each.held],
+            host=self._host,
+            pid=self._pid,
+            held=held,
+            capacity=self._capacity,
+            throttle_s=self._throttle_s,
+        )
+
+    def leave(self, session: int) -> Statement:
+        """The last one: nothing runs that was not handed over. LEAVE"""
+        return Statement(member=self.name, session=session, kind="leave")
+
+    def plan(self, facts: Facts, session: int, now_s: float) -> Plan:
+        """What is to be said now."""
+        said = Statement(member=self.name, session=session)
+        plan = Plan(said)
+        rights, held = _rights(facts), _held(facts)
+        self._drop(facts, rights, held, plan)
+        said.held = held
+        said.excess = {c: n - rights.get(c, 0) for c, n in held.items() if n > rights.get(c, 0)}
+        self._settle(facts, plan)
+        self._want(facts, rights, plan)
+        for channel in facts.channels.values():
+            if channel.capacity is not None:
+                self._give(channel, rights, plan, now_s)
+            if channel.throttle_s:
+                self._give_token(channel, plan)
+        capacity, throttle_s = _capacity(facts)
+        if (capacity, throttle_s) != (self._capacity, self._throttle_s):
+            said.capacity, said.throttle_s = self._capacity, self._throttle_s = capacity, throttle_s
+            plan.is_news = True
+        plan.rights |= {c: rights.get(c, 0) for c in facts.channels if rights.get(c, 0) != facts.channels[c].right}
+        plan.is_news |= bool(said.gives or said.drops or said.settles or said.failed)
+        return plan
+
+    def _drop(self, facts: Facts, rights: Counts, held: Counts, plan: Plan) -> None:
+        """Databases that another one leads: the permits of their jobs go to the ledger. DROP"""
+        for each in facts.slots:
+            if not each.let_go or each.term:
+                continue
+            lease: Counts = {}
+            for channel, n in each.held.items():
+                lease[channel] = moved = min(n, rights.get(channel, 0))
+                rights[channel] = rights.get(channel, 0) - moved
+                held[channel] -= n
+            beyond = {c: n - lease[c] for c, n in each.held.items() if n > lease[c]}
+            plan.statement.drops[each.database] = ({c: n for c, n in lease.items() if n}, beyond)
+            plan.dropped[each.database] = each.slot
+
+    def _settle(self, facts: Facts, plan: Plan) -> None:
+        """Databases that are counted here: the ledger knows it before the first start. SERVE"""
+        said = plan.statement
+        present = set()
+        for each in facts.slots:
+            if not each.term:
+                continue
+            present.add(each.database)
+            if each.term != each.settled or each.database in self._unsettled:
+                said.settles[each.database] = each.term
+            if each.database in said.settles or each.failed != self._failed.get(each.database, {}):
+                said.failed[each.database] = each.failed
+        for database in self._failed.keys() - present:
+            if not any(each.database == database for each in facts.slots):
+                said.failed[database] = {}
+
+    def _want(self, facts: Facts, rights: Counts, plan: Plan) -> None:
+        """Ask for permits for what waits, for a whole path at once."""
+        said = plan.statement
+        hungry: set[str] = set()
+        for name, path in facts.paths.items():
+            limited = [facts.channels[c] for c in path if c in facts.channels]
+            if any(channel.is_closed for channel in limited):
+                continue
+            hungry.update(c.name + START for c in limited if c.throttle_s)
+            if any(channel.token and channel.not_before_s for channel in limited):
+                continue
+            lacks = [c for c in limited if c.capacity is not None and rights.get(c.name, 0) <= c.held]
+            needed = [c.name for c in lacks] + [c.name + START for c in limited if c.throttle_s and not c.token]
+            if not needed:
+                continue
+            hungry.update(needed)
+            most = min((c.capacity for c in lacks if c.capacity is not None), default=1)
+            waiting = facts.channels[name].waiting if name in facts.channels else most
+            said.takes.append((tuple(needed), 1 if any(n.endswith(START) for n in needed) else min(waiting, most)))
+        said.hungry = sorted(hungry)
+        said.weight = {c: max(1, facts.channels[c.removesuffix(START)].weight) for c in hungry}
+        plan.is_news |= hungry != self._hungry
+        self._hungry = hungry
+
+    def _give(self, channel: ChannelFacts, rights: Counts, plan: Plan, now_s: float) -> None:
+        """Lower our own capacity to what is needed; the ledger hears of it afterwards. GIVE"""
+        name, right = channel.name, rights.get(channel.name, 0)
+        held = plan.statement.held.get(name, 0)
+        wanted = right
+        if name in self.blocked or channel.is_closed:
+            wanted = held
+        elif name in self.targets:
+            wanted = max(held, self.targets[name])
+        elif name not in self._hungry and right > held + 1:
+            if now_s >= self._spare_since_s.setdefault(name, now_s) + SPARE_S:
+                wanted = held + 1
+        else:
+            self._spare_since_s.pop(name, None)
+        surplus = right - max(wanted, held)
+        if surplus > 0:
+            rights[name] = right - surplus
+            plan.statement.gives[name] = surplus
+            self._spare_since_s.pop(name, None)
+
+    def _give_token(self, channel: ChannelFacts, plan: Plan) -> None:
+        """The right to start in a throttled channel, with the moment before which nobody may."""
+        token = channel.name + START
+        if channel.token and self.targets.get(token, 1) == 0:
+            plan.tokens[channel.name] = False
+            plan.statement.gives[token] = 1
+            plan.statement.not_before_s[token] = channel.not_before_s
+
+    def spare_due_s(self) -> float | None:
+        """When a spare permit is to go back."""
+        return min((since_s + SPARE_S for since_s in self._spare_since_s.values()), default=None)
+
+    @property
+    def is_hungry(self) -> bool:
+        """Whether something waits here for what others have."""
+        return bool(self._hungry)
+
+    # -- what was answered ---------------------------------------------------------------------------------------
+
+    def lost(self) -> None:
+        """The session is gone; what was asked is not known."""
+        self.registered = False
+        self.targets, self.blocked, self._failed = {}, set(), {}
+
+    def take_in(self, said: Statement, answer: Answer) -> None:
+        """Remember what the ledger said."""
+        if not answer.ok:
+            self.lost()
+            return
+        self.registered = True
+        self.targets, self.blocked = dict(answer.targets), set(answer.blocked)
+        self._unsettled = set(answer.unsettled)
+        for database, counts in said.failed.items():
+            self._failed[database] = dict(counts)
+            if not counts:
+                del self._failed[database]
+
+
+def usable(channel: ChannelFacts, right: int, token: bool, targets: Counts, blocked: set[str]) -> int:
+    """The capacity that holds here: nothing beyond what is leased, and no start without the right to one."""
+    if channel.name in blocked or (channel.throttle_s and not token):
+        return 0
+    if channel.capacity is None:
+        return -1
+    return min(right, channel.capacity, targets.get(channel.name, right))
+
+
+def _rights(facts: Facts) -> Counts:
+    rights = {c.name: c.right for c in facts.channels.values() if c.capacity is not None and c.right}
+    return rights | {c.name + START: 1 for c in facts.channels.values() if c.token}
+
+
+def _held(facts: Facts) -> Counts:
+    return {c.name: c.held for c in facts.channels.values() if c.capacity is not None and c.held}
+
+
+def _capacity(facts: Facts) -> tuple[Counts, Counts]:
+    limited = {c.name: c.capacity for c in facts.channels.values() if c.capacity is not None}
+    throttled = {c.name + START: c.throttle_s for c in facts.channels.values() if c.throttle_s}
+    return limited | dict.fromkeys(throttled, 1), throttled

@@ -1,0 +1,77 @@
+"""`cluster`: make the schema that supervisors of one cluster share, and show who has what in it."""
+
+from __future__ import annotations
+
+from ..broker.coordinator import GRANTS, INIT, READ_FOR_STATUS
+from ..broker.ledger import Ledger
+from ..broker.view import cluster_view
+from ..config.load import Config
+from ..errors import ConfigError, DatabaseUnfit
+from .output import console, print_json, print_line, table
+from .session import session
+
+_EXIT_NO_MEMBER = 1
+
+
+def init(config: Config, *, only_print: bool) -> int:
+    """Make the schema in `cluster_database`, or print the SQL for who may; again and again without harm."""
+    if only_print:
+        print_line("-- To be run in " + config.cluster_database)
+        for line in (INIT + "-- For the role of the supervisors, if it is another one:").splitlines():
+            print_line(line)
+        for line in GRANTS.format(role="ROLE").splitlines():
+            print_line("-- " + line)
+        return 0
+    with session(config, config.cluster_database, "cluster") as found:
+        found.rows(INIT)
+    print_line(f"{config.cluster_database}: the schema qjsupervisor is there")
+    return 0
+
+
+def status(config: Config, *, as_json: bool) -> int:
+    """Members, leases, and permits that nobody has; exit status 1 if no member is alive."""
+    if config.cluster is None:
+        raise ConfigError("cluster", "is not set: there is no cluster to show")
+    where = config.cluster_database
+    with session(config, where, "cluster") as found:
+        if not found.rows("SELECT 1 WHERE to_regclass('qjsupervisor.ledger') IS NOT NULL"):
+            raise DatabaseUnfit(where, f"{where}: no schema qjsupervisor: run `qjsupervisor cluster init`")
+        row = next(iter(found.rows(READ_FOR_STATUS, {"cluster": config.cluster})), None)
+    document, now_s = row or ({}, 0.0)
+    view = cluster_view(Ledger.from_json(document), config.cluster, now_s)
+    if as_json:
+        print_json(view)
+    else:
+        _print(view)
+    return 0 if any(member["alive"] for member in view["members"]) else _EXIT_NO_MEMBER
+
+
+def _print(view: dict[str, object]) -> None:
+    members = view["members"]
+    assert isinstance(members, list)
+    rows = [
+        (
+            f"{member['host']}:{member['pid']}",
+            "ready" if member["alive"] else "unreachable",
+            member["databases"],
+            _counts(member["leases"]),
+            _counts(member["limbo"]),
+            ", ".join(member["waits_in"]),
+        )
+        for member in members
+    ]
+    columns = ("supervisor", "state", ">databases", "*leases", "*of running jobs, unclaimed", "*waits in")
+    console().print(table(f"cluster {view['name']}", columns, rows))
+    limbo, differs = view["limbo"], view["differs"]
+    assert isinstance(limbo, dict)
+    assert isinstance(differs, dict)
+    for database, counts in limbo.items():
+        print_line(f"{database}: {_counts(counts)} of running jobs wait for its next server")
+    for channel, said in differs.items():
+        print_line(f"{channel}: the smallest capacity holds: {_counts(said)}")
+    if view["barrier_s"]:
+        print_line(f"the coordinator was restarted: nothing is leased for {view['barrier_s']} s")
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in sorted(counts.items()))

@@ -1,0 +1,249 @@
+"""The broker's side of the shared table: what this supervisor may use of each channel, and what it should tell of it.
+
+Of a limited channel c of a cluster's table
+    CONFIGURED   what our configuration says
+    RIGHT        permits that the coordinator leases us                written by the broker, under the lock
+    CAPACITY     what may be used: at most RIGHT; nothing new starts while TOTAL >= CAPACITY     likewise
+    TOKEN        of a throttled channel: 1 where its starts are leased to us                     likewise
+Of a database s
+    TERM         its worker leads, and has counted its jobs in HELD    written by the worker; 0 again when it loses it
+    SETTLED      the tenure that the coordinator knows of; nothing starts where it is not TERM   written by the broker
+    LET_GO       another runner leads it; HELD stays until the coordinator keeps the permits     both
+
+Who dies: RIGHT and TOKEN outlive the broker, as does HELD; the next one registers anew with what they say. Nothing
+here waits for anything but the table's lock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from .grants import NoDemand, Scheduler, grant_all
+from .layout import Cell, Channel, Flag, Header, Slot
+from .semaphore import SemaphoreTable
+from .words import bits
+
+
+@dataclass
+class ChannelFacts:
+    """One channel that something limits; `capacity` None: its own capacity does not."""
+
+    name: str
+    capacity: int | None
+    right: int
+    #: What may be used now.
+    usable: int
+    token: bool
+    throttle_s: int
+    sequential: bool
+    #: Paused, retired, or a failed job of our own keeps it closed.
+    is_closed: bool
+    held: int
+    #: Jobs that wait directly in it, in databases that may start some.
+    waiting: int
+    #: Weight of the databases that wait in it or below it.
+    weight: int
+    #: Seconds until the next start may be.
+    not_before_s: float
+
+
+@dataclass
+class SlotFacts:
+    """One database."""
+
+    slot: int
+    database: str
+    #: 0: it is not counted here.
+    term: int
+    settled: int
+    let_go: bool
+    #: Permits by channel, those below it included.
+    held: dict[str, int]
+    #: Failed jobs in sequential channels.
+    failed: dict[str, int]
+
+
+@dataclass
+class Facts:
+    """The table at one moment."""
+
+    channels: dict[str, ChannelFacts] = field(default_factory=dict)
+    #: By the name of a channel with jobs that wait: its path, from itself to the root.
+    paths: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    slots: list[SlotFacts] = field(default_factory=list)
+    #: Nothing may start any more: the lease is over.
+    is_over: bool = True
+
+
+class LeaseTable:
+    """One broker's view of the table."""
+
+    def __init__(self, table: SemaphoreTable) -> None:
+        self._table = table
+        self._core = table.core
+        #: When the lock was taken.
+        self._now_ns = 0
+
+    @property
+    def wakeup(self) -> int:
+        """The eventfd that workers write."""
+        return self._core.broker_wakeup
+
+    def drain_wakeup(self) -> None:
+        """Empty it."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._core.broker_wakeup)
+
+    def watch(self, value: int) -> None:
+        """1: an exchange wakes us that leaves a worker waiting; 2: every one."""
+        self._core.words[Header.BROKER_WATCHES] = value
+
+    def heartbeat(self, now_ns: int) -> None:
+        """Say that we are alive."""
+        self._core.words[Header.BROKER_HEARTBEAT_NS] = now_ns
+
+    def next_session(self) -> int:
+        """The number of a new session: larger than any before, also of a broker that died."""
+        self._core.words[Header.BROKER_SESSION] += 1
+        return self._core.words[Header.BROKER_SESSION]
+
+    @contextmanager
+    def locked(self) -> Iterator[LeaseTable]:
+        """Hold the table's lock; what may start afterwards is granted and woken."""
+        core = self._core
+        self._now_ns = core.enter_waiting(None)
+        try:
+            yield self
+            core.open_throttled(self._now_ns)
+            if core.may_start(self._now_ns):
+                grant_all(core, Scheduler(core, self._table.fairness, -1, NoDemand(), self._now_ns), self._now_ns)
+        except BaseException:  # whatever it is: a lock that is kept would stop all databases
+            core.abandon()
+            raise
+        core.leave()
+
+    # -- with the lock -------------------------------------------------------------------------------------------
+
+    def read(self) -> Facts:
+        """What there is."""
+        core, tree = self._core, self._core.tree()
+        facts = Facts(is_over=self._now_ns >= core.words[Header.LEASE_UNTIL_NS])
+        waiting = core.read_bitmap(core.layout.waiting, core.slots)
+        demand = {}
+        for channel in range(len(tree.names)):
+            slots = core.read_bitmap(core.channel_base(channel) + core.layout.waiting_slots_in, core.slots)
+            demand[channel] = slots & waiting
+        for channel, name in enumerate(tree.names):
+            if demand[channel]:
+                facts.paths[name] = tuple(tree.names[node] for node in tree.paths[channel])
+            if tree.limits[channel] is not None:
+                below = 0
+                for node in bits(tree.below[channel]):
+                    below |= demand[node]
+                facts.channels[name] = self._channel(channel, name, demand[channel], below)
+        for slot in self._table.occupied():
+            facts.slots.append(self._slot(slot, facts))
+        return facts
+
+    def _channel(self, channel: int, name: str, here: int, below: int) -> ChannelFacts:
+        core = self._core
+        w = core.words[core.channel_base(channel) : core.channel_base(channel) + Channel.TOKEN + 1].tolist()
+        flags = w[Channel.FLAGS]
+        pending = sum(max(1, core.words[core.cell_base(slot, channel) + Cell.PENDING]) for slot in bits(here))
+        left_ns = max(0, w[Channel.NOT_BEFORE_NS] - self._now_ns)
+        return ChannelFacts(
+            name=name,
+            capacity=None if w[Channel.CONFIGURED] < 0 else w[Channel.CONFIGURED],
+            right=w[Channel.RIGHT],
+            usable=w[Channel.CAPACITY],
+            token=bool(w[Channel.TOKEN]),
+            throttle_s=w[Channel.THROTTLE_NS] // 1_000_000_000,
+            sequential=bool(flags & Flag.SEQUENTIAL),
+            is_closed=bool(flags & (Flag.PAUSED | Flag.RETIRED)) or bool(flags & Flag.SEQUENTIAL and w[Channel.FAILED]),
+            held=w[Channel.TOTAL],
+            waiting=pending,
+            weight=sum(max(1, core.words[core.slot_base(slot) + Slot.WEIGHT]) for slot in bits(below)),
+            not_before_s=left_ns / 1e9,
+        )
+
+    def _slot(self, slot: int, facts: Facts) -> SlotFacts:
+        core, tree = self._core, self._core.tree()
+        base = core.slot_base(slot)
+        held = {tree.names[node]: n for node, n in self._table.sums(tree, slot, Cell.HELD).items()}
+        failed = {
+            tree.names[channel]: n
+            for channel, n in enumerate(self._table.row(slot, Cell.FAILED))
+            if n and tree.names[channel] in facts.channels and facts.channels[tree.names[channel]].sequential
+        }
+        words = core.words
+        return SlotFacts(
+            slot=slot,
+            database=core.text(base + core.layout.slot_name, words[base + Slot.NAME_LENGTH]),
+            term=words[base + Slot.TERM],
+            settled=words[base + Slot.SETTLED],
+            let_go=bool(words[base + Slot.LET_GO]),
+            held={name: n for name, n in held.items() if name in facts.channels},
+            failed=failed,
+        )
+
+    def put_rights(self, rights: Mapping[str, int], tokens: Mapping[str, bool], usable: Mapping[str, int]) -> None:
+        """Write what we have of channels, and what may be used of it.
+
+        The lower of old and new holds from the first store on: a broker that dies in between uses nothing too much.
+        """
+        core, index = self._core, self._core.tree().index
+        for name in sorted({*rights, *tokens, *usable}):
+            base = core.channel_base(index[name])
+            words = core.words
+            may = usable.get(name, words[base + Channel.CAPACITY])
+            if may < words[base + Channel.CAPACITY] or words[base + Channel.CAPACITY] < 0 <= may:
+                words[base + Channel.CAPACITY] = may
+            words[base + Channel.RIGHT] = rights.get(name, words[base + Channel.RIGHT])
+            words[base + Channel.TOKEN] = int(tokens.get(name, bool(words[base + Channel.TOKEN])))
+            words[base + Channel.CAPACITY] = may
+            core.settle(index[name], self._now_ns)
+
+    def put_not_before(self, name: str, wait_s: float) -> None:
+        """Another supervisor started a job in a throttled channel: nothing starts for so long."""
+        base = self._core.channel_base(self._core.tree().index[name])
+        moment_ns = self._now_ns + int(wait_s * 1e9)
+        self._core.words[base + Channel.NOT_BEFORE_NS] = max(self._core.words[base + Channel.NOT_BEFORE_NS], moment_ns)
+
+    def put_settled(self, slot: int, term: int) -> None:
+        """The coordinator knows that a database's jobs are counted here; 0: it does not."""
+        base = self._core.slot_base(slot)
+        if self._core.words[base + Slot.SETTLED] != term:
+            self._core.words[base + Slot.SETTLED] = term
+            self._core.wake(slot)
+
+    def forget(self, slot: int, database: str) -> None:
+        """The coordinator keeps the permits of a database that we let go; unless it is ours again."""
+        core, base = self._core, self._core.slot_base(slot)
+        name = core.text(base + core.layout.slot_name, core.words[base + Slot.NAME_LENGTH])
+        if name != database or not core.words[base + Slot.LET_GO]:
+            return
+        for channel in range(core.words[Header.USED_CHANNELS]):
+            held = core.words[core.cell_base(slot, channel) + Cell.HELD]
+            if held:
+                core.add_held(slot, channel, -held, self._now_ns)
+            core.set_failed(slot, channel, 0, self._now_ns)
+        core.words[base + Slot.LET_GO] = 0
+
+    def let_all_go(self) -> None:
+        """The workers are gone for good: what runs is handed over."""
+        for slot in self._table.occupied():
+            self._core.words[self._core.slot_base(slot) + Slot.TERM] = 0
+            self._core.words[self._core.slot_base(slot) + Slot.LET_GO] = 1
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def lease_until(self, moment_ns: int, now_ns: int) -> None:
+        """Jobs may start until then."""
+        words = self._core.words
+        was_over = words[Header.LEASE_UNTIL_NS] <= now_ns
+        words[Header.LEASE_UNTIL_NS] = moment_ns
+        if was_over and now_ns < moment_ns:
+            self._core.wake_all()

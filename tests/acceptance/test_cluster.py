@@ -1,0 +1,196 @@
+"""One capacity over several supervisors, as Odoo sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import psutil
+import pytest
+
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.stand_in import StandIn
+
+from ..conftest import DatabaseFactory, SupervisorFactory
+from ..helpers import Database, Supervisor, odoo_conf, wait_until
+
+Member = Callable[..., Supervisor]
+CHANNELS = "root:8,root.s:1:sequential"
+
+
+@pytest.fixture
+def member(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> Member:
+    """Starts a supervisor of one cluster; the first one makes the schema."""
+    ledger = database(schema=None)
+    made: list[Supervisor] = []
+
+    def start(*served: Database, channels: str = CHANNELS, cluster_database: str | None = None) -> Supervisor:
+        where = cluster_database or ledger.name
+        conf = odoo_conf(
+            postgres,
+            odoo.port,
+            db_name=",".join(each.name for each in served),
+            channels=channels,
+            sections={"qjsupervisor": {"cluster": "test", "cluster_database": where}},
+        )
+        running = supervisor(conf)
+        if not made:
+            done = running.run("cluster", "init")
+            assert done.returncode == 0, done.stderr
+        made.append(running)
+        return running
+
+    return start
+
+
+def cluster_of(running: Supervisor) -> dict[str, object]:
+    found: dict[str, object] = running.status()["cluster"]
+    return found
+
+
+def broker_of(running: Supervisor) -> psutil.Process:
+    return next(child for child in running.children() if "broker" in " ".join(child.cmdline()))
+
+
+def once_each(odoo: StandIn) -> bool:
+    return {n for runs in odoo.stats()["executions"].values() for n in runs.values()} == {1}
+
+
+def test_two_supervisors_share_one_capacity(member: Member, odoo: StandIn, database: DatabaseFactory) -> None:
+    """Equal backlogs start equally, a sequential channel is one over both, and what is idle is lent at once."""
+    one, other = database(), database()
+    first, second = member(one), member(other)
+    first.wait_ready(one.name)
+    second.wait_ready(other.name)
+    for each in (one, other):
+        each.insert_jobs(60, kwargs={"sleep": 0.1})
+        each.insert_jobs(5, kwargs={"sleep": 0.02}, channel="root.s")
+    one.wait_for_states(done=65, timeout_s=30)
+    other.wait_for_states(done=65, timeout_s=30)
+    peak = odoo.stats()["peak"]
+    assert (peak["root"], peak["root.s"]) == (8, 1)
+    assert once_each(odoo)
+    odoo.reset()
+    one.insert_jobs(30, kwargs={"sleep": 0.2})
+    wait_until(lambda: odoo.stats()["running"].get("root") == 8, "one has all that the other does not use")
+    one.wait_for_states(done=95, timeout_s=30)
+    done = first.run("cluster", "status", "--json")
+    assert done.returncode == 0
+    assert sum(entry["alive"] for entry in json.loads(done.stdout)["members"]) == 2
+    assert len(cluster_of(first)["members"]) == 2  # type: ignore[arg-type]
+
+
+def test_a_killed_supervisor_gives_its_share_up(member: Member, odoo: StandIn, database: DatabaseFactory) -> None:
+    one, other = database(), database()
+    first, second = member(one, other), member(one, other)
+    second.wait_for("coordinator_joined")
+    first.wait_ready(one.name, other.name)
+    one.insert_jobs(4, kwargs={"sleep": 3})
+    one.wait_for_states(started=4)
+    killed_s = time.monotonic()
+    first.kill()
+    other.insert_jobs(250, kwargs={"sleep": 0.3})
+    wait_until(lambda: odoo.stats()["running"].get("root") == 8, "the other one uses all", timeout_s=20)
+    assert time.monotonic() - killed_s < 20
+    other.wait_for_states(done=250, timeout_s=60)
+    one.wait_for_states(done=4)
+    assert odoo.stats()["peak"]["root"] <= 8
+    assert once_each(odoo)
+
+
+def test_a_stopped_supervisor_hands_over_what_runs(member: Member, odoo: StandIn, database: DatabaseFactory) -> None:
+    one, other = database(), database()
+    first, second = member(one, other), member(one, other)
+    second.wait_for("coordinator_joined")
+    first.wait_ready(one.name, other.name)
+    one.insert_jobs(4, kwargs={"sleep": 2})
+    one.wait_for_states(started=4)
+    assert first.stop() == 0
+    other.insert_jobs(30, kwargs={"sleep": 0.3})
+    wait_until(lambda: odoo.stats()["running"].get("root") == 8, "the rest is free at once", timeout_s=8)
+    other.wait_for_states(done=30, timeout_s=30)
+    one.wait_for_states(done=4)
+    assert odoo.stats()["peak"]["root"] <= 8
+
+
+def test_nothing_starts_while_the_coordinator_is_away(
+    member: Member, postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory
+) -> None:
+    """Longer than a lease. Packets are dropped, and nobody hears of it."""
+    one = database()
+    running = member(one)
+    running.wait_ready(one.name)
+    one.insert_jobs(1)
+    one.wait_for_states(done=1)  # it keeps one permit for the next
+    broker = broker_of(running)
+    os.kill(broker.pid, signal.SIGSTOP)  # as good as a network that drops all
+    stopped_s = time.monotonic()
+    one.insert_jobs(1)
+    one.wait_for_states(done=2)
+    wait_until(lambda: time.monotonic() > stopped_s + 15, "the lease is over", timeout_s=20)
+    one.insert_jobs(3)
+    with pytest.raises(AssertionError):
+        one.wait_for_states(done=5, timeout_s=2)
+    os.kill(broker.pid, signal.SIGCONT)
+    one.wait_for_states(done=5, timeout_s=5)
+
+
+def test_capacities_that_differ(member: Member, odoo: StandIn, database: DatabaseFactory) -> None:
+    one, other = database(), database()
+    first, second = member(one, channels="root:5"), member(other, channels="root:3")
+    first.wait_ready(one.name)
+    second.wait_ready(other.name)
+    second.wait_for("coordinator_joined")
+    one.insert_jobs(20, kwargs={"sleep": 0.1})
+    other.insert_jobs(20, kwargs={"sleep": 0.1})
+    one.wait_for_states(done=20)
+    other.wait_for_states(done=20)
+    assert odoo.stats()["peak"]["root"] <= 5
+    line = second.wait_for("capacities_differ")
+    assert "the smallest holds" in line["reason"]
+    assert "root" in cluster_of(second)["differs"]  # type: ignore[operator]
+
+
+def test_faults_for_forty_seconds(
+    member: Member, postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory
+) -> None:
+    """Three supervisors; brokers and workers killed or stopped, stopped: never over, none lost, none twice."""
+    chance = random.Random(17)
+    databases = [database() for _ in range(3)]
+    running = [member(*databases) for _ in range(3)]
+    for each in running:
+        each.wait_for("coordinator_joined")
+    for database_ in databases:
+        database_.insert_jobs(250, kwargs={"sleep": 0.1})
+        database_.insert_jobs(40, kwargs={"sleep": 0.05}, channel="root.s")
+    pause, deadline, faults = threading.Event(), time.monotonic() + 25, 0
+    while time.monotonic() < deadline:
+        victim = chance.choice(running)
+        with suppress(ProcessLookupError, psutil.Error, IndexError, StopIteration):
+            kind = chance.choice(["broker", "broker", "worker", "stop"])
+            if kind == "worker":
+                os.kill(chance.choice(sorted(victim.pids().values())), signal.SIGKILL)
+            elif kind == "broker":
+                broker_of(victim).kill()
+            else:
+                broker = broker_of(victim)
+                broker.suspend()
+                pause.wait(chance.uniform(0.1, 1))
+                broker.resume()
+            faults += 1
+        pause.wait(chance.uniform(0.1, 0.6))
+    assert faults > 20
+    for database_ in databases:
+        database_.wait_for_states(done=290, timeout_s=120)
+    stats = odoo.stats()
+    assert stats["peak"]["root"] <= 8
+    assert stats["peak"]["root.s"] <= 1
+    assert once_each(odoo)
