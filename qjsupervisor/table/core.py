@@ -65,10 +65,10 @@ class TableCore(TableWords):
 
         Stamps the heartbeat while it waits, and does not put up with a stopped holder.
         """
-        heartbeat = Header.BROKER_HEARTBEAT_NS if slot is None else self.slot_base(slot) + Slot.HEARTBEAT_NS
         now_ns = time.monotonic_ns()
         while not self._entered(self.mutex.acquire(LOCK_SLICE_S), now_ns):
             now_ns = time.monotonic_ns()
+            heartbeat = Header.BROKER_HEARTBEAT_NS if slot is None else self.slot_base(slot) + Slot.HEARTBEAT_NS
             self.words[heartbeat] = now_ns
             self._holder_watch.look()
         return now_ns

@@ -83,7 +83,9 @@ class WorkerSlot:
         processes, which costs more than a short job, is not paid for each of them. Reads the table without the lock.
         """
         core, words = self._core, self._core.words
-        if self._woken or not core.may_start(time.monotonic_ns()) or words[Header.REPAIRS] != self._repairs:
+        if self._woken or not words[Header.START_BARRIER] or words[Header.REPAIRS] != self._repairs:
+            return False
+        if core.leased and not core.may_start(time.monotonic_ns()):
             return False
         if core.is_over(channel) or core.has_rules(channel):
             return False
@@ -144,7 +146,7 @@ class WorkerSlot:
             taken = self._take_grant(source, now_ns)
             self._look_again_ns = None
             core.open_throttled(now_ns)
-            if core.may_start(now_ns):
+            if core.words[Header.START_BARRIER] and now_ns < core.words[Header.LEASE_UNTIL_NS]:
                 taken += self._take_turns(source, now_ns)
             self._publish(source, now_ns, served=taken > 0)
             if taken:
