@@ -21,7 +21,7 @@ blocks: what does not fit into the kernel's buffer is refused to the sender.
     {"is": "read"}                  worker -> master    the rows were read once (start barrier)
     {"is": "ready"}                 worker -> master    and "standby", "starting", "blocked" with "reason"
     {"is": "error", "reason": ""}   worker -> master    kept as last_error
-    {"is": "targets", "targets": []} worker -> master   each a states.TargetHealth; where there are several
+    {"is": "targets", "targets": []} worker -> master   each a states.TargetHealth
     {"is": "modules", "modules": {}} worker -> master   name -> state of those in transition; {}: there are none
     {"is": "overdue", "jobs": 1}    worker -> master    how many jobs run for longer than max_runtime
     {"listed": [names]}             scout -> master     which databases exist (in several messages)

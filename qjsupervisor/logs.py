@@ -40,6 +40,8 @@ with _without_rich():
     from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+#: syslog's, for the journal.
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3}
 _LONGEST_VALUE = 2_000
 #: When, how grave and what come first in a line.
 _FIRST_KEYS = ("timestamp", "level", "event")
@@ -90,7 +92,10 @@ def configure(config: Config) -> None:
         _sink.close()
         sink.lost_in_all += _sink.lost_in_all
     _sink = sink
-    _chain = _processors(_renderer(config.log_format, terminal=is_terminal(config.log_file)))
+    _chain = _processors(
+        _renderer(config.log_format, terminal=is_terminal(config.log_file)),
+        prefixed=config.log_file is None and _is_journal(),
+    )
     structlog.configure(
         processors=list(_chain),
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[config.log_level]),
@@ -162,7 +167,9 @@ class _SinkLogger:
     debug = info = warning = warn = error = critical = exception = fatal = log = msg
 
 
-def _processors(render: Renderer) -> list[Processor]:
+def _processors(render: Renderer, *, prefixed: bool = False) -> list[Processor]:
+    if prefixed:
+        render = _for_journal(render)
     return [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -247,6 +254,25 @@ def _shown(value: object) -> str:
     if value and value.isprintable() and not set(value) & set(" =\"'\\"):
         return value
     return printable(json.dumps(value, ensure_ascii=False))
+
+
+def _is_journal() -> bool:
+    """Whether standard output leads into systemd's journal: it says so by device and inode."""
+    try:
+        found = os.fstat(1)
+    except OSError:  # closed
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+def _for_journal(render: Renderer) -> Renderer:
+    """Each line with its priority, as sd-daemon(3) has it."""
+
+    def prefixed(values: EventDict) -> str:
+        priority = _PRIORITIES.get(str(values.get("level")), 6)
+        return "\n".join(f"<{priority}>{line}" for line in render(values).split("\n"))
+
+    return prefixed
 
 
 def _lost_line(lost: int, reason: str) -> bytes:

@@ -102,7 +102,7 @@ class Outcome(enum.IntEnum):
 
 
 class TargetState(enum.IntEnum):
-    """Health of an Odoo target as one worker sees it; stored as a word in the shared table."""
+    """Health of an Odoo or another server; stored as a word in the shared table."""
 
     UP = 0
     DOWN = 1
@@ -110,8 +110,16 @@ class TargetState(enum.IntEnum):
     UNKNOWN = 2
 
 
+class ServerVerdict(enum.Enum):
+    """What a probe changed of a server's health that all databases share."""
+
+    NOTHING = 0
+    WENT_DOWN = 1
+    CAME_BACK = 2
+
+
 class TargetHealth(NamedTuple):
-    """One Odoo as one worker finds it."""
+    """One Odoo as one worker finds it, by what it answers to its own jobs."""
 
     url: str
     state: TargetState

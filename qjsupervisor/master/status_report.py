@@ -31,7 +31,7 @@ class WorkerView(NamedTuple):
     #: Why it is in its state, else its last fault.
     last_error: str | None
     last_error_age_s: float | None
-    #: What it tells of its targets, if it has several; the table tells of a single one.
+    #: How it finds each of its targets by what they answer; whether they can be reached is in the table.
     targets: Sequence[TargetHealth] = ()
     #: See modules.Modules.view; None: none is in transition.
     modules: Mapping[str, Any] | None = None
@@ -65,10 +65,11 @@ class Snapshot:
 
 def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, Any]:
     """The document of `status --json`. Its keys are an interface: they are added, never renamed."""
-    databases = [_database(config, table, worker, snapshot) for worker in snapshot.workers]
+    servers = {view.name: view for view in table.server_views()}
+    databases = [_database(config, table, worker, snapshot, servers) for worker in snapshot.workers]
     databases += [_unserved(name, reason, snapshot) for name, reason in snapshot.unserved.items()]
     databases.sort(key=lambda each: str(each["name"]))
-    targets = _targets(databases)
+    targets = _targets(databases, servers, snapshot.now_ns)
     first_url = _first_url(config)
     return {
         "version": __version__,
@@ -92,12 +93,15 @@ def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, 
     }
 
 
-def _database(config: Config, table: Table, worker: WorkerView, snapshot: Snapshot) -> dict[str, Any]:
+def _database(
+    config: Config, table: Table, worker: WorkerView, snapshot: Snapshot, servers: Mapping[str, Any]
+) -> dict[str, Any]:
     view, now_ns = table.slot_view(worker.slot), snapshot.now_ns
     alive = worker.pid is not None
     beats = alive and view.heartbeat_ns
     urls = [target.url for target in config.targets_for(worker.database)]
-    targets = [_target(each, now_ns) for each in _healths(urls, view, worker)]
+    told = {each.url: each for each in worker.targets} if alive else {}
+    targets = [_target_of_database(url, told.get(url), servers.get(url), now_ns) for url in urls]
     return {
         "name": worker.database,
         "state": worker.state.value,
@@ -168,6 +172,8 @@ def _channels(table: Table, snapshot: Snapshot) -> list[dict[str, Any]]:
             "pending": view.pending,
             "failed": view.failed,
             "sequential": view.sequential,
+            "stopped": bool(view.stopped_by),
+            "stopped_by": list(view.stopped_by),
             "throttle_s": view.throttle_s,
             "paused": view.paused or view.name in paused,
             "retired": view.retired,
@@ -179,37 +185,48 @@ def _channels(table: Table, snapshot: Snapshot) -> list[dict[str, Any]]:
     ]
 
 
-def _targets(databases: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each target over all its databases: down if it is for any, up if it is for any other, else unknown."""
+def _targets(databases: Iterable[Mapping[str, Any]], servers: Mapping[str, Any], now_ns: int) -> list[dict[str, Any]]:
+    """Each target as all databases share it; what is wrong with one database's jobs there is not its reason."""
     found: dict[str, dict[str, Any]] = {}
-    for seen in (each for database in databases for each in database["targets"]):
-        known = found.setdefault(seen["url"], _unasked(seen["url"]))
-        if seen["state"] == "down" or known["state"] == "unknown":
-            known["state"] = seen["state"]
-        known["failures"] = max(known["failures"], seen["failures"])
-        known["reason"] = known["reason"] or seen["reason"]
-        waits = [each["retry_in_s"] for each in (known, seen) if each["retry_in_s"] is not None]
-        known["retry_in_s"] = min(waits, default=None)
+    for database in databases:
+        for seen in database["targets"]:
+            url = seen["url"]
+            if url not in found:
+                found[url] = {**_server(url, servers.get(url), now_ns), "databases": 0, "refuses": []}
+            found[url]["databases"] += 1
+            if seen["state"] == "down" and not seen["shared"]:
+                found[url]["refuses"].append(database["name"])
     return list(found.values())
 
 
-def _healths(urls: Sequence[str], view: Any, worker: WorkerView) -> list[TargetHealth]:
-    """Of each of a database's targets what its worker says."""
-    if len(urls) == 1:
-        state = TargetState(view.target_state) if worker.pid is not None else TargetState.UNKNOWN
-        reason = view.message if view.target_state == TargetState.DOWN else ""
-        return [TargetHealth(urls[0], state, view.target_failures, view.target_retry_ns / _NS, reason)]
-    told = {each.url: each for each in worker.targets} if worker.pid is not None else {}
-    return [told.get(url) or TargetHealth(url, TargetState.UNKNOWN, 0, 0.0, "") for url in urls]
-
-
-def _target(health: TargetHealth, now_ns: int) -> dict[str, Any]:
+def _server(url: str, view: Any, now_ns: int) -> dict[str, Any]:
+    """What the table says of a server."""
+    if view is None:
+        return {**_unasked(url), "down_for_s": None}
+    is_down = view.state is TargetState.DOWN
     return {
-        "url": health.url,
-        "state": health.state.name.lower(),
-        "failures": health.failures,
-        "retry_in_s": _left_s(int(health.retry_at_s * _NS), now_ns),
-        "reason": health.reason or None,
+        "url": url,
+        "state": view.state.name.lower(),
+        "failures": view.failures,
+        "retry_in_s": _left_s(view.retry_ns, now_ns) if is_down else None,
+        "reason": view.reason or None,
+        "down_for_s": round((now_ns - view.since_ns) / _NS, 1) if is_down else None,
+    }
+
+
+def _target_of_database(url: str, own: TargetHealth | None, view: Any, now_ns: int) -> dict[str, Any]:
+    """A target for one database. `shared`: what is said holds for all databases."""
+    if view is not None and view.state is TargetState.DOWN:
+        return {**_server(url, view, now_ns), "shared": True}
+    if own is None:
+        return {**_unasked(url), "shared": False}
+    return {
+        "url": url,
+        "state": own.state.name.lower(),
+        "failures": own.failures,
+        "retry_in_s": _left_s(int(own.retry_at_s * _NS), now_ns),
+        "reason": own.reason or None,
+        "shared": False,
     }
 
 

@@ -23,7 +23,18 @@ def problems(status: Mapping[str, Any]) -> list[str]:
 
 def warnings(status: Mapping[str, Any]) -> list[str]:
     """One line for each thing that somebody should look at, though jobs are run."""
-    return [f"{view.get('name')}: {text}" for view in status.get("databases", ()) for text in _of_database(view)]
+    found = [f"{view.get('name')}: {text}" for view in status.get("databases", ()) for text in _of_database(view)]
+    return [*found, *_of_channels(status)]
+
+
+def _of_channels(status: Mapping[str, Any]) -> Iterator[str]:
+    for view in status.get("channels", ()):
+        if view.get("stopped_by"):
+            names = ", ".join(map(str, view["stopped_by"]))
+            yield (
+                f"channel {view.get('name')} is stopped by failed jobs of {names}:"
+                " `qjsupervisor requeue` them, or cancel them in Odoo"
+            )
 
 
 def _of_database(view: Mapping[str, Any]) -> Iterator[str]:
@@ -49,10 +60,13 @@ def _of_databases(status: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _of_targets(status: Mapping[str, Any]) -> Iterator[str]:
-    """The targets that are down, of databases that have no other."""
+    """The targets that are down, or refuse the jobs of a database, of databases that have no other."""
     for view in status.get("databases", ()):
         targets = view.get("targets") or ()
         if all(each.get("state") == "down" for each in targets):
             for each in targets:
-                why = each.get("reason")
-                yield f"Odoo at {each.get('url')} is down" + (f": {why}" if why else "")
+                why = f": {each['reason']}" if each.get("reason") else ""
+                if each.get("shared"):
+                    yield f"Odoo at {each.get('url')} is down{why}"
+                else:
+                    yield f"{view.get('name')}: Odoo at {each.get('url')} does not run its jobs{why}"

@@ -7,6 +7,7 @@ an ended request means for a job is decided by its row (worker/serving.py), whic
 from __future__ import annotations
 
 import functools
+import math
 import os
 import selectors
 import socket
@@ -17,12 +18,17 @@ from typing import NamedTuple
 
 from ..config.settings import TargetSettings
 from ..loop import Loop
-from ..states import TargetState
+from ..states import ServerVerdict
 from .request import DRAIN_S, HEAD_S, Address, End, Outcome, Request
-from .target import Target
+from .resolver import NoThreadError
+from .target import Server, Target
 
 #: Open requests of one worker where no channel limits them; each is a socket.
 MAX_OPEN = 1000
+#: How long a server that is probed may take to answer, be it connected or not.
+PROBE_S = 10.0
+#: What a proxy answers in the place of an Odoo that it cannot reach.
+GATEWAY = (502, 503, 504)
 
 
 class Ended(NamedTuple):
@@ -35,7 +41,7 @@ class Ended(NamedTuple):
 
 
 class _Open:
-    """An open request; without a uuid, a knock."""
+    """An open request; without a uuid, a connectivity probe."""
 
     __slots__ = ("began_s", "deadline_s", "head_deadline_s", "request", "target", "uuid")
 
@@ -57,26 +63,38 @@ class Dispatcher:
         loop: Loop,
         targets: Sequence[TargetSettings],
         database: str,
+        servers: Sequence[Server],
         *,
         connect_timeout_s: float,
         read_timeout_s: float | None,
     ) -> None:
+        """`servers`: the health of each of the targets, as all workers share it."""
         self._loop = loop
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         loop.register(self._wakeup, selectors.EVENT_READ, self._resolved)
-        self.targets = [Target(settings, database, self._wakeup) for settings in targets]
+        self.targets = [
+            Target(settings, database, self._wakeup, server) for settings, server in zip(targets, servers, strict=True)
+        ]
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._next_target = 0
         #: By uuid.
         self._open: dict[str, _Open] = {}
         self._unresolved: list[_Open] = []
-        self._knocks: dict[Target, _Open] = {}
+        self._probes: dict[Target, _Open] = {}
         #: Requests with their answer, whose connections wait for the server to finish.
         self._draining: set[_Open] = set()
         self._deadline_s: float | None = None
         self._asked_s = 0.0
         self.ended: list[Ended] = []
+        #: Of the turn that goes on.
+        self.now_s = 0.0
+        #: When to look again whether a server is to be probed.
+        self._probe_due_s: float | None = None
+        #: A server's state has changed, or a probe has ended, since somebody took note of it.
+        self.has_news = False
+        #: What probes changed, for whoever logs it.
+        self.verdicts: list[tuple[Target, ServerVerdict]] = []
 
     def encode_uuids(self, encoding: str) -> None:
         """How uuids are to be put into requests from now on."""
@@ -115,27 +133,39 @@ class Dispatcher:
                 return target
         return self.targets[self._next_target]
 
-    def knock(self, now_s: float) -> None:
-        """Try to connect to targets whose pause is over and that could not be reached."""
+    def _probe(self, target: Target, due_ns: int | None, now_s: float) -> None:
+        """Ask a server that is down, or doubtful, whether it answers; where that is this worker's to do, and due."""
+        self._take_note(target)
+        if due_ns is None or target in self._probes:
+            return
+        if target.server.take_probe():
+            opened = self._probes[target] = _Open(target, "", now_s)
+            self._connect(opened)
+        else:
+            self._probe_due_s = min(self._probe_due_s or math.inf, due_ns / 1e9)
+
+    def look_at_servers(self) -> None:
+        """Something was told of a server: nothing more is sent if it is down; the next turn probes it if need be."""
+        self._probe_due_s = self.now_s
         for target in self.targets:
-            breaker = target.breaker
-            due = breaker.state is TargetState.DOWN and breaker.knock and now_s >= breaker.retry_at_s
-            if due and target not in self._knocks:
-                breaker.probe_sent()
-                opened = self._knocks[target] = _Open(target, "", now_s)
-                self._connect(opened)
+            self._take_note(target)
+
+    def _take_note(self, target: Target) -> None:
+        if target.server.is_down != target.is_down:
+            target.is_down = not target.is_down
+            self.has_news = True
 
     def _connect(self, opened: _Open) -> None:
         self._set_deadline(opened, opened.began_s + self._connect_timeout_s)
         try:
             addresses = opened.target.resolver.addresses()
         except OSError as error:
-            self._finish(opened, Outcome(End.UNASKED, None, str(error)))
+            self._finish(opened, Outcome(End.UNASKED, None, str(error), isinstance(error, NoThreadError)))
             return
         if addresses is None:
             self._unresolved.append(opened)
             return
-        payload = opened.target.payload(opened.uuid) if opened.uuid else b""
+        payload = opened.target.payload(opened.uuid) if opened.uuid else opened.target.probe
         self._start(opened, payload, addresses)
 
     def _start(self, opened: _Open, payload: bytes, addresses: list[Address]) -> None:
@@ -168,20 +198,20 @@ class Dispatcher:
             self._report(opened, request.outcome)
         if request.outcome is None and not request.connecting:
             opened.target.resolver.note_reached(request.address, request.unreachable)
-            if not opened.uuid:
-                self._answered_knock(opened)
         if request.sock is not old_sock or request.events != old_events:
             self._rewatch(opened, old_sock)
         if not request.events:
             self._draining.discard(opened)
             request.close()
-            if not (self._open or self._knocks or self._draining):
+            if not (self._open or self._probes or self._draining):
                 self._deadline_s = None  # or an idle worker wakes for one that is over
         elif request.asked and request.outcome is None:
             self._set_deadline(opened, self._answer_due_s(opened, request))
 
     def _answer_due_s(self, opened: _Open, request: Request) -> float | None:
         """When the answer, or the head of it that has begun, has taken too long."""
+        if not opened.uuid:
+            return opened.began_s + min(PROBE_S, 2 * self._connect_timeout_s)
         if not request.in_head:
             opened.head_deadline_s = None
         elif opened.head_deadline_s is None:
@@ -210,8 +240,8 @@ class Dispatcher:
     def _finish(self, opened: _Open, outcome: Outcome) -> None:
         now_s = time.monotonic()
         if not opened.uuid:
-            self._knocks.pop(opened.target, None)
-            opened.target.breaker.failed(now_s, outcome.reason, None, connecting=True)
+            self._probes.pop(opened.target, None)
+            self._end_probe(opened, outcome)
             return
         self._open.pop(opened.uuid, None)
         opened.target.sent_s.pop(opened.uuid, None)
@@ -219,11 +249,17 @@ class Dispatcher:
             opened.target.unanswered = 0
         self.ended.append(Ended(opened.uuid, opened.target, outcome, now_s - opened.began_s))
 
-    def _answered_knock(self, opened: _Open) -> None:
-        opened.target.breaker.answered_knock()
-        self._knocks.pop(opened.target, None)
-        assert opened.request is not None
-        opened.request.events = 0
+    def _end_probe(self, opened: _Open, outcome: Outcome) -> None:
+        server = opened.target.server
+        if outcome.own:
+            server.postpone()
+            self.look_at_servers()
+            return
+        answered = outcome.end is End.ANSWERED and outcome.status not in GATEWAY
+        verdict = server.probed(int(opened.began_s * 1e9), "" if answered else outcome.reason)
+        self.verdicts.append((opened.target, verdict))
+        self.has_news = True
+        self.look_at_servers()
 
     # -- deadlines ---------------------------------------------------------------------------------------
 
@@ -234,19 +270,27 @@ class Dispatcher:
 
     @property
     def tick_due_s(self) -> float | None:
-        """When `tick` should be called at the latest."""
-        return self._deadline_s
+        """When `tick` should be called at the latest: something takes too long, or is to be probed."""
+        if self._deadline_s is None or self._probe_due_s is None:
+            return self._deadline_s or self._probe_due_s
+        return min(self._deadline_s, self._probe_due_s)
 
     def next_deadline_s(self) -> float | None:
-        """The same, or when more may be sent than `allowance` said last, or be knocked at, where that is to be done.
+        """The same, or when more may be sent than `allowance` said last, where that is to be done.
 
         A moment that passed since it was asked is still to come: nobody has acted on it.
         """
         moments = [target.wakes_at_s(self._asked_s) for target in self.targets]
-        return min([m for m in (*moments, self._deadline_s) if m is not None], default=None)
+        return min([m for m in (*moments, self._deadline_s, self._probe_due_s) if m is not None], default=None)
 
     def tick(self, now_s: float) -> None:
-        """End what took too long."""
+        """End what took too long, and probe what is to be probed. Once a turn, before anything is sent."""
+        self.now_s = now_s
+        self._probe_due_s = None
+        for target in self.targets:
+            due_ns = target.server.probe_due_ns()
+            if due_ns is not None or target.is_down:
+                self._probe(target, due_ns, now_s)
         if self._deadline_s is None or now_s < self._deadline_s:
             return
         moments = []
@@ -261,7 +305,7 @@ class Dispatcher:
         self._deadline_s = min(moments, default=None)
 
     def _all(self) -> Iterator[_Open]:
-        return iter([*self._open.values(), *self._knocks.values(), *self._draining])
+        return iter([*self._open.values(), *self._probes.values(), *self._draining])
 
     def _expire(self, opened: _Open) -> None:
         request = opened.request
@@ -314,5 +358,7 @@ class Dispatcher:
         for opened in self._all():
             if opened.request is not None:
                 opened.request.close()
+        for target in self.targets:
+            target.server.release()
         self._loop.unregister(self._wakeup)
         os.close(self._wakeup)

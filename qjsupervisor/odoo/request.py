@@ -31,6 +31,8 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9]\d\d)(?:[ \r\n]|$)")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _CONTENT_LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,12})[ \t]*\r?\n", re.IGNORECASE)
 
+#: What this process lacks where one of these ends a request.
+OWN_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
@@ -50,6 +52,8 @@ class Outcome(NamedTuple):
     end: End
     status: int | None
     reason: str
+    #: This process lacks something (descriptors, ports, memory): it tells nothing of the server.
+    own: bool = False
 
 
 class Address(NamedTuple):
@@ -105,7 +109,7 @@ class Request:
 
     def begin(self) -> None:
         """Start connecting to the next address."""
-        reason = "no address"
+        reason, code = "no address", 0
         while self._addresses:
             if self.address is not None:
                 self.unreachable.append(self.address)
@@ -117,14 +121,14 @@ class Request:
                     _keep_alive(self.sock)
                 code = self.sock.connect_ex(address.sockaddr)
             except OSError as error:
-                reason = _reason(error)
+                reason, code = _reason(error), error.errno or 0
                 continue
             if code in (0, errno.EINPROGRESS):
                 self.events = WRITE
                 self._phase = self._connecting
                 return self._try_to_send()
             reason = os.strerror(code)
-        self._end(End.UNASKED, reason)
+        self._end(End.UNASKED, reason, own=code in OWN_ERRORS)
         return None
 
     def step(self) -> None:
@@ -268,9 +272,9 @@ class Request:
     def _failed(self, reason: str) -> None:
         self._end(End.LOST if self.asked else End.UNASKED, reason)
 
-    def _end(self, end: End, reason: str) -> None:
+    def _end(self, end: End, reason: str, *, own: bool = False) -> None:
         if self.outcome is None:
-            self.outcome = Outcome(end, None, reason)
+            self.outcome = Outcome(end, None, reason, own)
         self.events = 0
 
 

@@ -23,6 +23,10 @@ FAILED_S = 0.5
 AVOIDED_S = 30.0
 
 
+class NoThreadError(OSError):
+    """This process has no thread to look a name up in."""
+
+
 class Resolver:
     """Looks up one host; `wakeup` is an eventfd that is written when a look-up ended."""
 
@@ -62,7 +66,7 @@ class Resolver:
             threading.Thread(target=self._look_up_aside, name=f"resolve {self._host}", daemon=True).start()
         except RuntimeError as error:  # no thread to be had
             self._running = False
-            raise OSError(f"{self._host}: {error}") from error
+            raise NoThreadError(f"{self._host}: {error}") from error
         return None
 
     def _in_turn(self, known: list[Address]) -> list[Address]:

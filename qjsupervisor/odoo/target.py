@@ -1,5 +1,8 @@
 """One Odoo that jobs are sent to: where it is, what a request to it says, and whether it may be asked now.
 
+Two healths decide: `server`, which all databases share, whether it can be reached; `breaker`, of this database alone,
+whether its jobs are run there.
+
 One object in each worker. It sends nothing (dispatcher.py), and does not judge answers (worker/outcomes.py).
 """
 
@@ -8,10 +11,11 @@ from __future__ import annotations
 import base64
 import functools
 import ssl
+from typing import Protocol
 from urllib.parse import quote, urlsplit
 
 from ..config.settings import TargetSettings
-from ..states import TargetHealth, TargetState
+from ..states import ServerVerdict, TargetHealth, TargetState
 from .breaker import NO_LIMIT, Breaker
 from .resolver import Resolver
 
@@ -19,10 +23,40 @@ from .resolver import Resolver
 _LONGEST_REASON = 200
 
 
-class Target:
-    """One Odoo, with its health."""
+#: A path that Odoo answers without a database, whatever is installed; any answer will do.
+_PROBE_PATH = "/web/health"
 
-    def __init__(self, settings: TargetSettings, database: str, wakeup: int) -> None:
+
+class Server(Protocol):
+    """What the workers share of an Odoo: see table/servers.ServerHealth."""
+
+    @property
+    def is_down(self) -> bool: ...
+    @property
+    def state(self) -> TargetState: ...
+    @property
+    def reason(self) -> str: ...
+    def succeeded(self, now_ns: int) -> None: ...
+    def succeeded_since(self, moment_ns: int) -> bool: ...
+    def failed(self, reason: str, began_ns: int) -> bool: ...
+    def doubt(self) -> int: ...
+    def probed_since(self, moment_ns: int) -> bool: ...
+    def probe_due_ns(self) -> int | None: ...
+    def take_probe(self) -> bool: ...
+    def probed(self, began_ns: int, reason: str) -> ServerVerdict: ...
+    def postpone(self) -> None: ...
+    def release(self) -> None: ...
+
+
+class Target:
+    """One Odoo, with its healths."""
+
+    def __init__(self, settings: TargetSettings, database: str, wakeup: int, server: Server) -> None:
+        self.server = server
+        #: When it was last said to all that it runs jobs.
+        self.told_success_s = 0.0
+        #: Whether nobody can reach it, as of the turn that goes on.
+        self.is_down = server.is_down
         url = urlsplit(settings.url)
         self.url = settings.url
         self.host = url.hostname or "localhost"
@@ -34,8 +68,6 @@ class Target:
         self.encoding = "utf-8"
         #: When each open request was sent, by uuid.
         self.sent_s: dict[str, float] = {}
-        #: When a job was run there last.
-        self.ran_s = 0.0
         #: Requests that were let go since its last answer: their jobs were over, and no answer came.
         self.unanswered = 0
         name = quote(database, safe="")
@@ -49,11 +81,15 @@ class Target:
         if settings.user is not None:
             pair = f"{settings.user}:{settings.password or ''}".encode()
             headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
-        self._tail = " HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers.items()) + "\r\n"
+        self._tail = _head_end(headers)
+        headers.pop("X-Odoo-Database", None)
+        headers.pop("Authorization", None)
+        #: The connectivity probe: a request that names no database and no job.
+        self.probe = f"GET {url.path.rstrip('/')}{_PROBE_PATH}{_head_end(headers)}".encode("latin-1")
 
     @property
     def health(self) -> TargetHealth:
-        """How it is."""
+        """How this database alone finds it."""
         breaker = self.breaker
         is_down = breaker.state is TargetState.DOWN
         retry_at_s, reason = (breaker.retry_at_s, breaker.reason[:_LONGEST_REASON]) if is_down else (0.0, "")
@@ -65,15 +101,21 @@ class Target:
 
     def allowance(self, now_s: float) -> int:
         """How many more requests may be sent now."""
+        if self.is_down:
+            return 0
         if self.breaker.state is TargetState.UP:
             return NO_LIMIT
         return self.breaker.allowance(now_s, list(self.sent_s.values()))
 
     def wakes_at_s(self, now_s: float) -> float | None:
-        """When more may be sent, if nothing happens before."""
-        if self.breaker.state is TargetState.UP:
+        """When more may be sent, if nothing happens before. Who waits for a server that is down is woken."""
+        if self.breaker.state is TargetState.UP or self.is_down:
             return None
         return self.breaker.wakes_at_s(now_s, list(self.sent_s.values()))
+
+
+def _head_end(headers: dict[str, str]) -> str:
+    return " HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers.items()) + "\r\n"
 
 
 def header_problem(database: str) -> str:

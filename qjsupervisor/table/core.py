@@ -19,7 +19,8 @@ import ctypes
 import os
 import time
 
-from .layout import CELL_WORDS, WORD, Cell, Channel, Flag, Header, Slot
+from ..states import TargetState
+from .layout import CELL_WORDS, WORD, Cell, Channel, Flag, Header, Server, Slot
 from .mutex import Acquired, RobustMutex
 from .stuck_holder import HolderWatch
 from .words import TableWords, bits
@@ -35,8 +36,8 @@ _eventfd_write.argtypes = [ctypes.c_int, ctypes.c_uint64]
 class TableCore(TableWords):
     """Words and lock of the shared table."""
 
-    def __init__(self, slots: int, channels: int, *, leased: bool = False) -> None:
-        super().__init__(slots, channels)
+    def __init__(self, slots: int, channels: int, servers: int = 0, *, leased: bool = False) -> None:
+        super().__init__(slots, channels, servers)
         #: A cluster's broker says what may be used of each channel, and until when; see leases.py.
         self.leased = leased
         self.broker_wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if leased else -1
@@ -267,6 +268,8 @@ class TableCore(TableWords):
                 self._repair_slot(slot, used)
         for channel in range(used):
             self.settle(channel, now_ns)
+        for number in range(self.words[Header.USED_SERVERS]):
+            self._repair_server(self.server_base(number))
         self.words[Header.REPAIRS] += 1
         self.wake_all()
 
@@ -288,3 +291,11 @@ class TableCore(TableWords):
         waits = bool(order) and not words[base + Slot.GRANT]
         self.put_bit(self.layout.waiting, slot, waits)
         self.put_bit(self.layout.unserved, slot, waits)  # nobody knows: then rather one turn too early
+
+    def _repair_server(self, base: int) -> None:
+        words = self.words
+        words[base + Server.PROBER] = words[base + Server.LEASE_NS] = 0  # whoever looks next probes
+        if words[base + Server.STATE] == TargetState.DOWN:
+            words[base + Server.FAILURES] = max(1, words[base + Server.FAILURES])
+        else:
+            words[base + Server.FAILURES] = words[base + Server.REASON_LENGTH] = 0

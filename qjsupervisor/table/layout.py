@@ -16,6 +16,7 @@ slots/channels. A bitmap's bit i is bit i % 64 of its word i // 64.
     channel       C x            `Channel` words, turn words, name, waiting slots bitmap (SW)
     slot          S x            `Slot` words, name, message, `Statistics` words, demand order (C x uint16)
     cell          S x C x 8      `Cell` words: one database in one channel
+    server        R x            `Server` words, name, reason, users (SW): an Odoo or a PostgreSQL    servers.py
 
 Who writes what, and under which lock
     Header.GATE, .CLASSES, slot names, classes  the master only, without the lock
@@ -23,6 +24,7 @@ Who writes what, and under which lock
     Statistics                                  the slot's own worker, without the lock; the master clears
                                                 `OUTCOMES_HERE` when it gives a free slot to a database
     Cell.PENDING, Cell.NOT_DUE                  the slot's own worker, without the lock
+    Server.SUCCESS_NS                           any worker, without the lock: the last one counts
     everything else                             whoever holds the lock
     Readers without the lock (status, monitor) see each word whole, but not one moment of the table.
 
@@ -32,6 +34,17 @@ Truth and what follows from it
     is set before the first and cleared after the last store of a change; who takes the lock and finds it set (or finds
     that the former holder died) recomputes all that is derived and adds one to Header.REPAIRS, on which each worker
     writes its own HELD words afresh (semaphore.py).
+
+Servers
+    A record is taken by the first worker that depends on its address, and free for another address once no bit of
+    `users` is set. Server.STATE is the truth. Invariants, whenever the lock is free and Header.DIRTY is 0:
+        STATE down                     FAILURES > 0, and PROBER is the slot that tries it again, or 0: whoever of its
+                                       users looks next does
+        STATE up or unknown            FAILURES = 0, no reason; PROBER is not 0 only while a doubt is looked into
+        PROBER = s + 1                 the worker of s begins a probe before LEASE_NS, or another one takes over
+    Repair takes a prober whose change was cut off out of office, and clears what a server that is not down must not
+    have. When a worker dies, the master does the same for its slot and wakes all (`try_after_death`). The next worker
+    of a slot clears the slot's bits in `users` before it sets its own.
 """
 
 from __future__ import annotations
@@ -66,6 +79,7 @@ class Header:
     BROKER_WATCHES: Final = 11  # an exchange wakes the broker: 1: that leaves a demand, 2: always    broker
     BROKER_HEARTBEAT_NS: Final = 12  # when it was last seen alive                                    broker
     BROKER_SESSION: Final = 13  # number of its last session with the coordinator                     broker
+    USED_SERVERS: Final = 14
 
 
 HEADER_WORDS: Final = 16
@@ -117,9 +131,6 @@ class Slot:
     WAIT_DEPENDENCIES: Final = 10
     DISPATCHED: Final = 11
     FINISHED: Final = 12
-    TARGET_STATE: Final = 13
-    TARGET_FAILURES: Final = 14
-    TARGET_RETRY_NS: Final = 15
     NAME_LENGTH: Final = 16
     MESSAGE_LENGTH: Final = 17
     GRANTED_NS: Final = 18  # when GRANT was written
@@ -167,21 +178,42 @@ class Cell:
 CELL_WORDS: Final = 8
 
 
+class Server:
+    """Words of the record of a server that databases depend on."""
+
+    NAME_LENGTH: Final = 0
+    STATE: Final = 1  # states.TargetState
+    FAILURES: Final = 2  # probes in vain since it went down, and what took it down
+    REASON_LENGTH: Final = 3
+    SINCE_NS: Final = 4  # when STATE last became up or down
+    RETRY_NS: Final = 5  # when the prober's next probe is due
+    PROBER: Final = 6  # slot + 1 of the worker that probes; 0: nobody
+    LEASE_NS: Final = 7  # when another worker takes its place, unless it moves this
+    PROBED_NS: Final = 8  # when the last probe began that has ended
+    DOUBT_NS: Final = 9  # when something last failed that may be the server's fault; later than PROBED_NS: to be probed
+    SUCCESS_NS: Final = 10  # when a job was last run there
+    DIGEST: Final = 11  # of its name; -1: the record is being written
+
+
+SERVER_WORDS: Final = 12
+
+
 def bitmap_words(bits: int) -> int:
     """Words that a bitmap of so many bits takes."""
     return (bits + 63) // 64
 
 
 class Layout:
-    """Word offsets for a table of `slots` databases and `channels` channels.
+    """Word offsets for a table of `slots` databases, `channels` channels and `servers` servers.
 
-    `channel`, `slot` and `cell` are where the first record starts; the names that begin with one of them are
+    `channel`, `slot`, `cell` and `server` are where the first record starts; the names that begin with one of them are
     offsets inside such a record.
     """
 
-    def __init__(self, slots: int, channels: int) -> None:
+    def __init__(self, slots: int, channels: int, servers: int) -> None:
         self.slots = slots
         self.channels = channels
+        self.servers = servers
         slot_bits, channel_bits = bitmap_words(slots), bitmap_words(channels)
         self.mutex = HEADER_WORDS
         self.active = self.mutex + 8
@@ -203,4 +235,10 @@ class Layout:
         self.slot_order = self.slot_statistics + Statistics.WORDS
         self.slot_size = self.slot_order + (channels * 2 + WORD - 1) // WORD
         self.cell = self.slot + slots * self.slot_size
-        self.total_bytes = (self.cell + slots * channels * CELL_WORDS) * WORD
+        self.server = self.cell + slots * channels * CELL_WORDS
+        self.server_name_bytes = NAME_BYTES
+        self.server_name = SERVER_WORDS
+        self.server_reason = self.server_name + NAME_BYTES // WORD
+        self.server_users = self.server_reason + MESSAGE_BYTES // WORD
+        self.server_size = self.server_users + slot_bits
+        self.total_bytes = (self.server + servers * self.server_size) * WORD

@@ -38,13 +38,16 @@ from .channels import SPARE_CHANNELS, add_channel, check_room, write_channel
 from .core import TableCore
 from .grants import NoDemand, Scheduler, grant_all
 from .layout import MAX_CLASSES, SLOT_WORDS, Cell, Channel, Flag, Header, Slot, bitmap_words
+from .servers import dismiss_dead
 from .slot import WorkerSlot
 from .statistics import clear_outcomes
 from .stuck_holder import is_stopped
-from .views import ChannelView, Holder, SlotView, TableReader
+from .views import ChannelView, Holder, ServerView, SlotView, TableReader
 
-__all__ = ["ChannelView", "Holder", "SemaphoreTable", "SlotView", "WorkerSlot"]
+__all__ = ["ChannelView", "Holder", "SemaphoreTable", "ServerView", "SlotView", "WorkerSlot"]
 
+#: Records for servers (Odoos, PostgreSQL): each database may have some of its own.
+SERVERS_PER_SLOT, SPARE_SERVERS = 4, 64
 #: A holder of the lock that has not moved for so long is ended.
 STUCK_NS = 1_000_000_000
 
@@ -55,7 +58,8 @@ class SemaphoreTable(TableReader):
     def __init__(
         self, channels: Sequence[ChannelSpec], *, slots: int, fairness: Fairness, leased: bool = False
     ) -> None:
-        super().__init__(TableCore(slots, len(complete_tree(channels)) + SPARE_CHANNELS, leased=leased))
+        servers = SERVERS_PER_SLOT * slots + SPARE_SERVERS
+        super().__init__(TableCore(slots, len(complete_tree(channels)) + SPARE_CHANNELS, servers, leased=leased))
         self.fairness = fairness
         self._weights: list[int] = []
         self._holder: tuple[int, int, int] | None = None
@@ -168,6 +172,7 @@ class SemaphoreTable(TableReader):
         core.words[base + Slot.PID] = 0
         core.words[base + Slot.TERM] = 0
         core.drop_demand(slot)
+        dismiss_dead(core, slot)
         grant = core.words[base + Slot.GRANT]
         if grant:
             core.words[base + Slot.GRANT] = 0

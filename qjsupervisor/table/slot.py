@@ -9,17 +9,19 @@ from __future__ import annotations
 import os
 import time
 from array import array
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..channelspec import ChannelSpec
 from ..errors import SemaphoreError
 from ..job import Key
-from ..states import Fairness, TargetState
+from ..states import Fairness
 from .channels import add_channel, check_room, read_spec, write_channel
 from .core import TableCore
 from .grants import Nothing, Scheduler, Source, give
 from .layout import WORD, Cell, Header, Slot
+from .servers import ServerHealth, attach_servers
 from .statistics import SlotStatistics
 from .words import bitmap, bits
 
@@ -115,10 +117,20 @@ class WorkerSlot:
             core.add_held(self.slot, grant - 1, -1, now_ns)
         core.words[base + Slot.HEARTBEAT_NS] = now_ns
         core.words[base + Slot.PID] = os.getpid()
-        core.words[base + Slot.TARGET_STATE] = TargetState.UNKNOWN
-        for word in (Slot.TARGET_FAILURES, Slot.TARGET_RETRY_NS, Slot.UNANSWERED):
-            core.words[base + word] = 0
+        core.words[base + Slot.UNANSWERED] = 0
         core.leave()
+
+    def attach_servers(self, names: Sequence[str]) -> list[ServerHealth]:
+        """Depend on these servers from now on; their healths, which all workers share, in this order."""
+        core = self._core
+        core.enter_waiting(self.slot)
+        try:
+            found = attach_servers(core, self.slot, names)
+        except BaseException:  # whatever it is: a lock that is kept would stop all databases
+            core.abandon()
+            raise
+        core.leave()
+        return found
 
     # -- permits -----------------------------------------------------------------------------------------
 

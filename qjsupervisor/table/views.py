@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..states import TargetState
 from .core import TableCore
-from .layout import CELL_WORDS, SLOT_WORDS, Cell, Channel, Flag, Header, Slot
+from .layout import CELL_WORDS, SERVER_WORDS, SLOT_WORDS, Cell, Channel, Flag, Header, Server, Slot
 from .statistics import Totals, outcomes_of, read_totals
 from .words import Tree, bits
 
@@ -29,9 +29,6 @@ class SlotView(NamedTuple):
     waiting: int
     dispatched: int
     finished: int
-    target_state: TargetState
-    target_failures: int
-    target_retry_ns: int
     waiting_since_ns: int
     message: str
     #: Of `pending`, those whose eta is in the future.
@@ -51,12 +48,15 @@ class ChannelView(NamedTuple):
     capacity: int | None
     running: int
     pending: int
+    #: In it and below it, as the other two.
     failed: int
     sequential: bool
     throttle_s: float
     paused: bool
     retired: bool
     throttled_until_ns: int
+    #: Of a sequential channel: the databases whose failed jobs stop it.
+    stopped_by: tuple[str, ...]
 
 
 class Waiting(NamedTuple):
@@ -64,6 +64,20 @@ class Waiting(NamedTuple):
 
     due: int
     not_due: int
+
+
+class ServerView(NamedTuple):
+    """One server that databases depend on; times are of the monotonic clock, in nanoseconds, 0 = none."""
+
+    name: str
+    state: TargetState
+    failures: int
+    #: Since when it is up or down.
+    since_ns: int
+    retry_ns: int
+    reason: str
+    #: How many databases depend on it.
+    users: int
 
 
 class Holder(NamedTuple):
@@ -124,9 +138,6 @@ class TableReader:
             waiting=w[Slot.WAIT_DEPENDENCIES],
             dispatched=w[Slot.DISPATCHED],
             finished=w[Slot.FINISHED],
-            target_state=TargetState(w[Slot.TARGET_STATE]),
-            target_failures=w[Slot.TARGET_FAILURES],
-            target_retry_ns=w[Slot.TARGET_RETRY_NS],
             waiting_since_ns=w[Slot.WAITING_SINCE_NS],
             message=core.text(base + core.layout.slot_message, w[Slot.MESSAGE_LENGTH]),
             not_due=sum(self.row(slot, Cell.NOT_DUE)),
@@ -152,14 +163,42 @@ class TableReader:
             found[self._database(slot)] = cells
         return found
 
+    def server_views(self) -> list[ServerView]:
+        """The servers that some database depends on."""
+        numbers = range(self.core.words[Header.USED_SERVERS])
+        found = [self._server_view(self.core.server_base(number)) for number in numbers]
+        return [view for view in found if view.name and view.users]
+
+    def _server_view(self, base: int) -> ServerView:
+        core = self.core
+        w = core.words[base : base + SERVER_WORDS].tolist()
+        return ServerView(
+            name=core.server_name(base),
+            state=TargetState(w[Server.STATE]),
+            failures=w[Server.FAILURES],
+            since_ns=w[Server.SINCE_NS],
+            retry_ns=w[Server.RETRY_NS],
+            reason=core.text(base + core.layout.server_reason, w[Server.REASON_LENGTH]),
+            users=core.read_bitmap(base + core.layout.server_users, core.slots).bit_count(),
+        )
+
     def channel_views(self) -> list[ChannelView]:
         """All shared channels, parents before children."""
         tree = self.core.tree()
-        pending = [0] * len(tree.names)
+        pending, failed = [0] * len(tree.names), [0] * len(tree.names)
+        failed_in: dict[int, list[str]] = {}
         for slot in self.occupied():
             for node, waiting in self.sums(tree, slot, Cell.PENDING).items():
                 pending[node] += waiting
-        return [self._channel_view(channel, pending[channel]) for channel in range(len(tree.names))]
+            for channel, number in enumerate(self.row(slot, Cell.FAILED)):
+                if number:
+                    failed_in.setdefault(channel, []).append(self._database(slot))
+                    for node in tree.paths[channel]:
+                        failed[node] += number
+        return [
+            self._channel_view(channel, pending[channel], failed[channel], failed_in.get(channel, []))
+            for channel in range(len(tree.names))
+        ]
 
     def holders(self) -> dict[str, list[Holder]]:
         """For each channel in which something runs or waits, or below it, in which databases; most running first."""
@@ -196,7 +235,7 @@ class TableReader:
         used = len(self.core.tree().names)
         return self.core.words[start : start + used * CELL_WORDS].tolist()[word::CELL_WORDS]
 
-    def _channel_view(self, channel: int, pending: int) -> ChannelView:
+    def _channel_view(self, channel: int, pending: int, failed: int, failed_in: list[str]) -> ChannelView:
         base = self.core.channel_base(channel)
         w = self.core.words[base : base + Channel.CONFIGURED + 1].tolist()
         flags = w[Channel.FLAGS]
@@ -205,10 +244,11 @@ class TableReader:
             capacity=None if w[Channel.CONFIGURED] < 0 else w[Channel.CONFIGURED],
             running=w[Channel.TOTAL],
             pending=pending,
-            failed=w[Channel.FAILED],
+            failed=failed,
             sequential=bool(flags & Flag.SEQUENTIAL),
             throttle_s=w[Channel.THROTTLE_NS] / 1e9,
             paused=bool(flags & Flag.PAUSED),
             retired=bool(flags & Flag.RETIRED),
             throttled_until_ns=w[Channel.NOT_BEFORE_NS],
+            stopped_by=tuple(sorted(failed_in)) if flags & Flag.SEQUENTIAL else (),
         )

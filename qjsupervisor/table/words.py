@@ -9,7 +9,7 @@ import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from .layout import CELL_WORDS, MAGIC, NAME_BYTES, WORD, Channel, Flag, Header, Layout, bitmap_words
+from .layout import CELL_WORDS, MAGIC, NAME_BYTES, WORD, Channel, Flag, Header, Layout, Server, bitmap_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class Tree:
 class TableWords:
     """The mapping itself; made once by the master, used on both sides of every fork."""
 
-    def __init__(self, slots: int, channels: int) -> None:
-        self.layout = layout = Layout(slots, channels)
+    def __init__(self, slots: int, channels: int, servers: int = 0) -> None:
+        self.layout = layout = Layout(slots, channels, servers)
         self.slots = slots
         self.mapping = mmap.mmap(-1, (layout.total_bytes + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE)
         self.bytes = memoryview(self.mapping)
@@ -72,6 +72,14 @@ class TableWords:
     def cell_base(self, slot: int, channel: int) -> int:
         """First word of the cell of one database in one channel."""
         return self.layout.cell + (slot * self.layout.channels + channel) * CELL_WORDS
+
+    def server_base(self, number: int) -> int:
+        """First word of a server's record."""
+        return self.layout.server + number * self.layout.server_size
+
+    def server_name(self, base: int) -> str:
+        """The name of the server whose record begins there; '' for one that has none."""
+        return self.text(base + self.layout.server_name, self.words[base + Server.NAME_LENGTH])
 
     def read_bitmap(self, word: int, bits: int) -> int:
         """The bitmap of `bits` bits that starts at `word`, as one integer."""

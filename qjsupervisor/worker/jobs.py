@@ -96,6 +96,8 @@ class JobRecord:
     until_s: float = 0.0
     #: DEFERRED: its place in the order.
     pending: Pending | None = None
+    #: From when it was due until it was sent, by our clock and the server's.
+    waited_s: float = 0.0
     #: How its last request ended.
     ended: Ended | None = None
     #: OWN_NOTIFICATIONS that came.

@@ -1,26 +1,27 @@
 """What the end of a request tells: of its target, and, with the job's row as it was read after it, of the job.
 
-Each end is logged here, once, and so is what becomes of a target. It changes no row, no permit and no place in the
-backlog: serving.py does, by what is found here.
+Each end is logged here, once, and so is what becomes of a target: in a line without a database where it is down for
+all, in one with a database where it answers, and does not run that one's jobs. It changes no row, no permit and no
+place in the backlog: serving.py does, by what is found here.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
 from ..odoo.answers import meaning
-from ..odoo.dispatcher import Ended
+from ..odoo.dispatcher import GATEWAY, Dispatcher, Ended
 from ..odoo.request import End
 from ..odoo.target import Target
-from ..states import JobState, Outcome
+from ..states import JobState, Outcome, ServerVerdict
 
 #: In place of a state: the job has no row any more.
 GONE = "gone"
-#: What a proxy answers in place of an Odoo that takes longer than it waits.
-GATEWAY_TIMEOUT = 504
+#: How often all databases are told that a target runs jobs.
+TELL_SUCCESS_S = 0.1
 #: By the state of the row after the request; whatever else it is, it tells nothing.
 _OUTCOMES = {
     JobState.DONE: Outcome.DONE,
@@ -36,50 +37,80 @@ class RequestOutcomes:
 
     def __init__(
         self,
-        targets: Sequence[Target],
+        dispatcher: Dispatcher,
         log: FilteringBoundLogger,
+        shared_log: FilteringBoundLogger,
         on_recovery: Callable[[], None],
         *,
         can_tell_dead: Callable[[], bool],
     ) -> None:
-        """`on_recovery`: called when a target that was down runs jobs again.
+        """`shared_log`: for what concerns all databases. `on_recovery`: called when a target runs jobs again.
 
         `can_tell_dead`: whether a job whose process died is found out (the database has queue_job_lock).
         """
         self._can_tell_dead = can_tell_dead
-        self._targets = targets
+        self._dispatcher = dispatcher
+        self._targets = dispatcher.targets
         self._log = log
+        self._shared_log = shared_log
         self._on_recovery = on_recovery
+        self._were_down = [target.is_down for target in self._targets]
+        #: Targets that failed here by what may be the server's fault, until a probe that began after then has ended.
+        self.doubts: dict[Target, int] = {}
 
-    def record_result(self, ended: Ended, state: str) -> bool:
+    def look(self) -> None:
+        """What the servers are now, after any worker's probe; where there is news."""
+        if not self._dispatcher.has_news:
+            return
+        for target, verdict in self._dispatcher.verdicts:
+            if verdict is ServerVerdict.WENT_DOWN:
+                self._log_down(target)
+            elif verdict is ServerVerdict.CAME_BACK:
+                self._shared_log.info("target_recovered", url=target.url)
+        self._dispatcher.verdicts = []
+        for number, target in enumerate(self._targets):
+            if target.is_down != self._were_down[number]:
+                self._were_down[number] = target.is_down
+                if not target.is_down:
+                    target.breaker.forgive()
+                    self._on_recovery()
+        self._settle_doubts()
+        self._dispatcher.has_news = bool(self.doubts)  # a verdict may come of another worker's probe
+
+    def record_result(self, ended: Ended, state: str, channel: str | None, waited_s: float) -> bool:
         """Log the end of a request and learn about its target. True: nobody ran the job, it is to be given back.
 
-        `state`: of the job's row, or GONE.
+        `state`: of the job's row, or GONE. `waited_s`: from when the job was due until it was sent.
         """
-        outcome, breaker = ended.outcome, ended.target.breaker
+        outcome, target = ended.outcome, ended.target
         not_run = state == JobState.ENQUEUED
-        if not_run or outcome.end is End.UNASKED:
-            self._count_failure(ended)
+        if outcome.end is End.UNASKED and not outcome.own:
+            self._count_unreachable(ended)
+        elif not_run or outcome.own:
+            self._count_not_run(ended)
         elif state in (GONE, JobState.CANCELLED):
-            breaker.undecided()
+            target.breaker.undecided()
         else:
-            ended.target.ran_s = time.monotonic()
-            if breaker.proved():
-                self._is_back(ended.target)
+            if self._dispatcher.now_s >= target.told_success_s + TELL_SUCCESS_S:
+                self._tell_success(target)
+            if target.breaker.proved():
+                self._is_back(target)
         if state == JobState.STARTED:
             self._tell_unanswered(ended)
         else:
-            self.tell(ended, state)
+            self.tell(ended, state, channel, waited_s)
         return not_run
 
-    def tell(self, ended: Ended, state: str) -> None:
+    def tell(self, ended: Ended, state: str, channel: str | None, waited_s: float) -> None:
         """Log what became of a job: one line with all that is known of it."""
         self._log.info(
             "job_finished" if state != JobState.ENQUEUED else "job_not_run",
             job_uuid=ended.uuid,
+            channel=channel,
             state=state,
             status=ended.outcome.status,
             reason=ended.outcome.reason,
+            waited_s=round(waited_s, 3),
             duration_s=round(ended.duration_s, 3),
         )
 
@@ -97,33 +128,78 @@ class RequestOutcomes:
     def record_success(self, uuid: str) -> None:
         """A job that a request is open for was started: the target runs jobs."""
         for target in self._targets:
-            if uuid in target.sent_s and target.breaker.proved():
-                self._is_back(target)
+            if uuid in target.sent_s:
+                self._tell_success(target)
+                if target.breaker.proved():
+                    self._is_back(target)
+
+    def _tell_success(self, target: Target) -> None:
+        target.told_success_s = self._dispatcher.now_s
+        target.server.succeeded(int(target.told_success_s * 1e9))
 
     def _is_back(self, target: Target) -> None:
-        self._log.info("target_recovered", url=target.url)
+        """It was down for this database alone."""
+        if self.doubts.pop(target, None) is None:
+            self._log.info("target_recovered", url=target.url)
         self._on_recovery()
 
-    def _count_failure(self, ended: Ended) -> None:
-        """A request came to nothing: that counts against its target."""
-        now_s, breaker, outcome = time.monotonic(), ended.target.breaker, ended.outcome
-        if outcome.status == GATEWAY_TIMEOUT and ended.target.ran_s >= now_s - ended.duration_s:
-            breaker.undecided()  # a proxy did not wait long enough for this job; others ran meanwhile
+    def _count_unreachable(self, ended: Ended) -> None:
+        """It could not be asked: so it is for all databases."""
+        target = ended.target
+        target.breaker.undecided()
+        if target.server.failed(ended.outcome.reason, began_ns(ended)):
+            self._log_down(target)
+        self._dispatcher.look_at_servers()
+
+    def _count_not_run(self, ended: Ended) -> None:
+        """Nobody ran the job: that counts against the target, as this database finds it."""
+        target, status, now_s = ended.target, ended.outcome.status, time.monotonic()
+        if status in GATEWAY and target.server.succeeded_since(began_ns(ended)):
+            target.breaker.undecided()  # a proxy did not wait long enough for this job; others ran meanwhile
             return
-        reason = explain(outcome.status, outcome.reason)
-        if outcome.status is not None and ended.target.header_problem:
-            reason += (
-                "; Odoo 19 and later take the database from the header X-Odoo-Database, which cannot carry"
-                f" its name: {ended.target.header_problem}; rename the database"
-            )
-        if not breaker.failed(now_s, reason, ended.uuid, connecting=outcome.end is End.UNASKED):
-            return
-        self._log.warning(
-            "target_down",
-            url=ended.target.url,
-            reason=breaker.reason,
-            retry_in_s=round(breaker.retry_at_s - now_s, 1),
+        went_down = target.breaker.failed(now_s, not_run_reason(ended), ended.uuid)
+        if not ended.outcome.own and (status is None or status in GATEWAY):
+            doubted_ns = target.server.doubt()
+            self._dispatcher.look_at_servers()
+            if went_down:
+                self.doubts[target] = doubted_ns
+                self._dispatcher.has_news = True
+        elif went_down:
+            self._log_refusing(target)
+
+    def _settle_doubts(self) -> None:
+        for target, since_ns in list(self.doubts.items()):
+            if target.server.is_down:
+                target.breaker.forgive()
+            elif not target.server.probed_since(since_ns):
+                continue
+            else:
+                self._log_refusing(target)
+            del self.doubts[target]
+
+    def _log_down(self, target: Target) -> None:
+        self._shared_log.error("target_down", url=target.url, reason=target.server.reason)
+
+    def _log_refusing(self, target: Target) -> None:
+        """It answers, and does not run the jobs of this database."""
+        retry_in_s = round(target.breaker.retry_at_s - time.monotonic(), 1)
+        self._log.error("target_down", url=target.url, reason=target.breaker.reason, retry_in_s=retry_in_s)
+
+
+def began_ns(ended: Ended) -> int:
+    """When a request that has just ended began, on the monotonic clock."""
+    return time.monotonic_ns() - int(ended.duration_s * 1e9)
+
+
+def not_run_reason(ended: Ended) -> str:
+    """Why nobody ran the job of a request, as far as its end tells."""
+    reason = explain(ended.outcome.status, ended.outcome.reason)
+    if ended.outcome.status is not None and ended.target.header_problem:
+        reason += (
+            "; Odoo 19 and later take the database from the header X-Odoo-Database, which cannot carry"
+            f" its name: {ended.target.header_problem}; rename the database"
         )
+    return reason
 
 
 def outcome_of(state: str) -> Outcome:

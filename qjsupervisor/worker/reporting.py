@@ -47,7 +47,7 @@ class Reporting:
         if phase is Phase.APART:
             self._log.warning("database_lost", reason=reason)
         elif phase is Phase.BLOCKED:
-            self._log.warning("database_blocked", reason=reason)
+            self._log.error("database_blocked", reason=reason)
         else:
             self._log.info(f"database_{phase.value}", **({"reason": reason} if reason else {}))
         self.reason = reason
@@ -102,21 +102,15 @@ class Reporting:
             self.due_s = now_s + REPORT_S
 
     def _put_target(self) -> None:
-        """The slot has room for one: the worst. Of several the master is told."""
+        """How this database finds each of its targets; whether they can be reached at all is in the table."""
         targets = self._dispatcher.targets
-        if len(targets) > 1:
-            told = [list(target.health) for target in targets]
-            if told != self._told_targets:
-                self._told_targets = told
-                self.tell({"is": "targets", "targets": told})
-        breakers = [target.breaker for target in targets]
-        worst = max(breakers, key=lambda breaker: (breaker.state is TargetState.DOWN, breaker.failures))
-        self._put(Slot.TARGET_STATE, worst.state)
-        self._put(Slot.TARGET_FAILURES, worst.failures)
-        self._put(Slot.TARGET_RETRY_NS, int(worst.retry_at_s * 1e9) if worst.state is TargetState.DOWN else 0)
+        told = [list(target.health) for target in targets]
+        if told != self._told_targets:
+            self._told_targets = told
+            self.tell({"is": "targets", "targets": told})
         silent = max(targets, key=lambda target: target.unanswered)
         self._put(Slot.UNANSWERED, silent.unanswered)
-        reason = worst.reason if worst.state is TargetState.DOWN else ""
+        reason = next((target.breaker.reason for target in targets if target.breaker.state is TargetState.DOWN), "")
         if not reason and silent.unanswered:
             reason = f"{silent.url} does not answer: jobs were over and {silent.unanswered} requests let go"
         self._say(self.reason or reason or self.remark)

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 
 from structlog.typing import FilteringBoundLogger
 
+from .. import logs
 from ..backlog.backlog import Backlog
 from ..backoff import Backoff
 from ..errors import DatabaseError
@@ -70,7 +71,7 @@ class Serving:
         self._claiming = Claims(database, log)
         self._permits = Permits(database, worker_slot, dispatcher)
         self._outcomes = RequestOutcomes(
-            dispatcher.targets, log, self._rows.release_all, can_tell_dead=lambda: database.can_tell_dead
+            dispatcher, log, logs.bound_logger(), self._rows.release_all, can_tell_dead=lambda: database.can_tell_dead
         )
         self._unattended = Unattended(database, self._claiming, self.jobs, log)
         #: Permits went back in the middle of a statement; what became of their jobs is to be read.
@@ -100,7 +101,7 @@ class Serving:
         """One turn; `start` False: nothing new is started. True if there is more to do at once."""
         start = start and now_s >= self._start_at_s
         self._dispatcher.tick(now_s)
-        self._dispatcher.knock(now_s)
+        self._outcomes.look()
         if self._dispatcher.ended:
             self._note_ended()
         if self.jobs.has(State.DEFERRED):
@@ -236,7 +237,8 @@ class Serving:
                 continue
             self.jobs.request(record, job.uuid, job.channel)
             self.dispatched += 1
-            self._worker_slot.statistics.dispatched(time.time() - job.due_us / 1e6)
+            record.waited_s = time.time() - job.due_us / 1e6
+            self._worker_slot.statistics.dispatched(record.waited_s)
             self._dispatcher.send(job.uuid)
             self._log.info("job_dispatched", job_uuid=job.uuid, channel=job.channel)
         for job in self._give_back(late, now_s) if late else ():
@@ -317,7 +319,7 @@ class Serving:
         assert record.ended is not None
         state, ended = GONE if job is None else job.state, record.ended
         self._worker_slot.statistics.ended(outcome_of(state), ended.outcome.status, ended.duration_s)
-        if self._outcomes.record_result(record.ended, state):
+        if self._outcomes.record_result(record.ended, state, record.channel, record.waited_s):
             return True
         self.finished += state != JobState.STARTED
         if job is None:
@@ -330,7 +332,7 @@ class Serving:
         """A job is over, long after its request."""
         if record.ended is not None:
             self.finished += 1
-            self._outcomes.tell(record.ended, state)
+            self._outcomes.tell(record.ended, state, record.channel, record.waited_s)
 
     def _return(self, not_run: list[tuple[JobRecord, Job]], now_s: float) -> None:
         """Give back jobs that nobody ran, and leave them alone for a while, unless nobody was asked."""
@@ -431,6 +433,7 @@ class Serving:
         a job that PostgreSQL went away under ends with a 500, and its row stays `started`, which counts, unless it is
         given up (`gave_up`). A claim whose answer is late was sent to nobody.
         """
+        self._outcomes.look()
         if now_s >= self.unread_due_s:
             self._release_late()
         if self._dispatcher.ended:

@@ -77,7 +77,8 @@ def rehearse(config: Config) -> None:
     log: FilteringBoundLogger = logs.silent_logger(database=_NAME)
     with Loop() as loop:
         stage = _Stage()
-        wings = _Wings(loop, settings.targets, _NAME, connect_timeout_s=1, read_timeout_s=None)
+        servers = worker_slot.attach_servers([target.url for target in settings.targets])
+        wings = _Wings(loop, settings.targets, _NAME, servers, connect_timeout_s=1, read_timeout_s=None)
         serving = Serving(stage, worker_slot, shared_tree(worker_slot, window=settings.window), wings, log)
         for number, together in enumerate(_notifications()):
             for notify in together:

@@ -88,6 +88,7 @@ class Worker:
             self._loop,
             settings.targets,
             settings.database,
+            worker_slot.attach_servers([target.url for target in settings.targets]),
             connect_timeout_s=settings.connect_timeout_s,
             read_timeout_s=settings.read_timeout_s,
         )
@@ -176,9 +177,10 @@ class Worker:
                 moments.append(times.reload_due_s)
         else:
             # Nothing is started: neither the end of a pause nor a target that may be asked again is worth a turn.
-            moments += [self._due_s, self._dispatcher.tick_due_s, self._unread_since_s + GIVE_UP_S]
+            moments += [self._due_s, self._unread_since_s + GIVE_UP_S]
             moments.append(self._instructions.pauses.get(RELEASED))
-            moments.append(self._serving.unread_due_s if self._serving is not None else None)
+            if self._serving is not None:
+                moments += [self._dispatcher.tick_due_s, self._serving.unread_due_s]
         self._turn_due_s = due_s = min([moment for moment in moments if moment is not None])
         return self._listening.wake_s(due_s)
 
@@ -477,8 +479,8 @@ class Worker:
 
     def _wait(self, now_s: float) -> None:
         """Not serving: requests go on, and count; what only the database could speak for is given up after a while."""
-        self._dispatcher.tick(now_s)
         if self._serving is not None:
+            self._dispatcher.tick(now_s)
             self._serving.settle_unread(now_s, gave_up=math.isinf(self._unread_since_s))
         if now_s >= self._unread_since_s + GIVE_UP_S:
             self._give_up(now_s)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -77,12 +79,17 @@ def last_for(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
-def one_line_each(running: Supervisor, database: Database, *, reason: str) -> None:
-    """One when it went down, with what to do; one when it was back."""
-    (down,) = running.log_events("target_down", database=database.name)
+def one_line_each(running: Supervisor, database: Database | None, *, reason: str) -> None:
+    """One when it went down, with what to do; one when it was back. Without a database: for all of them."""
+
+    def lines(event: str) -> list[dict[str, Any]]:
+        name = None if database is None else database.name
+        return [each for each in running.log_events(event) if each.get("database") == name]
+
+    (down,) = lines("target_down")
     assert reason in down["reason"], down
-    assert down["level"] == "warning"
-    (back,) = running.log_events("target_recovered", database=database.name)
+    assert down["level"] == "error"
+    (back,) = lines("target_recovered")
     assert back["url"] == down["url"]
 
 
@@ -105,7 +112,7 @@ def test_refused_for_a_while(
     one.wait_for_states(done=103, timeout_s=40)
     assert odoo.stats()["executions"][one.name].items() >= dict.fromkeys(uuids, 1).items()
     wait_until(lambda: running.status()["target"]["state"] == "up", "the target is up")
-    one_line_each(running, one, reason="Connection refused")
+    one_line_each(running, None, reason="Connection refused")
 
 
 def test_misconfigured_for_a_while(
@@ -302,7 +309,7 @@ def test_each_database_has_its_own(
     assert (public.stats()["with_credentials"], guarded.stats()["with_credentials"]) == (0, 5)
     guarded.stop()
     other.insert_jobs(2)
-    running.wait_for("target_down", database=other.name)
+    running.wait_for("target_down", url=guarded.url)
     shown: list[Any] = [running.log_text(), running.run("status").stdout, running.run("status", "--json").stdout]
     shown += [running.run("check").stdout, *(" ".join(child.cmdline()) for child in running.children())]
     assert not any(SECRET in text for text in shown)
@@ -367,3 +374,50 @@ def test_the_page_for_alerts_names_an_odoo_that_is_down(
     wait_until(lambda: running.status()["target"]["state"] == "down", "status knows")
     answer = requests.get(f"http://{monitor}/healthz", timeout=5)
     assert (answer.status_code, answer.text) == (503, f"Odoo at http://127.0.0.1:{port} is down: Connection refused\n")
+
+
+def test_an_outage_is_one_for_all_databases(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """Two log lines, and all run again within five seconds of its return; the prober dies in the middle of it.
+
+    One more database is refused by dbfilter: that is its own business, before and after.
+    """
+    many, refused = [database() for _ in range(14)], database()
+    running = start(postgres, odoo.port, supervisor, *many, refused, channels="root:12")
+    odoo.set_mode(refused.name, Mode.REDIRECT)
+    for one in (*many, refused):
+        one.insert_jobs(1)
+    for one in many:
+        one.wait_for_states(done=1)
+    own = running.wait_for("target_down", database=refused.name)
+    assert "dbfilter" in own["reason"]
+    assert running.status()["target"]["state"] == "up"
+    mark = running.mark()
+
+    odoo.set_mode(EVERYBODY, Mode.REFUSE)
+    odoo.set_mode(refused.name, Mode.OK)
+    for one in many:
+        one.insert_jobs(2)
+    running.wait_for("target_down", after=mark)
+    last_for(1)
+    target = running.status()["target"]
+    assert (target["state"], target["reason"], target["refuses"]) == ("down", "Connection refused", [])
+    assert all(view["target"]["reason"] == "Connection refused" for view in running.status()["databases"])
+    for view in running.status()["databases"][:10]:
+        os.kill(view["pid"], signal.SIGKILL)
+    running.wait_ready(*(one.name for one in many), timeout_s=30)
+    last_for(4)
+
+    odoo.set_mode(EVERYBODY, Mode.OK)
+    back_s = time.monotonic()
+    running.wait_for("target_recovered", after=mark)
+    for one in many:
+        wait_until(lambda one=one: one.states().get("done", 0) >= 2, "it runs again", 20)
+    resumed_s = time.monotonic() - back_s
+    for one in many:
+        one.wait_for_states(done=3)
+    events = [each for each in running.log_events("target_down") if "database" not in each]
+    assert [(each["reason"], each["level"]) for each in events] == [("Connection refused", "error")]
+    assert len([each for each in running.log_events("target_recovered") if "database" not in each]) == 1
+    assert resumed_s < 5, f"{len(many)} databases took {resumed_s:.1f} s"

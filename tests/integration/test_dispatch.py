@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import socket
 import threading
 import time
@@ -16,8 +17,9 @@ from qjsupervisor.config.settings import TargetSettings
 from qjsupervisor.loop import Loop
 from qjsupervisor.odoo import dispatcher, resolver
 from qjsupervisor.odoo.dispatcher import Dispatcher, Ended
-from qjsupervisor.odoo.request import End
-from qjsupervisor.states import TargetState
+from qjsupervisor.odoo.request import End, Outcome
+from qjsupervisor.states import ServerVerdict
+from qjsupervisor.table.servers import private_servers
 
 from ..scripted import black_hole, reset, say, serving, silence, unused_port
 
@@ -31,7 +33,8 @@ class Asking:
         self.loop = Loop()
         settings = [TargetSettings(url=t) if isinstance(t, str) else t for t in targets]
         timeouts = {"connect_timeout_s": 5.0, "read_timeout_s": None, **timeouts}
-        self.dispatcher = Dispatcher(self.loop, settings, database, **timeouts)  # type: ignore[arg-type]
+        servers = private_servers([target.url for target in settings])
+        self.dispatcher = Dispatcher(self.loop, settings, database, servers, **timeouts)  # type: ignore[arg-type]
 
     def turn(self, timeout_s: float) -> None:
         self.loop.turn(timeout_s)
@@ -336,53 +339,106 @@ def test_a_target_that_is_down_is_left_out(loops: Callable[..., Asking]) -> None
         loop = loops(at(one.port), at(other.port))
         down, up = loop.dispatcher.targets
         up.breaker.proved()
-        down.breaker.failed(time.monotonic(), "HTTP 404", "99", connecting=False)
+        down.breaker.failed(time.monotonic(), "HTTP 404", "99")
         loop.ask(*"abcdefgh")
         assert (len(one.requests), len(other.requests)) == (0, 8)
 
 
-def test_knocking(loops: Callable[..., Asking]) -> None:
-    """A host that was down is tried without a job, and without a request."""
-    with serving(say(OK)) as server:
-        loop = loops(at(server.port))
-        (target,) = loop.dispatcher.targets
-        target.breaker.failed(time.monotonic(), "Connection refused", "1", connecting=True)
-        loop.dispatcher.knock(time.monotonic())
-        assert server.connections == 0, "the pause is not over"
-        later_s = target.breaker.retry_at_s
-        assert loop.dispatcher.allowance(later_s) == 0
-        loop.dispatcher.knock(later_s)
-        loop.until(lambda: loop.dispatcher.allowance(later_s) == 1)
-        loop.until(lambda: server.connections == 1)
-        assert target.breaker.state is TargetState.DOWN
-        loop.until(lambda: loop.loop.watched == 1)
-        assert server.requests == []
-
-
-def test_knocking_in_vain(loops: Callable[..., Asking]) -> None:
-    loop = loops(at(unused_port()))
+def take_down(loop: Asking, reason: str = "Connection refused") -> None:
     (target,) = loop.dispatcher.targets
-    target.breaker.failed(time.monotonic(), "Connection refused", "1", connecting=True)
-    for failures in (2, 3):
-        now_s = target.breaker.retry_at_s
-        loop.dispatcher.knock(now_s)
-        loop.until(lambda failures=failures: target.breaker.failures == failures)
-        assert target.breaker.knock
-        assert loop.dispatcher.allowance(now_s) == 0
+    assert target.server.failed(reason, time.monotonic_ns())
+    loop.dispatcher.tick(time.monotonic())
+
+
+def verdicts(loop: Asking) -> list[ServerVerdict]:
+    return [verdict for _target, verdict in loop.dispatcher.verdicts]
+
+
+def test_probing(loops: Callable[..., Asking]) -> None:
+    """A server that was down is asked without a job, by a request that names no database, until it answers."""
+    with serving(say(b"HTTP/1.0 404 NOT FOUND\r\n\r\n")) as server:
+        target = TargetSettings(url=at(server.port), user="runner", password="secret")
+        loop = loops(target)
+        take_down(loop)
+        assert loop.dispatcher.allowance(time.monotonic()) == 0
+        loop.turn(0)
+        assert server.connections == 0, "the pause is not over"
+        loop.until(lambda: verdicts(loop) == [ServerVerdict.CAME_BACK], 5)
+        loop.dispatcher.tick(time.monotonic())
+        assert loop.dispatcher.allowance(time.monotonic()) > 0
+        (request,) = server.requests
+        assert request.startswith(b"GET /web/health HTTP/1.1\r\n")
+        assert b"prod" not in request
+        assert b"Authorization" not in request
+        loop.until(lambda: loop.loop.watched == 1)
     assert loop.dispatcher.ended == []
 
 
-def test_knocking_at_a_black_hole(loops: Callable[..., Asking]) -> None:
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (say(b"HTTP/1.1 502 Bad Gateway\r\n\r\n"), "HTTP 502"),
+        (say(b"HTTP/1.1 503 Service Unavailable\r\n\r\n"), "HTTP 503"),
+        (say(), "closed without an answer"),
+        (silence, "no answer for"),
+    ],
+)
+def test_a_proxy_before_a_dead_odoo_is_no_answer(loops: Callable[..., Asking], script: Any, reason: str) -> None:
+    with serving(script) as server:
+        loop = loops(at(server.port), connect_timeout_s=0.3)
+        take_down(loop)
+        (target,) = loop.dispatcher.targets
+        loop.until(lambda: len(verdicts(loop)) == 2)
+        assert verdicts(loop) == [ServerVerdict.NOTHING] * 2
+        assert target.server.is_down
+        assert reason in target.server.reason
+
+
+def test_probing_in_vain(loops: Callable[..., Asking]) -> None:
+    """Refused again and again: at least every five seconds, and at no time in a tight loop."""
+    loop = loops(at(unused_port()))
+    take_down(loop)
+    began_s = time.monotonic()
+    loop.until(lambda: len(verdicts(loop)) == 4)
+    assert 2.5 < time.monotonic() - began_s < 15
+    assert loop.dispatcher.allowance(time.monotonic()) == 0
+    due_s = loop.dispatcher.tick_due_s
+    assert due_s is not None
+    assert due_s - time.monotonic() < 5
+
+
+def test_probing_a_black_hole(loops: Callable[..., Asking]) -> None:
     with black_hole() as port:
         loop = loops(at(port), connect_timeout_s=0.3)
+        take_down(loop, "no connection in time")
         (target,) = loop.dispatcher.targets
-        target.breaker.failed(time.monotonic() - 100, "no connection in time", "1", connecting=True)
+        loop.until(lambda: loop.loop.watched == 2, 5)
         for _ in range(5):  # one at a time, however often the loop turns
-            loop.dispatcher.knock(time.monotonic())
+            loop.turn(0)
         assert loop.loop.watched == 2
-        loop.until(lambda: target.breaker.failures == 2)
-        assert target.breaker.knock
+        loop.until(lambda: verdicts(loop) == [ServerVerdict.NOTHING])
+        assert target.server.is_down
         assert loop.loop.watched == 1
+
+
+def test_a_worker_without_descriptors_tells_nothing_of_its_server(
+    loops: Callable[..., Asking], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(say(OK)) as server:
+        loop = loops(at(server.port))
+        (target,) = loop.dispatcher.targets
+        monkeypatch.setattr(socket, "socket", lacks_descriptors)
+        assert loop.ask("a")[0].outcome == Outcome(End.UNASKED, None, "Too many open files", own=True)
+        target.server.doubt()
+        loop.turn(0)
+        monkeypatch.undo()
+        assert not target.server.is_down
+        loop.until(lambda: verdicts(loop) == [ServerVerdict.NOTHING])
+        assert not target.server.is_down
+
+
+def lacks_descriptors(*_args: object) -> None:
+    raise OSError(errno.EMFILE, "Too many open files")
 
 
 def test_closing_with_open_requests() -> None:

@@ -19,7 +19,7 @@ from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.job import Key
 from qjsupervisor.states import Fairness
 from qjsupervisor.table import core as tablecore
-from qjsupervisor.table import semaphore
+from qjsupervisor.table import semaphore, servers
 from qjsupervisor.table import slot as worker_slot
 from qjsupervisor.table.layout import CELL_WORDS, Cell, Channel, Flag, Header, Slot
 from qjsupervisor.table.mutex import Acquired
@@ -287,6 +287,7 @@ class World:
         patch.setattr(tablecore, "time", clock)
         patch.setattr(worker_slot, "time", clock)
         patch.setattr(semaphore, "time", clock)
+        patch.setattr(servers, "time", clock)
 
     def close(self) -> None:
         for wakeup in self.core.wakeups:

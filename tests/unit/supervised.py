@@ -111,9 +111,6 @@ class View(NamedTuple):
     waiting: int = 0
     dispatched: int = 0
     finished: int = 0
-    target_state: TargetState = TargetState.UNKNOWN
-    target_failures: int = 0
-    target_retry_ns: int = 0
     waiting_since_ns: int = 0
     message: str = ""
 
@@ -131,6 +128,19 @@ class ChannelView(NamedTuple):
     paused: bool = False
     retired: bool = False
     throttled_until_ns: int = 0
+    stopped_by: tuple[str, ...] = ()
+
+
+class ServerView(NamedTuple):
+    """As views.ServerView."""
+
+    name: str
+    state: TargetState = TargetState.UNKNOWN
+    failures: int = 0
+    since_ns: int = 0
+    retry_ns: int = 0
+    reason: str = ""
+    users: int = 1
 
 
 class Holder(NamedTuple):
@@ -150,6 +160,7 @@ class FakeTable:
         self.busy = 0
         self.calls: list[tuple[Any, ...]] = []
         self.ages_s: dict[int, float] = {}
+        self.servers: list[ServerView] = []
         self.owner: int | None = None
         self.silent: list[int] = []
         self.views: dict[int, View] = {}
@@ -198,6 +209,9 @@ class FakeTable:
 
     def channel_views(self) -> list[ChannelView]:
         return self.channels
+
+    def server_views(self) -> list[ServerView]:
+        return self.servers
 
     def holders(self) -> dict[str, list[Holder]]:
         return self.held

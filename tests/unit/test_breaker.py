@@ -14,10 +14,10 @@ def breaker() -> Breaker:
     return Breaker(Backoff(first_s=1, limit_s=60, jitter=0.0))
 
 
-def take_down(breaker: Breaker, now_s: float = 100.0, *, connecting: bool = False) -> None:
+def take_down(breaker: Breaker, now_s: float = 100.0) -> None:
     """By failures of two jobs, so that it is not one job's fault."""
     for job_id in (1, 2):
-        breaker.failed(now_s, "HTTP 404", str(job_id), connecting=connecting)
+        breaker.failed(now_s, "HTTP 404", str(job_id))
 
 
 def test_few_at_first(breaker: Breaker) -> None:
@@ -37,30 +37,25 @@ def test_all_once_it_is_proved(breaker: Breaker) -> None:
 
 
 def test_a_failure_takes_an_unproved_target_down_once(breaker: Breaker) -> None:
-    assert breaker.failed(100.0, "HTTP 404", "1", connecting=False) is True
-    assert breaker.failed(100.0, "HTTP 404", "2", connecting=False) is False
+    assert breaker.failed(100.0, "HTTP 404", "1") is True
+    assert breaker.failed(100.0, "HTTP 404", "2") is False
     assert (breaker.state, breaker.failures, breaker.reason) == (TargetState.DOWN, 2, "HTTP 404")
 
 
 def test_a_proved_target_may_get_some_wrong(breaker: Breaker) -> None:
     breaker.proved()
     for job_id in range(TOLERATED):
-        assert breaker.failed(100.0, "HTTP 500", str(job_id), connecting=False) is False
+        assert breaker.failed(100.0, "HTTP 500", str(job_id)) is False
     assert breaker.state is TargetState.UP
-    assert breaker.failed(100.0, "HTTP 500", str(TOLERATED), connecting=False) is True
+    assert breaker.failed(100.0, "HTTP 500", str(TOLERATED)) is True
     assert breaker.state is TargetState.DOWN
 
 
 def test_a_success_in_between_forgives(breaker: Breaker) -> None:
     for job_id in range(10 * TOLERATED):
         breaker.proved()
-        breaker.failed(100.0, "HTTP 500", str(job_id), connecting=False)
+        breaker.failed(100.0, "HTTP 500", str(job_id))
     assert breaker.state is TargetState.UP
-
-
-def test_no_connection_is_down_at_once(breaker: Breaker) -> None:
-    breaker.proved()
-    assert breaker.failed(100.0, "Connection refused", "1", connecting=True) is True
 
 
 def test_one_probe_after_the_pause(breaker: Breaker) -> None:
@@ -82,7 +77,7 @@ def test_pauses_grow_to_a_minute_and_start_anew(breaker: Breaker) -> None:
     for _ in range(9):
         now_s = breaker.retry_at_s
         breaker.probe_sent()
-        breaker.failed(now_s, "HTTP 404", "3", connecting=False)
+        breaker.failed(now_s, "HTTP 404", "3")
         pauses.append(breaker.retry_at_s - now_s)
     assert pauses == sorted(pauses)
     assert pauses[-1] == 60
@@ -94,32 +89,31 @@ def test_pauses_grow_to_a_minute_and_start_anew(breaker: Breaker) -> None:
 def test_requests_that_fail_together_are_one_failure(breaker: Breaker) -> None:
     breaker.proved()
     for job_id in range(50):
-        breaker.failed(100.0, "HTTP 404", str(job_id), connecting=False)
+        breaker.failed(100.0, "HTTP 404", str(job_id))
     assert breaker.retry_at_s - 100.0 <= 2
 
 
 def test_one_bad_job_pauses_a_moment_only(breaker: Breaker) -> None:
     now_s = 100.0
     for _ in range(20):
-        breaker.failed(now_s, "HTTP 500", "7", connecting=False)
+        breaker.failed(now_s, "HTTP 500", "7")
         assert breaker.retry_at_s - now_s == ONE_JOB_PAUSE_S
         now_s = breaker.retry_at_s
         breaker.probe_sent()
 
 
-def test_a_host_that_is_down_is_knocked_at_first(breaker: Breaker) -> None:
-    """So that no job changes its state for it."""
-    take_down(breaker, connecting=True)
-    now_s = breaker.retry_at_s
-    assert breaker.knock
-    assert breaker.allowance(now_s, []) == 0
-    assert breaker.wakes_at_s(now_s, []) == now_s
-    breaker.probe_sent()
-    breaker.failed(now_s, "Connection refused", None, connecting=True)
-    assert breaker.retry_at_s > now_s
-    breaker.probe_sent()
-    breaker.answered_knock()
-    assert breaker.allowance(breaker.retry_at_s, []) == 1
+def test_what_was_everybodys_fault_is_forgiven(breaker: Breaker) -> None:
+    """It tries again at once, as many as at first, and the pauses begin anew."""
+    for _ in range(5):
+        take_down(breaker, breaker.retry_at_s)
+    breaker.forgive()
+    assert (breaker.state, breaker.failures, breaker.reason) == (TargetState.UNKNOWN, 0, "")
+    assert breaker.allowance(0.0, []) == UNPROVEN_LIMIT
+    take_down(breaker, 100.0)
+    assert breaker.retry_at_s <= 102
+    breaker.proved()
+    breaker.forgive()
+    assert breaker.state is TargetState.UP
 
 
 def test_a_probe_that_told_nothing_is_followed_by_another(breaker: Breaker) -> None:

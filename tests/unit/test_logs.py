@@ -246,3 +246,29 @@ def test_logging_does_not_bring_rich_into_every_process() -> None:
     code = "import sys, qjsupervisor.logs; print('rich' in sys.modules, 'structlog' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_the_journal_is_told_how_grave_a_line_is(tmp_path: Path, log_format: str) -> None:
+    """Standard output is the journal where systemd says so by its device and inode, and only there."""
+    program = (
+        "import os, sys\n"
+        "from qjsupervisor import logs\n"
+        "from qjsupervisor.config.load import load\n"
+        "found = os.fstat(1)\n"
+        "if sys.argv[2] == 'journal':\n"
+        "    os.environ['JOURNAL_STREAM'] = f'{found.st_dev}:{found.st_ino}'\n"
+        "logs.configure(load({'log_format': sys.argv[1], 'log_level': 'debug'}, {'HOME': '/'}))\n"
+        "log = logs.get_logger()\n"
+        "log.debug('a'); log.info('b'); log.warning('c'); log.error('d')\n"
+        "try:\n    1 / 0\nexcept ZeroDivisionError:\n    log.exception('e')\n"
+    )
+
+    def lines(where: str) -> list[str]:
+        command = [sys.executable, "-c", program, log_format, where]
+        return subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout.splitlines()
+
+    marks = [line[:3] for line in lines("journal")]
+    assert marks[:4] == ["<7>", "<6>", "<4>", "<3>"]
+    assert set(marks[4:]) == {"<3>"}
+    assert not any(line.startswith("<") for line in lines("file"))

@@ -17,6 +17,7 @@ from qjsupervisor.postgres.database import Database
 from qjsupervisor.postgres.waiter import Waiter
 from qjsupervisor.states import Fairness, Phase
 from qjsupervisor.table.semaphore import SemaphoreTable
+from qjsupervisor.table.servers import private_servers
 from qjsupervisor.worker.reporting import REPORT_S, Reporting
 from qjsupervisor.worker.serving import Serving
 from qjsupervisor.worker.trees import shared_tree
@@ -32,7 +33,9 @@ class Rig:
         worker_slot = self.table.worker_slot(0)
         worker_slot.set_message("of a worker that died")
         targets = [TargetSettings(url="http://127.0.0.1:1")]
-        self.dispatcher = Dispatcher(loop, targets, "db", connect_timeout_s=1, read_timeout_s=None)
+        self.dispatcher = Dispatcher(
+            loop, targets, "db", private_servers(["a"]), connect_timeout_s=1, read_timeout_s=None
+        )
         self.master, self.pipe = Pipe.pair()
         log = logs.silent_logger()
         database = Database("db", {}, Waiter(lambda: None))
@@ -64,7 +67,7 @@ def rig() -> Iterator[Rig]:
 
 
 def test_the_reason_of_a_target_that_is_down_is_told_again_after_a_change_of_state(rig: Rig) -> None:
-    rig.dispatcher.targets[0].breaker.failed(time.monotonic(), "Connection refused", "1", connecting=True)
+    rig.dispatcher.targets[0].breaker.failed(time.monotonic(), "Connection refused", "1")
     rig.write()
     assert rig.message == "Connection refused"
     rig.reporting.enter(Phase.APART, "the server does not answer")

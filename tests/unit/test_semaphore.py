@@ -98,7 +98,7 @@ def test_a_look_at_everything_reads_each_database_once(make: Make, monkeypatch: 
     monkeypatch.setattr(SemaphoreTable, "row", lambda self, *where: reads.append(1) or read_row(self, *where))
     assert table.channel_views()[0].pending == 120
     assert table.holders()["root"] == [("db0", 0, 40), ("db1", 0, 40), ("db2", 0, 40)]
-    assert len(reads) <= 3 * 3
+    assert len(reads) <= 3 * 4
 
 
 def test_slots_are_named_and_vacated(make: Make) -> None:
@@ -171,3 +171,14 @@ def test_a_holder_that_does_not_move_for_a_second_is_to_be_ended(make: Make) -> 
     assert table.core.enter(0)
     assert table.stuck_owner(4 * STUCK_NS + 1) is None, "it has moved"
     table.core.leave()
+
+
+def test_failed_jobs_are_counted_in_their_channel_and_above(make: Make) -> None:
+    """And a sequential one says which databases stop it."""
+    table = make(channel("root", 4), channel("root.seq", 1, sequential=True), channel("root.seq.below", 1))
+    for slot, name in enumerate(("b", "a")):
+        table.assign(slot, name, 1)
+    for slot, number, failed in ((0, 1, 2), (1, 1, 1), (1, 2, 5), (1, 0, 1)):
+        table.core.set_failed(slot, number, failed, 0)
+    views = {view.name: (view.failed, view.stopped_by) for view in table.channel_views()}
+    assert views == {"root": (9, ()), "root.seq": (8, ("a", "b")), "root.seq.below": (5, ())}

@@ -90,6 +90,7 @@ class Play:
             loop,
             [TargetSettings(url="http://127.0.0.1:1")],
             "db",
+            worker_slot.attach_servers(["http://127.0.0.1:1"]),
             connect_timeout_s=1,
             read_timeout_s=None,
         )
@@ -130,13 +131,13 @@ def wide() -> Iterator[Play]:
         made.dispatcher.close()
 
 
-LOST = Outcome(End.LOST, None, "the connection was closed without an answer")
+NOT_FOUND = Outcome(End.ANSWERED, 404, "HTTP 404")
 
 
 def test_a_job_that_odoo_took_after_its_row_was_read_keeps_its_permit(play: Play) -> None:
     """Read as `enqueued`, `started` when it was to be given back: root had 7 rows of 6 once (chaos, seed 21)."""
     play.rows.state = "started"
-    play.ends(LOST)
+    play.ends(NOT_FOUND)
     assert play.serving.turn(1000.0, start=True), "its row is looked at again, at once"
     assert play.running == 1
     play.serving.turn(1000.1, start=True)
@@ -168,7 +169,7 @@ def test_what_was_said_before_a_request_ended_is_no_echo_that_is_still_owed(play
 
 
 def test_a_job_that_was_given_back_has_none(play: Play) -> None:
-    play.ends(LOST)
+    play.ends(NOT_FOUND)
     play.serving.turn(1000.0, start=False)
     assert play.running == 0
 
@@ -186,7 +187,7 @@ def test_a_pause_that_ends_between_the_turn_and_the_sleep_is_not_slept_over(play
     """A job waited for 20 s, as the pause of its target had ended a millisecond before its worker went to sleep."""
     (target,) = play.dispatcher.targets
     if down:
-        target.breaker.failed(1000.0, "HTTP 404", "7", connecting=False)
+        target.breaker.failed(1000.0, "HTTP 404", "7")
         ends_s = target.breaker.retry_at_s
     else:
         target.sent_s.update(dict.fromkeys("abcdefgh"[:UNPROVEN_LIMIT], 1000.0))
@@ -219,7 +220,7 @@ def test_a_double_that_cannot_be_given_back_keeps_its_permit(wide: Play, locked:
 @pytest.fixture
 def deferred(play: Play) -> JobRecord:
     """Of a job that nobody ran: it was given back, and is left alone. Its target is well again."""
-    play.ends(LOST)
+    play.ends(NOT_FOUND)
     play.serving.turn(1000.0, start=False)
     assert list(play.serving.backlog.deferred) == [1]
     play.dispatcher.targets[0].breaker.proved()
@@ -267,7 +268,7 @@ def test_attempts_are_forgotten_where_the_row_is_not_there_after_the_request(
     assert deferred.state is State.WAITING
     play.sends()
     play.rows.state, play.rows.read_as, play.rows.id = state, state, job_id
-    play.ends(LOST)
+    play.ends(NOT_FOUND)
     play.serving.turn(2000.1, start=False)
     assert play.serving.jobs.get(1) is None
 
@@ -312,7 +313,7 @@ def test_how_long_a_job_has_to_look_dead(
     monkeypatch.setattr(play.rows, "look_dead", lambda _ids, _grace_s: {1: ("enqueued", dated)})
     monkeypatch.setattr(play.rows, "revive", lambda dead, _grace_s: revived.extend(dead) or [])
     play.rows.state = play.rows.read_as = "started"
-    play.ends(LOST)
+    play.ends(NOT_FOUND)
     passed_s = -1
     while not revived:
         passed_s += 1

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
 from qjsupervisor.config.load import load
 from qjsupervisor.config.settings import Config
 from qjsupervisor.master.pauses import Scope
 from qjsupervisor.master.status_report import Snapshot, WorkerView, build_status
-from qjsupervisor.states import TargetState, WorkerState
-from tests.unit.supervised import ChannelView, FakeTable, Holder, View
+from qjsupervisor.monitor.health import problems, warnings
+from qjsupervisor.states import TargetHealth, TargetState, WorkerState
+from tests.unit.supervised import ChannelView, FakeTable, Holder, ServerView, View
 
 NS = 1_000_000_000
 NOW_NS = 5000 * NS
@@ -34,11 +33,13 @@ def status(
     views: dict[int, View] | None = None,
     channels: list[ChannelView] | None = None,
     settings: Config | None = None,
+    servers: list[ServerView] | None = None,
     **snapshot: Any,
 ) -> dict[str, Any]:
     table = FakeTable()
     table.views = views or {}
     table.channels = channels or []
+    table.servers = servers or []
     table.held = {"root": [Holder("db1", 3, 1)]}
     workers = [worker(f"db{slot}", slot) for slot in sorted(table.views)]
     return build_status(
@@ -91,44 +92,69 @@ def test_a_database_without_a_worker_has_the_same_keys() -> None:
     assert unserved["last_error"] == "queue_job is 'to upgrade'"
 
 
-@pytest.mark.parametrize(
-    ("states", "expected"),
-    [
-        ([], "unknown"),
-        ([UNKNOWN, UNKNOWN], "unknown"),
-        ([UNKNOWN, UP], "up"),
-        ([UP, UP], "up"),
-        ([UP, DOWN], "down"),
-        ([DOWN, UP], "down"),
-        ([DOWN, UNKNOWN], "down"),
-    ],
-)
-def test_the_target_over_all_databases(states: list[TargetState], expected: str) -> None:
-    found = status({slot: View(target_state=state) for slot, state in enumerate(states)})
-    assert found["target"]["state"] == expected
-    assert found["target"]["url"] == "http://localhost:8069"
+URL = "http://localhost:8069"
+OTHER = "http://b:2"
 
 
-def test_the_worst_failures_and_the_next_try() -> None:
-    found = status(
-        {
-            0: View(target_state=DOWN, target_failures=3, target_retry_ns=NOW_NS + 9 * NS, message="refused"),
-            1: View(target_state=DOWN, target_failures=7, target_retry_ns=NOW_NS + 4 * NS, message="refused"),
-            2: View(target_state=UP, target_retry_ns=NOW_NS - NS),
-        }
-    )
+def finds(name: str, slot: int, state: TargetState, reason: str = "", url: str = URL, **changes: Any) -> WorkerView:
+    """A worker that tells how it finds its target."""
+    health = TargetHealth(url, state, 3, NOW_NS / NS + 9 if state is DOWN else 0.0, reason)
+    return worker(name, slot)._replace(targets=[health], **changes)
+
+
+def test_a_target_is_what_all_databases_share() -> None:
+    """What one database's jobs meet there is told of that database, by name."""
+    workers = [finds("db0", 0, UP), finds("db1", 1, DOWN, "HTTP 303: dbfilter")]
+    found = status({0: View(), 1: View()}, servers=[ServerView(URL, UP, users=2)], workers=workers)
     target = found["target"]
-    assert (target["failures"], target["retry_in_s"], target["reason"]) == (7, 4.0, "refused")
+    assert (target["url"], target["state"], target["reason"], target["failures"]) == (URL, "up", None, 0)
+    assert (target["databases"], target["refuses"]) == (2, ["db1"])
+    well, ill = (each["target"] for each in found["databases"])
+    assert (well["state"], ill["state"], ill["reason"], ill["shared"]) == ("up", "down", "HTTP 303: dbfilter", False)
+    assert ill["retry_in_s"] == 9.0
+
+
+def test_a_target_that_is_down_is_so_for_all() -> None:
+    down = ServerView(URL, DOWN, 7, NOW_NS - 65 * NS, NOW_NS + 4 * NS, "Connection refused", 2)
+    workers = [finds("db0", 0, UP), finds("db1", 1, UNKNOWN)]
+    found = status({0: View(), 1: View()}, servers=[down], workers=workers)
+    expected = {"url": URL, "state": "down", "failures": 7, "retry_in_s": 4.0, "reason": "Connection refused"}
+    for view in (found["target"], *(each["target"] for each in found["databases"])):
+        assert {key: view[key] for key in expected} == expected
+        assert view["down_for_s"] == 65.0
+    assert found["target"]["refuses"] == []
+
+
+def test_the_reason_of_a_database_is_none_of_its_target() -> None:
+    views = {0: View(message="queue_job is 'to upgrade'")}
+    found = status(views, servers=[ServerView(URL, DOWN, 1, NOW_NS, NOW_NS, "Connection refused")])
+    assert found["target"]["reason"] == "Connection refused"
+    assert "upgrade" not in str(problems(found))
+    blocked = worker("db0", 0, WorkerState.BLOCKED)._replace(last_error="queue_job is 'to upgrade'")
+    found = status(views, servers=[ServerView(URL, UP)], workers=[blocked])
+    assert problems(found) == ["db0: blocked: queue_job is 'to upgrade'"]
+
+
+def test_a_problem_says_whether_it_is_of_the_target_or_of_one_database() -> None:
+    workers = [finds("db0", 0, UP), finds("db1", 1, DOWN, "HTTP 404")]
+    found = status({0: View(), 1: View()}, servers=[ServerView(URL, UP, users=2)], workers=workers)
+    assert problems(found) == [f"db1: Odoo at {URL} does not run its jobs: HTTP 404"]
+    found = status({0: View(), 1: View()}, servers=[ServerView(URL, DOWN, 1, 1, 1, "refused", 2)], workers=workers)
+    assert problems(found) == [f"Odoo at {URL} is down: refused"]
 
 
 def test_each_target_for_itself() -> None:
     settings = config(targets="db0:https://a:1,*:http://b:2")
-    found = status({0: View(target_state=UP), 1: View(target_state=DOWN)}, settings=settings)
-    assert [(each["url"], each["state"]) for each in found["targets"]] == [
-        ("https://a:1", "up"),
-        ("http://b:2", "down"),
-    ]
+    servers = [ServerView("https://a:1", UP), ServerView(OTHER, DOWN, 1, 1, 1, "refused")]
+    found = status({0: View(), 1: View()}, settings=settings, servers=servers)
+    assert [(each["url"], each["state"]) for each in found["targets"]] == [("https://a:1", "up"), (OTHER, "down")]
     assert found["target"]["url"] == "https://a:1"
+
+
+def test_a_target_that_nobody_asked_is_unknown() -> None:
+    found = status()
+    assert (found["target"]["state"], found["target"]["url"]) == ("unknown", URL)
+    assert status({0: View()})["target"]["state"] == "unknown"
 
 
 def test_channels_with_their_holders_and_times() -> None:
@@ -162,3 +188,18 @@ def test_no_heartbeat_is_none() -> None:
     found = status({1: View(heartbeat_ns=0, waiting_since_ns=NOW_NS - 2 * NS)})
     assert found["databases"][0]["heartbeat_age_s"] is None
     assert found["databases"][0]["wait_s"] == 2.0
+
+
+def test_a_channel_that_a_failed_job_stops_says_whose() -> None:
+    """It is something to see to, and no database's service is less for it."""
+    channels = [
+        ChannelView("root", failed=3),
+        ChannelView("root.seq", sequential=True, failed=3, stopped_by=("a", "b")),
+    ]
+    found = status(channels=channels)
+    root, seq = found["channels"]
+    assert (root["stopped"], root["stopped_by"]) == (False, [])
+    assert (seq["stopped"], seq["stopped_by"]) == (True, ["a", "b"])
+    assert problems(found) == []
+    (warning,) = warnings(found)
+    assert warning.startswith("channel root.seq is stopped by failed jobs of a, b:")

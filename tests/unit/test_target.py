@@ -6,10 +6,13 @@ import pytest
 
 from qjsupervisor.config.settings import TargetSettings
 from qjsupervisor.odoo.target import Target, header_problem
+from qjsupervisor.table.servers import private_servers
+
+(SERVER,) = private_servers(["http://odoo:8069"])
 
 
 def lines(database: str, url: str = "http://odoo:8069", **settings: str) -> list[bytes]:
-    return Target(TargetSettings(url=url, **settings), database, -1).payload("u").split(b"\r\n")
+    return Target(TargetSettings(url=url, **settings), database, -1, SERVER).payload("u").split(b"\r\n")
 
 
 @pytest.mark.parametrize("name", ["prod", "my db", "a+b%20&c", "café", "x\xff"])
@@ -39,6 +42,6 @@ def test_what_no_header_can_carry_is_left_to_the_query(name: str, why: str) -> N
 
 
 def test_the_port_of_the_scheme_and_no_password_in_the_host() -> None:
-    target = Target(TargetSettings(url="https://odoo"), "d", -1)
+    target = Target(TargetSettings(url="https://odoo"), "d", -1, SERVER)
     assert (target.host, target.context is not None) == ("odoo", True)
     assert b"Host: odoo:8069" in lines("d")

@@ -72,10 +72,10 @@ def test_the_end_of_a_pause_wakes_nobody_who_does_not_serve(rig: Rig, phase: Pha
 
 @pytest.mark.parametrize("phase", APART_FROM_JOBS)
 def test_a_target_that_is_down_wakes_nobody_who_does_not_serve(rig: Rig, phase: Phase) -> None:
-    """Who does not serve does not knock there, so its pause may be over for long."""
+    """Who does not serve sends no probe of a job there, so its pause may be over for long."""
     (target,) = rig.worker._dispatcher.targets
     now_s = time.monotonic()
-    target.breaker.failed(now_s - 3600, "Connection refused", "1", connecting=True)
+    target.breaker.failed(now_s - 3600, "Connection refused", "1")
     assert target.breaker.state is TargetState.DOWN
     assert target.breaker.retry_at_s < now_s
     rig.master.send({"do": "pauses", "pauses": {}})
