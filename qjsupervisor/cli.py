@@ -8,12 +8,13 @@ becomes one line on standard error and its `exit_status`, never a traceback.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .commands.parser import PROG, options, parse
 from .errors import ConfigError, QJSupervisorError
@@ -71,8 +72,25 @@ def _start(arguments: argparse.Namespace) -> int:
 
     configure(config)
     from .master.master import Master
+    from .master.parts import Parts
+    from .monitor.monitor import run_monitor
 
-    return Master(config, lambda: _config(arguments)).run()
+    parts = Parts(run_monitor=functools.partial(run_monitor, jobs=_JobsOfMonitor()))
+    return Master(config, lambda: _config(arguments), parts).run()
+
+
+class _JobsOfMonitor:
+    """commands.for_monitor, imported in the monitor when a page first asks for jobs."""
+
+    def list_jobs(self, config: Config, database: str, status: Mapping[str, Any]) -> Mapping[str, Any]:
+        from .commands.for_monitor import list_jobs
+
+        return list_jobs(config, database, status)
+
+    def requeue(self, config: Config, database: str, uuids: Sequence[str] | None) -> tuple[int, int]:
+        from .commands.for_monitor import requeue_failed
+
+        return requeue_failed(config, database, uuids)
 
 
 def _check(arguments: argparse.Namespace) -> int:

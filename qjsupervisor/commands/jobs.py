@@ -18,7 +18,7 @@ from .session import session
 from .trees import own_specs
 from .why_waiting import Job, Reason, Tree, explain
 
-__all__ = ["Wanted", "run"]
+__all__ = ["Wanted", "entries", "run"]
 
 _EXIT_NOT_FOUND = 1
 _SHOWN_MESSAGE = 200
@@ -36,19 +36,30 @@ def run(config: Config, database: str, wanted: Wanted, *, as_json: bool) -> int:
     """Print the jobs; exit status 1 if uuids were asked for and one of them is not there."""
     status = client.status_or_none(config)
     with session(config, database, "jobs") as connection:
-        rows = read_rows(connection, wanted, config.rules.ageing_s)
         counts = dict(fetch(connection, statements.COUNT_STATES))
-        tree = _read_tree(connection, config, database)
-        listed = [
-            Listed(row, job, explain(job, status, tree))
-            for row, job in zip(rows, to_jobs(connection, rows), strict=True)
-        ]
-    absent = [uuid for uuid in wanted.uuids if uuid not in {row.uuid for row in rows}]
+        listed = _listed(connection, config, database, status, wanted)
+    absent = [uuid for uuid in wanted.uuids if uuid not in {each.row.uuid for each in listed}]
     if as_json:
         print_json(_document(database, status, counts, listed, absent))
     else:
         _print(database, counts, listed, absent)
     return _EXIT_NOT_FOUND if absent else 0
+
+
+def entries(
+    connection: Session, config: Config, database: str, status: Mapping[str, Any] | None, wanted: Wanted
+) -> list[dict[str, Any]]:
+    """The jobs as `jobs --json` has them, under "jobs"."""
+    return [_entry(*each) for each in _listed(connection, config, database, status, wanted)]
+
+
+def _listed(
+    connection: Session, config: Config, database: str, status: Mapping[str, Any] | None, wanted: Wanted
+) -> list[Listed]:
+    rows = read_rows(connection, wanted, config.rules.ageing_s)
+    tree = _read_tree(connection, config, database)
+    jobs = to_jobs(connection, rows)
+    return [Listed(row, job, explain(job, status, tree)) for row, job in zip(rows, jobs, strict=True)]
 
 
 def _read_tree(connection: Session, config: Config, database: str) -> Tree:

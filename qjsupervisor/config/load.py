@@ -101,6 +101,9 @@ def _build(sources: Sources) -> Config:
             server_wide_modules=get(options.SERVER_WIDE_MODULES),
             dbfilter=get(options.DBFILTER),
         ),
+        monitor_token=get(options.MONITOR_TOKEN),
+        monitor_user=get(options.MONITOR_USER),
+        monitor_password=get(options.MONITOR_PASSWORD),
         warnings=tuple(_warnings(sources, mode)),
         origins=tuple(sources.origins()),
     )

@@ -5,7 +5,7 @@ Says what exists, not where values come from; `config` looks them up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from ..channelspec import ChannelSpec
@@ -61,6 +61,8 @@ class Option(Generic[T]):
     parse: Parser[T]
     #: Keys of [options] that speak where this one is silent; the first that is set.
     fallbacks: tuple[str, ...] = ()
+    #: Everybody on the machine can read a command line, so it is no option of it.
+    secret: bool = False
 
     @property
     def variable(self) -> str | None:
@@ -71,7 +73,7 @@ class Option(Generic[T]):
     @property
     def flag(self) -> str | None:
         """The option of the command line; None where there is none."""
-        return "--" + self.name.replace("_", "-") if self.section == OWN else None
+        return "--" + self.name.replace("_", "-") if self.section == OWN and not self.secret else None
 
 
 def _own(name: str, default: T, default_text: str, parse: Parser[T], help: str) -> Option[T]:
@@ -232,6 +234,16 @@ LOG_FORMAT = _own(
 MONITOR: Option[tuple[str, int] | None] = _own(
     "monitor", None, "", address, "HOST:PORT of the metrics and health page; default: off"
 )
+MONITOR_TOKEN: Option[str | None] = replace(
+    _own("monitor_token", None, "", verbatim, "secret that allows orders (pause, resume, requeue) on the page"),
+    secret=True,
+)
+MONITOR_USER: Option[str | None] = _own(
+    "monitor_user", None, "", user_name, "the same by a user and a password instead of a token"
+)
+MONITOR_PASSWORD: Option[str | None] = replace(
+    _own("monitor_password", None, "", verbatim, "and the password"), secret=True
+)
 
 #: Our own, section [qjsupervisor]: in the order of `--help` and of the example file.
 OPTIONS: tuple[Option[Any], ...] = (
@@ -267,6 +279,9 @@ OPTIONS: tuple[Option[Any], ...] = (
     LOG_LEVEL,
     LOG_FORMAT,
     MONITOR,
+    MONITOR_TOKEN,
+    MONITOR_USER,
+    MONITOR_PASSWORD,
 )
 
 

@@ -230,6 +230,10 @@ class Config:
     #: Host and port of the metrics page; None: off.
     monitor: tuple[str, int] | None
     odoo: OdooSettings = field(default_factory=OdooSettings)
+    #: What allows orders on that page; None: it only reads.
+    monitor_token: str | None = field(default=None, repr=False)
+    monitor_user: str | None = None
+    monitor_password: str | None = field(default=None, repr=False)
     #: One line each, for the log and `check`: what was read but has no effect.
     warnings: tuple[str, ...] = ()
     #: Where each value came from, for `check`; it makes no other configuration.

@@ -4,13 +4,13 @@
     {"do": "status"}                                               "status": see report
     {"do": "reload"}                                               "restarted", "channels_changed", "needs_restart"
     {"do": "stop"}                                                 "pid"
-    {"do": "pause", "database", "channel", "for_s"}                "scope", "warning"
+    {"do": "pause", "database", "channel", "for_s", "by"}          "scope", "warning"
     {"do": "release", "database", "for_s"}                         "database"
     {"do": "resume", "database", "channel"}                        "resumed": scopes; "warning"
     {"do": "resume", "database", "anyway": true}                   "resumed": [database]; "modules": name -> state
 
-"database" may be null (all), "channel" too (root), "for_s" too (until resumed). The caller is trusted (see
-control), its input is not.
+"database" may be null (all), "channel" too (root), "for_s" too (until resumed), "by" too (who says so). The caller is
+trusted (see control), its input is not.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Orders:
     def _pause(self, request: Message) -> Message:
         scope, until_s = self._scope(request), self._until_s(request)
         self._check_room(scope, until_s)
-        self._operations.pauses.add(scope, until_s)
+        self._operations.pauses.add(scope, until_s, _name(request, "by"))
         self._operations.pauses_changed()
         return {"scope": str(scope), "warning": self._unknown_channel(scope)}
 

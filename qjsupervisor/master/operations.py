@@ -51,6 +51,10 @@ class Operations:
         self._broker_alarm = Alarm(parts.loop, self._watch_broker)
         self._pause_alarm = Alarm(parts.loop, self._expire_pauses)
         self._started_s = time.monotonic()
+        #: How reloads went; the start counts as the first success, but is no reload.
+        self.reloads: dict[str, Any] = {
+            "success": 0, "refused": 0, "last_successful": True, "last_success_at": time.time()
+        }  # fmt: skip
         self._log = logs.get_logger()
 
     @property
@@ -90,7 +94,12 @@ class Operations:
 
     def reload(self, now_s: float) -> Message:
         """Read the configuration again and apply it; ConfigError, and nothing changed, where it is wrong."""
-        change = compare(self.config, self._load_again())
+        try:
+            change = compare(self.config, self._load_again())
+        except ConfigError:
+            self.reloads.update(refused=self.reloads["refused"] + 1, last_successful=False)
+            raise
+        self.reloads.update(success=self.reloads["success"] + 1, last_successful=True, last_success_at=time.time())
         if change.logging:
             logs.configure(change.config)
             self.fleet.send_all({"do": "log", **{name: getattr(change.config, name) for name in LOGGING}})
@@ -209,6 +218,10 @@ class Operations:
             log_lines_lost=logs.lost_lines(),
             next_scan_in_s=self.rescan.next_in_s(now_s),
             cluster=self._cluster(),
+            scan_age_s=self.rescan.age_s(now_s),
+            reloads=self.reloads,
+            paused_by=self.pauses.by,
+            wall_s=time.time(),
         )
         return build_status(self.config, self._parts.table, snapshot)
 

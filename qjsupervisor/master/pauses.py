@@ -33,16 +33,26 @@ class Pauses:
 
     def __init__(self) -> None:
         self._until_s: dict[Scope, float | None] = {}
+        self._by: dict[Scope, str] = {}
 
-    def add(self, scope: Scope, until_s: float | None) -> None:
-        """Pause; a new order for the same scope replaces the former one."""
+    def add(self, scope: Scope, until_s: float | None, by: str | None = None) -> None:
+        """Pause, by order of somebody; a new order for the same scope replaces the former one."""
         self._until_s[scope] = until_s
+        self._by.pop(scope, None)
+        if by is not None:
+            self._by[scope] = by
+
+    @property
+    def by(self) -> dict[Scope, str]:
+        """Who ordered the pauses that hold, as far as that is known."""
+        return dict(self._by)
 
     def remove(self, scope: Scope) -> list[Scope]:
         """Resume the scope and everything within it; what was paused there."""
         removed = [each for each in self._until_s if _within(each, scope)]
         for each in removed:
             del self._until_s[each]
+            self._by.pop(each, None)
         return removed
 
     def covering(self, scope: Scope) -> list[Scope]:
@@ -54,6 +64,7 @@ class Pauses:
         over = [scope for scope, until_s in self._until_s.items() if until_s is not None and until_s <= now_s]
         for scope in over:
             del self._until_s[scope]
+            self._by.pop(scope, None)
         return over
 
     def released(self) -> frozenset[str]:

@@ -12,6 +12,7 @@ from ..states import Mode
 _FIXED = ("control_socket", "pidfile", "max_databases", "fairness", "fairness_weights", "cluster", "cluster_database")
 #: With or without max_capacity these mean something else: then the mode is fixed too.
 _OF_THE_MODE = ("channels", "max_capacity", "db_max_capacity")
+_OF_THE_MONITOR = ("monitor", "monitor_token", "monitor_user", "monitor_password", "connection", "db_names")
 LOGGING = ("log_file", "log_level", "log_format")
 
 
@@ -41,6 +42,6 @@ def compare(old: Config, new: Config) -> Change:
         needs_restart=tuple(fixed),
         channels=old.channels != effective.channels,
         logging=any(getattr(old, name) != getattr(effective, name) for name in LOGGING),
-        monitor=old.monitor != effective.monitor,
+        monitor=any(getattr(old, name) != getattr(effective, name) for name in _OF_THE_MONITOR),
         rules=old.rules != effective.rules,
     )

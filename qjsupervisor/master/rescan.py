@@ -49,6 +49,8 @@ class Rescan:
         self.unreachable: dict[str, str] = {}
         #: When the first database fit to be served was seen.
         self.first_found_s: float | None = None
+        #: When that was, the last time.
+        self._listed_s: float | None = None
         self._parts = parts
         self._fleet = fleet
         self._backoff = backoff or Backoff()
@@ -88,6 +90,10 @@ class Rescan:
     def next_in_s(self, now_s: float) -> float | None:
         """Seconds until the next scan; None while one is under way, and when there will be none."""
         return None if math.isinf(self._start_alarm.at_s) else max(0.0, self._start_alarm.at_s - now_s)
+
+    def age_s(self, now_s: float) -> float | None:
+        """Since the last scan that completed; None: none did yet."""
+        return None if self._listed_s is None else round(now_s - self._listed_s, 1)
 
     def kill(self) -> None:
         """End a running scan, and begin no other: the supervisor stops."""
@@ -206,7 +212,7 @@ class Rescan:
 
     def _finish(self, now_s: float) -> None:
         if self._complete:
-            self.has_listed = True
+            self.has_listed, self._listed_s = True, now_s
             for database in [each for each in self._fleet.workers if each not in self._listed]:
                 self._fleet.drop(database, "it does not exist any more, or is not selected any more", now_s)
             for database in [each for each in self.unserved if each not in self._listed]:

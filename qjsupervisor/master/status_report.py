@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 from ..channelspec import ROOT
 from ..config.settings import Config
-from ..states import RELEASED, TargetHealth, TargetState, WorkerState
+from ..states import RELEASED, Outcome, TargetHealth, TargetState, WorkerState
 from ..version import __version__
 from .parts import Table
 from .pauses import Scope
 
 _NS = 1_000_000_000
+_LONGEST_WAIT_S = 10 * 365 * 86400.0
 
 
 class WorkerView(NamedTuple):
@@ -61,6 +62,14 @@ class Snapshot:
     next_scan_in_s: float | None = None
     #: What the broker told last (broker.view); None: no cluster.
     cluster: Mapping[str, Any] | None = None
+    #: Since the last scan that completed; None: none did yet.
+    scan_age_s: float | None = None
+    #: See Operations.reloads.
+    reloads: Mapping[str, Any] = field(default_factory=dict)
+    #: Who ordered a pause, where that is known.
+    paused_by: Mapping[Scope, str] = field(default_factory=dict)
+    #: UTC seconds, to tell how long jobs wait.
+    wall_s: float = 0.0
 
 
 def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, Any]:
@@ -85,6 +94,9 @@ def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, 
         "pauses": [_pause(scope, until_s, snapshot) for scope, until_s in snapshot.pauses],
         "problems": list(snapshot.problems),
         "ignored": [{"name": name, "reason": why} for name, why in sorted(snapshot.ignored.items())],
+        "slots": {"used": len(snapshot.workers), "limit": table.slots},
+        "scan_age_s": snapshot.scan_age_s,
+        "reloads": dict(snapshot.reloads),
         "gate_open": table.start_barrier_open,
         "stopping": snapshot.stopping,
         "log_lines_lost": snapshot.log_lines_lost,
@@ -117,6 +129,9 @@ def _database(
         "finished": view.finished,
         "waiting_dependencies": view.waiting,
         "wait_s": round((now_ns - view.waiting_since_ns) / _NS, 1) if view.waiting_since_ns else 0,
+        "not_due": view.not_due,
+        "oldest_pending_s": _waited_s(view.oldest_us, snapshot.wall_s),
+        "outcomes": {outcome.name.lower(): view.outcomes[outcome] for outcome in Outcome},
         "weight": view.weight,
         "message": view.message or None,
         "target": max(targets, key=lambda each: (each["state"] == "down", each["failures"]), default=_unasked(None)),
@@ -147,6 +162,9 @@ def _unserved(name: str, reason: str, snapshot: Snapshot) -> dict[str, Any]:
         **counts,
         "waiting_dependencies": 0,
         "wait_s": 0,
+        "not_due": 0,
+        "oldest_pending_s": 0,
+        "outcomes": {},
         "weight": 0,
         "message": None,
         "target": None,
@@ -246,7 +264,13 @@ def _pause(scope: Scope, until_s: float | None, snapshot: Snapshot) -> dict[str,
         "channel": ROOT if released else scope.channel,
         "remaining_s": left_s,
         "released": released,
+        "by": snapshot.paused_by.get(scope),
     }
+
+
+def _waited_s(since_us: int, wall_s: float) -> float:
+    """0: nobody waits; a row may say that it is due since before the world began."""
+    return round(min(max(0.0, wall_s - since_us / 1e6), _LONGEST_WAIT_S), 1) if since_us else 0
 
 
 def _left_s(until_ns: int, now_ns: int) -> float | None:

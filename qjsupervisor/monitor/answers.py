@@ -1,70 +1,129 @@
 """What the monitor answers.
 
-    /healthz   200 while every database is served, else 503 and one line for each thing that is wrong
-    /livez     200 while the master answers: what a container's liveness probe should look at
-    /readyz    200 once jobs are started, until the supervisor stops
-    /metrics   for Prometheus
-    /status    the JSON of `qjsupervisor status --json`
-    /          a page for people
+    /healthz          200 while every database is served, else 503 and one line for each thing that is wrong
+    /livez            200 while the master answers: what a container's liveness probe should look at
+    /readyz           200 once jobs are started, until the supervisor stops
+    /metrics          for Prometheus
+    /status           the JSON of `qjsupervisor status --json`
+    /                 a page for people
+    /database/NAME    and one for each database
 
-All of it is made of one status of the master, and kept until the next: a hundred clients cost what one does.
+What does not depend on who asks is made of one status of the master and kept until the next: a hundred clients cost
+what one does. Orders are in orders.py.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from typing import Any
 
+from ..config.settings import Config
+from ..logs import get_logger
+from ..loop import Loop
 from ..text import printable
-from . import metrics
-from . import page as statuspage
+from . import metrics, page
+from .access import Access
+from .background import Background
 from .health import problems
 from .http import BadRequest, Request, Response, plain
 from .master_link import DEAD_S, MasterLink, Said
+from .observer import Observer
+from .orders import Orders
+from .page import Visitor
+from .ports import JobAccess
+from .processes import processes_of
 from .server import Reply, method_not_allowed
 
 SECURITY = (
     ("X-Content-Type-Options", "nosniff"),
-    ("Content-Security-Policy", statuspage.CONTENT_SECURITY_POLICY),
-    ("Referrer-Policy", "no-referrer"),
+    ("Content-Security-Policy", page.CONTENT_SECURITY_POLICY),
+    ("Referrer-Policy", "same-origin"),
 )
+HTML = "text/html; charset=utf-8"
+#: The jobs of a database that were read are shown for so long, to whoever asks.
+_JOBS_FRESH_S = 3.0
+_MOST_DATABASES_READ = 16
+_DATABASE = "/database/"
+_WEEK = [("Cache-Control", "max-age=604800")]
 
+_log = get_logger()
+
+Jobs = Mapping[str, Any]
 Make = Callable[[Said], Response]
 
 
 class Answers:
-    """Answers requests from what the master says."""
+    """Answers requests from what the master and the table say."""
 
-    def __init__(self, master: MasterLink) -> None:
+    def __init__(
+        self, loop: Loop, config: Config, master: MasterLink, observer: Observer, jobs: JobAccess | None = None
+    ) -> None:
+        self._config = config
         self._master = master
+        self._observer = observer
+        self._jobs = jobs
+        self._background = Background(loop)
+        self._access = Access(config)
+        self._orders = Orders(loop, config, self._access, master, self._background)
+        self._orders.jobs = jobs
         self._kept: dict[object, Response] = {}
         self._kept_of = -1
-        self._pages: dict[str, Make] = {
-            "/": _page,
+        self._jobs_of: dict[str, tuple[float, Jobs]] = {}
+        self._readers: dict[str, list[Callable[[Jobs], None]]] = {}
+        self._simple: dict[str, Make] = {
             "/healthz": _healthz,
             "/livez": _livez,
             "/readyz": _readyz,
             "/status": _status,
         }
 
+    def close(self) -> None:
+        """Ask nobody any more."""
+        self._background.close()
+        self._master.close()
+
     def handle(self, request: Request, reply: Reply) -> None:
         """Answer now, or when the master has spoken."""
         try:
-            self._route(request, reply)
+            if request.path in self._orders.paths and request.method == "POST":
+                self._orders.handle(request, reply)
+            else:
+                self._route(request, reply)
         except BadRequest as error:
             reply(plain(error.status, error.text))
 
     def _route(self, request: Request, reply: Reply) -> None:
-        make = self._pages.get(request.path)
-        if request.path == "/metrics":
-            make = _metrics
-        if make is None:
-            reply(plain(HTTPStatus.NOT_FOUND, f"not here: {' '.join((*self._pages, '/metrics'))}"))
-        elif request.method == "POST":
+        path = request.path
+        make = self._simple.get(path)
+        if request.method == "POST":
             reply(method_not_allowed("GET", "HEAD"))
+        elif make is not None:
+            self._reply_made(path, make, reply)
+        elif path == "/metrics":
+            kind = metrics.content_type(request.headers.get("accept", ""))
+            self._reply_made(kind, lambda said: self._metrics(said, kind), reply)
+        elif path == "/":
+            self._overview(request, reply)
+        elif path.startswith(_DATABASE):
+            self._database(path.removeprefix(_DATABASE), request, reply)
+        elif path == "/page.js":
+            reply(Response(HTTPStatus.OK, "text/javascript; charset=utf-8", page.SCRIPT, [("ETag", page.SCRIPT_HASH)]))
+        elif path == "/icon.svg":
+            reply(Response(HTTPStatus.OK, "image/svg+xml", page.icon(request.query), _WEEK))
+        elif path == "/login" and self._access.is_possible:
+            visitor = self._visitor(request)
+            body = page.login(self._master.said(), visitor, with_user=self._access.with_user)
+            reply(Response(HTTPStatus.OK, HTML, body))
+        elif path in self._orders.paths:
+            reply(method_not_allowed("POST"))
         else:
-            self._master.get(lambda said: reply(self._made(request.path, said, make)))
+            reply(plain(HTTPStatus.NOT_FOUND, f"not here: / /metrics {' '.join(self._simple)}"))
+
+    def _reply_made(self, key: object, make: Make, reply: Reply) -> None:
+        self._master.get(lambda said: _answer(reply, lambda: self._made(key, said, make)))
 
     def _made(self, key: object, said: Said, make: Make) -> Response:
         """The response that was made of this status already, or a new one. What is old says its age: not kept."""
@@ -75,6 +134,92 @@ class Answers:
         if key not in self._kept:
             self._kept[key] = make(said)
         return self._kept[key]
+
+    # -- pages -------------------------------------------------------------------------------------------------
+
+    def _visitor(self, request: Request) -> Visitor:
+        user = self._access.user_of(request) if self._access.is_possible else None
+        note = self._orders.note(request)
+        if user is None or not user.csrf:
+            return Visitor(self._access.is_possible, note=note)
+        return Visitor(self._access.is_possible, user.name, user.csrf, note)
+
+    def _overview(self, request: Request, reply: Reply) -> None:
+        visitor, history = self._visitor(request), self._observer.history
+
+        def make(said: Said) -> Response:
+            return Response(HTTPStatus.OK, HTML, page.overview(said, history, visitor))
+
+        if visitor.user is None and not visitor.note:
+            self._reply_made("/", make, reply)
+        else:
+            self._master.get(lambda said: _answer(reply, lambda: make(said)))
+
+    def _database(self, name: str, request: Request, reply: Reply) -> None:
+        visitor = self._visitor(request)
+
+        def show(said: Said, jobs: Jobs) -> None:
+            _answer(reply, lambda: made(said, jobs))
+
+        def made(said: Said, jobs: Jobs) -> Response:
+            body = page.database(said, name, self._observer.history, jobs, visitor)
+            if body is None:
+                return plain(HTTPStatus.NOT_FOUND, "there is no such database")
+            return Response(HTTPStatus.OK, HTML, body)
+
+        def take(said: Said) -> None:
+            known = {view.get("name") for view in (said.status or {}).get("databases", ())}
+            if said.status is None or name not in known:
+                show(said, {})
+            else:
+                self._read_jobs(name, said.status, lambda jobs: show(said, jobs))
+
+        self._master.get(take)
+
+    def _read_jobs(self, database: str, status: Mapping[str, Any], take: Callable[[Jobs], None]) -> None:
+        """One session for all who look at the same database at the same time."""
+        port, now_s = self._jobs, time.monotonic()
+        read_s, jobs = self._jobs_of.get(database, (-1e9, {}))
+        if now_s - read_s <= _JOBS_FRESH_S:
+            take(jobs)
+        elif port is None:
+            take({"waiting": [], "failed": [], "error": "jobs are not read here"})
+        elif database in self._readers:
+            self._readers[database].append(take)
+        else:
+            self._readers[database] = [take]
+
+            def done(value: Jobs | None, error: str) -> None:
+                found = value if value is not None else {"waiting": [], "failed": [], "error": error}
+                self._jobs_of[database] = (time.monotonic(), found)
+                while len(self._jobs_of) > _MOST_DATABASES_READ:
+                    del self._jobs_of[next(iter(self._jobs_of))]
+                for reader in self._readers.pop(database):
+                    reader(found)
+
+            self._background.submit(lambda: port.list_jobs(self._config, database, status), done)
+
+    # -- for programs ------------------------------------------------------------------------------------------
+
+    def _metrics(self, said: Said, kind: str) -> Response:
+        status = said.status if said.is_alive else None
+        facts = metrics.Facts(
+            status,
+            self._observer.totals(),
+            self._observer.cells(),
+            processes_of(said.status) if said.status is not None else (),
+        )
+        return Response(HTTPStatus.OK, kind, metrics.render(facts, kind))
+
+
+def _answer(reply: Reply, make: Callable[[], Response]) -> None:
+    """Reply with what `make` makes; where it fails, that is a bug of ours, which others must not wait for."""
+    try:
+        response = make()
+    except Exception as error:  # noqa: BLE001  (whatever it is)
+        _log.error("monitor_request_failed", reason=f"{type(error).__name__}: {error}", exc_info=error)
+        response = plain(HTTPStatus.INTERNAL_SERVER_ERROR, "this cannot be shown: see the log")
+    reply(response)
 
 
 def _unanswered(said: Said) -> Response:
@@ -112,13 +257,3 @@ def _status(said: Said) -> Response:
         return _unanswered(said)
     body = json.dumps(said.status, indent=2).encode("ascii") + b"\n"
     return Response(HTTPStatus.OK, "application/json", body, [("Age", f"{said.age_s:.0f}")])
-
-
-def _metrics(said: Said) -> Response:
-    return Response(HTTPStatus.OK, metrics.CONTENT_TYPE, metrics.render(said.status if said.is_alive else None))
-
-
-def _page(said: Said) -> Response:
-    targets = [] if said.status is None else metrics.targets_of(said.status)
-    status = said.status if said.is_alive else None
-    return Response(HTTPStatus.OK, "text/html; charset=utf-8", statuspage.render(status, targets))

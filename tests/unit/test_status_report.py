@@ -175,10 +175,11 @@ def test_channels_with_their_holders_and_times() -> None:
 
 def test_pauses() -> None:
     pauses = [(Scope(None, "root.slow"), None), (Scope("db1", "root"), NOW_NS / NS + 30)]
-    found = status({1: View(), 2: View()}, [ChannelView("root"), ChannelView("root.slow")], pauses=pauses)
+    by = {Scope(None, "root.slow"): "admin"}
+    found = status({1: View(), 2: View()}, [ChannelView("root"), ChannelView("root.slow")], pauses=pauses, paused_by=by)
     assert found["pauses"] == [
-        {"database": None, "channel": "root.slow", "remaining_s": None, "released": False},
-        {"database": "db1", "channel": "root", "remaining_s": 30.0, "released": False},
+        {"database": None, "channel": "root.slow", "remaining_s": None, "released": False, "by": "admin"},
+        {"database": "db1", "channel": "root", "remaining_s": 30.0, "released": False, "by": None},
     ]
     assert [each["paused"] for each in found["channels"]] == [False, True]
     assert [each["paused"] for each in found["databases"]] == [True, False]
@@ -203,3 +204,7 @@ def test_a_channel_that_a_failed_job_stops_says_whose() -> None:
     assert problems(found) == []
     (warning,) = warnings(found)
     assert warning.startswith("channel root.seq is stopped by failed jobs of a, b:")
+def test_how_long_the_oldest_job_waits() -> None:
+    waits = [View(oldest_us=1_000_000_000), View(oldest_us=0), View(oldest_us=-(1 << 62))]
+    found = status(dict(enumerate(waits, 1)), wall_s=1042.0)
+    assert [view["oldest_pending_s"] for view in found["databases"]] == [42.0, 0, 10 * 365 * 86400.0]

@@ -1,0 +1,102 @@
+"""The last hour, for the page's sparklines: samples of the shared table, in memory of a fixed size.
+
+Of all databases together a sample each SAMPLE_S, of each database the last one of each DATABASE_SAMPLE_S.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+SAMPLE_S = 10.0
+DATABASE_SAMPLE_S = 60.0
+HOUR_S = 3600.0
+#: The most jobs that a sparkline can tell apart; an array's item has four bytes.
+_MOST = 2**32 - 1
+
+
+class Sample(NamedTuple):
+    """One database, or all: jobs that wait and run now, and that were finished and failed since its worker began."""
+
+    waiting: int
+    running: int
+    finished: int
+    failed: int
+
+
+NOTHING = Sample(0, 0, 0, 0)
+
+
+class Series(NamedTuple):
+    """The last hour of one database or of all, oldest first; finished and failed: in each step."""
+
+    step_s: float
+    waiting: Sequence[int]
+    running: Sequence[int]
+    finished: Sequence[int]
+    failed: Sequence[int]
+
+    def per_minute(self, last_s: float = 300.0) -> float:
+        """Jobs that ended in a minute, over the last few."""
+        steps = max(1, min(len(self.finished), int(last_s / self.step_s)))
+        return (sum(self.finished[-steps:]) + sum(self.failed[-steps:])) * 60 / (steps * self.step_s)
+
+
+class Track:
+    """A ring of samples of one thing."""
+
+    def __init__(self, step_s: float) -> None:
+        self._step_s = step_s
+        self._length = int(HOUR_S / step_s)
+        self._rows = [array("I", [0]) * self._length for _ in Sample._fields]
+        self._count = 0
+        self._last: Sample | None = None
+
+    def add(self, sample: Sample) -> None:
+        """One step later. Where a count falls, what counts began anew."""
+        last = self._last or sample
+        ended = [now - then if now >= then else now for now, then in zip(sample[2:], last[2:], strict=True)]
+        for row, value in zip(self._rows, (*sample[:2], *ended), strict=True):
+            row[self._count % self._length] = min(max(0, value), _MOST)
+        self._count += 1
+        self._last = sample
+
+    @property
+    def series(self) -> Series:
+        """What is remembered."""
+        at = self._count % self._length
+        if self._count <= self._length:
+            return Series(self._step_s, *(row[: self._count] for row in self._rows))
+        return Series(self._step_s, *(row[at:] + row[:at] for row in self._rows))
+
+
+class History:
+    """The hour of all databases together, and of each that is there."""
+
+    def __init__(self) -> None:
+        self.total = Track(SAMPLE_S)
+        self._databases: dict[str, Track] = {}
+        self._next_of_databases_s = 0.0
+
+    def add(self, samples: dict[str, Sample], now_s: float) -> None:
+        """What is now; databases that are gone are forgotten."""
+        self.total.add(_sum(samples.values()))
+        if now_s < self._next_of_databases_s:
+            return
+        self._next_of_databases_s = now_s + DATABASE_SAMPLE_S - SAMPLE_S / 2
+        self._databases = {name: self._databases.get(name) or Track(DATABASE_SAMPLE_S) for name in samples}
+        for name, sample in samples.items():
+            self._databases[name].add(sample)
+
+    def of(self, database: str) -> Series:
+        """One database's hour; empty if it is not known yet."""
+        track = self._databases.get(database)
+        return track.series if track is not None else Series(DATABASE_SAMPLE_S, (), (), (), ())
+
+
+def _sum(samples: Iterable[Sample]) -> Sample:
+    total = NOTHING
+    for sample in samples:
+        total = Sample(*(one + other for one, other in zip(total, sample, strict=True)))
+    return total

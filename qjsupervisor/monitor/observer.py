@@ -1,0 +1,51 @@
+"""What the shared table says, for metrics and sparklines: read by the monitor itself, whatever the master does."""
+
+from __future__ import annotations
+
+import time
+
+from ..loop import Loop
+from ..states import Outcome
+from ..table.statistics import Totals
+from ..table.views import TableReader
+from .history import SAMPLE_S, History, Sample
+from .waiting import Cell
+
+
+class Observer:
+    """Looks at the table every SAMPLE_S, and when it is asked."""
+
+    def __init__(self, loop: Loop, table: TableReader) -> None:
+        self.history = History()
+        self._loop = loop
+        self._table = table
+
+    def start(self) -> None:
+        """Begin to remember."""
+        self._sample(time.monotonic())
+
+    def _sample(self, now_s: float) -> None:
+        self.history.add(
+            {
+                view.database: Sample(
+                    view.pending, view.running, view.outcomes[Outcome.DONE], view.outcomes[Outcome.FAILED]
+                )
+                for view in self._table.slot_views()
+            },
+            now_s,
+        )
+        self._loop.call_at(now_s + SAMPLE_S, self._sample)
+
+    def totals(self) -> Totals:
+        """Counters and histograms of all databases."""
+        return self._table.totals()
+
+    def cells(self) -> list[Cell]:
+        """What waits in each channel of each database; where nothing does, is left out."""
+        names = [view.name for view in self._table.channel_views()]
+        return [
+            Cell(database, name, waiting.due, waiting.not_due)
+            for database, row in self._table.waiting().items()
+            for name, waiting in zip(names, row, strict=False)
+            if waiting.due or waiting.not_due
+        ]

@@ -1,0 +1,72 @@
+"""What the supervisor's processes use, from /proc."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+#: In /proc/PID/stat, counted from what follows the name in parentheses.
+_UTIME, _CHILDREN_STIME, _RSS = 11, 14, 21
+
+
+class Process(NamedTuple):
+    """All processes of one kind."""
+
+    kind: str
+    number: int
+    #: Never falls: that of workers includes the ended ones (and ended scouts).
+    cpu_s: float
+    rss: int
+    #: None: not counted. A worker has a descriptor for each place in the table.
+    fds: int | None
+
+
+class _Usage(NamedTuple):
+    cpu_s: float
+    #: Of its children that have ended.
+    ended_cpu_s: float
+    rss: int
+
+
+def processes_of(status: Mapping[str, Any]) -> list[Process]:
+    """The master, this monitor and the workers; what has just ended is left out."""
+    master_pid, workers = status.get("pid"), [view.get("pid") for view in status.get("databases", ())]
+    master = _read(master_pid)
+    if master is None:
+        return []
+    own = _read(os.getpid()) or _Usage(0.0, 0.0, 0)
+    alive = [usage for usage in map(_read, workers) if usage is not None]
+    return [
+        Process("master", 1, master.cpu_s, master.rss, _descriptors(master_pid)),
+        Process("monitor", 1, own.cpu_s, own.rss, _descriptors(os.getpid())),
+        Process(
+            "worker",
+            len(alive),
+            master.ended_cpu_s + sum(usage.cpu_s for usage in alive),
+            sum(usage.rss for usage in alive),
+            None,
+        ),
+    ]
+
+
+def _read(pid: object) -> _Usage | None:
+    with (
+        suppress(OSError, ValueError, IndexError),
+        open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file,
+    ):
+        words = file.read().rpartition(")")[2].split()
+        user, system, ended_user, ended_system = (
+            int(word) / _TICKS_PER_S for word in words[_UTIME : _CHILDREN_STIME + 1]
+        )
+        return _Usage(user + system, ended_user + ended_system, int(words[_RSS]) * _PAGE_BYTES)
+    return None
+
+
+def _descriptors(pid: object) -> int | None:
+    with suppress(OSError):
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    return None

@@ -1,0 +1,135 @@
+"""What waiting jobs wait for, over all databases, and how many workers Odoo should have.  Pure.
+
+From the status and from what the shared table says waits in each channel of each database. Databases times channels
+goes in; a number for each reason comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..channelspec import ROOT, parent_name
+from ..states import WorkerState
+
+#: In the order in which they are looked at: a job is counted once, for the first that holds.
+REASONS = (
+    "dependencies",
+    "not_due",
+    "not_served",
+    "paused",
+    "stopped",
+    "target_down",
+    "throttled",
+    "full",
+    "turn",
+)
+
+Status = Mapping[str, Any]
+
+
+class Cell(NamedTuple):
+    """Jobs of one database that wait directly in one channel."""
+
+    database: str
+    channel: str
+    due: int
+    not_due: int
+
+
+def is_stopped(channel: Mapping[str, Any]) -> bool:
+    """Whether a failed job stops this channel."""
+    return bool(channel.get("sequential") and channel.get("failed"))
+
+
+def by_reason(status: Status, cells: Sequence[Cell]) -> dict[str, int]:
+    """How many jobs wait for each of REASONS, over all databases."""
+    found = dict.fromkeys(REASONS, 0)
+    databases = {view["name"]: view for view in status.get("databases", ())}
+    channels = {view["name"]: view for view in status.get("channels", ())}
+    pauses = _pauses(status)
+    found["dependencies"] = sum(int(view.get("waiting_dependencies") or 0) for view in databases.values())
+    for cell in cells:
+        found["not_due"] += cell.not_due
+        if cell.due:
+            view = databases.get(cell.database, {})
+            found[_reason(view, _path(cell.channel), cell.database, channels, pauses)] += cell.due
+    return found
+
+
+def _reason(
+    view: Mapping[str, Any],
+    path: Sequence[str],
+    database: str,
+    channels: Mapping[str, Mapping[str, Any]],
+    pauses: set[tuple[str | None, str]],
+) -> str:
+    if view.get("state") != WorkerState.READY.value:
+        return "not_served"
+    above = [channels[name] for name in path if name in channels]
+    if _is_paused(path, database, pauses) or any(channel.get("paused") for channel in above):
+        return "paused"
+    if any(map(is_stopped, above)):
+        return "stopped"
+    targets = view.get("targets") or ()
+    if targets and all(target.get("state") == "down" for target in targets):
+        return "target_down"
+    if any(channel.get("throttled_for_s") for channel in above):
+        return "throttled"
+    if any(_room(channel) == 0 for channel in above):
+        return "full"
+    return "turn"
+
+
+def desired_workers(status: Status, cells: Sequence[Cell]) -> int:
+    """Jobs that run, and those that could start now if Odoo had a worker for each.
+
+    Within the capacities of the channels that all databases share; those of a database's own tree are not known here.
+    """
+    pauses = _pauses(status)
+    ready = {view["name"] for view in status.get("databases", ()) if view.get("state") == WorkerState.READY.value}
+    waiting: dict[str, int] = {}
+    for cell in cells:
+        if cell.database in ready and not _is_paused(_path(cell.channel), cell.database, pauses):
+            waiting[cell.channel] = waiting.get(cell.channel, 0) + cell.due
+    channels = list(status.get("channels", ()))
+    for channel in reversed(channels):  # parents come first: now each is settled before its parent
+        name = channel["name"]
+        startable = waiting.get(name, 0)
+        room = _room(channel)
+        if channel.get("paused") or channel.get("retired") or is_stopped(channel):
+            startable = 0
+        elif room is not None:
+            startable = min(startable, room)
+        if channel.get("throttle_s"):
+            startable = 0 if channel.get("throttled_for_s") else min(startable, 1)
+        above = parent_name(name)
+        if above is None:
+            return int(channel.get("running") or 0) + startable
+        waiting[above] = waiting.get(above, 0) + startable
+    return 0
+
+
+def _room(channel: Mapping[str, Any]) -> int | None:
+    """How many more may start in it; None: no limit."""
+    capacity = channel.get("capacity")
+    return None if capacity is None else max(0, int(capacity) - int(channel.get("running") or 0))
+
+
+def _pauses(status: Status) -> set[tuple[str | None, str]]:
+    return {(pause.get("database"), pause.get("channel") or ROOT) for pause in status.get("pauses", ())}
+
+
+def _is_paused(path: Sequence[str], database: str, pauses: set[tuple[str | None, str]]) -> bool:
+    return any((each, name) in pauses for name in path for each in (None, database))
+
+
+def _path(channel: str) -> list[str]:
+    return list(_upwards(channel))
+
+
+def _upwards(channel: str) -> Iterator[str]:
+    name: str | None = channel
+    while name is not None:
+        yield name
+        name = parent_name(name)

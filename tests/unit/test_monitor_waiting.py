@@ -1,0 +1,77 @@
+"""What jobs wait for, and how many workers Odoo should have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from qjsupervisor.monitor.waiting import REASONS, Cell, by_reason, desired_workers
+
+
+def status(**more: Any) -> dict[str, Any]:
+    channels = [
+        {"name": "root", "capacity": 10, "running": 2, "failed": 1},
+        {"name": "root.slow", "capacity": 3, "running": 1},
+        {"name": "root.slow.deep", "capacity": None, "running": 1},
+        {"name": "root.seq", "capacity": 1, "running": 0, "sequential": True, "failed": 1},
+        {"name": "root.off", "capacity": 5, "running": 0, "paused": True},
+        {"name": "root.rare", "capacity": 5, "running": 0, "throttle_s": 60, "throttled_for_s": 4},
+        {"name": "root.busy", "capacity": 1, "running": 1},
+    ]
+    up, down = [{"state": "up"}], [{"state": "down"}, {"state": "down"}]
+    databases = [
+        {"name": "a", "state": "ready", "targets": up, "waiting_dependencies": 5},
+        {"name": "b", "state": "blocked", "targets": up, "waiting_dependencies": 1},
+        {"name": "c", "state": "ready", "targets": down},
+    ]
+    return {"channels": channels, "databases": databases, "pauses": [], **more}
+
+
+CELLS = [
+    Cell("a", "root", 1, 100),
+    Cell("a", "root.slow.deep", 20, 0),
+    Cell("a", "root.seq", 2, 0),
+    Cell("a", "root.off", 3, 0),
+    Cell("a", "root.rare", 4, 0),
+    Cell("a", "root.busy", 5, 0),
+    Cell("b", "root", 6, 10),
+    Cell("c", "root", 7, 0),
+    Cell("gone", "root", 8, 0),
+]
+
+
+def test_each_job_is_counted_once_for_the_first_reason() -> None:
+    found = by_reason(status(), CELLS)
+    assert found == {
+        "dependencies": 6,
+        "not_due": 110,
+        "not_served": 14,
+        "paused": 3,
+        "stopped": 2,
+        "target_down": 7,
+        "throttled": 4,
+        "full": 5,
+        "turn": 21,
+    }
+    assert tuple(found) == REASONS
+
+
+@pytest.mark.parametrize("database", ["a", None])
+def test_pauses_by_order(database: str | None) -> None:
+    found = by_reason(status(pauses=[{"database": database, "channel": "root.slow"}]), CELLS)
+    assert (found["paused"], found["turn"]) == (23, 1)
+
+
+def test_desired_workers_are_what_runs_and_what_could_start() -> None:
+    # root 1, slow 2 of 20 (room for 2), c 7 though its Odoo is down: 2 run, 8 may start in the room that root has.
+    assert desired_workers(status(), CELLS) == 2 + 8
+    assert desired_workers(status(), CELLS[:2]) == 2 + 1 + 2
+    assert desired_workers(status(), []) == 2
+    paused = status(pauses=[{"database": "a", "channel": "root"}])
+    assert desired_workers(paused, CELLS[:2]) == 2
+
+
+def test_a_channel_with_a_throttle_starts_one_at_a_time() -> None:
+    one = status(channels=[{"name": "root", "capacity": 9, "running": 0, "throttle_s": 5}])
+    assert desired_workers(one, [Cell("a", "root", 7, 0)]) == 1
