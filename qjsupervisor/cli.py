@@ -162,6 +162,12 @@ def _cluster(arguments: argparse.Namespace) -> int:
     return cluster.status(_config(arguments), as_json=arguments.json)
 
 
+def _eventlistener(arguments: argparse.Namespace) -> int:
+    from .commands import eventlistener
+
+    return eventlistener.run(_config(arguments), arguments.program, arguments.patience_s)
+
+
 def _demo(_arguments: argparse.Namespace) -> int:
     from .demo.run import run
 
@@ -196,5 +202,6 @@ _COMMANDS: Mapping[str, Command] = {
     "jobs": _jobs,
     "requeue": _requeue,
     "cluster": _cluster,
+    "eventlistener": _eventlistener,
     "demo": _demo,
 }

@@ -48,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_control(commands)
     _add_jobs(commands)
     _add_cluster(commands)
+    _add_listener(commands)
     _add_demo(commands)
     return parser
 
@@ -190,6 +191,21 @@ def _add_cluster(commands: _Commands[argparse.ArgumentParser]) -> None:
     cluster.add_argument("what", choices=["init", "status"], help="make the schema; show members and leases")
     cluster.add_argument("--print", action="store_true", help="init: print the SQL, and change nothing")
     cluster.add_argument("--json", action="store_true", help="status: one JSON document")
+
+
+def _add_listener(commands: _Commands[argparse.ArgumentParser]) -> None:
+    listener = _add(commands, "eventlistener", "under supervisord: restart a supervisor that does not answer")
+    listener.add_argument(
+        "--program", default=PROG, metavar="NAME", help=f"as supervisord calls it, GROUP:NAME in a group ({PROG})"
+    )
+    listener.add_argument(
+        "--patience",
+        dest="patience_s",
+        type=_argument(parse_duration),
+        default=25.0,
+        metavar="TIME",
+        help="how long it may be silent; while it replaces two hundred workers it is for a dozen seconds (25s)",
+    )
 
 
 def _add_demo(commands: _Commands[argparse.ArgumentParser]) -> None:

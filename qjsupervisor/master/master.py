@@ -93,6 +93,8 @@ class Master:
             self._log.info("master_started", version=__version__, mode=mode, slots=slots)
             self._operations.log_warnings()
             self._start_services()
+            self._parts.notifier.ready(self._operations.status_line())
+            self._parts.notifier.feed(self._loop, self._operations.status_line)
             self._run_loop()
             self._log.info("master_stopped")
         return EX_OK
@@ -184,6 +186,7 @@ class Master:
         if settled or (found_s is not None and now_s >= found_s + START_BARRIER_TIMEOUT_S):
             self._table.open_start_barrier()
             self._log.info("master_ready", databases=len(self._fleet.workers))
+            self._parts.notifier.ready(self._operations.status_line())
 
     def _say_unread(self) -> None:
         """Whose running jobs are not counted yet, though the others start now."""
@@ -232,6 +235,7 @@ class Master:
             self._kill_all(now_s)
             return
         self._log.info("master_stopping", databases=len(self._fleet.workers))
+        self._parts.notifier.stopping(f"stopping, for {self._operations.config.graceful_timeout_s:g} s at most")
         self._kill_alarm.set(now_s + self._operations.config.graceful_timeout_s)
         self._rescan.kill()
         self._fleet.stop_all(now_s)

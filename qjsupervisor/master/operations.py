@@ -20,7 +20,7 @@ from ..config.settings import Config
 from ..control import Message
 from ..errors import ConfigError, SemaphoreError
 from ..loop import Alarm
-from ..states import Mode
+from ..states import Mode, WorkerState
 from .fleet import Fleet
 from .parts import Parts
 from .pauses import Pauses
@@ -94,11 +94,14 @@ class Operations:
 
     def reload(self, now_s: float) -> Message:
         """Read the configuration again and apply it; ConfigError, and nothing changed, where it is wrong."""
+        self._parts.notifier.reloading()
         try:
             change = compare(self.config, self._load_again())
         except ConfigError:
             self.reloads.update(refused=self.reloads["refused"] + 1, last_successful=False)
             raise
+        finally:
+            self._parts.notifier.ready(self.status_line())
         self.reloads.update(success=self.reloads["success"] + 1, last_successful=True, last_success_at=time.time())
         if change.logging:
             logs.configure(change.config)
@@ -231,6 +234,13 @@ class Operations:
         told = [message["cluster"] for message in self.broker.heard if message.get("is") == "cluster"]
         unknown = {"name": self.config.cluster, "connected": False, "error": self.broker.last_error, "members": []}
         return told[-1] if told and self.broker.pid is not None else unknown
+
+    def status_line(self) -> str:
+        """For systemctl status."""
+        states = [worker.state for worker in self.fleet.workers.values()]
+        ready, troubled = states.count(WorkerState.READY), len(self.rescan.unserved)
+        started = "" if self._parts.table.start_barrier_open else "reading the databases; "
+        return f"{started}{ready} of {len(states)} databases ready" + (f", {troubled} not served" if troubled else "")
 
     def describe(self, now_s: float) -> None:
         """The state of every worker and channel, to the log."""

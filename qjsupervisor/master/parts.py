@@ -17,6 +17,7 @@ from ..scout.scout import run_scout
 from ..table.semaphore import SemaphoreTable
 from ..worker.worker import run_worker
 from .child import ChildSpawner
+from .notify import Notifier
 
 
 class Table(Protocol):
@@ -64,6 +65,7 @@ class Parts:
     fork: Callable[[], int] = os.fork
     kill: Callable[[int, int], None] = os.kill
     clock: Callable[[], float] = time.monotonic
+    notifier: Notifier = field(default_factory=Notifier)
 
     loop: Loop = field(init=False)
     table: Table = field(init=False)

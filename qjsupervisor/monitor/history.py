@@ -6,7 +6,7 @@ Of all databases together a sample each SAMPLE_S, of each database the last one 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 SAMPLE_S = 10.0
@@ -52,6 +52,9 @@ class Track:
         self._rows = [array("I", [0]) * self._length for _ in Sample._fields]
         self._count = 0
         self._last: Sample | None = None
+        self._series: Series | None = None
+        #: What was drawn of it, until the next sample.
+        self._drawn: dict[str, str] = {}
 
     def add(self, sample: Sample) -> None:
         """One step later. Where a count falls, what counts began anew."""
@@ -61,10 +64,23 @@ class Track:
             row[self._count % self._length] = min(max(0, value), _MOST)
         self._count += 1
         self._last = sample
+        self._series = None
+        self._drawn.clear()
 
     @property
     def series(self) -> Series:
         """What is remembered."""
+        if self._series is None:
+            self._series = self._unrolled()
+        return self._series
+
+    def draw(self, kind: str, drawing: Callable[[Sequence[int]], str]) -> str:
+        """A field of the series as `drawing` draws it: once for each sample."""
+        if kind not in self._drawn:
+            self._drawn[kind] = drawing(getattr(self.series, kind))
+        return self._drawn[kind]
+
+    def _unrolled(self) -> Series:
         at = self._count % self._length
         if self._count <= self._length:
             return Series(self._step_s, *(row[: self._count] for row in self._rows))
@@ -91,8 +107,11 @@ class History:
 
     def of(self, database: str) -> Series:
         """One database's hour; empty if it is not known yet."""
-        track = self._databases.get(database)
-        return track.series if track is not None else Series(DATABASE_SAMPLE_S, (), (), (), ())
+        return self.track(database).series
+
+    def track(self, database: str) -> Track:
+        """The same, to be drawn."""
+        return self._databases.get(database) or Track(DATABASE_SAMPLE_S)
 
 
 def _sum(samples: Iterable[Sample]) -> Sample:

@@ -105,7 +105,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(span=_span, count=_count, tag=lambda state: _TAGS.get(str(state), ""), quote=_quoted)
-    made.globals.update(style=Markup(STYLE), script_hash=SCRIPT_HASH)
+    made.globals.update(style=STYLE, script_hash=SCRIPT_HASH)
     return made
 
 
@@ -231,7 +231,7 @@ def _database(view: Mapping[str, Any], history: History) -> dict[str, Any]:
     why = str(view.get("last_error") or view.get("message") or "")
     if down and len(down) == len(targets):
         why = f"Odoo at {down[0].get('url')} is down" + (f": {down[0].get('reason')}" if down[0].get("reason") else "")
-    series = history.of(str(view.get("name")))
+    track = history.track(str(view.get("name")))
     return {
         **dict.fromkeys(("pending", "running", "failed", "restarts", "heartbeat_age_s", "dispatched", "pid")),
         **dict.fromkeys(("oldest_pending_s", "wait_s", "not_due", "waiting_dependencies"), 0),
@@ -239,8 +239,8 @@ def _database(view: Mapping[str, Any], history: History) -> dict[str, Any]:
         "shown": state,
         "troubled": _TAGS.get(state) == "bad" or state == "backing off" or bool(down and len(down) == len(targets)),
         "why": why if state not in ("ready", "paused") or down else "",
-        "rate": series.per_minute(),
-        "spark": sparkline(series.waiting),
+        "rate": track.series.per_minute(),
+        "spark": track.draw("waiting", sparkline),
     }
 
 

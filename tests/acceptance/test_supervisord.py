@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import configparser
 import getpass
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -46,6 +48,11 @@ def supervisord(folder: Path, conf: Path) -> Iterator[Control]:
     }
     settings["supervisorctl"] = {"serverurl": f"unix://{folder / 's.sock'}"}
     settings["program:qjsupervisor"] = program
+    watch = dict(example["eventlistener:qjsupervisor-watch"])
+    watch["command"] = f"{sys.executable} -m qjsupervisor eventlistener --config {conf} --patience 6s"
+    watch["directory"] = str(REPOSITORY)
+    watch["stderr_logfile"] = str(folder / "watch.log")
+    settings["eventlistener:qjsupervisor-watch"] = watch
     file = folder / "supervisord.conf"
     with file.open("w") as text:
         settings.write(text)
@@ -93,3 +100,23 @@ def test_the_example_works(
         assert "stopped" in control("stop", "qjsupervisor")
         log = (folder / "supervisord.log").read_text()
         assert "stopped: qjsupervisor (exit status 0)" in log, log
+
+
+@pytest.mark.timeout(120)
+def test_a_master_that_is_stopped_is_restarted(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """By the event listener, through supervisord; a moment's silence before that is forgiven."""
+    folder = tmp_path_factory.mktemp("sv")
+    conf = folder / "odoo.conf"
+    one = database()
+    conf.write_text(odoo_conf(postgres, odoo.port, db_name=one.name))
+    watch = folder / "watch.log"
+    with supervisord(folder, conf) as control:
+        wait_until(lambda: watch.exists() and "-> RUNNING" in watch.read_text(), lambda: control("status"), 30)
+        pid = int(control("pid", "qjsupervisor"))
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: "is restarted: no answer for" in watch.read_text(), watch.read_text, 30)
+        wait_until(lambda: control("pid", "qjsupervisor").strip() not in ("0", str(pid)), lambda: control("status"), 30)
+        one.insert_jobs(1)
+        one.wait_for_states(done=1, timeout_s=30)

@@ -117,6 +117,8 @@ class Master:
         self.path = str(folder / "control.sock")
         self.answer = answer
         self.orders: list[dict[str, Any]] = []
+        #: What orders are refused with.
+        self.refusal: str | None = None
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.path)
         self._listener.listen(64)
@@ -129,15 +131,21 @@ class Master:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            with suppress(OSError):
-                order = json.loads(client.makefile("rb").readline())
+            with suppress(OSError), client.makefile("rb") as file:
+                order = json.loads(file.readline())
                 if self.answer is None:
                     self._silent.append(client)
                     continue
-                if order["do"] != "status":
-                    self.orders.append(order)
-                client.sendall(json.dumps({"ok": True, "status": self.answer}).encode() + b"\n")
+                client.sendall(json.dumps(self._answered(order)).encode() + b"\n")
             client.close()
+
+    def _answered(self, order: dict[str, Any]) -> dict[str, Any]:
+        if order["do"] == "status":
+            return {"ok": True, "status": self.answer}
+        if self.refusal is not None:
+            return {"ok": False, "error": self.refusal}
+        self.orders.append(order)
+        return {"ok": True}
 
     def close(self) -> None:
         with suppress(OSError):  # closed already

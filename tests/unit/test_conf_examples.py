@@ -104,8 +104,9 @@ def test_supervisord_reads_its_file(tmp_path: Path) -> None:
     options = ServerOptions()
     options.stdout = options.stderr = io.StringIO()
     options.realize(["--configuration", str(file)])
-    (group,) = options.process_group_configs
-    (process,) = group.process_configs
+    groups = {group.name: group for group in options.process_group_configs}
+    assert {event.__name__ for event in groups["qjsupervisor-watch"].pool_events} == {"Tick5Event", "ProcessStateEvent"}
+    (process,) = groups["qjsupervisor"].process_configs
     assert process.name == "qjsupervisor"
     assert process.command.split()[:2] == ["qjsupervisor", "start"]
     assert process.stopsignal.name == "SIGTERM"
