@@ -204,6 +204,8 @@ def test_a_channel_that_a_failed_job_stops_says_whose() -> None:
     assert problems(found) == []
     (warning,) = warnings(found)
     assert warning.startswith("channel root.seq is stopped by failed jobs of a, b:")
+
+
 def test_how_long_the_oldest_job_waits() -> None:
     waits = [View(oldest_us=1_000_000_000), View(oldest_us=0), View(oldest_us=-(1 << 62))]
     found = status(dict(enumerate(waits, 1)), wall_s=1042.0)
