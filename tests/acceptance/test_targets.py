@@ -197,7 +197,7 @@ def test_a_proxy_that_gives_up(
     running = start(postgres, odoo.port, supervisor, one, channels="root:1")
     odoo.set_mode(one.name, Mode.GATEWAY_TIMEOUT)
     first, second = one.insert_jobs(2, kwargs={"sleep": 1.5})
-    running.wait_for("job_finished", job_uuid=first, state="started", status=504)
+    running.wait_for("job_unanswered", job_uuid=first, status=504)
     odoo.set_mode(one.name, Mode.OK)
     assert one.state(second) == "pending"
     one.wait_for_states(done=2)
