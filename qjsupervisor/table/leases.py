@@ -175,7 +175,7 @@ class LeaseTable:
         held = {tree.names[node]: n for node, n in self._table.sums(tree, slot, Cell.HELD).items()}
         failed = {
             tree.names[channel]: n
-            for channel, n in enumerate(self._table.row(slot, Cell.FAILED))
+            for channel, n in enumerate(self._table.row(tree, slot, Cell.FAILED))
             if n and tree.names[channel] in facts.channels and facts.channels[tree.names[channel]].sequential
         }
         words = core.words

@@ -119,8 +119,9 @@ class TableReader:
         patient = {slot for slot in waiting if 0 < words[core.slot_base(slot) + since] <= long_ago_ns}
         if not patient:
             return []
+        tree = core.tree()
         silent = [s for s in self.occupied() if words[core.slot_base(s) + Slot.HEARTBEAT_NS] <= long_ago_ns]
-        return [slot for slot in silent if patient - {slot} and any(self.row(slot, Cell.HELD))]
+        return [slot for slot in silent if patient - {slot} and any(self.row(tree, slot, Cell.HELD))]
 
     def slot_view(self, slot: int) -> SlotView:
         """What the table says of one database."""
@@ -140,7 +141,7 @@ class TableReader:
             finished=w[Slot.FINISHED],
             waiting_since_ns=w[Slot.WAITING_SINCE_NS],
             message=core.text(base + core.layout.slot_message, w[Slot.MESSAGE_LENGTH]),
-            not_due=sum(self.row(slot, Cell.NOT_DUE)),
+            not_due=sum(self.row(core.tree(), slot, Cell.NOT_DUE)),
             oldest_us=w[Slot.OLDEST_US],
             outcomes=outcomes_of(core, slot),
             unanswered=w[Slot.UNANSWERED],
@@ -156,9 +157,10 @@ class TableReader:
 
     def waiting(self) -> dict[str, list[Waiting]]:
         """Of each database, in the order of channel_views(): what waits directly in each channel."""
+        tree = self.core.tree()
         found = {}
         for slot in self.occupied():
-            pending, not_due = self.row(slot, Cell.PENDING), self.row(slot, Cell.NOT_DUE)
+            pending, not_due = self.row(tree, slot, Cell.PENDING), self.row(tree, slot, Cell.NOT_DUE)
             cells = [Waiting(max(0, each - later), later) for each, later in zip(pending, not_due, strict=True)]
             found[self._database(slot)] = cells
         return found
@@ -190,14 +192,14 @@ class TableReader:
         for slot in self.occupied():
             for node, waiting in self.sums(tree, slot, Cell.PENDING).items():
                 pending[node] += waiting
-            for channel, number in enumerate(self.row(slot, Cell.FAILED)):
+            for channel, number in enumerate(self.row(tree, slot, Cell.FAILED)):
                 if number:
                     failed_in.setdefault(channel, []).append(self._database(slot))
                     for node in tree.paths[channel]:
                         failed[node] += number
         return [
-            self._channel_view(channel, pending[channel], failed[channel], failed_in.get(channel, []))
-            for channel in range(len(tree.names))
+            self._channel_view(channel, name, pending[channel], failed[channel], failed_in.get(channel, []))
+            for channel, name in enumerate(tree.names)
         ]
 
     def holders(self) -> dict[str, list[Holder]]:
@@ -217,7 +219,7 @@ class TableReader:
     def sums(self, tree: Tree, slot: int, word: int) -> dict[int, int]:
         """A slot's words of a kind, of each channel and what is below it, where that is not 0."""
         sums: dict[int, int] = {}
-        for channel, number in enumerate(self.row(slot, word)):
+        for channel, number in enumerate(self.row(tree, slot, word)):
             for node in tree.paths[channel] if number else ():
                 sums[node] = sums.get(node, 0) + number
         return sums
@@ -229,18 +231,18 @@ class TableReader:
         base = self.core.slot_base(slot)
         return self.core.text(base + self.core.layout.slot_name, self.core.words[base + Slot.NAME_LENGTH])
 
-    def row(self, slot: int, word: int) -> list[int]:
-        """One word of each cell of a slot."""
+    def row(self, tree: Tree, slot: int, word: int) -> list[int]:
+        """One word of each cell of a slot, for the channels of this tree: another may be added at any moment."""
         start = self.core.cell_base(slot, 0)
-        used = len(self.core.tree().names)
+        used = len(tree.names)
         return self.core.words[start : start + used * CELL_WORDS].tolist()[word::CELL_WORDS]
 
-    def _channel_view(self, channel: int, pending: int, failed: int, failed_in: list[str]) -> ChannelView:
+    def _channel_view(self, channel: int, name: str, pending: int, failed: int, failed_in: list[str]) -> ChannelView:
         base = self.core.channel_base(channel)
         w = self.core.words[base : base + Channel.CONFIGURED + 1].tolist()
         flags = w[Channel.FLAGS]
         return ChannelView(
-            name=self.core.tree().names[channel],
+            name=name,
             capacity=None if w[Channel.CONFIGURED] < 0 else w[Channel.CONFIGURED],
             running=w[Channel.TOTAL],
             pending=pending,

@@ -6,9 +6,11 @@ Knows no lock and no rule; what must be true of the words is in core.py.
 from __future__ import annotations
 
 import mmap
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from ..errors import SemaphoreError
 from .layout import CELL_WORDS, MAGIC, NAME_BYTES, WORD, Channel, Flag, Header, Layout, Server, bitmap_words
 
 
@@ -48,6 +50,8 @@ class TableWords:
     """The mapping itself; made once by the master, used on both sides of every fork."""
 
     def __init__(self, slots: int, channels: int, servers: int = 0) -> None:
+        if sys.byteorder != "little":
+            raise SemaphoreError("the shared table needs a little-endian machine (x86-64, arm64, riscv64, ppc64le)")
         self.layout = layout = Layout(slots, channels, servers)
         self.slots = slots
         self.mapping = mmap.mmap(-1, (layout.total_bytes + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE)

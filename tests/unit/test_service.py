@@ -1,0 +1,98 @@
+"""A child that has to be there: started, started again, replaced."""
+
+from __future__ import annotations
+
+import errno
+import signal
+
+import pytest
+from structlog.typing import EventDict
+
+from qjsupervisor.backoff import Backoff, RestartPolicy
+from qjsupervisor.master.service import Service
+from tests.unit.supervised import FakeChild, FakeLoop, FakeSpawner
+
+
+class Rig:
+    """One service at a time that the test sets."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.spawner, self.loop = FakeSpawner(), FakeLoop()
+        policy = RestartPolicy(Backoff(jitter=0))
+        self.service = Service("monitor", self.spawner, self.loop, policy)  # type: ignore[arg-type]
+
+    def run(self) -> None:
+        self.service.run(lambda _pipe: 0, self.now_s)
+        self.step()
+
+    def step(self, after_s: float = 0.0) -> None:
+        self.now_s += after_s
+        self.loop.run_until(self.now_s)
+
+    @property
+    def child(self) -> FakeChild:
+        return self.spawner.children[-1]
+
+    def reap(self, exit_code: int) -> None:
+        assert self.service.reaped(self.child.pid, exit_code, self.now_s)
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def test_one_that_dies_is_started_again_after_pauses_that_grow(rig: Rig) -> None:
+    rig.run()
+    for pause_s in (1.0, 2.0, 4.0):
+        before = rig.child
+        rig.reap(1)
+        assert rig.service.last_error == "exit code 1"
+        rig.step(pause_s - 0.1)
+        assert rig.child is before
+        rig.step(0.1)
+        assert rig.child is not before
+
+
+def test_one_that_is_replaced_has_not_crashed(rig: Rig, log_events: list[EventDict]) -> None:
+    """A reload that changed `monitor`: the old one ends by our signal, and the new one starts at once."""
+    rig.run()
+    first = rig.child
+    rig.now_s += 5
+    rig.run()
+    assert first.signals == [signal.SIGTERM]
+    assert rig.child is first
+    rig.now_s += 0.3
+    rig.reap(0)
+    rig.step()
+    assert rig.child is not first
+    assert rig.service.last_error is None
+    assert [each for each in log_events if each["log_level"] == "warning"] == []
+
+
+def test_one_that_is_not_wanted_any_more_stays_away(rig: Rig) -> None:
+    rig.run()
+    rig.service.run(None, rig.now_s)
+    rig.reap(0)
+    rig.step(100)
+    assert rig.service.pid is None
+    assert rig.service.last_error is None
+    assert len(rig.spawner.children) == 1
+
+
+def test_no_process_for_it(rig: Rig) -> None:
+    rig.spawner.error = OSError(errno.EAGAIN, "Resource temporarily unavailable")
+    rig.run()
+    assert rig.service.pid is None
+    assert rig.service.last_error == "no process could be started: Resource temporarily unavailable"
+    rig.step(1)
+    assert rig.service.pid is not None
+
+
+def test_the_end_of_its_pipe_is_heard_once(rig: Rig) -> None:
+    rig.run()
+    rig.child.pipe.said.append(EOFError())
+    rig.loop.registered[rig.child.pipe](rig.now_s)
+    assert rig.loop.registered == {}
+    rig.reap(0)
