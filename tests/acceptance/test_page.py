@@ -197,5 +197,5 @@ def test_jobs_are_seen_and_requeued(
     one.wait_for_states(done=3, pending=1)
     order = running.wait_for("order_given", order="requeue", jobs="all")
     assert (order["user"], order["client"], order["database"]) == ("ada", "127.0.0.1", one.name)
-    samples = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
-    assert re.search(r'^qjsupervisor_jobs_total\{outcome="done"\} 3\.0$', samples, re.MULTILINE)
+    done = re.compile(r'^qjsupervisor_jobs_total\{outcome="done"\} 3\.0$', re.MULTILINE)
+    wait_until(lambda: done.search(requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text), "3 are counted")

@@ -244,7 +244,7 @@ def test_metrics(monitor: StartMonitor) -> None:
 def test_page_shows_what_is_to_be_looked_at(monitor: StartMonitor) -> None:
     text = monitor().get("/").text
     assert "2 jobs run for longer than max_runtime" in text
-    assert "module sale is &#x27;to upgrade&#x27;, for 66 min now" in text
+    assert "module sale is &#39;to upgrade&#39;, for 66 min now" in text
 
 
 def test_page_escapes(monitor: StartMonitor) -> None:
