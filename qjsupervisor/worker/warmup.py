@@ -37,7 +37,7 @@ JOBS = 36
 _NAME = "rehearsal"
 
 
-class _Stage(Database):
+class FakeDatabase(Database):
     """A database that says what the play needs: every job is new when it is spoken of, and done when it was sent."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class _Stage(Database):
         return job_of((number, str(number), "root", state.value, 10, 1.0e9 + number, None))
 
 
-class _Wings(Dispatcher):
+class FakeDispatcher(Dispatcher):
     """A dispatcher whose every request is answered at once, and that sends none."""
 
     def send(self, uuid: str) -> None:
@@ -76,17 +76,17 @@ def rehearse(config: Config) -> None:
     settings = config.worker_settings(_NAME)
     log: FilteringBoundLogger = logs.silent_logger(database=_NAME)
     with Loop() as loop:
-        stage = _Stage()
+        database = FakeDatabase()
         servers = worker_slot.attach_servers([target.url for target in settings.targets])
-        wings = _Wings(loop, settings.targets, _NAME, servers, connect_timeout_s=1, read_timeout_s=None)
-        serving = Serving(stage, worker_slot, shared_tree(worker_slot, window=settings.window), wings, log)
+        dispatcher = FakeDispatcher(loop, settings.targets, _NAME, servers, connect_timeout_s=1, read_timeout_s=None)
+        serving = Serving(database, worker_slot, shared_tree(worker_slot, window=settings.window), dispatcher, log)
         for number, together in enumerate(_notifications()):
             for notify in together:
-                stage.notified.append(notify)
+                database.notified.append(notify)
             sort_out([("due", number, str(number), "root", "pending", 10, 1.0, None)], 10)
             while serving.turn(time.monotonic(), start=True):
                 serving.next_deadline_s(time.monotonic())
-        wings.close()
+        dispatcher.close()
     for wakeup in table.core.wakeups:
         os.close(wakeup)
 
