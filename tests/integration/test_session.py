@@ -245,7 +245,9 @@ def test_what_the_commands_ask_an_old_server_means_the_same(database: DatabaseFa
     """PostgreSQL 10 and 11 do not know MATERIALIZED; they always do it."""
     one = database()
     (uuid,) = one.insert_jobs(1)
-    listing = statements.for_version(statements.LIST_JOBS.format(dependencies="NULL::text"), version)
+    listing = statements.for_version(
+        statements.LIST_JOBS.format(dependencies="NULL::text", rank="job.priority"), version
+    )
     putting = statements.for_version(statements.REQUEUE.format(idle=statements.IDLE), version)
     assert ("MATERIALIZED" in listing + putting) is (version >= 120000)
     assert "starts_with" not in listing, "PostgreSQL 11 and later"
