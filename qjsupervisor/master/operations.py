@@ -97,6 +97,7 @@ class Operations:
         self._parts.notifier.reloading()
         try:
             change = compare(self.config, self._load_again())
+            self._check_room(change)
         except ConfigError:
             self.reloads.update(refused=self.reloads["refused"] + 1, last_successful=False)
             raise
@@ -140,6 +141,13 @@ class Operations:
         """What the configuration holds that has no effect."""
         for warning in self.config.warnings:
             self._log.warning("configuration_doubted", reason=warning)
+
+    def _check_room(self, change: Change) -> None:
+        """Refuse a reload that could not be put in force as a whole."""
+        try:
+            self._parts.table.check_room(change.config.channels)
+        except SemaphoreError as error:
+            raise ConfigError("channels", str(error)) from error
 
     def _configure(self, channels: Sequence[ChannelSpec]) -> None:
         """Put new channel settings into the table in place, as soon as its lock is free."""

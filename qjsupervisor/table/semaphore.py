@@ -131,6 +131,11 @@ class SemaphoreTable(TableReader):
         self.core.wake_all()
         return True
 
+    def check_room(self, channels: Sequence[ChannelSpec]) -> None:
+        """Raise SemaphoreError where the table has no room for these channels beside those it holds."""
+        known = self.core.tree().index
+        check_room(self.core, [spec.name for spec in complete_tree(channels) if spec.name not in known])
+
     def try_after_death(self, slot: int) -> bool:
         """After a worker was reaped: drop its demand and its untaken grant, grant anew, wake all. False: lock busy."""
         return self._try(slot, give_up=False)

@@ -10,7 +10,7 @@ from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.config.load import load
 from qjsupervisor.config.settings import Config
 from qjsupervisor.control import Message
-from qjsupervisor.errors import ConfigError
+from qjsupervisor.errors import ConfigError, SemaphoreError
 from qjsupervisor.loop import Timers
 from qjsupervisor.master.child import Body
 from qjsupervisor.master.control_requests import Orders
@@ -159,6 +159,7 @@ class FakeTable:
 
     def __init__(self, slots: int = 4) -> None:
         self.slots = slots
+        self.room = 100
         self.start_barrier_open = False
         self.busy = 0
         self.calls: list[tuple[Any, ...]] = []
@@ -185,6 +186,10 @@ class FakeTable:
 
     def try_vacate(self, slot: int) -> bool:
         return self._try("vacate", slot)
+
+    def check_room(self, channels: Sequence[ChannelSpec]) -> None:
+        if len(channels) > self.room:
+            raise SemaphoreError("no room")
 
     def try_configure(self, channels: Sequence[ChannelSpec]) -> bool:
         return self._try("configure", *(each.name for each in channels))

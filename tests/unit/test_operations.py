@@ -38,6 +38,19 @@ def test_channels_are_changed_in_place_when_the_lock_is_free(rig: Rig) -> None:
     assert rig.child("a").pipe.told[-1] == {"do": "channels"}
 
 
+def test_channels_that_the_table_has_no_room_for_change_nothing_each_time(rig: Rig) -> None:
+    rig.scan(a="ready")
+    rig.table.room = 1
+    rig.next_config = changed(channels="root:9,root.sub:1", targets="a:http://b:1")
+    before = rig.operations.config
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="no room"):
+            rig.operations.reload(rig.now_s)
+        assert rig.operations.config is before
+        assert rig.child("a").pipe.told == []
+        assert [call for call in rig.table.calls if call[0] == "configure"] == []
+
+
 def test_a_wrong_configuration_changes_nothing(rig: Rig) -> None:
     rig.next_config = ConfigError("channels", "odoo.conf: [queue_job] channels: wrong")
     before = rig.operations.config

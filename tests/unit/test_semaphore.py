@@ -182,3 +182,13 @@ def test_failed_jobs_are_counted_in_their_channel_and_above(make: Make) -> None:
         table.core.set_failed(slot, number, failed, 0)
     views = {view.name: (view.failed, view.stopped_by) for view in table.channel_views()}
     assert views == {"root": (9, ()), "root.seq": (8, ("a", "b")), "root.seq.below": (5, ())}
+
+
+def test_what_would_find_no_room_is_refused_before_anything_is_changed() -> None:
+    root = ChannelSpec(name="root", capacity=4)
+    table = SemaphoreTable([root], slots=1, fairness=Fairness.ROUND_ROBIN)
+    room = table.core.layout.channels - 1
+    table.check_room([root, *(ChannelSpec(name=f"root.c{number}", capacity=1) for number in range(room))])
+    with pytest.raises(SemaphoreError, match="no room for channel"):
+        table.check_room([root, *(ChannelSpec(name=f"root.c{number}", capacity=1) for number in range(room + 1))])
+    assert [view.name for view in table.channel_views()] == ["root"]
