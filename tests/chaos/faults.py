@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -126,6 +127,60 @@ def end_backend(world: World) -> None:
     world.postgres.execute("postgres", "SELECT pg_terminate_backend(%s)", (pid,), superuser=True)
 
 
+def end_sessions(world: World) -> tuple[float, Heal]:
+    """All of them, and once more when they have just been made again."""
+    _end_sessions(world)
+    return world.chance.uniform(0.3, 1.5), lambda: _end_sessions(world)
+
+
+def _end_sessions(world: World) -> None:
+    world.postgres.execute(
+        "postgres",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'qjsupervisor'",
+        superuser=True,
+    )
+
+
+def kill_behind_stopped_sessions(world: World) -> None:
+    """A worker or the master dies while the server cannot notice: its sessions outlive it by seconds."""
+    seconds = world.chance.uniform(1.0, 3.0)
+    kill = world.chance.choice((kill_worker, kill_master))
+    found = world.postgres.execute(
+        "postgres", "SELECT pid FROM pg_stat_activity WHERE application_name = 'qjsupervisor'", superuser=True
+    )
+    for (pid,) in found:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+    _thaw_after(world, seconds)
+    kill(world)
+
+
+def hang_postgres(world: World) -> None:
+    """For less than the 2 s after which a claim's permits go back: the rows of a late claim would count above them."""
+    world.postgres.freeze()
+    _thaw_after(world, world.chance.uniform(0.5, 1.5))
+
+
+def _thaw_after(world: World, seconds: float) -> None:
+    """From a thread: that of the faults may itself wait for the server."""
+    timer = threading.Timer(seconds, world.postgres.thaw)
+    timer.daemon = True
+    timer.start()
+
+
+def unreachable_at_start(world: World) -> tuple[float, Heal]:
+    """A database takes no connection just when the supervisor starts; sessions that there are stay."""
+    name = world.chance.choice(world.names)
+    _limit(world, name, 0)
+    kill_master(world)
+    return world.chance.uniform(0.5, 4.0), lambda: _limit(world, name, -1)
+
+
+def _limit(world: World, name: str, connections: int) -> None:
+    with suppress(psycopg2.errors.InvalidCatalogName):  # dropped meanwhile, and its limit with it
+        world.postgres.execute("postgres", f"ALTER DATABASE {name} CONNECTION LIMIT {connections}", superuser=True)
+
+
 def restart_odoo(world: World) -> tuple[float, Heal]:
     world.keep_runs()
     with world.interrupting():
@@ -241,6 +296,10 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "PostgreSQL killed": (2, kill_postgres),
     "PostgreSQL restarted": (2, restart_postgres),
     "backend ended": (8, end_backend),
+    "all sessions ended twice": (3, end_sessions),
+    "killed behind stopped sessions": (3, kill_behind_stopped_sessions),
+    "PostgreSQL hangs": (3, hang_postgres),
+    "unreachable at start": (2, unreachable_at_start),
     "Odoo restarted": (4, restart_odoo),
     "Odoo worker killed": (6, kill_odoo_worker),
     "Odoo: 404": (3, _ill(Mode.NOT_FOUND)),
