@@ -38,46 +38,52 @@ def _seconds(time: str) -> str:
 #: Jobs, those that run first, then those that wait, in the order of their channel's queue.
 #: Params: uuids (text[] or NULL), states (text[] or NULL), channel (complete name or NULL: any), limit.
 #: `{dependencies}` is the column, or NULL where the branch has none; `{rank}` the priority, or queries.AGED_RANK.
-#: Rows: see jobrows.Row.
+#: Rows: see job_rows.Row.
+#: All waiting rows are sorted for their places, so `job` holds no more than that takes, and channels are compared as
+#: bytes; what is shown is read for the listed rows alone.
 LIST_JOBS = f"""
 WITH job AS MATERIALIZED (
-    SELECT job.id, job.uuid, job.state, {_CHANNEL} AS channel, job.priority, job.name, job.retry,
-           job.max_retries, job.exc_name, job.exc_message, {{dependencies}} AS dependencies,
-           job.date_created, job.date_enqueued, job.date_started, job.eta,
+    SELECT job.id, job.uuid, job.state, ({_CHANNEL}) COLLATE "C" AS channel, job.date_created,
            coalesce(job.eta > {_NOW}, false) AS not_due, {{rank}} AS rank
       FROM queue_job AS job
      WHERE job.state NOT IN ('done', 'cancelled')
         OR job.uuid = ANY(%(uuids)s)
         OR job.state = ANY(%(states)s)
-), due AS (
+), listed AS MATERIALIZED (
+    SELECT id, state, channel, rank, date_created,
+           array_position(
+               ARRAY['started', 'enqueued', 'pending', 'wait_dependencies', 'failed'], job.state::text) AS part
+      FROM job
+     WHERE (%(uuids)s::text[] IS NULL OR job.uuid = ANY(%(uuids)s))
+       AND (%(states)s::text[] IS NULL OR job.state = ANY(%(states)s))
+       AND (%(channel)s::text IS NULL
+            OR job.channel = %(channel)s OR left(job.channel, length(%(channel)s) + 1) = %(channel)s || '.')
+     ORDER BY part, rank, date_created, id
+     LIMIT %(limit)s
+), due AS MATERIALIZED (
     SELECT id, row_number() OVER (PARTITION BY channel ORDER BY rank, date_created, id) - 1 AS ahead
       FROM job
      WHERE state = 'pending' AND NOT not_due
-), late AS (
+       AND channel IN (SELECT channel FROM listed WHERE state = 'pending')
+), late AS MATERIALIZED (
     SELECT DISTINCT ON (channel) channel, uuid, rank, date_created, id
       FROM job
-     WHERE state = 'pending' AND not_due
+     WHERE state = 'pending' AND not_due AND channel IN (SELECT channel FROM listed)
      ORDER BY channel, rank, date_created, id
 )
-SELECT job.uuid, job.state, job.channel, job.priority, job.name, job.retry, job.max_retries,
-       job.exc_name, left(job.exc_message, 500), job.dependencies,
+SELECT job.uuid, job.state, listed.channel, job.priority, job.name, job.retry, job.max_retries,
+       job.exc_name, left(job.exc_message, 500), {{dependencies}},
        job.date_created::text, job.eta::text,
        {_seconds("job.eta")} - {_seconds(_NOW)},
        {_seconds(_NOW)} - CASE job.state WHEN 'started' THEN {_seconds("job.date_started")}
                                          ELSE {_seconds("job.date_enqueued")} END,
        coalesce(due.ahead, 0), late.uuid, {_seconds(_NOW)} - {_seconds("job.date_created")}
-  FROM job
-  LEFT JOIN due ON due.id = job.id
-  LEFT JOIN late ON late.channel = job.channel
-        AND (late.rank, late.date_created, late.id) < (job.rank, job.date_created, job.id)
- WHERE (%(uuids)s::text[] IS NULL OR job.uuid = ANY(%(uuids)s))
-   AND (%(states)s::text[] IS NULL OR job.state = ANY(%(states)s))
-   AND (%(channel)s::text IS NULL
-        OR job.channel = %(channel)s OR left(job.channel, length(%(channel)s) + 1) = %(channel)s || '.')
- ORDER BY array_position(
-              ARRAY['started', 'enqueued', 'pending', 'wait_dependencies', 'failed'], job.state::text),
-          job.rank, job.date_created, job.id
- LIMIT %(limit)s
+  FROM listed
+  JOIN queue_job AS job ON job.id = listed.id
+  LEFT JOIN due ON due.id = listed.id
+  LEFT JOIN late ON late.channel = listed.channel
+        AND (late.rank, late.date_created, late.id) < (listed.rank, listed.date_created, listed.id)
+ ORDER BY listed.part, listed.rank, listed.date_created, listed.id
 """
 
 #: Rows: (state, count) of all jobs.

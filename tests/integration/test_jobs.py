@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +19,7 @@ from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.schema import Schema
 
 from ..conftest import DatabaseFactory
-from ..helpers import Database, odoo_conf
+from ..helpers import Database, odoo_conf, wait_until
 
 OLD = Schema(lock_table=False, dependencies=False, channel_settings=False, jsonb=False)
 CHANNELS = "root:4,root.slow:1,root.line:1:sequential,root.shut:1:paused"
@@ -150,6 +151,43 @@ def test_filters(run: Run, database: DatabaseFactory) -> None:
     status, out, _ = run("jobs", one.name, "no-such-uuid")
     assert status == 1
     assert "no-such-uuid: not in" in out
+
+
+def test_many_waiting_jobs(run: Run, database: DatabaseFactory) -> None:
+    """What is sorted is narrow: PostgreSQL spills few bytes of each waiting job, however wide its row is."""
+    rows = 250_000
+    db = database()
+    db.execute(
+        """
+        INSERT INTO queue_job (uuid, name, channel, state, priority, date_created, retry, max_retries, kwargs)
+        SELECT 'job-' || n, repeat('wide ', 20), 'root.part' || n %% 5, 'pending', 1 + (n * 7919::bigint) %% 50,
+               (now() AT TIME ZONE 'UTC') - make_interval(secs => (n * 10473::bigint) %% 9973), 0, 5, '{}'
+          FROM generate_series(1, %(rows)s) n
+        """,
+        {"rows": rows},
+    )
+    db.execute("ANALYZE queue_job")
+    ((place, deep),) = db.execute(
+        """SELECT place, uuid FROM (
+               SELECT uuid, row_number() OVER (ORDER BY priority, date_created, id) AS place
+                 FROM queue_job WHERE channel = 'root.part3') AS queue WHERE place = 31234"""
+    )
+    began = time.monotonic()
+    status, out, _err = run("jobs", db.name)
+    took_s = time.monotonic() - began
+    assert status == 0
+    assert f"{db.name}: {rows} pending; 100 shown" in out
+    assert took_s < 10, "it may take 2 s; the rest is for a machine that is busy"
+
+    def spilled() -> int:
+        (found,) = db.execute("SELECT temp_bytes FROM pg_stat_database WHERE datname = current_database()")[0]
+        return int(found)
+
+    wait_until(lambda: spilled() > 0, "the session's statistics")
+    assert spilled() < 150 * rows
+    status, out, _err = run("jobs", db.name, deep)
+    assert status == 0
+    assert f"place {place}\n" in out
 
 
 def test_odd_rows_harm_nobody(run: Run, database: DatabaseFactory) -> None:
