@@ -35,6 +35,9 @@ _BROKER_WATCH_S = 5.0
 #: Pauses that a line of the log names.
 _SHOWN = 20
 
+#: Reloads that come faster have one resynchronisation together: each costs every worker a read of its table.
+RESYNC_PAUSE_S = 1.0
+
 
 class Operations:
     """Holds the configuration in force. `load_again` reads it anew and raises ConfigError where it is wrong."""
@@ -50,6 +53,8 @@ class Operations:
         self.broker = Service("broker", parts.spawner, parts.loop)
         self._broker_alarm = Alarm(parts.loop, self._watch_broker)
         self._pause_alarm = Alarm(parts.loop, self._expire_pauses)
+        self._resync_alarm = Alarm(parts.loop, self._resync)
+        self._resynced_s = -math.inf
         self._started_s = time.monotonic()
         #: How reloads went; the start counts as the first success, but is no reload.
         self.reloads: dict[str, Any] = {
@@ -115,14 +120,22 @@ class Operations:
             self.start_monitor(now_s)
         if change.rules:
             self.fleet.send_all({"do": "rules", "rules": asdict(change.config.rules)})
-        self.fleet.send_all({"do": "resync"})
-        self.rescan.request(now_s)
+        self._resync_alarm.set_earlier(max(now_s, self._resynced_s + RESYNC_PAUSE_S))
+        if self._resync_alarm.at_s <= now_s:
+            self._resync_alarm.clear()
+            self._resync(now_s)
         self._log_reload(change, restarted)
         return {
             "restarted": restarted,
             "channels_changed": change.channels,
             "needs_restart": list(change.needs_restart),
         }
+
+    def _resync(self, now_s: float) -> None:
+        """Have all workers read their tables, and look for databases; for all reloads since the last time."""
+        self._resynced_s = now_s
+        self.fleet.send_all({"do": "resync"})
+        self.rescan.request(now_s)
 
     def reload_logged(self, now_s: float) -> None:
         """The same for SIGHUP: nobody waits for an answer, so the log has it."""

@@ -74,6 +74,19 @@ def test_only_workers_whose_settings_changed_are_restarted(rig: Rig) -> None:
     assert rig.fleet.workers["prod"].settings.targets[0].url == "http://b:1"
 
 
+def test_reloads_that_come_fast_are_one_for_the_workers(rig: Rig) -> None:
+    rig.scan(a="ready")
+    told = rig.child("a").pipe.told
+    for _ in range(75):
+        rig.operations.reload(rig.now_s)
+        rig.step(0.01)
+    assert told.count({"do": "resync"}) == 1
+    rig.step(1)
+    assert told.count({"do": "resync"}) == 2, "the last one is not lost"
+    rig.step(10)
+    assert told.count({"do": "resync"}) == 2
+
+
 def test_what_needs_a_restart_is_kept() -> None:
     new = replace(CONFIG, max_databases=3, window=10, control_socket="/elsewhere", log_level="debug")
     change = compare(CONFIG, new)
