@@ -67,6 +67,7 @@ def _config(arguments: argparse.Namespace) -> Config:
 
 
 def _start(arguments: argparse.Namespace) -> int:
+    fill_standard_descriptors()
     config = _config(arguments)
     from .logs import configure
 
@@ -77,6 +78,15 @@ def _start(arguments: argparse.Namespace) -> int:
 
     parts = Parts(run_monitor=functools.partial(run_monitor, jobs=_JobsOfMonitor()))
     return Master(config, lambda: _config(arguments), parts).run()
+
+
+def fill_standard_descriptors() -> None:
+    """Whoever starts us may have closed 0, 1 or 2: a socket would get that number, and the stacks of a crash too."""
+    descriptor = -1
+    while descriptor < 2:  # each is the lowest free number, so 0 to 2 are taken before a higher one
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    if descriptor > 2:
+        os.close(descriptor)
 
 
 class _JobsOfMonitor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -202,3 +203,13 @@ def test_no_stdout(monkeypatch: pytest.MonkeyPatch, calls: Calls) -> None:
     monkeypatch.setattr(orders, "reload", calls.called)
     monkeypatch.setattr(sys, "stdout", None)
     assert cli.main(["reload"]) == 5
+
+
+def test_closed_standard_descriptors_are_filled() -> None:
+    """So that no socket gets one of their numbers."""
+    program = (
+        "import os; os.closerange(0, 3); from qjsupervisor.cli import fill_standard_descriptors as fill; fill();"
+        "same = [os.path.samestat(os.fstat(fd), os.stat(os.devnull)) for fd in range(3)];"
+        "os._exit(0 if all(same) else 1)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=20).returncode == 0
