@@ -54,7 +54,7 @@ def read_rows(connection: Session, wanted: Wanted, ageing_s: float = 0.0) -> lis
     has_dependencies = "dependencies" in columns(connection, "queue_job")
     statement = statements.LIST_JOBS.format(
         dependencies="job.dependencies::text" if has_dependencies else "NULL::text",
-        rank=queries.AGED_RANK if ageing_s else "job.priority",
+        rank=queries.AGED_RANK if ageing_s else "coalesce(job.priority, 10)",
     )
     params = {
         "uuids": list(wanted.uuids) or None,
