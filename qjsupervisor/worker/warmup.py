@@ -35,6 +35,7 @@ from .trees import shared_tree
 #: Jobs in the play: each kind as often as the interpreter wants to see code before it settles on a form of it.
 JOBS = 36
 _NAME = "rehearsal"
+_PENDING, _ENQUEUED, _DONE = JobState.PENDING.value, JobState.ENQUEUED.value, JobState.DONE.value
 
 
 class FakeDatabase(Database):
@@ -47,14 +48,14 @@ class FakeDatabase(Database):
     def turn(self, claim: Mapping[int, int], uuids: Sequence[str]) -> tuple[list[Job], list[Job]]:
         adapt(list(claim)).getquoted()
         adapt([uuid.encode() for uuid in uuids]).getquoted()
-        claimed = [self._job(number, JobState.ENQUEUED) for number in claim]
+        claimed = [self._job(number, _ENQUEUED) for number in claim]
         over = {job.uuid for job in self.sent}
-        read = [self._job(int(u), JobState.DONE if u in over else JobState.PENDING) for u in uuids]
+        read = [self._job(int(u), _DONE if u in over else _PENDING) for u in uuids]
         self.sent = claimed
         return claimed, read
 
-    def _job(self, number: int, state: JobState) -> Job:
-        return job_of((number, str(number), "root", state.value, 10, 1.0e9 + number, None))
+    def _job(self, number: int, state: str) -> Job:
+        return job_of((number, str(number), "root", state, 10, 1.0e9 + number, None))
 
 
 class FakeDispatcher(Dispatcher):

@@ -296,7 +296,7 @@ def test_a_stopped_worker_does_not_keep_permits_from_others(
     os.kill(pids[idle.name], signal.SIGSTOP)
     for number in range(3):  # the third time as soon as the first
         running.wait_ready(one.name)
-        one.insert_jobs(1, kwargs={"sleep": 0.5})
+        one.insert_jobs(1, kwargs={"sleep": 1.5})
         wait_until(lambda: one.states().get("started"), "its job runs")
         os.kill(running.pids()[one.name], signal.SIGSTOP)
         one.wait_for_states(done=number + 1)
@@ -320,7 +320,7 @@ def test_a_worker_that_dies_again_and_again_does_not_keep_permits_from_others(
     running = supervisor(odoo_conf(postgres, odoo.port, db_name=f"{one.name},{other.name}", channels="root:1"))
     for number in range(4):
         running.wait_ready(one.name, other.name)
-        one.insert_jobs(1, kwargs={"sleep": 0.3})
+        one.insert_jobs(1, kwargs={"sleep": 1})
         wait_until(lambda: one.states().get("started"), "its job runs")
         os.kill(running.pids()[one.name], signal.SIGKILL)
         one.wait_for_states(done=number + 1)

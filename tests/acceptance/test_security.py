@@ -136,7 +136,7 @@ def test_no_password_is_visible(
     wait_until(lambda: "password authentication failed" in running.log_text(), "the wrong password is wrong")
     odoo.stop()
     one.insert_jobs(1)
-    running.wait_for("target_down", database=one.name)
+    running.wait_for("target_down")
     assert running.run("reload").returncode == 0
     running.send_signal(signal.SIGUSR2)
     running.wait_for("worker_described")
