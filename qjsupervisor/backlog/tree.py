@@ -79,12 +79,13 @@ class ChannelTree(ChannelNames):
 
     def put(self, job: Pending) -> None:
         """A job is pending."""
-        if job.job_id in self.deferred:
+        job_id = job.job_id
+        if job_id in self.deferred:
             return
-        self._note_change(job.job_id, job)
-        known = self._pending.get(job.job_id)
+        self._note_change(job_id, job)
+        known = self._pending.get(job_id)
         if known is None or known[1] != job:
-            self._leave(job.job_id)
+            self._leave(job_id)
             self._place(self.node_for(job.channel), job)
 
     def hold(self, job_id: int, channel: str | None) -> None:
@@ -149,7 +150,7 @@ class ChannelTree(ChannelNames):
         else:
             dropped = node.ready.put(job.key)
         if dropped != job.key:
-            self._pending[job.job_id] = (node, job)
+            self._pending[job.key[2]] = (node, job)
         if dropped is not None:
             node.unread_count += 1
             if dropped != job.key:

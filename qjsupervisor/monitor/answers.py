@@ -216,7 +216,7 @@ def _answer(reply: Reply, make: Callable[[], Response]) -> None:
     """Reply with what `make` makes; where it fails, that is a bug of ours, which others must not wait for."""
     try:
         response = make()
-    except Exception as error:  # noqa: BLE001  (whatever it is)
+    except Exception as error:  # noqa: BLE001  (a bug of ours: the client is told, all others go on)
         _log.error("monitor_request_failed", reason=f"{type(error).__name__}: {error}", exc_info=error)
         response = plain(HTTPStatus.INTERNAL_SERVER_ERROR, "this cannot be shown: see the log")
     reply(response)

@@ -10,6 +10,7 @@ It must not change anything that the real workers see, and its failure is a fail
 from __future__ import annotations
 
 import itertools
+import operator
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ from .trees import shared_tree
 #: Jobs in the play: each kind as often as the interpreter wants to see code before it settles on a form of it.
 JOBS = 36
 _NAME = "rehearsal"
+_UUID_OF = operator.attrgetter("uuid")
 _PENDING, _ENQUEUED, _DONE = JobState.PENDING.value, JobState.ENQUEUED.value, JobState.DONE.value
 
 
@@ -47,9 +49,9 @@ class FakeDatabase(Database):
 
     def turn(self, claim: Mapping[int, int], uuids: Sequence[str]) -> tuple[list[Job], list[Job]]:
         adapt(list(claim)).getquoted()
-        adapt([uuid.encode() for uuid in uuids]).getquoted()
+        adapt(list(map(str.encode, uuids))).getquoted()
         claimed = [self._job(number, _ENQUEUED) for number in claim]
-        over = {job.uuid for job in self.sent}
+        over = set(map(_UUID_OF, self.sent))
         read = [self._job(int(u), _DONE if u in over else _PENDING) for u in uuids]
         self.sent = claimed
         return claimed, read
