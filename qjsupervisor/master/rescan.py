@@ -1,8 +1,8 @@
-"""When the databases are looked at, and what follows for the fleet. The looking itself is scout.run_scout's.
+"""Decides when to scan the databases, and applies the results to the fleet. The scan itself is scout.run_scout.
 
-A scan is one short-lived child: at start, at each reload, every rescan_interval, and sooner (backed off) after a
-scan that met anything unreachable. A scan that does not end in time is killed; what it said until then holds.
-Nothing is concluded from what a scan did not say, unless it came to its proper end.
+A scan is one short-lived child. It runs at start, at each reload, every rescan_interval, and sooner (with backoff) if
+the previous scan found anything unreachable. A scan that takes too long is killed; what it reported until then stands.
+Absence is only trusted from a scan that completed.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from .child import Child, exit_reason
 from .fleet import Fleet
 from .parts import Parts
 
-#: Beyond the scout's own deadline: it hangs where no deadline of its own reaches.
+#: Added to the scout's own deadline, for a scout that hangs beyond its reach.
 _GRACE_S = 5.0
-#: Between scans while the start barrier waits for a database that could not be reached.
+#: Between scans while the start barrier waits for an unreachable database.
 _AT_ONCE_S = 0.5
 
 
 class Rescan:
-    """The running scan, if any, and the time of the next. `config` is replaced at a reload."""
+    """The running scan, if any, and when the next one starts. A reload replaces `config`."""
 
     def __init__(self, config: Any, parts: Parts, fleet: Fleet, backoff: Backoff | None = None) -> None:
         self.config = config
-        #: Databases that the scout must not connect to.
+        #: Databases that the scout must not connect to (released by an operator).
         self.untouched: frozenset[str] = frozenset()
-        #: Databases that were found and have no worker, and why.
+        #: Databases that exist but have no worker, and why.
         self.unserved: dict[str, str] = {}
-        #: Databases without queue_job, and named ones that do not exist.
+        #: Databases without queue_job, and names from db_name that do not exist, with the reason.
         self.ignored: dict[str, str] = {}
-        #: Why the databases could not be listed by the last scan.
+        #: Why the last scan could not list the databases; None if it could.
         self.error: str | None = None
-        #: A scan has come to its proper end, so all databases that there are have been seen.
+        #: Whether a scan has completed, so that every existing database has been seen.
         self.has_listed = False
-        #: Databases without a worker that the last look could not reach, and why: nobody knows yet what runs there.
+        #: Databases without a worker that the last probe could not reach, and why. What runs there is unknown.
         self.unreachable: dict[str, str] = {}
-        #: When the first database fit to be served was seen.
+        #: When the first eligible database was seen (monotonic).
         self.first_found_s: float | None = None
-        #: When that was, the last time.
+        #: When a scan last completed (monotonic).
         self._listed_s: float | None = None
         self._parts = parts
         self._fleet = fleet
@@ -62,7 +62,7 @@ class Rescan:
         self._listed: set[str] = set()
         self._complete = False
         self._had_unreachable = False
-        #: Databases that the last scan had no time for.
+        #: Databases that the last scan did not get to.
         self._not_looked_at: set[str] = set()
         self._log = get_logger()
 
@@ -71,14 +71,14 @@ class Rescan:
         return self._child is not None
 
     def request(self, now_s: float, *, soon: bool = False) -> None:
-        """Scan at once, or after the running scan; `soon`: after the pause that fits repeated trouble."""
+        """Scan now, or right after the running scan. `soon`: after a backoff that grows while trouble repeats."""
         if self._child is not None:
             self._again = True
         else:
             self._start_alarm.set_earlier(now_s + (self._backoff.next_s() if soon else 0.0))
 
     def begin(self, now_s: float) -> None:
-        """Scan now, before the loop turns."""
+        """Start the first scan before the loop runs."""
         self._start_alarm.clear()
         self._start(now_s)
 
@@ -88,15 +88,15 @@ class Rescan:
             self._child.signal(signal.SIGKILL)
 
     def next_in_s(self, now_s: float) -> float | None:
-        """Seconds until the next scan; None while one is under way, and when there will be none."""
+        """Seconds until the next scan; None while one is running, and if none is scheduled."""
         return None if math.isinf(self._start_alarm.at_s) else max(0.0, self._start_alarm.at_s - now_s)
 
     def age_s(self, now_s: float) -> float | None:
-        """Since the last scan that completed; None: none did yet."""
+        """Seconds since the last completed scan; None before the first one."""
         return None if self._listed_s is None else round(now_s - self._listed_s, 1)
 
     def kill(self) -> None:
-        """End a running scan, and begin no other: the supervisor stops."""
+        """Kill the running scan and schedule no other, because the supervisor is stopping."""
         self._start_alarm.clear()
         if self._child is not None:
             self._child.signal(signal.SIGKILL)
@@ -106,11 +106,11 @@ class Rescan:
             self._child.pipe.close()
 
     def reaped(self, pid: int, exit_code: int, now_s: float) -> bool:
-        """A child has ended; False if it was not the scout."""
+        """Handle the exit of a child; False if it was not the scout."""
         if self._child is None or self._child.pid != pid:
             return False
         if not self._pipe_ended:
-            self._hear(now_s)  # its last words
+            self._hear(now_s)  # what it wrote before it exited
         if not self._pipe_ended:
             self._parts.loop.unregister(self._child.pipe)
         self._child.pipe.close()
@@ -151,7 +151,7 @@ class Rescan:
             self._pipe_ended = True
             self._parts.loop.unregister(self._child.pipe)
         except ProtocolError as error:
-            self._log.error("scan_aborted", worker_pid=self._child.pid, reason=f"it sent nonsense: {error}")
+            self._log.error("scan_aborted", worker_pid=self._child.pid, reason=f"invalid message: {error}")
             self._child.signal(signal.SIGKILL)
 
     def _take(self, message: Mapping[str, Any], now_s: float) -> None:
@@ -171,7 +171,7 @@ class Rescan:
             self._complete = True
 
     def _judge(self, database: str, verdict: str, reason: str, now_s: float) -> None:
-        """What follows from one probed database."""
+        """Apply one probe's verdict to the fleet."""
         if verdict != "absent":
             self.ignored.pop(database, None)
         if verdict == "unreachable" and database not in self._fleet.workers:
@@ -196,13 +196,13 @@ class Rescan:
             self._had_unreachable = self._had_unreachable or verdict == "unreachable"
             worker = self._fleet.workers.get(database)
             if verdict == "blocked" and worker is not None:
-                worker.fail(reason)  # one that lives sees for itself
+                worker.fail(reason)  # no effect on a living worker: it checks for itself
             elif verdict == "unreachable" and worker is not None and worker.state is WorkerState.FAILED:
                 worker.fail(reason)
             self._note_unserved(database, None if worker is not None else reason)
 
     def _note_unserved(self, database: str, reason: str | None) -> None:
-        """Keep why a database has no worker; a line for each change, none for each scan."""
+        """Record why a database has no worker (None: it has one). Logs changes only."""
         if reason is None:
             if self.unserved.pop(database, None) is not None:
                 self._log.info("database_cleared", database=database)

@@ -1,7 +1,7 @@
-"""One look into one database: could its jobs be run, and if not, why. For the scout, and for `check`.
+"""Probes one database: can its jobs be run, and if not, why? Used by the scout and by `check`.
 
-Reads only, and waits for nothing without a limit: the connection is asynchronous with deadlines of its own, since
-neither connect_timeout nor statement_timeout ends a wait for a server that was stopped.
+It only reads, and every wait has a limit. The connection is asynchronous with its own deadlines, because neither
+connect_timeout nor statement_timeout ends a wait for a server process that is stopped.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from ..states import Mode
 from . import queries
 
 CONNECT_TIMEOUT_S = 5.0
-#: For all statements of a probe together.
+#: For all statements of one probe together.
 STATEMENT_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """What was found. `reason` says why not, for any verdict but READY; `warnings` what will not work well."""
+    """What a probe found. `reason` explains every verdict but READY; `warnings` list what will not work well."""
 
     database: str
     verdict: Verdict
     reason: str | None
     warnings: tuple[str, ...] = ()
-    #: None where the database could not be asked.
+    #: None if the database could not be queried.
     facts: Facts | None = field(default=None, repr=False)
 
 
 @contextmanager
 def opened(database: str, dsn: Mapping[str, Any], connect_s: float, statements_s: float) -> Iterator[Session]:
-    """A session whose statements have so long all together. Raises DatabaseUnavailable or DatabaseGone."""
+    """A session whose statements may take `statements_s` in total. Raises DatabaseUnavailable or DatabaseGone."""
     session = Session(database, dsn, connect_s=connect_s)
     session.connect()
     try:
@@ -59,9 +59,9 @@ def probe(
     ask_leader: bool = False,
     serve_neutralized: bool = False,
 ) -> Probe:
-    """Look into one database; blocks for connect_s + statements_s at most (and for the resolver's time).
+    """Probe one database. Blocks for at most connect_s + statements_s, plus the time of name resolution.
 
-    `ask_leader`: look for the holder of the leader lock too, which costs the server as much as a third of the rest.
+    `ask_leader`: also find out who holds the leader lock, which costs the server about a third of the rest.
     """
     try:
         with opened(database, dsn, connect_s, statements_s) as session:
@@ -75,7 +75,7 @@ def probe(
 
 
 def gather(session: Session, statements_s: float, ask_leader: bool) -> Facts:
-    """Ask for everything that judge() wants to know."""
+    """Query everything that judge() needs."""
     session.rows(queries.BEGIN, {"timeout_ms": int(statements_s * 1000)})
     (row,) = session.rows(queries.FACTS)
     role, version, in_recovery, read_only, encoding, has_modules, has_jobs, started, policies = row
@@ -111,7 +111,7 @@ def gather(session: Session, statements_s: float, ask_leader: bool) -> Facts:
 
 
 def _neutralized(session: Session, columns: Mapping[str, tuple[bool, bool]] | None) -> bool | None:
-    """Facts.neutralized; `columns`: of ir_config_parameter."""
+    """Whether the database is a neutralised copy; None if unreadable. `columns`: those of ir_config_parameter."""
     if columns is None:
         return False
     if not all(columns.get(name, (False, False))[0] for name in ("key", "value")):
@@ -120,17 +120,17 @@ def _neutralized(session: Session, columns: Mapping[str, tuple[bool, bool]] | No
 
 
 def changes_backend(database: str, dsn: Mapping[str, Any]) -> bool:
-    """Whether a pooler in transaction mode is in between: LISTEN and session locks cannot work there.
+    """Whether there is a pooler in transaction mode in between. LISTEN and session locks do not work through one.
 
-    A pooler in session mode, or none, keeps us on one server process while another session of ours is
-    busy. Raises DatabaseError.
+    Without a pooler, or in session mode, we stay on one server process while another session of ours is busy.
+    Raises DatabaseError.
     """
     with (
         opened(database, dsn, CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S) as one,
         opened(database, dsn, CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S) as other,
     ):
         before = one.rows(queries.BACKEND_PID)
-        # The pooler hands the server connection that was given back last to the next transaction.
+        # The pooler gives the most recently returned server connection to the next transaction.
         other.rows("BEGIN READ ONLY")
         other.rows(queries.BACKEND_PID)
         return one.rows(queries.BACKEND_PID) != before

@@ -1,7 +1,7 @@
-"""The scout's statements: what is in a database, and what our role may do there. All read only.
+"""The scout's statements: what a database contains and what our role may do there. All are read-only.
 
-They take no lock that an upgrade of Odoo could hold for long, but for what is read of ir_module_module and
-ir_config_parameter (the worker's queries, MODULES and NEUTRALIZED).
+They wait for no lock that an Odoo upgrade may hold for long, except when reading ir_module_module and
+ir_config_parameter (MODULES and NEUTRALIZED of the worker's queries).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..postgres.queries import SERVER_START
 
 #: Databases as Odoo lists them. Params: not_served (list of text). Rows: (name as bytes), sorted.
-#: Bytes, because the name of any database may be in any encoding.
+#: Bytes, because a database name may be in any encoding.
 LIST_DATABASES = """
 SELECT convert_to(datname::text, 'SQL_ASCII')
   FROM pg_database
@@ -20,14 +20,14 @@ SELECT convert_to(datname::text, 'SQL_ASCII')
  ORDER BY datname
 """
 
-#: One transaction that writes nothing and is ended by the server too. Params: timeout_ms (int).
+#: A read-only transaction with timeouts on the server as well. Params: timeout_ms (int).
 BEGIN = "BEGIN READ ONLY; SET LOCAL statement_timeout = %(timeout_ms)s; SET LOCAL lock_timeout = %(timeout_ms)s"
 
 COMMIT = "COMMIT"
 
-#: Facts of the server and of the database. No params. One row: (role, server version, in recovery, read-only, encoding,
-#: has ir_module_module, has queue_job, when the server was started, tables of which policies may hide rows from us).
-#: The search path decides which table a name means, as it does for the worker.
+#: The server and the database. No params. One row: (role, server version, in recovery, read-only, encoding,
+#: has ir_module_module, has queue_job, server start time, tables whose policies may hide rows from us).
+#: The search path decides which table a name refers to, as it does for the worker.
 FACTS = f"""
 SELECT current_user::text,
        current_setting('server_version'),
@@ -41,7 +41,7 @@ SELECT current_user::text,
               WHERE to_regclass(name) IS NOT NULL AND row_security_active(to_regclass(name)))
 """
 
-#: The schema of a queue_job that the search path does not lead to, or that the role may not use. No params.
+#: The schema of a queue_job that is not on the search path, or that the role may not use. No params.
 #: One row: (schema or NULL).
 ELSEWHERE = """
 SELECT min(n.nspname)::text
@@ -50,8 +50,8 @@ SELECT min(n.nspname)::text
  WHERE c.relname = 'queue_job' AND c.relkind IN ('r', 'p')
 """
 
-#: Columns and privileges of the tables that the worker uses. No params.
-#: Rows: (table, column, may_select, may_update); a privilege on the table holds for its columns.
+#: Columns of the tables that the worker uses, with our privileges. No params.
+#: Rows: (table, column, may_select, may_update); a privilege on a table applies to its columns.
 COLUMNS = """
 SELECT c.relname::text,
        a.attname::text,
@@ -64,7 +64,7 @@ SELECT c.relname::text,
 """
 
 #: Who holds the leader lock. Params: high, low (the halves of its key). Rows: (pid, application, user), or none.
-#: What other roles' sessions do is hidden from us: application and user may be NULL.
+#: Application and user may be NULL, because details of other roles' sessions are hidden from us.
 LEADER = """
 SELECT l.pid, a.application_name, a.usename::text
   FROM pg_locks l
@@ -77,5 +77,5 @@ SELECT l.pid, a.application_name, a.usename::text
    AND l.objsubid = 1
 """
 
-#: Which server process answers: behind a pooler in transaction mode it changes between two transactions.
+#: The server process that answers. Behind a pooler in transaction mode it can change from one transaction to the next.
 BACKEND_PID = "SELECT pg_backend_pid()"

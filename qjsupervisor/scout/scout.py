@@ -1,7 +1,7 @@
-"""Scout: lists the databases, looks into each, and answers on a pipe. Short-lived, a child of the master.
+"""The scout: lists the databases, probes each one, and reports on a pipe. A short-lived child of the master.
 
-Must not change anything, in no database. A database or a host that hangs costs one of PARALLEL threads its time
-and the others nothing; what has not answered by SCAN_DEADLINE_S counts as unreachable, and the process ends.
+It must never write to a database. A database or host that hangs ties up one of PARALLEL threads and delays nothing
+else; a database that has not answered within SCAN_DEADLINE_S is reported as unreachable, and the process exits.
 """
 
 from __future__ import annotations
@@ -28,21 +28,22 @@ from .probe import STATEMENT_TIMEOUT_S, Probe, opened, probe
 
 #: For a whole scan.
 SCAN_DEADLINE_S = 45.0
-#: Connections at once: a small part of PostgreSQL's usual 100.
+#: Connections open at once: a small share of PostgreSQL's default max_connections of 100.
 PARALLEL = 12
-#: Bytes of a message that names may fill.
+#: How many bytes of a message database names may take up.
 _LIST_BYTES = MAX_FRAME_BYTES // 2
-#: Of what a database says of itself, which its owner can write: so long may a text be, so many entries a list has.
+#: Limits on what a database reports about itself, since its owner can write anything there: length of a text, entries
+#: of a list.
 _MAX_CHARACTERS = 500
 _MAX_ENTRIES = 50
-#: Of a database that nobody had time to look into: the next scan begins with it.
+#: The reason given for a database that the scan did not get to. The next scan begins with it.
 NOT_LOOKED_AT = "the scan ended before it was looked at"
 
 
 def run_scout(config: Config, pipe: Pipe, first: Collection[str] = ()) -> int:
-    """Scan once, and tell the master. The messages are in control's docstring.
+    """Scan once and report to the master. The messages are specified in control's docstring.
 
-    `first`: databases to begin with, because the scan before had no time for them.
+    `first`: databases to start with, because the previous scan did not get to them.
     """
     deadline_s = time.monotonic() + SCAN_DEADLINE_S
     try:
@@ -64,9 +65,9 @@ def run_scout(config: Config, pipe: Pipe, first: Collection[str] = ()) -> int:
 
 
 def list_databases(config: Config) -> list[str]:
-    """The databases to look into: those named by db_name, or all that Odoo would list; and the globs hold.
+    """The databases to probe: those in db_name, else all that Odoo would list, filtered by our patterns.
 
-    Blocks for a bounded time. DatabaseUnavailable where PostgreSQL cannot be asked; DatabaseGone where
+    Blocks for a bounded time. Raises DatabaseUnavailable if PostgreSQL cannot be reached, DatabaseGone if
     maintenance_db does not exist.
     """
     names = [entry.name for entry in config.db_names] if config.db_names else _discover(config)
@@ -76,13 +77,13 @@ def list_databases(config: Config) -> list[str]:
 def scan(
     config: Config, names: list[str], deadline_s: float, *, ask_leader: bool = False, first: Collection[str] = ()
 ) -> Iterator[Probe]:
-    """Look into each database, in parallel; each answer as soon as it is there, all by `deadline_s`.
+    """Probe all databases in parallel; yield each result as it arrives, and the last one by `deadline_s` (monotonic).
 
-    `ask_leader`: see probe(). Raises DatabaseUnavailable where not even one thread can be started.
+    `ask_leader`: see probe(). Raises DatabaseUnavailable if not a single thread can be started.
     """
     wanted: queue.SimpleQueue[str] = queue.SimpleQueue()
     answers: queue.SimpleQueue[Probe] = queue.SimpleQueue()
-    # Databases with a URI of their own last: a host that nobody can resolve holds a thread for long.
+    # Databases with a URI of their own come last: resolving an unknown host can block a thread for a long time.
     uris = {entry.name for entry in config.db_names if entry.uri}
     for name in sorted(names, key=lambda each: (each not in first, each in uris)):
         wanted.put(name)
@@ -105,31 +106,31 @@ def scan(
         del missing[found.database]
         yield found
     for name in missing:
-        reason = "no answer until the end of the scan" if name in begun else NOT_LOOKED_AT
+        reason = "no answer before the scan ended" if name in begun else NOT_LOOKED_AT
         yield Probe(database=name, verdict=Verdict.UNREACHABLE, reason=reason)
 
 
 def _start_threads(work: Callable[[], None], count: int) -> None:
-    """As many as the system allows; fewer make a scan slower, and nothing else."""
-    # Daemons: one that the resolver holds must not hold the process.
+    """Start as many threads as the system allows; with fewer, the scan merely takes longer."""
+    # Daemon threads, so that one stuck in the resolver does not keep the process alive.
     threads = [threading.Thread(target=work, daemon=True) for _ in range(count)]
     try:
         for thread in threads:
             thread.start()
     except RuntimeError:
         started = sum(thread.ident is not None for thread in threads)
-        limit = "more threads cannot be started: look at `ulimit -u`, and at pids.max of the control group"
+        limit = "cannot start more threads: check `ulimit -u` and pids.max of the control group"
         if started == 0:
             raise DatabaseUnavailable("scout", limit) from None
         get_logger().warning("scan_slowed", threads=started, wanted=count, reason=limit)
 
 
 def as_message(found: Probe, config: Config) -> dict[str, Any]:
-    """A probe as the master gets it.
+    """The message to the master about one probe.
 
-    A database that is only deaf, or has a module in transition, gets a worker too: it starts nothing and says why, but
-    what still runs there, after a restart of ours perhaps, holds its permits. "look": one that lives should see for
-    itself what is there.
+    A database that merely lacks the trigger, or has a module in transition, gets a worker too. That worker starts
+    nothing and says why, but jobs that still run there, perhaps since before our restart, keep their permits. "look"
+    asks a living worker to check its database for itself.
     """
     facts: Mapping[str, Any] = {} if found.facts is None else asdict(found.facts)
     countable = found.facts is not None and can_be_counted(
@@ -148,7 +149,7 @@ def as_message(found: Probe, config: Config) -> dict[str, Any]:
 
 
 def _cut(value: Any) -> Any:
-    """What a database says of itself, short enough to be sent."""
+    """Truncate what a database reports about itself to a size that can be sent."""
     if isinstance(value, str):
         return value if len(value) <= _MAX_CHARACTERS else value[:_MAX_CHARACTERS] + "..."
     if isinstance(value, Mapping):
@@ -159,7 +160,7 @@ def _cut(value: Any) -> Any:
 
 
 def _in_parts(names: Sequence[str]) -> Iterator[list[str]]:
-    """The names in lists of which each fits into a message; a control character takes six bytes there."""
+    """Split the names into lists that each fit into one message. A control character takes six bytes in JSON."""
     part: list[str] = []
     size = 0
     for name in names:
@@ -173,7 +174,7 @@ def _in_parts(names: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _probe(config: Config, name: str, ask_leader: bool) -> Probe:
-    """Whatever goes wrong with one database is its own verdict: the others are looked into all the same."""
+    """Probe one database. Any error becomes that database's verdict, so the others are still probed."""
     try:
         return probe(
             name,
@@ -185,7 +186,7 @@ def _probe(config: Config, name: str, ask_leader: bool) -> Probe:
         )
     except Exception as error:  # noqa: BLE001  (see above)
         get_logger().error("probe_failed", database=name, reason=str(error), exc_info=error)
-        reason = f"looking into it failed: {type(error).__name__}: {error}"
+        reason = f"the probe failed: {type(error).__name__}: {error}"
         return Probe(database=name, verdict=Verdict.UNREACHABLE, reason=reason)
 
 
@@ -196,14 +197,14 @@ def _discover(config: Config) -> list[str]:
         rows = session.rows(queries.LIST_DATABASES, {"not_served": not_served})
     names = []
     for (raw,) in rows:
-        # Bytes, because one name that is no UTF-8 must not hide all the others.
+        # The query returns bytes, so that one name that is not UTF-8 cannot hide all the others.
         with suppress(UnicodeDecodeError):
             names.append(bytes(raw).decode("utf-8"))
     return names
 
 
 def _send(pipe: Pipe, message: Mapping[str, Any]) -> None:
-    """Send, and wait for the master where it is slow; without a master there is nobody to tell."""
+    """Send, waiting while the master is slow to read. Exits if the master is gone."""
     while not pipe.send(message):
         if pipe.gone:
             raise SystemExit(EX_OK)
