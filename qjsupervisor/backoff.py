@@ -1,19 +1,19 @@
-"""How long to wait before trying again. Pure: no clock, no I/O; `random` is a seam."""
+"""How long to wait before trying again. Pure: no clock, no I/O; tests may replace `random`."""
 
 from __future__ import annotations
 
 import random as _random
 from collections.abc import Callable
 
-#: A database that nobody could read for so long gives its permits up.
+#: A database that could not be read for this long gives up its permits.
 GIVE_UP_S = 60.0
 
 
 class Backoff:
-    """Exponential pauses with jitter: about first_s, twice that, ... up to limit_s, then so for ever.
+    """Exponential backoff with jitter: about first_s, then twice that, and so on up to limit_s, where it stays.
 
-    Each pause is drawn evenly from base * (1 ± jitter), cut to [first_s, limit_s] before drawing: so many
-    that fail together spread out also at the limit, and none is shorter than first_s.
+    Each pause is drawn uniformly from base * (1 ± jitter), clipped to [first_s, limit_s] before drawing. So clients
+    that fail together spread out even at the limit, and no pause is shorter than first_s.
     """
 
     def __init__(
@@ -30,19 +30,19 @@ class Backoff:
         self._base_s = first_s
 
     def next_s(self) -> float:
-        """The pause before the next attempt, in seconds; every call lengthens the following one."""
+        """The pause before the next attempt, in seconds. Each call lengthens the next one."""
         low_s = max(self._first_s, self._base_s * (1 - self._jitter))
         high_s = min(self._limit_s, self._base_s * (1 + self._jitter))
         self._base_s = min(self._limit_s, self._base_s * 2)
         return low_s + (high_s - low_s) * self._random()
 
     def reset(self) -> None:
-        """It worked: start from first_s again."""
+        """Start from first_s again, after a success."""
         self._base_s = self._first_s
 
 
 class RestartPolicy:
-    """When a dead child is started again: backed off, for ever, from the start after a while of health."""
+    """When to restart a dead child: with backoff, without giving up, and starting over after a while of health."""
 
     def __init__(self, backoff: Backoff | None = None, healthy_after_s: float = 30.0) -> None:
         self._backoff = backoff or Backoff()

@@ -1,6 +1,6 @@
-"""What one channel is configured with, and what holds for a channel that nobody configured. Pure.
+"""The settings of one channel, and the defaults for channels that nobody configured. Pure.
 
-The text form is parsed by `config`.
+`config` parses the text form.
 """
 
 from __future__ import annotations
@@ -9,33 +9,33 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 ROOT = "root"
-#: What the shared table has room for.
+#: The longest name that fits into the shared table.
 MAX_NAME_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelSpec:
-    """One channel of a tree; `name` is complete: 'root', 'root.sub', ..."""
+    """One channel of a tree; `name` is the complete name: 'root', 'root.sub', ..."""
 
     name: str
-    #: Jobs at once in it and below it; None: no limit of its own; 0 (root only): nothing runs.
+    #: How many jobs may run at once in it and below it; None: no limit of its own; 0 (root only): nothing runs.
     capacity: int | None
     #: Strictly in order, one at a time, stops on a failed job.
     sequential: bool = False
-    #: At least so many seconds between two starts.
+    #: Minimum number of seconds between two starts.
     throttle_s: int = 0
     paused: bool = False
-    #: Jobs that run for longer are reported, or ended; None: as long as they like.
+    #: Jobs that run for longer are reported or terminated; None: no limit.
     max_runtime_s: float | None = None
     #: For subchannels that nobody configured: None means no limit of their own.
     capacity_default: int | None = None
     sequential_default: bool = False
-    #: Nobody configured it: it is what the defaults of an ancestor make.
+    #: Whether it exists only because of an ancestor's defaults; nobody configured it.
     made: bool = False
 
 
 def complete_name(channel: str | None) -> str:
-    """The complete name of a job's channel: NULL and '' are the root, 'root.' may be left out."""
+    """The complete name of a job's channel: NULL and '' mean the root, and 'root.' may be omitted."""
     if not channel or channel == ROOT:
         return ROOT
     return channel if channel.startswith(ROOT + ".") else f"{ROOT}.{channel}"
@@ -47,16 +47,16 @@ def parent_name(name: str) -> str | None:
 
 
 def inherited(name: str, parent: ChannelSpec, *, made: bool = False) -> ChannelSpec:
-    """A channel that nobody configured, by the defaults of its nearest ancestor."""
+    """The settings of an unconfigured channel, from the defaults of its nearest ancestor."""
     if parent.sequential_default:
         return ChannelSpec(name=name, capacity=1, sequential=True, made=made)
     return ChannelSpec(name=name, capacity=parent.capacity_default or None, made=made)
 
 
 def complete_tree(specs: Iterable[ChannelSpec]) -> tuple[ChannelSpec, ...]:
-    """The channels and all their ancestors, the root first, each channel behind its parent.
+    """The channels and all their ancestors; the root comes first, and each channel after its parent.
 
-    What is missing has its parent's defaults; a root that nobody configured has capacity 1.
+    A missing ancestor gets its parent's defaults; an unconfigured root has capacity 1.
     """
     given = {spec.name: spec for spec in specs}
     tree = {ROOT: given.get(ROOT, ChannelSpec(name=ROOT, capacity=1))}
@@ -72,7 +72,7 @@ def complete_tree(specs: Iterable[ChannelSpec]) -> tuple[ChannelSpec, ...]:
 
 
 def max_runtime_of(channel: str | None, limits: Mapping[str, float]) -> tuple[str, float] | None:
-    """The shortest max_runtime of a channel and those above it, and of which one that is; None: there is none."""
+    """The shortest max_runtime on the path from `channel` to the root, and whose it is; None if unlimited."""
     found: tuple[str, float] | None = None
     name: str | None = complete_name(channel)
     while name is not None:

@@ -1,8 +1,8 @@
 """The command line: arguments in, exit status out.
 
-`start` imports nothing that a worker does not need, because what it imports is in every forked process;
-the other commands are imported when they are asked for. An error that this package raises on purpose
-becomes one line on standard error and its `exit_status`, never a traceback.
+`start` imports nothing that a worker does not need, because every forked process carries its imports. The other
+commands are imported on demand. An error that this package raises on purpose becomes one line on standard error and
+its `exit_status`, never a traceback.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from .errors import ConfigError, QJSupervisorError
 if TYPE_CHECKING:
     from .config.load import Config
 
-#: What a shell reports for a program ended by the signal.
+#: The status that a shell reports for a program ended by SIGINT.
 _EXIT_SIGINT = 128 + signal.SIGINT
 _EXIT_SIGPIPE = 128 + signal.SIGPIPE
 Command = Callable[[argparse.Namespace], int]
-#: Of a URL or several: from the first user to the last @.
+#: The credentials in one or several URLs: everything from the first user to the last @.
 _CREDENTIALS = re.compile(r"(?<=://).*(?=@)", re.DOTALL)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit status; wrong usage ends in SystemExit(2), as argparse does it."""
+    """Run one command and return the exit status. Wrong usage raises SystemExit(2), as argparse does."""
     _hide_credentials()
     arguments = parse(argv)
     command = _COMMANDS[arguments.command]
@@ -46,13 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _EXIT_SIGINT
     except BrokenPipeError:
-        # Whoever read our output went away; the interpreter must not try to flush the rest at exit.
+        # The reader of our output is gone, so the interpreter must not try to flush the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_SIGPIPE
 
 
 def _hide_credentials() -> None:
-    """Take passwords out of our command line as everybody on the machine sees it."""
+    """Remove passwords from our command line, which everyone on the machine can see."""
     shown = [_CREDENTIALS.sub("...", word) for word in sys.orig_argv]
     if shown != sys.orig_argv:
         from setproctitle import setproctitle
@@ -81,16 +81,19 @@ def _start(arguments: argparse.Namespace) -> int:
 
 
 def fill_standard_descriptors() -> None:
-    """Whoever starts us may have closed 0, 1 or 2: a socket would get that number, and the stacks of a crash too."""
+    """Open /dev/null for each of 0, 1 and 2 that is closed.
+
+    Otherwise a socket could get that number, and with it whatever is written there, such as the stacks of a crash.
+    """
     descriptor = -1
-    while descriptor < 2:  # each is the lowest free number, so 0 to 2 are taken before a higher one
+    while descriptor < 2:  # open() returns the lowest free number, so 0 to 2 come first
         descriptor = os.open(os.devnull, os.O_RDWR)
     if descriptor > 2:
         os.close(descriptor)
 
 
 class _JobsOfMonitor:
-    """commands.for_monitor, imported in the monitor when a page first asks for jobs."""
+    """Imports commands.for_monitor in the monitor when a page first asks for jobs."""
 
     def list_jobs(self, config: Config, database: str, status: Mapping[str, Any]) -> Mapping[str, Any]:
         from .commands.for_monitor import list_jobs
@@ -185,7 +188,7 @@ def _demo(_arguments: argparse.Namespace) -> int:
 
 
 def _escape_what_the_terminal_cannot_show() -> None:
-    """Escapes instead of a UnicodeEncodeError where the terminal knows no UTF-8."""
+    """Print escapes instead of raising UnicodeEncodeError on a terminal without UTF-8."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

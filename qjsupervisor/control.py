@@ -1,12 +1,12 @@
-"""How the processes talk: the control pipe (master and child), and the client's side of the control socket.
+"""How the processes talk: the control pipe (master and child), and the client side of the control socket.
 
-The server's side of the socket is `control_socket`. Nothing here knows what a message means.
+The server side of the socket is `master.control_socket`. Nothing here knows what a message means.
 
 Control pipe
 ------------
-An AF_UNIX, SOCK_SEQPACKET socket pair, made before each fork; one message is one JSON object in UTF-8, at
-most MAX_FRAME_BYTES. The kernel keeps the borders, so a message comes whole or not at all. Neither side ever
-blocks: what does not fit into the kernel's buffer is refused to the sender.
+An AF_UNIX, SOCK_SEQPACKET socket pair, created before each fork. One message is one JSON object in UTF-8 of at most
+MAX_FRAME_BYTES. The kernel preserves message boundaries, so a message arrives whole or not at all. Neither side ever
+blocks: a message that does not fit into the kernel's buffer is refused to the sender.
 
     message                         from -> to          meaning
     {"do": "stop"}                  master -> worker    drain, exit 0; with "restart": true another worker follows
@@ -28,17 +28,17 @@ blocks: what does not fit into the kernel's buffer is refused to the sender.
     {"database": ..., "verdict": ...} scout -> master   one probed database
     {"done": true} {"error": ""}    scout -> master     its last word
 
-Who repairs what: the end of a pipe (EOF) tells a child that its master is gone, and it stops itself; the
-master learns of a child's death from SIGCHLD, and only closes the pipe. The master closes the child's end
-right after the fork, and each child closes the master's ends of all its siblings: without that there is no EOF.
+EOF tells a child that its master is gone, and the child stops. The master learns of a child's death from SIGCHLD and
+then only closes the pipe. The master closes the child's end right after the fork, and each child closes the master's
+ends of all its siblings; otherwise there would be no EOF.
 
 Control socket
 --------------
 An AF_UNIX stream, mode 0600 in a directory of mode 0700. A request is one line of JSON (an object with the
-key "do") ended by a newline, at most MAX_FRAME_BYTES; so is each response, which is as long as it needs to be
-and has "ok": true, or "ok": false with "error". Requests of a connection are answered one after the other.
-Both sides check by SO_PEERCRED that the other one is the same user, or root; root also asks the owner of the
-socket's directory, since a supervisor need not be root's.
+key "do") ended by a newline, at most MAX_FRAME_BYTES. A response is also one line, of any length, with "ok": true, or
+"ok": false and "error". The requests of a connection are answered in order.
+Both sides check by SO_PEERCRED that the peer is the same user or root. A client run by root also accepts the owner of
+the socket's directory, because the supervisor need not run as root.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ from typing import Any
 from .errors import ProtocolError, QJSupervisorError
 
 MAX_FRAME_BYTES = 65_536
-#: A status of thousands of databases has room; a peer that never ends its line has not.
+#: Enough for the status of thousands of databases; a limit for a peer that never ends its line.
 MAX_RESPONSE_BYTES = 16 * 1_048_576
-#: Messages taken at one call, so that a peer that floods the pipe does not hold up the loop.
+#: Messages taken per call, so that a peer that floods the pipe cannot hold up the loop.
 MAX_AT_ONCE = 256
-#: A reason may quote what a server or a row says.
+#: A reason may quote a server or a row, so it is truncated.
 MAX_REASON_CHARACTERS = 2_000
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
@@ -68,7 +68,7 @@ Message = dict[str, Any]
 
 
 class NotRunning(QJSupervisorError):
-    """Nobody answers at the control socket."""
+    """No supervisor answers at the control socket."""
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
@@ -77,18 +77,18 @@ def encode(message: Mapping[str, Any]) -> bytes:
 
 
 def decode(frame: bytes) -> Message:
-    """The object that `frame` holds; ProtocolError for anything else, whatever the peer sent."""
+    """The object in `frame`. Raises ProtocolError for anything else that a peer may send."""
     try:
         message = json.loads(frame)
     except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"a frame of {len(frame)} bytes is no JSON: {type(error).__name__}") from None
+        raise ProtocolError(f"a frame of {len(frame)} bytes is not JSON: {type(error).__name__}") from None
     if not isinstance(message, dict):
         raise ProtocolError(f"a frame is a JSON {type(message).__name__}, not an object")
     return message
 
 
 class Pipe:
-    """One end of a control pipe; never blocks. `gone` is True once the peer was found to be away."""
+    """One end of a control pipe; never blocks. `gone` is True once the peer is known to be gone."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -98,7 +98,7 @@ class Pipe:
 
     @classmethod
     def pair(cls) -> tuple[Pipe, Pipe]:
-        """(the master's end, the child's end). OSError where descriptors are used up."""
+        """(the master's end, the child's end). Raises OSError if no descriptors are left."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(ours), cls(theirs)
 
@@ -109,13 +109,13 @@ class Pipe:
         self._socket.close()
 
     def intercept(self, do: str, obey: Callable[[Message], None]) -> None:
-        """Have an order obeyed within receive_all(), which then does not return it."""
+        """Handle this order inside receive_all(), which then does not return it."""
         self._interceptors[do] = obey
 
     def send(self, message: Mapping[str, Any]) -> bool:
-        """Send whole or not at all. False: the peer is gone (`gone`), or does not read and the buffer is full.
+        """Send whole or not at all. False if the peer is gone (`gone`), or does not read and the buffer is full.
 
-        A "reason" is cut to MAX_REASON_CHARACTERS; anything else too long is a ProtocolError of the caller.
+        A "reason" is cut to MAX_REASON_CHARACTERS. Raises ProtocolError if the message is too long otherwise.
         """
         reason = message.get("reason")
         if isinstance(reason, str) and len(reason) > MAX_REASON_CHARACTERS:
@@ -134,8 +134,8 @@ class Pipe:
         return True
 
     def receive_all(self) -> list[Message]:
-        """What has arrived, perhaps nothing; at most MAX_AT_ONCE. EOFError when the peer is gone, after
-        its last message was handed out; ProtocolError for a frame that is none (it is dropped)."""
+        """The messages that have arrived, at most MAX_AT_ONCE. Raises EOFError when the peer is gone, after its last
+        message was returned, and ProtocolError for an invalid frame, which is dropped."""
         messages: list[Message] = []
         while len(messages) < MAX_AT_ONCE:
             try:
@@ -143,13 +143,13 @@ class Pipe:
             except BlockingIOError:
                 break
             except ConnectionResetError:
-                continue  # the peer ended with orders unread; told once, before what it sent last
+                continue  # the peer exited with unread orders; reported once, before its last messages
             except ConnectionError:
                 frame, flags = b"", 0
             if not frame:
                 self.gone = True
                 if messages:
-                    break  # EOF stays readable: the next call meets it again
+                    break  # EOF stays readable, so the next call gets it
                 raise EOFError("the other end of the control pipe is closed")
             if flags & socket.MSG_TRUNC:
                 raise ProtocolError(f"a frame is longer than {MAX_FRAME_BYTES} bytes")
@@ -164,22 +164,22 @@ class Pipe:
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int, int]:
-    """(pid, uid) of whoever opened the other end of a connected AF_UNIX socket, as the kernel knows them."""
+    """(pid, uid) of the process that opened the other end of a connected AF_UNIX socket, according to the kernel."""
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(raw)
     return pid, uid
 
 
 def is_trusted(uid: int) -> bool:
-    """Whether a peer of that user may talk to us: ourselves, and root."""
+    """Whether a peer of that user may talk to us: our own user or root."""
     return uid in (0, os.geteuid())
 
 
 def ask(path: str, request: Mapping[str, Any], timeout_s: float = 5.0) -> Message:
     """Send one request to the supervisor behind the socket at `path` and return its response.
 
-    Blocks for at most `timeout_s`. NotRunning if nobody answers there; ProtocolError if who answers is not
-    to be trusted, sends nonsense, or hangs up in the middle.
+    Blocks for at most `timeout_s`. Raises NotRunning if nobody answers there, and ProtocolError if the peer is not
+    trusted, sends something invalid, or closes the connection early.
     """
     deadline_s = time.monotonic() + timeout_s
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
@@ -199,19 +199,19 @@ def ask(path: str, request: Mapping[str, Any], timeout_s: float = 5.0) -> Messag
 
 
 def _may_be_there(path: str, uid: int) -> bool:
-    """For root, who asks a supervisor of an ordinary user: whether he is where he belongs, in his own directory."""
+    """For a client run by root: whether this user owns the socket's directory, as a supervisor's should."""
     return os.geteuid() == 0 and os.stat(os.path.dirname(path) or ".").st_uid == uid
 
 
 def _connect(sock: socket.socket, path: str, timeout_s: float) -> None:
-    """Connect, with patience for a listener whose backlog is full: without blocking that would be EAGAIN at once."""
+    """Connect, waiting while the listener's backlog is full; a non-blocking connect would fail with EAGAIN at once."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(timeout_s), int(timeout_s % 1 * 1e6)))
     sock.connect(path)
     sock.settimeout(timeout_s)
 
 
 def _read_line(sock: socket.socket, deadline_s: float) -> bytes:
-    """The bytes up to the first newline; TimeoutError when they are not there by the deadline."""
+    """The bytes up to the first newline. Raises TimeoutError if they have not arrived by the deadline."""
     received = bytearray()
     while b"\n" not in received:
         left_s = deadline_s - time.monotonic()

@@ -4,11 +4,11 @@
     ├─ ConfigError            a setting is wrong: exit 78, nothing is respawned
     ├─ AlreadyRunning         another supervisor owns the pidfile or the control socket: exit 73
     ├─ NoRoom                 the system is out of disk, descriptors or the like: exit 70, a restart may succeed
-    ├─ ProtocolError          a peer of the control pipe or socket sent nonsense
-    ├─ SemaphoreError         the shared table is full, or is not what it should be
+    ├─ ProtocolError          a peer of the control pipe or socket sent something invalid
+    ├─ SemaphoreError         the shared table is full or corrupt
     └─ DatabaseError          raised "from" psycopg2.Error
        ├─ DatabaseUnavailable try again after a pause
-       ├─ DatabaseGone        it does not exist any more, or queue_job is not installed in it
+       ├─ DatabaseGone        it no longer exists, or queue_job is not installed in it
        └─ DatabaseUnfit       it cannot be served as it is (privilege, trigger, 'to upgrade')
 
 A message is for an operator: what is wrong, where, what to do.
@@ -20,12 +20,12 @@ import errno
 
 from .states import EX_CANTCREAT, EX_CONFIG, EX_SOFTWARE
 
-#: Of a system that is short of something; the configuration is not to blame, and a later try may succeed.
+#: The system is short of something. The configuration is not to blame, and a later attempt may succeed.
 _SHORT_OF = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EIO})
 
 
 class QJSupervisorError(Exception):
-    """Base of all; `exit_status` is what the command exits with when nobody handles it."""
+    """Base of all; `exit_status` is the command's exit status if nothing handles the error."""
 
     exit_status = EX_SOFTWARE
 
@@ -41,7 +41,7 @@ class ConfigError(QJSupervisorError):
 
 
 class AlreadyRunning(QJSupervisorError):
-    """Another supervisor runs; `pid` is its process id, or None where it cannot be told."""
+    """Another supervisor is running; `pid` is its process id, or None if unknown."""
 
     exit_status = EX_CANTCREAT
 
@@ -55,17 +55,17 @@ class NoRoom(QJSupervisorError):
 
 
 def unusable_path(option: str, path: str, what: str, error: OSError) -> QJSupervisorError:
-    """For a file or socket that cannot be made: ConfigError, or NoRoom where another path would not help."""
+    """The error for a file or socket that cannot be created: ConfigError, or NoRoom if another path would not help."""
     message = f"{option}: {path} {what}: {error.strerror or error}"
     return NoRoom(message) if error.errno in _SHORT_OF else ConfigError(option, message)
 
 
 class ProtocolError(QJSupervisorError):
-    """A frame is no JSON object, too long, or names no known order."""
+    """A frame is not a JSON object, is too long, or names an unknown order."""
 
 
 class SemaphoreError(QJSupervisorError):
-    """The shared table has no room left, or the lock reports what cannot be."""
+    """The shared table has no room left, or its lock reports an impossible state."""
 
 
 class DatabaseError(QJSupervisorError):
@@ -74,11 +74,11 @@ class DatabaseError(QJSupervisorError):
     def __init__(self, database: str, message: str) -> None:
         super().__init__(message)
         self.database = database
-        #: SQLSTATE of the server's word, if it had one.
+        #: SQLSTATE of the server's error, if there was one.
         self.sqlstate: str | None = None
-        #: The server itself refused the statement, which so had no effect; else nobody knows.
+        #: Whether the server refused the statement, so that it had no effect. Otherwise its effect is unknown.
         self.refused = False
-        #: It did so for what is in some row (somebody's trigger, a constraint); the connection is as good as before.
+        #: Whether it was refused because of a row (a trigger, a constraint). The connection is still good.
         self.of_row = False
 
 
@@ -87,8 +87,8 @@ class DatabaseUnavailable(DatabaseError):
 
 
 class DatabaseGone(DatabaseError):
-    """It does not exist any more, or queue_job is not installed in it: its worker ends."""
+    """It no longer exists, or queue_job is not installed in it: its worker exits."""
 
 
 class DatabaseUnfit(DatabaseError):
-    """Reachable, but its jobs may not run as it is; look again later."""
+    """Reachable, but its jobs cannot run as it is; check again later."""

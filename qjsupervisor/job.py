@@ -1,6 +1,6 @@
-"""One row of queue_job, as far as a runner is concerned.  Pure.
+"""One row of queue_job, as far as a runner needs it. Pure.
 
-Whatever PostgreSQL may hold there fits into the words of the shared table.
+Any value that PostgreSQL can hold is mapped into the range of the shared table's words.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-#: Sorts behind every date; for 'infinity'.
+#: Sorts after every date; stands for 'infinity'.
 _LATEST_US = 1 << 62
-#: And for NULL, which PostgreSQL sorts behind that.
+#: Stands for NULL, which PostgreSQL sorts after 'infinity'.
 _NO_DATE_US = _LATEST_US + 1
 
 
-#: Uuids that are longer no request can carry; such jobs are never started.
+#: A job with a longer uuid is never started, because no request can carry it.
 MAX_UUID_BYTES = 256
 
-#: (priority, date_created in microseconds, id): smaller first. Where jobs age, `aged_us` in place of the priority.
+#: (priority, date_created in microseconds, id): smaller first. With ageing, `aged_us` replaces the priority.
 Key = tuple[int, int, int]
 
 
 class Pending(NamedTuple):
-    """A pending job as the database says; `channel` as in the row, `eta_us` None or UTC microseconds."""
+    """A pending job as read from the database; `channel` as in the row, `eta_us` None or UTC microseconds."""
 
     key: Key
     channel: str | None
@@ -35,7 +35,7 @@ class Pending(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A job; `channel` as in the row, `key` its place in the order of all jobs, the lowest first."""
+    """A job; `channel` as in the row, `key` its place in the order of all jobs, lowest first."""
 
     id: int
     uuid: str
@@ -46,7 +46,7 @@ class Job(NamedTuple):
 
     @property
     def due_us(self) -> int:
-        """Since when it may run (UTC microseconds): its eta, else its creation."""
+        """The earliest time it may run (UTC microseconds): its eta, else its creation."""
         return self.key[1] if self.eta_us is None else max(self.key[1], self.eta_us)
 
     @property
@@ -55,7 +55,7 @@ class Job(NamedTuple):
 
 
 def job_of(row: Sequence[Any], ageing_s: float = 0.0) -> Job:
-    """A Job from JOB_COLUMNS; `ageing_s`: see aged_us, 0: jobs do not age."""
+    """A Job from a row of JOB_COLUMNS. `ageing_s`: see aged_us; 0 switches ageing off."""
     job_id, uuid, channel, state, priority, created_s, eta_s = row
     rank = 10 if priority is None else priority
     if ageing_s:
@@ -65,9 +65,9 @@ def job_of(row: Sequence[Any], ageing_s: float = 0.0) -> Job:
 
 
 def aged_us(priority: int, created_s: float | None, eta_s: float | None, ageing_s: float) -> int:
-    """The rank of a job where jobs age: when it was created, or became due, and so many seconds for each priority.
+    """The rank of a job with ageing: when it was created or became due, plus `ageing_s` for each step of priority.
 
-    It never changes, so waiting jobs keep their order. A job of priority p is overtaken only by jobs of a priority
+    It never changes, so waiting jobs keep their order. A job of priority p is overtaken only by jobs of priority
     q < p that were created at most (p - q) x ageing_s later.
     """
     since_s = max(math.inf if created_s is None else created_s, -math.inf if eta_s is None else eta_s)
@@ -83,6 +83,6 @@ def _micros(seconds: float | None, missing: int) -> int:
 
 
 def refusal(uuid: str) -> str | None:
-    """Why no request can name a job of this uuid; None: one can."""
+    """Why no request can carry this uuid; None if one can."""
     size = len(uuid.encode("utf-8", "surrogateescape"))
     return None if 0 < size <= MAX_UUID_BYTES else f"its uuid has {size} bytes, not 1 to {MAX_UUID_BYTES}"

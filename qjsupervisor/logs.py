@@ -1,8 +1,8 @@
-"""Logging: structlog, one line an event, JSON or for people.
+"""Logging with structlog: one line per event, as JSON or for people.
 
-`configure` runs in the master, before the first fork; a forked process needs nothing more. What is logged may
-come from anybody who can write to a database: values are cut to a length, and no control character reaches a
-terminal. A log that cannot be written (`logsink`) stops nobody.
+`configure` runs in the master before the first fork; forked processes inherit it. Logged values may come from anyone
+who can write to a database, so they are truncated, and no control character reaches a terminal. A log that cannot be
+written (`logsink`) stops nothing.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .text import printable
 
 @contextmanager
 def _without_rich() -> Iterator[None]:
-    """structlog imports rich where it finds it, for coloured tracebacks: 5 MiB and 80 ms for nothing."""
+    """Hide rich from structlog, which would import it for coloured tracebacks: 5 MiB and 80 ms that nobody needs."""
     if "rich" in sys.modules:
         yield
         return
-    # The import system's own way to say 'not there'; its type knows modules only.
+    # None is the import system's own mark for "not available"; the type stub allows modules only.
     cast("dict[str, object]", sys.modules)["rich"] = None
     try:
         yield
@@ -40,12 +40,12 @@ with _without_rich():
     from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-#: syslog's, for the journal.
+#: syslog priorities, for the journal.
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3}
 _LONGEST_VALUE = 2_000
-#: When, how grave and what come first in a line.
+#: A line starts with when, how severe and what.
 _FIRST_KEYS = ("timestamp", "level", "event")
-#: A traceback ends with what matters: its beginning is cut.
+#: Tracebacks are cut at the beginning, because what matters is at the end.
 _LONGEST_TRACEBACK = 20_000
 _COLOURS = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31;1m"}
 _COLOUR_END = "\x1b[0m"
@@ -54,12 +54,12 @@ Renderer = Callable[[EventDict], str]
 
 
 def get_logger(**bound: Any) -> FilteringBoundLogger:
-    """A logger with facts that stand in each of its lines; it follows later calls of `configure`."""
+    """A logger whose lines all carry the given facts. It follows later calls of `configure`."""
     return cast("FilteringBoundLogger", structlog.get_logger(**bound))
 
 
 class _Bound:
-    """A logger that is bound once for each `configure`, and not for each line."""
+    """A logger that is bound once per `configure` instead of once per line."""
 
     def __init__(self, **facts: Any) -> None:
         self._facts = facts
@@ -75,14 +75,14 @@ _all_bound: weakref.WeakSet[_Bound] = weakref.WeakSet()
 
 
 def bound_logger(**facts: Any) -> FilteringBoundLogger:
-    """The same, for many lines of one process: only debug, info, warning and error."""
+    """A faster get_logger for a process that logs a lot: debug, info, warning and error only."""
     return cast("FilteringBoundLogger", _Bound(**facts))
 
 
 def configure(config: Config) -> None:
-    """Log as the configuration says, from now on.
+    """Apply the logging configuration.
 
-    Raises ConfigError and changes nothing if the file cannot be opened; a full disk is no reason to raise.
+    Raises ConfigError and changes nothing if the file cannot be opened. A full disk does not raise.
     """
     global _sink, _chain
     sink = _sink if _sink is not None and _sink.path == config.log_file else None
@@ -100,7 +100,7 @@ def configure(config: Config) -> None:
         processors=list(_chain),
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[config.log_level]),
         logger_factory=_SinkLogger,
-        # Loggers made at import would else stay with the configuration of their first line.
+        # Otherwise loggers made at import would keep the configuration of their first line.
         cache_logger_on_first_use=False,
     )
     for logger in _all_bound:
@@ -108,12 +108,12 @@ def configure(config: Config) -> None:
 
 
 def silent_logger(**bound: Any) -> FilteringBoundLogger:
-    """A logger that renders every line as `configure` said, and drops it."""
+    """A logger that renders every line as configured and then drops it."""
     return cast("FilteringBoundLogger", structlog.wrap_logger(_Nowhere(), **bound).bind())
 
 
 class _Nowhere:
-    """What takes the lines of a silent logger."""
+    """The sink of a silent logger."""
 
     def msg(self, line: bytes) -> None:
         pass
@@ -122,13 +122,13 @@ class _Nowhere:
 
 
 def reopen() -> None:
-    """Open the log file again (SIGUSR1). Where that fails, the old one goes on."""
+    """Reopen the log file (SIGUSR1). If that fails, logging continues to the old one."""
     if _sink is not None:
         _sink.reopen()
 
 
 def lost_lines() -> int:
-    """Lines of this process that could not be written since its start."""
+    """How many lines this process has failed to write since its start."""
     return 0 if _sink is None else _sink.lost_in_all
 
 
@@ -155,7 +155,7 @@ def _open_sink(path: str | None) -> LogSink:
 
 
 class _SinkLogger:
-    """What structlog calls with the finished line."""
+    """Receives the finished line from structlog."""
 
     def __init__(self, *_args: object) -> None:
         pass
@@ -185,7 +185,7 @@ def _add_pid(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> Eve
 
 
 def _finish(render: Renderer) -> Processor:
-    """The last step: the line's bytes. Values that cannot be rendered are replaced by their repr."""
+    """The last processor: produces the line's bytes. Values that cannot be rendered are replaced by their repr."""
 
     def finish(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> bytes:
         values = {**{key: event_dict.pop(key, None) for key in _FIRST_KEYS}, **event_dict}
@@ -206,7 +206,7 @@ def _as_text(value: object) -> str:
 
 
 def _cut(key: str, value: str) -> str:
-    """A text of a length that is no attack."""
+    """Truncate a value, so that a hostile one cannot flood the log."""
     if len(value) <= _LONGEST_VALUE:
         return value
     if key != "exception":
@@ -220,7 +220,7 @@ def _renderer(log_format: str, *, terminal: bool) -> Renderer:
     return _json
 
 
-#: ASCII only, so that nothing in it can steer a terminal; made once, which `json.dumps` with options is not.
+#: ASCII only, so that nothing in it can control a terminal. Built once: `json.dumps` with options builds one per call.
 _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, default=repr).encode
 
 
@@ -229,7 +229,7 @@ def _json(values: EventDict) -> str:
 
 
 class _Console:
-    """For people: time, level, event, then key=value; a traceback on lines of its own."""
+    """For people: time, level, event, then key=value pairs; tracebacks go on their own lines."""
 
     def __init__(self, *, colours: bool) -> None:
         self._begin = _COLOURS if colours else dict.fromkeys(_COLOURS, "")
@@ -248,7 +248,7 @@ class _Console:
 
 
 def _shown(value: object) -> str:
-    """A value as one word, in quotes where it would not be one."""
+    """A value as one word, quoted if it contains blanks or the like."""
     if not isinstance(value, str):
         return printable(repr(value))
     if value and value.isprintable() and not set(value) & set(" =\"'\\"):
@@ -257,7 +257,7 @@ def _shown(value: object) -> str:
 
 
 def _is_journal() -> bool:
-    """Whether standard output leads into systemd's journal: it says so by device and inode."""
+    """Whether standard output is systemd's journal, which it announces by device and inode in JOURNAL_STREAM."""
     try:
         found = os.fstat(1)
     except OSError:  # closed
@@ -266,7 +266,7 @@ def _is_journal() -> bool:
 
 
 def _for_journal(render: Renderer) -> Renderer:
-    """Each line with its priority, as sd-daemon(3) has it."""
+    """Prefix each line with its priority, as described in sd-daemon(3)."""
 
     def prefixed(values: EventDict) -> str:
         priority = _PRIORITIES.get(str(values.get("level")), 6)
@@ -276,7 +276,7 @@ def _for_journal(render: Renderer) -> Renderer:
 
 
 def _lost_line(lost: int, reason: str) -> bytes:
-    """What stands in front of the first line that can be written again."""
+    """The line that precedes the first one that can be written again."""
     event: Any = {"event": "log_lines_lost", "lines": lost, "reason": reason}
     for process in _chain:
         event = process(None, "warning", event)

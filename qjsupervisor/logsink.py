@@ -1,9 +1,9 @@
-"""Where log lines go: a file or standard output. Never blocks, never raises: a line that cannot be written is
-counted, and the count is reported in front of the first line that can.
+"""Where log lines go: a file or standard output. Never blocks and never raises: a line that cannot be written is
+counted, and the count is reported before the first line that can be written again.
 
-A blocking write to a pipe whose reader stands still (a stopped supervisord, a paged terminal) would stop the
-master; so pipes and terminals are opened anew, without blocking, apart from the open file that is shared
-with whoever started us. After a fork each process has its own sink on the same open file.
+A blocking write to a pipe whose reader has stopped (a stopped supervisord, a paused terminal) would stop the master.
+So pipes and terminals are reopened in non-blocking mode, separate from the open file description that we share with
+the process that started us. After a fork each process has its own sink on the same open file.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-#: What is no fault of the configuration and may pass: a full disk, no descriptors.
+#: Temporary errors that are not the configuration's fault: a full disk, no free descriptors.
 _PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO, errno.EINTR})
 _STDOUT = 1
-#: What Linux allows everybody.
+#: The largest pipe buffer that Linux allows unprivileged users.
 _PIPE_BYTES = 1 << 20
 
 Write = Callable[[bytes], int]
 Release = Callable[[], None]
-#: (lines lost, reason) -> the line that says so.
+#: (lines lost, reason) -> the line that reports them.
 Report = Callable[[int, str], bytes]
 
 
 class LogSink:
-    """Appends lines to `path`, or to standard output where it is None.
+    """Appends lines to `path`, or to standard output if that is None.
 
-    A file that was moved or removed (logrotate) is noticed at the next line, in every process by itself.
-    Raises OSError from the constructor where the file can never be written.
+    Each process notices at its next line that the file was moved or removed (logrotate). The constructor raises
+    OSError if the file cannot be written for a reason that will not pass.
     """
 
     def __init__(self, path: str | None, report: Report) -> None:
@@ -46,7 +46,7 @@ class LogSink:
         self._lock = threading.Lock()
         self._lost = 0
         self._reason = ""
-        #: The end of a line of which the beginning is written already.
+        #: The unwritten rest of a line whose beginning has been written.
         self._rest = b""
         self._release: Release = _nothing
         #: Device and inode of the open file.
@@ -62,7 +62,7 @@ class LogSink:
                     raise
 
     def write(self, line: bytes) -> None:
-        """Write one line, its line end included; or count it as lost."""
+        """Write one line, including its line end, or count it as lost."""
         with self._lock:
             if self.path is not None:
                 self._follow(self.path)
@@ -74,10 +74,10 @@ class LogSink:
                 self.lost_in_all += 1
 
     def reopen(self) -> None:
-        """Open the file again, as after a rotation; where that fails, go on with the old one.
+        """Reopen the file, for example after a rotation. If that fails, keep the old one.
 
-        May be called by a signal handler, which can interrupt `write` in its own thread: then the lock is
-        taken, and `write` itself looks for the file at the next line.
+        May be called by a signal handler that interrupted `write` in the same thread. Then the lock is taken, and
+        `write` checks the file itself at the next line.
         """
         if self._lock.acquire(blocking=False):
             try:
@@ -87,18 +87,18 @@ class LogSink:
                 self._lock.release()
 
     def close(self) -> None:
-        """Let go of the file; for a sink that another one replaces."""
+        """Close the file; called when another sink replaces this one."""
         with self._lock:
             self._release()
             self._write, self._release, self._identity = _write_nowhere, _nothing, None
 
     def forget(self) -> None:
-        """In a forked child: what is half written or lost is the parent's to finish and to report."""
+        """In a forked child: drop the parent's half-written line and lost count, which the parent will handle."""
         self._lock = threading.Lock()
         self._rest, self._lost, self.lost_in_all = b"", 0, 0
 
     def _put(self, data: bytes) -> bool:
-        """Whether the data is written, or at least begun; then `_rest` holds what is to come."""
+        """Whether the data was written at least in part; `_rest` holds what is left."""
         if self._write is _write_nowhere:
             self._reason = self._reason or "it is not open"
             return False
@@ -114,13 +114,13 @@ class LogSink:
         return True
 
     def _follow(self, path: str) -> None:
-        """Open the file anew where its name means another one by now, or none."""
+        """Reopen the file if its name now refers to another file, or to none."""
         try:
             there = os.stat(path)
         except FileNotFoundError:
             self._try_open(path)
         except OSError as error:
-            # Not to be seen now: the open file is still the best place.
+            # The path cannot be checked now, so stay with the open file.
             self._reason = error.strerror or type(error).__name__
         else:
             if self._identity != (there.st_dev, there.st_ino):
@@ -154,11 +154,11 @@ def _write_nowhere(_data: bytes) -> int:
 
 
 def _nothing() -> None:
-    """To release what needs no release."""
+    """The release function of an output that needs none."""
 
 
 def _standard_output() -> tuple[Write, Release]:
-    """A way to write to standard output that does not block, whatever it is, and how to end it."""
+    """A non-blocking writer for standard output, whatever it is, and a function that releases it."""
     try:
         kind = os.fstat(_STDOUT).st_mode
     except OSError:
@@ -170,7 +170,7 @@ def _standard_output() -> tuple[Write, Release]:
     try:
         fd = os.open(f"/proc/self/fd/{_STDOUT}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
-        # Another user's pipe may be written to, but not opened: ask first.
+        # Another user's pipe can be written to but not reopened: check for room before each write.
         return _guarded_writer(_STDOUT), _nothing
     if stat.S_ISFIFO(kind):
         _enlarge(fd)
@@ -178,15 +178,15 @@ def _standard_output() -> tuple[Write, Release]:
 
 
 def _enlarge(fd: int) -> None:
-    """Room for a burst that is written before the reader's next turn; the default is 64 KiB."""
+    """Enlarge the pipe (64 KiB by default), to hold a burst until the reader gets to it."""
     try:
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     except OSError:
-        pass  # a limit of the system or of the user: then it stays as it is
+        pass  # over a limit of the system or the user; the default size will do
 
 
 def _socket_writer(fd: int) -> tuple[Write, Release]:
-    """systemd's journal is a socket: it knows a write without blocking."""
+    """For systemd's journal, which is a socket and so has its own non-blocking send."""
     peer = socket.socket(fileno=os.dup(fd))
 
     def write(data: bytes) -> int:
@@ -196,7 +196,7 @@ def _socket_writer(fd: int) -> tuple[Write, Release]:
 
 
 def _guarded_writer(fd: int) -> Write:
-    """Write only what certainly fits at once: a pipe that is writable takes PIPE_BUF bytes."""
+    """Write only what is sure not to block: a writable pipe accepts PIPE_BUF bytes."""
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
 

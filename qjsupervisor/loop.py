@@ -1,14 +1,14 @@
-"""The event loop of the master, the workers and the monitor: descriptors that are ready, and timers.
+"""The event loop of the master, the workers and the monitor: ready descriptors and timers.
 
-One thread. Each callback gets the monotonic second of its call, and must not wait for anything. What a callback
-removes or changes is not called any more for what was ready before, even where a descriptor got the same number.
+Single-threaded. Each callback receives the current monotonic second and must not block. If a callback removes or
+changes a registration, events already pending for the old one are dropped, even if its descriptor number is reused.
 
     register(source, events, callback)    until unregister(source); modify(source, events, callback)
-    call_at(monotonic_s, callback)        once; the handle's cancel() takes it back
-    Alarm(timers, callback)               a deadline that moves: set(at_s), clear()
+    call_at(monotonic_s, callback)        once; returns a handle with cancel()
+    Alarm(timers, callback)               a deadline that can move: set(at_s), clear()
 
-A callback that raises ends the loop, unless `on_error` takes the exception: then the loop goes on, and what failed is
-called again RETRY_S later, if it is still wanted.
+A callback that raises ends the loop, unless `on_error` is given: then it receives the exception, the loop continues,
+and the callback is retried after RETRY_S if it is still registered.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from typing import Any
 
 Callback = Callable[[float], None]
 
-#: A descriptor or timer whose callback raised rests for so long: one that always fails must not spin the loop.
+#: Pause before a callback that raised is called again, so that a persistent error cannot spin the loop.
 RETRY_S = 1.0
-#: Cancelled timers that may stay in the heap before it is made anew.
+#: Cancelled timers allowed in the heap before it is rebuilt.
 _SLACK = 64
 
 
 class Timer:
-    """A call to come, until it was made or cancelled."""
+    """A scheduled call, until it is made or cancelled."""
 
     __slots__ = ("_timers", "at_s", "callback")
 
@@ -40,14 +40,14 @@ class Timer:
         self.callback: Callback | None = callback
 
     def cancel(self) -> None:
-        """Take the call back; does nothing once it was made."""
+        """Cancel the call; no effect once it has been made."""
         if self.callback is not None:
             self.callback = None
             self._timers.note_cancelled()
 
 
 class Timers:
-    """Calls at moments to come, in their order. Reads no clock."""
+    """Scheduled calls, made in order of time. Does not read the clock."""
 
     def __init__(self, on_error: Callable[[Exception], None] | None = None) -> None:
         self._on_error = on_error
@@ -56,14 +56,14 @@ class Timers:
         self._cancelled = 0
 
     def call_at(self, at_s: float, callback: Callback) -> Timer:
-        """Call once at this monotonic second, or as soon after it as the loop comes to it."""
+        """Call once at this monotonic second, or as soon as possible after it."""
         timer = Timer(self, at_s, callback)
         self._push(at_s, timer)
         return timer
 
     @property
     def kept(self) -> int:
-        """How many are in memory, cancelled ones included."""
+        """How many timers are in memory, including cancelled ones."""
         return len(self._heap)
 
     def next_s(self) -> float:
@@ -74,20 +74,20 @@ class Timers:
         return self._heap[0][0] if self._heap else math.inf
 
     def run_due(self, now_s: float) -> None:
-        """Call what is due; what a call adds waits for the next turn, whatever its moment."""
+        """Run the timers that are due. One added by a callback waits for the next turn, whatever its time."""
         due: list[Timer] = []
         while self.next_s() <= now_s:
             due.append(heapq.heappop(self._heap)[2])
         for timer in due:
             callback, timer.callback = timer.callback, None
-            if callback is None:  # cancelled by one before it; it is in the heap no more
+            if callback is None:  # cancelled by an earlier callback of this turn; no longer in the heap
                 self._cancelled -= 1
             elif not self.call(callback, now_s):
                 timer.callback = callback  # the same handle, so that it can still be cancelled
                 self._push(now_s + RETRY_S, timer)
 
     def note_cancelled(self) -> None:
-        """A timer in the heap will not be called; for Timer."""
+        """Count a cancelled timer that is still in the heap; called by Timer."""
         self._cancelled += 1
         if self._cancelled > _SLACK + len(self._heap) // 2:
             self._heap = [entry for entry in self._heap if entry[2].callback is not None]
@@ -99,7 +99,7 @@ class Timers:
         heapq.heappush(self._heap, (at_s, next(self._numbers), timer))
 
     def call(self, callback: Callback, now_s: float) -> bool:
-        """Call now; False where it raised and the loop is to go on."""
+        """Call now. False if it raised and `on_error` took the exception."""
         if self._on_error is None:
             callback(now_s)
             return True
@@ -112,7 +112,7 @@ class Timers:
 
 
 class Alarm:
-    """One deadline that is set, moved and cleared; at most one call is to come."""
+    """One deadline that can be set, moved and cleared, with at most one call pending."""
 
     __slots__ = ("_callback", "_timer", "_timers", "at_s")
 
@@ -120,11 +120,11 @@ class Alarm:
         self._timers = timers
         self._callback = callback
         self._timer: Timer | None = None
-        #: Infinity: it is not set.
+        #: Infinity if not set.
         self.at_s = math.inf
 
     def set(self, at_s: float) -> None:
-        """Ring at this moment instead of any former one; infinity: not at all."""
+        """Move the deadline to `at_s`; infinity clears it."""
         if at_s == self.at_s < math.inf:
             return
         self.clear()
@@ -133,11 +133,11 @@ class Alarm:
             self._timer = self._timers.call_at(at_s, self._ring)
 
     def set_earlier(self, at_s: float) -> None:
-        """Ring at this moment, unless it rings before."""
+        """Move the deadline to `at_s`, unless it is already earlier."""
         self.set(min(self.at_s, at_s))
 
     def clear(self) -> None:
-        """Do not ring."""
+        """Cancel the deadline."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -149,7 +149,7 @@ class Alarm:
 
 
 class _Registration:
-    """What is done when a descriptor is ready; a new one for each change, which tells old events from new ones."""
+    """What to call when a descriptor is ready. Each change makes a new one, so that stale events can be recognised."""
 
     __slots__ = ("callback", "events", "source")
 
@@ -168,17 +168,17 @@ class Loop(Timers):
         super().__init__(on_error)
         self._clock = clock
         self._selector = selectors.DefaultSelector()
-        #: By source; those whose callback raised are not in the selector for a while.
+        #: By source. After its callback raised, a registration is out of the selector for a while.
         self._current: dict[Any, _Registration] = {}
 
     def register(self, source: Any, events: int, callback: Callback) -> None:
-        """Call back whenever a descriptor (a number, or what has a fileno()) is ready for selectors.EVENT_..."""
+        """Call back whenever a descriptor (a number or an object with fileno()) is ready for these selectors events."""
         registration = _Registration(source, events, callback)
         self._selector.register(source, events, registration)
         self._current[source] = registration
 
     def modify(self, source: Any, events: int, callback: Callback) -> None:
-        """Wait for something else, or call somebody else, from now on."""
+        """Replace the events and the callback of a registered descriptor."""
         if source in self._selector.get_map():
             registration = self._current[source] = _Registration(source, events, callback)
             self._selector.modify(source, events, registration)
@@ -186,19 +186,19 @@ class Loop(Timers):
             self.register(source, events, callback)
 
     def unregister(self, source: Any) -> None:
-        """Do not call back any more. KeyError if it is not registered; it may be closed already."""
+        """Stop calling back. KeyError if it is not registered. The descriptor may be closed already."""
         del self._current[source]
         if source in self._selector.get_map():
             self._selector.unregister(source)
 
     def turn(self, limit_s: float = math.inf) -> bool:
-        """Wait until something is ready or due, at most for limit_s, and call back. True: a descriptor was ready."""
+        """Wait, at most `limit_s`, until something is ready or due; run the callbacks. True: a descriptor was ready."""
         wait_s = min(limit_s, self.next_s() - self._clock())
         ready = self._selector.select(None if math.isinf(wait_s) else max(0.0, wait_s))
         for key, _events in ready:
             registration: _Registration = key.data
             if self._current.get(registration.source) is not registration:
-                continue  # removed or changed by a callback before it, in this very turn
+                continue  # removed or changed by an earlier callback of this turn
             now_s = self._clock()
             if not self.call(registration.callback, now_s):
                 self._rest(registration, now_s)
@@ -217,11 +217,11 @@ class Loop(Timers):
         self.close()
 
     def close(self) -> None:
-        """Let go of the selector; what is registered stays open."""
+        """Close the selector; registered descriptors stay open."""
         self._selector.close()
 
     def _rest(self, registration: _Registration, now_s: float) -> None:
-        """Leave a descriptor alone whose callback raised; unless that removed or changed it."""
+        """Suspend a descriptor whose callback raised, unless the callback removed or changed it."""
         source = registration.source
         if self._current.get(source) is not registration:
             return

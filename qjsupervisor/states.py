@@ -1,6 +1,6 @@
-"""The fixed vocabularies that several modules share: states, modes, exit statuses.
+"""Vocabularies that several modules share: states, modes, exit statuses.
 
-Imports nothing of this package, decides nothing.
+It imports nothing from this package and decides nothing.
 """
 
 from __future__ import annotations
@@ -14,63 +14,63 @@ EX_SOFTWARE = 70
 EX_CANTCREAT = 73
 EX_CONFIG = 78
 
-#: What a worker exits with, read by the master's restart policy.
+#: Exit codes of a worker, for the master's restart policy.
 EXIT_STOPPED = 0
 #: A fault inside the worker (a bug): restart with backoff.
 EXIT_FAULT = 70
-#: The database is gone, or queue_job was removed from it: not restarted, the next scan decides.
+#: The database is gone, or queue_job was removed from it: no restart; the next scan decides.
 EXIT_GONE = 69
 
 
-#: In place of a channel among a database's pauses: its worker has no connection to it (`release`).
+#: Stands for a channel among a database's pauses: the database is released, so its worker has no connection to it.
 RELEASED = ""
 
 
 class Mode(enum.Enum):
-    """Whose channel tree is it: one for all databases, or one in each database (queue_job 18.0.4)."""
+    """Where channel trees come from: one for all databases, or one in each database (queue_job 18.0.4)."""
 
     #: `channels` is set.
     SERVER_WIDE = "server-wide"
     #: `max_capacity` is set, and `channels` is not.
     PER_DATABASE = "per-database"
-    #: Neither is set. One job at once over all databases; a database whose queue_job has channel settings has a tree
-    #: of its own below that, the others share the root.
+    #: Neither is set. One job at a time over all databases. A database whose queue_job has channel settings has its own
+    #: tree below that; the others share the root.
     DEFAULT = "default"
 
     def has_own_tree(self, has_channel_settings: bool) -> bool:
-        """Whether the channels of a database are those that are set up in it, if its queue_job has such settings."""
+        """Whether a database uses the channels set up in it, given whether its queue_job has such settings."""
         return self is Mode.PER_DATABASE or (self is Mode.DEFAULT and has_channel_settings)
 
 
 class Fairness(enum.Enum):
-    """Who is next when several databases wait for one permit."""
+    """Which database is next when several wait for one permit."""
 
     ROUND_ROBIN = "round-robin"
     PRIORITY = "priority"
 
 
 class WorkerState(enum.Enum):
-    """What the master knows of one worker; process.TRANSITIONS says which moves are allowed."""
+    """The master's state of one worker; see master.worker_process.TRANSITIONS."""
 
     STARTING = "starting"
     STANDBY = "standby"
     READY = "ready"
-    #: Alive and connected, but nothing may run: the reason is in `last_error`.
+    #: Alive and connected, but nothing may run; the reason is in `last_error`.
     BLOCKED = "blocked"
     BACKING_OFF = "backing off"
     STOPPING = "stopping"
-    #: No process: the database cannot be served as it is; the next scan looks again.
+    #: No process, because the database cannot be served as it is. The next scan checks again.
     FAILED = "failed"
 
 
 class Phase(enum.Enum):
-    """Where a worker is with its database, by the word (a WorkerState) that it tells its master."""
+    """Where a worker stands with its database. The values are the WorkerState that it reports to the master."""
 
-    #: Not connected, or on the way to serve.
+    #: Not connected, or not yet serving.
     APART = "starting"
     #: Another runner leads.
     STANDBY = "standby"
-    #: Not to be served as it is.
+    #: The database cannot be served as it is.
     BLOCKED = "blocked"
     SERVING = "ready"
 
@@ -88,30 +88,30 @@ class JobState(str, enum.Enum):
 
 
 class Outcome(enum.IntEnum):
-    """What became of a job that was dispatched; an index into the statistics of the shared table."""
+    """What became of a dispatched job; an index into the statistics of the shared table."""
 
     DONE = 0
     FAILED = 1
-    #: Odoo put it back to `pending`, to be tried again.
+    #: Odoo set it back to `pending`, to be retried.
     RETRIED = 2
     #: Odoo did not run it; we put it back.
     NOT_RUN = 3
-    #: The request ended, and nobody can tell how the job did: its row says `started`, or is gone.
+    #: The request ended without an outcome: the row still says `started`, or is gone.
     LOST = 4
     CANCELLED = 5
 
 
 class TargetState(enum.IntEnum):
-    """Health of an Odoo or another server; stored as a word in the shared table."""
+    """Health of an Odoo or a PostgreSQL server; stored as a word in the shared table."""
 
     UP = 0
     DOWN = 1
-    #: Nothing was asked of it yet.
+    #: Not asked yet.
     UNKNOWN = 2
 
 
 class ServerVerdict(enum.Enum):
-    """What a probe changed of a server's health that all databases share."""
+    """How a probe changed a server's health, which all databases share."""
 
     NOTHING = 0
     WENT_DOWN = 1
@@ -119,7 +119,7 @@ class ServerVerdict(enum.Enum):
 
 
 class TargetHealth(NamedTuple):
-    """One Odoo as one worker finds it, by what it answers to its own jobs."""
+    """One Odoo's health as one worker sees it, from the answers to its own requests."""
 
     url: str
     state: TargetState
