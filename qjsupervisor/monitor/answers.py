@@ -1,6 +1,7 @@
 """What the monitor answers.
 
-    /healthz          200 while every database is served, else 503 and one line for each thing that is wrong
+    /healthz          200 while every database is served, else 503 and one line for each thing that is wrong;
+                      then a line for each warning
     /livez            200 while the master answers: what a container's liveness probe should look at
     /readyz           200 once jobs are started, until the supervisor stops
     /metrics          for Prometheus
@@ -27,7 +28,7 @@ from ..text import printable
 from . import metrics, page
 from .access import Access
 from .background import Background
-from .health import problems
+from .health import find_problems
 from .http import BadRequest, Request, Response, plain
 from .master_link import DEAD_S, MasterLink, Said
 from .observer import Observer
@@ -247,9 +248,11 @@ def _readyz(said: Said) -> Response:
 def _healthz(said: Said) -> Response:
     if said.status is None or not said.is_alive:
         return _unanswered(said)
-    wrong = [printable(line) for line in problems(said.status)]
+    found = find_problems(said.status)
+    wrong = [printable(each.text) for each in found if not each.is_warning]
+    odd = [f"warning: {printable(each.text)}" for each in found if each.is_warning]
     code = HTTPStatus.SERVICE_UNAVAILABLE if wrong else HTTPStatus.OK
-    return plain(code, "\n".join(wrong) or "ok")
+    return plain(code, "\n".join([*(wrong or ["ok"]), *odd]))
 
 
 def _status(said: Said) -> Response:

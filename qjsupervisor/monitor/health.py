@@ -1,9 +1,12 @@
-"""What is wrong, from `status`: pure; for /healthz and for the line above `qjsupervisor status`."""
+"""What is wrong, from `status`: for /healthz, the pages, the metrics and `qjsupervisor status`.  Pure.
+
+A cause that several databases share is told once, with their number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from ..config.settings import LONGEST_HEARTBEAT_S
 from ..postgres.eligibility import named
@@ -12,29 +15,124 @@ from ..text import seconds
 
 #: An idle worker stamps the shared table every LONGEST_HEARTBEAT_S, or a moment later on a busy machine.
 STALE_HEARTBEAT_S = LONGEST_HEARTBEAT_S + 10.0
+#: Databases that a line names.
+_NAMED = 3
+#: Stopped channels of one database that are told one by one.
+_TOLD_STOPS = 3
 
 _FINE = {WorkerState.READY.value, WorkerState.STANDBY.value, WorkerState.STOPPING.value}
 
-
-def problems(status: Mapping[str, Any]) -> list[str]:
-    """One line for each thing that keeps a database's jobs from being run; [] if all is well."""
-    return [*map(str, status.get("problems", ())), *_of_databases(status), *dict.fromkeys(_of_targets(status))]
+Status = Mapping[str, Any]
 
 
-def warnings(status: Mapping[str, Any]) -> list[str]:
+class Problem(NamedTuple):
+    """One cause, in one line."""
+
+    text: str
+    #: Whose jobs it concerns; () where that is not about some databases only.
+    databases: tuple[str, ...] = ()
+    #: Somebody should look at it, though jobs are run.
+    is_warning: bool = False
+
+
+def find_problems(status: Status) -> list[Problem]:
+    """All that somebody should look at, the worst first; [] if all is well."""
+    return [
+        *(Problem(str(text)) for text in status.get("problems", ())),
+        *_of_servers(status),
+        *_of_databases(status),
+        *_of_targets(status),
+        *_warnings(status),
+    ]
+
+
+def problems(status: Status) -> list[str]:
+    """One line for each thing that keeps jobs of some database from being run; [] if all is well."""
+    return [each.text for each in find_problems(status) if not each.is_warning]
+
+
+def warnings(status: Status) -> list[str]:
     """One line for each thing that somebody should look at, though jobs are run."""
-    found = [f"{view.get('name')}: {text}" for view in status.get("databases", ()) for text in _of_database(view)]
-    return [*found, *_of_channels(status)]
+    return [each.text for each in find_problems(status) if each.is_warning]
 
 
-def _of_channels(status: Mapping[str, Any]) -> Iterator[str]:
-    for view in status.get("channels", ()):
-        if view.get("stopped_by"):
-            names = ", ".join(map(str, view["stopped_by"]))
-            yield (
-                f"channel {view.get('name')} is stopped by failed jobs of {names}:"
-                " `qjsupervisor requeue` them, or cancel them in Odoo"
-            )
+def _shared(causes: Iterator[tuple[str, str]]) -> Iterator[Problem]:
+    """Pairs of (database, what is wrong with it), each cause once."""
+    found: dict[str, list[str]] = {}
+    for database, text in causes:
+        found.setdefault(text, []).append(database)
+    for text, databases in found.items():
+        yield Problem(f"{in_short(databases)}: {text}", tuple(databases))
+
+
+def in_short(databases: Sequence[str]) -> str:
+    """'a', or '12 databases (a, b, c and 9 more)'."""
+    if len(databases) == 1:
+        return databases[0]
+    more = f" and {len(databases) - _NAMED} more" if len(databases) > _NAMED else ""
+    return f"{len(databases)} databases ({', '.join(databases[:_NAMED])}{more})"
+
+
+def _of_servers(status: Status) -> Iterator[Problem]:
+    """The PostgreSQL servers that are down."""
+    for server, why in _down_servers(status).items():
+        waiting = [str(view.get("name")) for view in status.get("databases", ()) if view.get("postgresql") == server]
+        yield Problem(f"PostgreSQL at {server} is down{f': {why}' if why else ''}{_waiting(waiting)}", tuple(waiting))
+
+
+def _down_servers(status: Status) -> dict[str, str]:
+    servers = status.get("postgresql", ())
+    return {str(each["server"]): str(each.get("reason") or "") for each in servers if each.get("state") == "down"}
+
+
+def _waiting(databases: Sequence[str]) -> str:
+    return f"; {len(databases)} databases wait for it" if len(databases) > 1 else ""
+
+
+def _of_databases(status: Status) -> Iterator[Problem]:
+    down = _down_servers(status)
+    yield from _shared(
+        (str(view.get("name")), text)
+        for view in status.get("databases", ())
+        if (text := _trouble(view, down)) is not None
+    )
+
+
+def _trouble(view: Mapping[str, Any], down: Mapping[str, str]) -> str | None:
+    """What is wrong with a database itself."""
+    state, why, age_s = view.get("state"), view.get("last_error"), view.get("heartbeat_age_s")
+    if state == WorkerState.STARTING.value and not why:
+        return None  # still on its way up; if it does not get there, the master says why
+    if state == WorkerState.READY.value and age_s is not None and age_s > STALE_HEARTBEAT_S:
+        return f"no heartbeat for {age_s:.0f} s"
+    if state in _FINE or (state != WorkerState.BLOCKED.value and view.get("postgresql") in down):
+        return None
+    return f"{state}: {why}" if why else str(state)
+
+
+def _of_targets(status: Status) -> Iterator[Problem]:
+    """The targets that are down, or refuse the jobs of a database, of databases that have no other."""
+    down: dict[str, list[str]] = {}
+    refused: list[tuple[str, str]] = []
+    for view in status.get("databases", ()):
+        targets, name = view.get("targets") or (), str(view.get("name"))
+        if all(each.get("state") == "down" for each in targets):
+            for each in targets:
+                why = f": {each['reason']}" if each.get("reason") else ""
+                if each.get("shared"):
+                    down.setdefault(f"Odoo at {each.get('url')} is down{why}", []).append(name)
+                else:
+                    refused.append((name, f"Odoo at {each.get('url')} does not run its jobs{why}"))
+    for text, databases in down.items():
+        yield Problem(text + _waiting(databases), tuple(databases))
+    yield from _shared(iter(refused))
+
+
+def _warnings(status: Status) -> Iterator[Problem]:
+    views = status.get("databases", ())
+    causes = ((str(view.get("name")), text) for view in views for text in _of_database(view))
+    for each in (*_shared(causes), *_of_channels(status)):
+        yield each._replace(is_warning=True)
 
 
 def _of_database(view: Mapping[str, Any]) -> Iterator[str]:
@@ -47,26 +145,37 @@ def _of_database(view: Mapping[str, Any]) -> Iterator[str]:
         yield f"{named(modules['states'])}, for {seconds(modules['for_s'])} now: does that hang?"
 
 
-def _of_databases(status: Mapping[str, Any]) -> Iterator[str]:
-    for view in status.get("databases", ()):
-        name, state, why = view.get("name"), view.get("state"), view.get("last_error")
-        age_s = view.get("heartbeat_age_s")
-        if state == WorkerState.STARTING.value and not why:
-            continue  # still on its way up; if it does not get there, the master says why
-        if state not in _FINE:
-            yield f"{name}: {state}" + (f": {why}" if why else "")
-        elif state == WorkerState.READY.value and age_s is not None and age_s > STALE_HEARTBEAT_S:
-            yield f"{name}: no heartbeat for {age_s:.0f} s"
+def _of_channels(status: Status) -> Iterator[Problem]:
+    """Sequential channels that a failed job stops: those of all databases, and those of a database's own tree."""
+    by_name = {str(view.get("name")): view for view in status.get("databases", ())}
+    for channel in status.get("channels", ()):
+        names = [str(name) for name in channel.get("stopped_by") or ()]
+        if names:
+            yield _stop(str(channel.get("name")), [(name, by_name.get(name, {})) for name in names])
+    for name, view in by_name.items():
+        own = [each for each in view.get("stopped") or () if not each.get("shared")]
+        for each in own[:_TOLD_STOPS]:
+            yield _stop(str(each.get("channel")), [(name, view)], where=f" of {name}")
+        if len(own) > _TOLD_STOPS:
+            yield Problem(f"{name}: {len(own) - _TOLD_STOPS} more channels are stopped by failed jobs", (name,))
 
 
-def _of_targets(status: Mapping[str, Any]) -> Iterator[str]:
-    """The targets that are down, or refuse the jobs of a database, of databases that have no other."""
-    for view in status.get("databases", ()):
-        targets = view.get("targets") or ()
-        if all(each.get("state") == "down" for each in targets):
-            for each in targets:
-                why = f": {each['reason']}" if each.get("reason") else ""
-                if each.get("shared"):
-                    yield f"Odoo at {each.get('url')} is down{why}"
-                else:
-                    yield f"{view.get('name')}: Odoo at {each.get('url')} does not run its jobs{why}"
+def _stop(channel: str, stoppers: Sequence[tuple[str, Mapping[str, Any]]], where: str = "") -> Problem:
+    """A channel that is stopped by failed jobs of these databases; `where`: whose channel it is."""
+    jobs = [(name, _uuid_of(view, channel)) for name, view in stoppers]
+    (first, uuid), *others = jobs
+    if where:
+        told = uuid
+    else:
+        told = ", ".join(f"{uuid} of {name}" if uuid else name for name, uuid in jobs[:_NAMED])
+    many = "s" if others or not uuid else ""
+    of = "" if uuid else "of "
+    more = f" and of {len(jobs) - _NAMED} more databases" if len(jobs) > _NAMED else ""
+    remedy = f"`qjsupervisor requeue {first} {uuid}`" if uuid else "`qjsupervisor requeue` them"
+    text = f"channel {channel}{where} is stopped by failed job{many} {of}{told}{more}: {remedy}, or cancel in Odoo"
+    return Problem(text, tuple(name for name, _ in stoppers))
+
+
+def _uuid_of(view: Mapping[str, Any], channel: str) -> str:
+    """The failed job of a database that stops a channel, as far as that is known."""
+    return next((str(each["uuid"]) for each in view.get("stopped") or () if each.get("channel") == channel), "")

@@ -261,10 +261,17 @@ def test_status_is_the_masters(monitor: StartMonitor) -> None:
 
 
 def test_health(monitor: StartMonitor) -> None:
+    """A warning is told, and is no reason for 503."""
     one = monitor()
-    for path in ("/healthz", "/livez"):
-        answer = one.get(path)
-        assert (answer.status_code, answer.text) == (200, "ok\n")
+    answer = one.get("/livez")
+    assert (answer.status_code, answer.text) == (200, "ok\n")
+    answer = one.get("/healthz")
+    first, *warnings = answer.text.splitlines()
+    assert (answer.status_code, first) == (200, "ok")
+    assert warnings
+    assert all(line.startswith("warning: ") for line in warnings)
+    quiet = {key: value for key, value in status()["databases"][0].items() if key not in ("overdue", "modules")}
+    assert monitor(status(databases=[quiet])).get("/healthz").text == "ok\n"
 
 
 def test_health_says_what_is_wrong(monitor: StartMonitor) -> None:
@@ -329,7 +336,9 @@ def test_control_characters_of_names_are_escaped_everywhere(monitor: StartMonito
     for path in ("/healthz", "/", "/metrics", "/status"):
         text = one.get(path).text
         assert not any(char in text for char in "\x1b\x07\u202e"), path
-    assert len(one.get("/healthz").text.splitlines()) == 1
+    said = one.get("/healthz").text.splitlines()
+    assert len([line for line in said if not line.startswith("warning: ")]) == 1
+    assert len(said) == 3
 
 
 def test_readiness(monitor: StartMonitor) -> None:

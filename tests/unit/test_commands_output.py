@@ -11,7 +11,7 @@ from rich.console import Console
 from qjsupervisor.commands.output import print_lines, table
 from qjsupervisor.commands.status import render
 from qjsupervisor.config.settings import LONGEST_HEARTBEAT_S
-from qjsupervisor.monitor.health import problems, warnings
+from qjsupervisor.monitor.health import find_problems, problems, warnings
 from qjsupervisor.text import printable
 
 
@@ -133,3 +133,65 @@ def test_lines_fit_a_terminal_and_nothing_is_cut(
     text = "".join(line.strip() for line in shown)
     assert text.count("x") == 200 + 1
     assert all(f"word{number}" in text for number in range(60))
+
+
+def test_a_cause_that_databases_share_is_told_once() -> None:
+    """With how many it concerns, and the first of them; what one database has alone keeps a line of its own."""
+    names = [f"db{number:03}" for number in range(200)]
+    views: list[dict[str, Any]] = [{"name": name, "state": "blocked", "last_error": "locked"} for name in names[:199]]
+    views.append({"name": names[199], "state": "blocked", "last_error": "to upgrade"})
+    many, one = find_problems(status(databases=views))
+    assert many.text == "199 databases (db000, db001, db002 and 196 more): blocked: locked"
+    assert list(many.databases) == names[:199]
+    assert one.text == "db199: blocked: to upgrade"
+
+
+def test_a_postgresql_that_is_down_is_told_once() -> None:
+    """What its databases say meanwhile follows from it; what is wrong with one besides does not."""
+    here: dict[str, Any] = {"postgresql": "pg:5432", "state": "starting", "last_error": "lost"}
+    views = [
+        {"name": "a", **here},
+        {"name": "b", **here, "state": "failed"},
+        {"name": "c", **here, "postgresql": "other:5432"},
+    ]
+    server = {"server": "pg:5432", "state": "down", "reason": "connection refused"}
+    found = problems(status(databases=views, postgresql=[server, {"server": "other:5432", "state": "up"}]))
+    assert found == [
+        "PostgreSQL at pg:5432 is down: connection refused; 2 databases wait for it",
+        "c: starting: lost",
+    ]
+
+
+def test_an_odoo_that_is_down_is_told_once() -> None:
+    down = {"url": "http://o:1", "state": "down", "reason": "refused", "shared": True}
+    views = [{"name": name, "state": "ready", "targets": [down]} for name in "abc"]
+    assert problems(status(databases=views)) == ["Odoo at http://o:1 is down: refused; 3 databases wait for it"]
+
+
+@pytest.mark.parametrize(
+    ("stoppers", "own", "expected"),
+    [
+        (
+            {"a": [{"channel": "root.seq", "uuid": "u1", "failed": 1, "shared": True}]},
+            {},
+            "channel root.seq is stopped by failed job u1 of a: `qjsupervisor requeue a u1`, or cancel in Odoo",
+        ),
+        (
+            {"a": [{"channel": "root.seq", "uuid": "u1", "failed": 1, "shared": True}], "b": []},
+            {},
+            "channel root.seq is stopped by failed jobs u1 of a, b: `qjsupervisor requeue a u1`, or cancel in Odoo",
+        ),
+        (
+            {},
+            {"a": [{"channel": "root.own", "uuid": "u2", "failed": 3, "shared": False}]},
+            "channel root.own of a is stopped by failed job u2: `qjsupervisor requeue a u2`, or cancel in Odoo",
+        ),
+    ],
+)
+def test_a_stopped_channel_names_the_job(
+    stoppers: dict[str, list[dict[str, Any]]], own: dict[str, list[dict[str, Any]]], expected: str
+) -> None:
+    views = [{"name": name, "state": "ready", "stopped": stops} for name, stops in {**stoppers, **own}.items()]
+    channels = [{"name": "root.seq", "stopped_by": sorted(stoppers)}]
+    (found,) = find_problems(status(databases=views, channels=channels))
+    assert (found.text, found.is_warning) == (expected, True)

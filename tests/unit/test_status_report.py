@@ -140,7 +140,7 @@ def test_a_problem_says_whether_it_is_of_the_target_or_of_one_database() -> None
     found = status({0: View(), 1: View()}, servers=[ServerView(URL, UP, users=2)], workers=workers)
     assert problems(found) == [f"db1: Odoo at {URL} does not run its jobs: HTTP 404"]
     found = status({0: View(), 1: View()}, servers=[ServerView(URL, DOWN, 1, 1, 1, "refused", 2)], workers=workers)
-    assert problems(found) == [f"Odoo at {URL} is down: refused"]
+    assert problems(found) == [f"Odoo at {URL} is down: refused; 2 databases wait for it"]
 
 
 def test_each_target_for_itself() -> None:
