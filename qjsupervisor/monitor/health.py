@@ -164,10 +164,7 @@ def _stop(channel: str, stoppers: Sequence[tuple[str, Mapping[str, Any]]], where
     """A channel that is stopped by failed jobs of these databases; `where`: whose channel it is."""
     jobs = [(name, _uuid_of(view, channel)) for name, view in stoppers]
     (first, uuid), *others = jobs
-    if where:
-        told = uuid
-    else:
-        told = ", ".join(f"{uuid} of {name}" if uuid else name for name, uuid in jobs[:_NAMED])
+    told = uuid if where else ", ".join(f"{uuid} of {name}" if uuid else name for name, uuid in jobs[:_NAMED])
     many = "s" if others or not uuid else ""
     of = "" if uuid else "of "
     more = f" and of {len(jobs) - _NAMED} more databases" if len(jobs) > _NAMED else ""
