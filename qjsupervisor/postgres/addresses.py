@@ -1,13 +1,12 @@
-"""The addresses that a server may have, one at a time.
+"""Resolves a server to its addresses, so that they can be tried one at a time.
 
-libpq applies its connect_timeout to each address only where it blocks. We do not let it block, so that a first address
-that swallows packets would be tried for ever. Hence each one is given to libpq alone, and whoever connects gives each
-its time.
+libpq applies connect_timeout to each address only when it blocks. We connect without blocking, so libpq would try a
+first address that swallows packets for ever. Hence libpq gets one address at a time, and the caller limits each try.
 """
 
 from __future__ import annotations
 
-# getaddrinfo loads it, and the tables behind it, at its first name: here once for all workers, before they are forked.
+# getaddrinfo loads this codec and its tables on first use; loaded here, before the fork, it is shared by all workers.
 import encodings.idna  # noqa: F401
 import os
 import random
@@ -15,19 +14,19 @@ import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-#: What the next round is for: an address answered, but its server is not the kind that was asked for.
+#: libpq's words when a server answered but is not of the requested kind. Then the next round is worth a try.
 _WRONG_SERVER = ("session is read-only", "session is not read-only", "hot standby mode")
 
 
 def rounds(connect_kwargs: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
-    """Keyword arguments for psycopg2.connect, one dictionary for each address to try, in rounds.
+    """Keyword arguments for psycopg2.connect, one dictionary per address to try, in rounds.
 
-    A later round is only for when a server of the round before was refused for what it is (see is_wrong_server). Where
-    there are several addresses and nothing was said, the server has to be one that can be written to; the round after
-    takes any, so that whoever asks it can say what is wrong with it. Blocks while names are looked up.
+    A later round is only tried if a server of the previous one was of the wrong kind (is_wrong_server). With several
+    addresses and no target_session_attrs, the first round asks for a writable server; the second accepts any, so that
+    the caller can say what is wrong with it. Blocks during name resolution.
     """
     if "service" in connect_kwargs or "PGSERVICE" in os.environ:
-        return [[dict(connect_kwargs)]]  # libpq alone knows what is in that file
+        return [[dict(connect_kwargs)]]  # only libpq reads the service file
     each = list(_each(connect_kwargs))
     if connect_kwargs.get("load_balance_hosts", os.environ.get("PGLOADBALANCEHOSTS")) == "random":
         random.shuffle(each)
@@ -42,7 +41,7 @@ def rounds(connect_kwargs: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
 
 
 def is_wrong_server(message: str) -> bool:
-    """Whether libpq refused a server for what it is, by its words."""
+    """Whether libpq's message says that the server is of the wrong kind."""
     return any(words in message for words in _WRONG_SERVER)
 
 
@@ -52,7 +51,7 @@ def _each(connect_kwargs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     ports = _listed(connect_kwargs, "port", "PGPORT")
     number = len(numeric) or len(hosts) or 1
     if len(ports) not in (0, 1, number) or (hosts and numeric and len(hosts) != number):
-        yield dict(connect_kwargs)  # libpq says what is wrong with it
+        yield dict(connect_kwargs)  # libpq reports what is wrong
         return
     for index in range(number):
         one = dict(connect_kwargs)
@@ -67,7 +66,7 @@ def _each(connect_kwargs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _resolved(one: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """With each address of its host's name; the name stays, for certificates and passwords."""
+    """One copy per address of the host. The name stays, for certificates and the password file."""
     host = one.get("host", "")
     if not host or host[0] in "/@":
         yield one
@@ -75,7 +74,7 @@ def _resolved(one: dict[str, Any]) -> Iterator[dict[str, Any]]:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        yield one  # libpq says so in its own words
+        yield one  # libpq reports the failed lookup
         return
     for address in dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found):
         yield {**one, "hostaddr": address}

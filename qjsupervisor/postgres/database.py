@@ -1,7 +1,8 @@
-"""A worker's connection to its database: LISTEN, the leader lock, jobs in and out.
+"""A worker's connection to its database: LISTEN, the leader lock, reading and writing jobs.
 
-One connection a database (session.py); a second one, only while a big table is read (reader.py). After a DatabaseError
-the connection is of no use, unless that says `of_row`. It decides nothing about jobs, logs nothing, sleeps never.
+One connection per database (session.py), plus a second one only while a big table is read (reader.py). After a
+DatabaseError the connection is unusable, unless the error has `of_row`. This module decides nothing about jobs, logs
+nothing and never sleeps.
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ from .session import Session
 from .waiter import STATEMENT_TIMEOUT_S, Waiter
 
 CHANNEL = "queue_job"
-#: Of another session's statement.
+#: How many characters of another session's statement are shown.
 _SHOWN_STATEMENT = 120
-#: As libpq counts.
+#: In libpq's numbering.
 _POSTGRESQL_12 = 120000
 _POSTGRESQL_14 = 140000
-#: A table that somebody has locked (an upgrade) is not waited for any longer: permits were taken for what is asked.
+#: The longest wait for a table that another session has locked (an upgrade); the statement may hold permits meanwhile.
 LOCK_TIMEOUT_S = 1.0
-#: A sign of life takes no longer than this, unless the server is gone.
+#: A keep-alive takes no longer than this, unless the server is gone.
 SIGN_LIMIT_S = 5.0
 
 
 class About(NamedTuple):
-    """What kind of database this is."""
+    """What was found on connecting."""
 
     backend_pid: int
     encoding: str
@@ -56,7 +57,7 @@ class About(NamedTuple):
     jobs_bytes: int
     read_only: bool
     may_read_parameters: bool
-    #: When the server was started, as text: another one is another server, or the same after a restart.
+    #: The server's start time as text. It changes with a restart or when connected to another server.
     started: str
     oid: int
     clock_s: float
@@ -66,7 +67,7 @@ class Database:
     """One connection to one database, as its worker uses it."""
 
     def __init__(self, name: str, connect_kwargs: dict[str, Any], waiter: Waiter, mark: int | None = None) -> None:
-        """`mark`: what our sessions are recognised by; None: by nobody after us."""
+        """`mark`: identifies our sessions to our successors; None: they cannot recognise them."""
         self.name = name
         self.waiter = waiter
         self.session = Session(
@@ -78,26 +79,26 @@ class Database:
         self._is_prepared = False
         self.notified = Notified()
         self.about: About | None = None
-        #: By how much the server's clock is ahead of ours: it decides what is due.
+        #: How far the server's clock is ahead of ours, in microseconds. The server's clock decides what is due.
         self.clock_us = 0
-        #: How long a job that runs may go on after a restart of the server, though it looks dead.
+        #: How long after a server restart a job that was running before counts as alive although it looks dead.
         self.dead_after_restart_s = 60.0
         self.leadership = Leadership(self.rows, secrets.randbits(63) if mark is None else mark)
-        #: Modules in transition, by name with their state, as `check` found them last. Nothing is claimed then,
-        #: unless `ignores_modules`.
+        #: Modules in transition, name to state, as of the last `check`. While there are any, nothing is claimed unless
+        #: `ignores_modules`.
         self.modules: dict[str, str] = {}
         self.ignores_modules = False
-        #: Jobs that were there to be claimed were not: is a module in transition?
+        #: A claim left claimable jobs alone, so a module may be in transition.
         self.modules_suspected = False
-        #: How much a job ages for each priority; 0: not at all.
+        #: Seconds of age per step of priority; 0: no ageing.
         self.ageing_s = 0.0
-        #: A neutralised copy of a database is not to be served.
+        #: Whether a neutralised copy is refused.
         self.refuses_neutralized = True
 
     # -- connection --------------------------------------------------------------------------------------
 
     def connect(self) -> None:
-        """Connect and look what this database is. Raises DatabaseUnavailable, DatabaseGone or DatabaseUnfit."""
+        """Connect and inspect the database. Raises DatabaseUnavailable, DatabaseGone or DatabaseUnfit."""
         self.session.limit_s = STATEMENT_TIMEOUT_S
         self._is_prepared = False
         self.session.connect()
@@ -107,20 +108,20 @@ class Database:
         self.leadership.begin()
 
     def look(self) -> About:
-        """Look (again) what this database is."""
+        """Inspect the database (again)."""
         self.about = About(*self.rows(queries.ABOUT)[0])
         self.clock_us = round((self.about.clock_s - time.time()) * 1e6)
         return self.about
 
     def limit_statements(self, limit_s: float) -> None:
-        """How long a statement may take from now on, here and on the server."""
+        """Limit each statement from now on, on our side and on the server."""
         self.rows(f"SET statement_timeout = '{limit_s:.0f}s'; SET lock_timeout = '{LOCK_TIMEOUT_S:.0f}s'")
         self.session.limit_s = limit_s
 
     def check(self) -> None:
-        """Whether jobs may be run here. Raises DatabaseGone or DatabaseUnfit with the reason.
+        """Check that jobs may run here. Raises DatabaseGone or DatabaseUnfit with the reason.
 
-        Asked before every statement that would fail without it, so that it does not fail again and again.
+        Called before statements that would otherwise fail, so that they do not fail again and again.
         """
         assert self.about is not None
         if self.about.in_recovery:
@@ -137,7 +138,7 @@ class Database:
             raise DatabaseUnfit(self.name, f"a privilege is missing: GRANT {', '.join(lacking)} ON queue_job")
 
     def check_modules(self) -> None:
-        """Which modules are in transition; one statement. Raises DatabaseGone where queue_job is not installed."""
+        """Read which modules are in transition: one statement. Raises DatabaseGone if queue_job is not installed."""
         self.modules_suspected = False
         found = dict(self.rows(queries.MODULES))
         if found.get("queue_job") in NOT_INSTALLED:
@@ -145,36 +146,36 @@ class Database:
         self.modules = in_transition(found)
 
     def check_trigger(self) -> None:
-        """Whether we hear of jobs here. Raises DatabaseUnfit with the reason; the rows can be read all the same."""
+        """Check that the trigger notifies us. Raises DatabaseUnfit with the reason; the rows can still be read."""
         enabled, complete = next(iter(self.rows(queries.TRIGGER)), (None, False))
         trouble = trigger_trouble(enabled, complete=complete)
         if trouble is not None:
             raise DatabaseUnfit(self.name, trouble)
 
     def listen(self) -> None:
-        """Hear of jobs from now on, and prepare the statements of the loop."""
+        """Start listening, and prepare the statements of the loop."""
         self.rows(f"LISTEN {CHANNEL}")
         if not self._is_prepared:
             self.rows(queries.PREPARE)
             self._is_prepared = True
 
     def lock_holders(self) -> list[str]:
-        """Who has locked our tables, since when and with what, in words."""
-        self.rows("ROLLBACK")  # of a read that met the lock
+        """For each session that has locked our tables: a sentence with who, since when and with which statement."""
+        self.rows("ROLLBACK")  # the read that ran into the lock
         return [_holder(*row) for row in self.rows(queries.LOCK_HOLDERS)]
 
     def lead(self) -> Lead:
-        """Try to become the one runner of this database."""
+        """Try to become the leader of this database."""
         return self.leadership.try_lead()
 
     def let_go(self) -> None:
-        """Let others lead: at once, not only when the server notices that the connection is closed."""
+        """Give up the leader lock now, rather than when the server notices that the connection is closed."""
         if self.connected:
-            with suppress(DatabaseError):  # then it notices
+            with suppress(DatabaseError):  # then the server notices
                 self.leadership.let_go()
 
     def limit_leadership(self, idle_s: float) -> None:
-        """The server is to end this session when it says nothing for so long. Does nothing before PostgreSQL 14."""
+        """Have the server end this session after `idle_s` of silence. No effect before PostgreSQL 14."""
         if self.session.version >= _POSTGRESQL_14:
             self.rows(f"SET idle_session_timeout = '{idle_s * 1000:.0f}ms'")
 
@@ -184,7 +185,7 @@ class Database:
 
     @property
     def encoding(self) -> str:
-        """How text of this database has to be encoded to be what it is in there, or what it stands for."""
+        """The Python codec that reproduces this database's text byte for byte."""
         return "latin-1" if self.session.is_raw else "utf-8"
 
     @property
@@ -202,11 +203,11 @@ class Database:
         return self.session.fileno()
 
     def receive(self) -> None:
-        """Take in what arrived while nothing was asked."""
+        """Collect what arrived while no statement was running."""
         self.session.receive()
 
     def call_itself(self) -> None:
-        """Send ourselves a notification: it comes back if LISTEN, the server and the network work."""
+        """Send ourselves a notification. It comes back if LISTEN, the server and the network work."""
         self.notified.heard_itself = False
         usual_s, self.session.limit_s = self.session.limit_s, SIGN_LIMIT_S
         try:
@@ -225,9 +226,9 @@ class Database:
     def turn(self, claim: Mapping[int, int], uuids: Sequence[str]) -> tuple[list[Job], list[Job]]:
         """Claim pending jobs by id and read jobs by uuid, in one statement; (claimed, read).
 
-        `claim`: with each job the one whose permit it takes over, which must be over for that; 0: it has its own.
+        `claim`: job id to the id of the job whose permit it takes over, which must be over for that; 0: it has its own.
 
-        A job that could not be claimed is among those read, as it is, unless it is gone.
+        A job that could not be claimed is among those read, in its current state, unless it is gone.
         """
         if not claim:
             return _sorted(self.ageing_s, self.rows(queries.READ, {"uuids": list(uuids)}))
@@ -247,17 +248,17 @@ class Database:
         return [job_of(row, self.ageing_s) for row in self.rows(queries.READ_IDS, {"ids": list(ids)})]
 
     def without_row(self, ids: Iterable[int]) -> list[int]:
-        """Of these jobs those that are gone."""
+        """The ids among these whose rows are gone."""
         return [job_id for (job_id,) in self.rows(queries.GONE, {"ids": list(ids)})]
 
     def give_back(self, ids: Iterable[int]) -> list[int]:
-        """Put jobs that are still enqueued back to pending; ids of those that were."""
+        """Set jobs that are still enqueued back to pending; returns their ids."""
         return [job_id for (job_id,) in self.rows(queries.GIVE_BACK, {"ids": list(ids)}, of_row=True)]
 
     def look_dead(self, ids: Iterable[int], grace_s: float) -> dict[int, tuple[str, bool]]:
-        """Of jobs without a request of ours, those that look dead by the contract's rule.
+        """Which of these jobs without a request of ours look dead by queue_job's rule (docs/contract.md).
 
-        With their states, and whether their rows say that they were enqueued so long ago.
+        Returns id to (state, whether the row dates the enqueueing `grace_s` or longer ago).
         """
         statement = queries.LOOK_DEAD if self.can_tell_dead else queries.LOOK_DEAD_UNLOCKED
         params = {"ids": list(ids), "grace_s": grace_s, "after_restart_s": self.dead_after_restart_s}
@@ -265,18 +266,18 @@ class Database:
         return {job_id: (state, dated) for job_id, state, dated in rows}
 
     def running_for(self, ids: Iterable[int], least_s: float) -> list[tuple[int, str, str | None, float]]:
-        """Of these jobs those that Odoo runs for longer than that: id, uuid, channel, seconds."""
+        """The jobs among these that Odoo has been running for longer than `least_s`: (id, uuid, channel, seconds)."""
         rows = self.rows(queries.RUNNING_FOR, {"ids": list(ids), "least_s": least_s})
         return [(job_id, uuid, channel, age_s) for job_id, uuid, channel, age_s in rows]
 
     def end_session_of(self, job_id: int) -> bool | None:
-        """End the session in which Odoo runs a job. False: our role may not; None: none is to be seen."""
+        """Terminate the session in which Odoo runs a job. False if our role may not; None if no session is visible."""
         assert self.about is not None
         rows = self.rows(queries.END_SESSION_OF, {"id": job_id}) if self.about.has_lock_table else []
         return bool(rows[0][0]) if rows else None
 
     def revive(self, dead: Mapping[int, str], grace_s: float) -> list[Job]:
-        """Put back what `look_dead` found, if it still is so; the jobs as they are now."""
+        """Set back the jobs that `look_dead` found, if they still look dead; returns the jobs as they are now."""
         statement = queries.REVIVE if self.can_tell_dead else queries.REVIVE_UNLOCKED
         started = [job_id for job_id, state in dead.items() if state == "started"]
         params = {"ids": list(dead), "grace_s": grace_s, "started": started}
@@ -284,7 +285,7 @@ class Database:
 
     @property
     def can_tell_dead(self) -> bool:
-        """Whether lock rows tell a running job from one whose process died."""
+        """Whether there are lock rows that tell a running job from one whose process died."""
         return self.about is not None and self.about.may_lock
 
 
@@ -300,7 +301,7 @@ def _holder(
 
 
 def _sorted(ageing_s: float, rows: Iterable[tuple[Any, ...]]) -> tuple[list[Job], list[Job]]:
-    """Of rows (claimed, *JOB_COLUMNS): the jobs that were claimed, and the others."""
+    """Split rows of (claimed, *JOB_COLUMNS) into the claimed jobs and the others."""
     claimed: list[Job] = []
     read: list[Job] = []
     for is_claimed, *columns in rows:

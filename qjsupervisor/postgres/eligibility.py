@@ -1,4 +1,4 @@
-"""Whether a database's jobs could be run, from what was found in it. Pure: facts in, verdict out."""
+"""Decides whether a database's jobs can be run, from what was found in it. Pure: facts in, verdict out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from ..states import Mode
 
-#: What the worker reads and writes of queue_job.
+#: The columns of queue_job that the worker reads and writes.
 READ_COLUMNS = (
     "id",
     "uuid",
@@ -25,7 +25,7 @@ READ_COLUMNS = (
     "exc_message",
 )
 WRITTEN_COLUMNS = ("state", "date_enqueued", "date_started", "retry", "exc_name", "exc_message", "exc_info")
-#: Of queue_job_channel, in the per-database mode (queue_job 18.0.4).
+#: The columns of queue_job_channel, in per-database mode (queue_job 18.0.4).
 CHANNEL_COLUMNS = (
     "complete_name",
     "capacity",
@@ -36,9 +36,9 @@ CHANNEL_COLUMNS = (
     "sequential_default",
 )
 NOT_INSTALLED = (None, "uninstalled", "uninstallable")
-#: Module states in which code and data do not belong together: jobs on half-installed code damage data.
+#: Module states in which code and data may not match: jobs on half-installed code damage data.
 TRANSITIONS = ("to install", "to upgrade", "to remove")
-#: Modules that a sentence names; the rest is counted.
+#: How many modules a sentence names; the rest is counted.
 _NAMED = 3
 #: pg_trigger.tgenabled: fires in ordinary sessions (origin), or always.
 _FIRES = ("O", "A")
@@ -53,15 +53,15 @@ Columns = Mapping[str, Mapping[str, tuple[bool, bool]]]
 
 
 class Verdict(enum.Enum):
-    """What becomes of a database."""
+    """What to do with a database."""
 
     #: It gets a worker.
     READY = "ready"
-    #: Its jobs cannot be run as it is; somebody must change something.
+    #: Its jobs cannot run until somebody changes something.
     BLOCKED = "blocked"
-    #: No queue_job in it: none of our business.
+    #: It has no queue_job, so it does not concern us.
     ABSENT = "absent"
-    #: Nobody knows at the moment.
+    #: Not known at the moment.
     UNREACHABLE = "unreachable"
 
 
@@ -79,31 +79,31 @@ class Facts:
     role: str
     server_version: str
     in_recovery: bool
-    #: Sessions of our role begin read-only there.
+    #: Whether our role's sessions are read-only by default there.
     read_only: bool
     encoding: str
     module_table: bool
-    #: Our role may read the module's state.
+    #: Whether our role may read module states.
     module_readable: bool
     module_state: str | None
-    #: Modules in transition, by name with their state.
+    #: Modules in transition, name to state.
     modules: Mapping[str, str]
-    #: A copy that must not act as production; None: our role may not read ir_config_parameter.
+    #: Whether it is a copy that must not act as production; None: our role may not read ir_config_parameter.
     neutralized: bool | None
-    #: The schema of a table queue_job that the search path does not lead to.
+    #: The schema of a table queue_job that is not on the search path.
     hidden_in: str | None
-    #: Of the tables that the search path leads to.
+    #: The tables that the search path finds.
     columns: Columns
-    #: pg_trigger.tgenabled; None: there is no such trigger.
+    #: pg_trigger.tgenabled; None: the trigger does not exist.
     trigger_enabled: str | None
-    #: It fires on INSERT and on UPDATE.
+    #: Whether it fires on INSERT and on UPDATE.
     trigger_complete: bool
-    #: Who holds the leader lock; None: nobody, or it was not asked for.
+    #: Who holds the leader lock; None: nobody, or not asked.
     leader: str | None
 
     #: When the server was started.
     started: str = ""
-    #: Tables of which row-level security may hide rows from our role.
+    #: Tables whose row-level security may hide rows from our role.
     policies: tuple[str, ...] = ()
 
     @property
@@ -112,18 +112,18 @@ class Facts:
 
     @property
     def has_channel_settings(self) -> bool:
-        """queue_job 18.0.4 or later: channels are set up in the database."""
+        """Whether channels can be set up in the database (queue_job 18.0.4 or later)."""
         return all(name in self.columns.get("queue_job_channel", {}) for name in CHANNEL_COLUMNS)
 
     @property
     def may_read_channel_settings(self) -> bool:
-        """They are there, and our role may read them."""
+        """Whether there are channel settings that our role may read."""
         granted = self.columns.get("queue_job_channel", {})
         return all(granted.get(name, (False, False))[0] for name in CHANNEL_COLUMNS)
 
 
 def judge(facts: Facts, mode: Mode, *, serve_neutralized: bool = False) -> tuple[Verdict, str | None, tuple[str, ...]]:
-    """(verdict, reason, warnings). All that is wrong is in the reason, so that it can be put right at once."""
+    """(verdict, reason, warnings). The reason lists everything that is wrong, so that it can be fixed in one go."""
     if facts.hidden_in is not None:
         return Verdict.BLOCKED, _hidden(facts.hidden_in, facts.role), ()
     if not facts.module_table:
@@ -151,9 +151,9 @@ def judge(facts: Facts, mode: Mode, *, serve_neutralized: bool = False) -> tuple
 
 
 def can_be_counted(facts: Facts, mode: Mode, *, serve_neutralized: bool = False) -> bool:
-    """Whether nothing is wrong but that no trigger tells of jobs, or that a module is in transition.
+    """Whether nothing is wrong except that the trigger is missing or a module is in transition.
 
-    A worker can count what runs there, and sees for itself when the rest may.
+    Then a worker can count the running jobs, and notices itself when new ones may start.
     """
     if facts.trigger_enabled not in _FIRES:
         facts = replace(facts, trigger_enabled=_FIRES[0], trigger_complete=True)
@@ -161,7 +161,7 @@ def can_be_counted(facts: Facts, mode: Mode, *, serve_neutralized: bool = False)
 
 
 def in_transition(states: Mapping[str, str]) -> dict[str, str]:
-    """Of modules, by name with their state, those that are in transition."""
+    """The modules (name to state) that are in transition."""
     return {name: state for name, state in states.items() if state in TRANSITIONS}
 
 
@@ -173,12 +173,12 @@ def named(modules: Mapping[str, str]) -> str:
 
 
 def waits_for(modules: Mapping[str, str]) -> str:
-    """What jobs wait for while these modules are in transition."""
+    """Why jobs wait while these modules are in transition."""
     return f"{named(modules)}: jobs wait until that is done or undone in Odoo"
 
 
 def is_neutralized(rows: Sequence[tuple[str | None]]) -> bool:
-    """Of the rows of queries.NEUTRALIZED."""
+    """Whether the rows of queries.NEUTRALIZED say so."""
     return any((value or "").strip().lower() not in ("", "false", "0") for (value,) in rows)
 
 
@@ -214,7 +214,7 @@ def _wrong_trigger(facts: Facts) -> Iterator[str]:
 
 
 def trigger_trouble(enabled: str | None, *, complete: bool) -> str | None:
-    """Why nobody tells of jobs, and what to do; None: all is well. `enabled`: tgenabled, None: no trigger."""
+    """Why the trigger does not notify us, and what to do; None if it does. `enabled`: tgenabled, None: no trigger."""
     if enabled is None:
         return "trigger queue_job_notify is missing: upgrade queue_job in Odoo"
     if enabled not in _FIRES:

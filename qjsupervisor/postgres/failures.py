@@ -1,4 +1,4 @@
-"""What an error of psycopg2's means, once for the worker, the scout and the commands.  Pure."""
+"""What a psycopg2 error means, for the worker, the scout and the commands alike. Pure."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseU
 
 #: An administrator ended the session, or stopped the server.
 ADMIN_SHUTDOWN = "57P01"
-#: A lock that somebody else has was waited for as long as we may.
+#: Another session held a lock for longer than we may wait.
 LOCK_NOT_AVAILABLE = "55P03"
-#: Text of a row that the server cannot convert to our encoding: untranslatable_character, character_not_in_repertoire.
+#: The server cannot convert a row's text to our encoding: untranslatable_character, character_not_in_repertoire.
 _UNDECODABLE = ("22P05", "22021")
 #: A server may quote a whole row.
 _LONGEST_MESSAGE = 2000
 
 
 def translated(database: str, error: Exception, *, of_row: bool = False) -> DatabaseError:
-    """Our error for one of psycopg2's, or for text that could not be decoded.
+    """The DatabaseError for a psycopg2 error, or for text that could not be decoded.
 
-    `of_row`: the statement writes rows. Somebody's trigger may refuse one of them by any error there is.
+    `of_row`: the statement writes rows, and a trigger may refuse one of them with any error whatsoever.
     """
     if isinstance(error, UnicodeDecodeError):
         return _flagged(DatabaseUnfit(database, f"holds text that is not UTF-8: {error.reason}"), None, of_row)
@@ -30,12 +30,12 @@ def translated(database: str, error: Exception, *, of_row: bool = False) -> Data
 
 
 def is_survived(error: Exception) -> bool:
-    """Whether the server refused a statement, and the connection is as good as before."""
+    """Whether the server refused the statement and the connection is still good."""
     return isinstance(error, psycopg2.Error) and error.diag.severity_nonlocalized == "ERROR"
 
 
 def _kind(database: str, code: str | None, message: str) -> DatabaseError:
-    # Of a refused connection psycopg2 keeps no SQLSTATE: the server's words have to do.
+    # psycopg2 keeps no SQLSTATE for a refused connection, so we go by the server's message.
     if code == "3D000" or (code is None and is_gone(database, message)):
         return DatabaseGone(database, f'database "{database}" does not exist')
     if code == "42P01":
@@ -55,20 +55,20 @@ def _flagged(found: DatabaseError, code: str | None, of_row: bool) -> DatabaseEr
 
 
 def is_gone(database: str, message: str) -> bool:
-    """Whether a server that refuses a connection says that there is no such database. Another language: no."""
+    """Whether a refused connection means that the database does not exist. Only works for messages in English."""
     return f'database "{database}" does not exist' in message
 
 
 def is_undecodable(error: DatabaseError) -> bool:
-    """Whether some row holds text that has no equivalent in our encoding."""
+    """Whether a row holds text that has no equivalent in our encoding."""
     return error.sqlstate in _UNDECODABLE
 
 
 def had_no_effect(sqlstate: str | None) -> bool:
-    """Whether a statement that ended with this error (None: no word of the server) has certainly changed nothing.
+    """Whether a statement that failed with this SQLSTATE (None: no answer) is certain to have changed nothing.
 
-    A session that waits for its synchronous standby has committed already. What ends it then (57: shutdown, crash;
-    08: the connection) tells nothing of the statement; a statement that is canceled then is reported as done.
+    A session that waits for its synchronous standby has already committed. An error that ends the session then (57:
+    shutdown, crash; 08: connection) says nothing about the statement; a statement cancelled then is reported as done.
     """
     if sqlstate is None or sqlstate == "40003":  # statement_completion_unknown
         return False
@@ -76,6 +76,6 @@ def had_no_effect(sqlstate: str | None) -> bool:
 
 
 def message_of(error: Exception) -> str:
-    """The words of an error on one line."""
+    """The message of an error on one line."""
     words = " ".join(str(error).split())[:_LONGEST_MESSAGE]
     return words or "connection lost"

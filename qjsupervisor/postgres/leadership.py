@@ -1,8 +1,8 @@
-"""Becoming the one runner of a database: the contract's leader lock, and what is left of our own former sessions.
+"""Becoming the leader of a database: queue_job's leader lock, and how to deal with former sessions of our own.
 
-A session of ours carries our mark (an advisory lock that it shares) from its first statement on. Where the leader lock
-is taken, one look at pg_locks tells whether by a marked session. Such a session is ended, and waited for: the server
-may need seconds to end it, or for ever to notice by itself that its client is gone.
+Each of our sessions carries our mark (a shared advisory lock) from its first statement on. If the leader lock is
+taken, one query of pg_locks tells whether a marked session holds it. Such a session is terminated and waited for: the
+server may take seconds to end it, and might never notice by itself that its client is gone.
 """
 
 from __future__ import annotations
@@ -17,49 +17,49 @@ Rows = Callable[[str, Mapping[str, Any] | None], list[tuple[Any, ...]]]
 
 
 class Lead(enum.Enum):
-    """Who has the leader lock."""
+    """Who holds the leader lock."""
 
     OURS = "ours"
-    #: A former session of ours, which was told to end: try again in a moment.
+    #: A former session of ours, which has been terminated: try again in a moment.
     FORMER = "a former session of ours"
     ANOTHER = "another runner"
 
 
 class Leadership:
-    """The leader lock, as one session at a time tries it. `rows` runs a statement in the session that there is."""
+    """The leader lock, for one session at a time. `rows` runs a statement in the current session."""
 
     def __init__(self, rows: Rows, mark: int) -> None:
         self._rows = rows
         self._mark = {"mark": mark}
-        #: Server processes that carried our mark. One that is just ending may have lost it, and not yet the lock.
+        #: Server processes that carried our mark. One that is ending may have released the mark but not yet the lock.
         self._former: set[int] = set()
         self._has_looked = False
         self._listens = False
-        #: The lock is ours.
+        #: Whether the current session holds the leader lock.
         self.leads = False
 
     @property
     def former(self) -> list[int]:
-        """Server processes of former sessions that were told to end."""
+        """Server processes of former sessions that have been terminated."""
         return sorted(self._former)
 
     def begin(self) -> None:
-        """A new session: mark it."""
+        """Mark a new session."""
         self._has_looked = self._listens = self.leads = False
         self._rows(queries.MARK, self._mark)
 
     def try_lead(self) -> Lead:
-        """Try to get the lock; the session keeps it until it ends, or `let_go`. Raises DatabaseError.
+        """Try to take the lock; the session keeps it until it ends or `let_go` is called. Raises DatabaseError.
 
-        Where another runner has it, the session hears from now on when that lets it go (Notified.let_go).
-        Former sessions of ours are looked for once a session, since nobody else can have got the lock for them later.
+        If another runner holds it, the session is notified when that one lets it go (Notified.let_go). Former sessions
+        of ours are looked for once per session, because none can acquire the lock later.
         """
         if self._try():
             return self._ours()
         if self._has_looked and not self._former:
             return Lead.ANOTHER
         if not self._listens:
-            # Before the last try: whoever lets it go later is heard.
+            # Listen before the last try, so that a later release is not missed.
             self._rows(queries.STAND_BY, None)
             self._listens = True
         self._has_looked = True
@@ -68,7 +68,7 @@ class Leadership:
         leaders = {pid for pid, leads, _is_former in found if leads}
         if leaders & self._former:
             return Lead.FORMER
-        # Whoever had it may be gone by now.
+        # The holder may be gone by now.
         if self._try():
             return self._ours()
         if self._former and not leaders:
@@ -82,7 +82,7 @@ class Leadership:
         return Lead.OURS
 
     def let_go(self) -> None:
-        """Let the database go, and say so, if it is ours. Raises DatabaseError."""
+        """Release the lock, if we hold it, and notify standbys. Raises DatabaseError."""
         if self.leads:
             self.leads = False
             self._rows(queries.LET_GO, None)

@@ -1,6 +1,6 @@
-"""What a worker's connection heard by NOTIFY, until somebody takes it.  Pure.
+"""Notifications that a worker's connection has received and not yet processed. Pure.
 
-It reads no row and knows no job: a payload is a uuid, a word of queue_job's, or whatever somebody made up.
+It reads no rows and knows no jobs: a payload is a uuid, a keyword of queue_job, or anything somebody made up.
 """
 
 from __future__ import annotations
@@ -10,33 +10,33 @@ from collections.abc import Callable
 
 from psycopg2.extensions import Notify
 
-#: Notifications remembered; past that the table is read instead.
+#: How many notifications are kept; beyond that the table is read instead.
 MAX_NOTIFIED = 5000
 
 
-#: Where supervisors tell each other that they let a database go; the payload means nothing.
+#: Where supervisors tell each other that they released a database; the payload has no meaning.
 OWN_CHANNEL = "qjsupervisor"
 
 
 class Notified:
-    """What NOTIFY said, without what is no news and without doubles; psycopg2 appends to it."""
+    """Received notifications, without irrelevant and duplicate ones; psycopg2 appends to it."""
 
     def __init__(self) -> None:
         self._uuids: dict[str, None] = {}
-        #: Whether a uuid is news to whoever takes them; asked once for each notification.
+        #: Whether a uuid is relevant to the worker; called once per notification.
         self.is_news: Callable[[str], bool] = lambda _uuid: True
         self.own_pid = 0
-        #: More was said than is remembered: read the table.
+        #: There were too many to keep: read the table.
         self.overflowed = False
-        #: A channel's settings changed (queue_job 18.0.4).
+        #: Channel settings changed (queue_job 18.0.4).
         self.reload = False
-        #: Our own sign of life came back.
+        #: Our own keep-alive came back.
         self.heard_itself = False
-        #: Whoever led this database has let it go.
+        #: The former leader of this database released it.
         self.let_go = False
 
     def append(self, notify: Notify) -> None:
-        """Called by psycopg2 for each notification that it meets, in whatever statement."""
+        """Called by psycopg2 for each notification it receives, whichever statement it arrives with."""
         if notify.pid == self.own_pid:
             self.heard_itself = True
         elif notify.channel == OWN_CHANNEL:
@@ -47,7 +47,7 @@ class Notified:
             self.add(notify.payload)
 
     def add(self, uuid: str) -> None:
-        """The row of this job is to be read, whoever says so."""
+        """Queue the row of this job for reading."""
         if len(self._uuids) < MAX_NOTIFIED or uuid in self._uuids:
             self._uuids[uuid] = None
         else:
@@ -57,19 +57,19 @@ class Notified:
         return len(self._uuids)
 
     def take(self, limit: int) -> list[str]:
-        """Up to `limit` of what was said, oldest first."""
+        """Remove and return up to `limit` uuids, oldest first."""
         found = list(itertools.islice(self._uuids, limit))
         for uuid in found:
             del self._uuids[uuid]
         return found
 
     def forget(self) -> None:
-        """The table is about to be read: what was said so far is in it."""
+        """Drop everything received so far, because the whole table is about to be read."""
         self._uuids.clear()
         self.overflowed = False
 
     def begin(self, own_pid: int) -> None:
-        """Another session listens from now on, of this server process."""
+        """Start over for a new session, whose server process is `own_pid`."""
         self.forget()
         self.own_pid = own_pid
         self.reload = self.heard_itself = self.let_go = False

@@ -1,7 +1,7 @@
-"""The worker's SQL.  Constants only; the scout's is in scout_queries.py.
+"""The worker's SQL. Constants only; the scout has its own in scout/queries.py.
 
-Timestamps in queue_job are UTC without time zone. They are read as float8 seconds since the epoch ('infinity' and
-NULL survive that), and compared on the server against `now() AT TIME ZONE 'UTC'`.
+Timestamps in queue_job are UTC without time zone. They are read as float8 seconds since the epoch, which preserves
+'infinity' and NULL, and compared on the server with `now() AT TIME ZONE 'UTC'`.
 
 JOB_COLUMNS, in every statement that reads jobs: (id, uuid, channel, state, priority, created_s, eta_s).
 """
@@ -15,30 +15,30 @@ JOB_COLUMNS = """id, uuid, channel, state, priority,
 
 #: The order of jobs in a channel, as `job.Key` has it. A NULL priority counts as queue_job's default.
 JOB_ORDER = "coalesce(priority, 10), date_created, id"
-#: In place of the priority where jobs age, as `job.aged_us` computes it: the same operations on the same float8, so
-#: that both put jobs into the same order. Params: ageing_s.
+#: Replaces the priority when jobs age. Computed like `job.aged_us`, with the same operations on float8, so that both
+#: give the same order. Params: ageing_s.
 AGED_RANK = """least(4611686018427387904::float8, greatest(-4611686018427387904::float8, round(
     (extract(epoch FROM greatest(coalesce(date_created, 'infinity'), eta))::float8
      + coalesce(priority, 10)::float8 * %(ageing_s)s::float8) * 1e6::float8)))"""
 
 
 def in_order(statement: str, *, ages: bool) -> str:
-    """A statement that reads jobs in JOB_ORDER, in the order that holds. Params besides its own: ageing_s."""
+    """A statement written with JOB_ORDER, changed to the order with ageing if `ages`. Additional params: ageing_s."""
     return statement.replace(JOB_ORDER, f"{AGED_RANK}, date_created, id") if ages else statement
 
 
-#: States of ir_module_module in which code and data of a module do not belong together.
+#: States of ir_module_module in which a module's code and data may not match.
 IN_TRANSITION = "('to install', 'to upgrade', 'to remove')"
-#: Rows: (name, state) of queue_job, if it is there, and of modules in transition; by name.
+#: Rows: (name, state) of queue_job, if present, and of modules in transition, by name.
 MODULES = f"SELECT name, state FROM ir_module_module WHERE name = 'queue_job' OR state IN {IN_TRANSITION} ORDER BY name"
-#: What Odoo writes into a copy of a production database that must not act as one. Rows: (value), or none.
+#: The mark that Odoo sets in a neutralised copy of a production database. Rows: (value), or none.
 NEUTRALIZED = "SELECT value FROM ir_config_parameter WHERE key = 'database.is_neutralized'"
 
-#: When the server was started, as text that does not depend on the session's time zone.
+#: The server's start time, as text that does not depend on the session's time zone.
 SERVER_START = "extract(epoch FROM pg_postmaster_start_time())::numeric(20, 6)::text"
 #: Rows: one: (this backend's pid, encoding of the database, server in recovery, has lock table, may lock its rows,
 #: has 18.0.4 channel table, bytes of queue_job, sessions are read-only, may read ir_config_parameter,
-#: when the server was started, the database's oid, which tells it from another one of its name).
+#: the server's start time, the database's oid, which distinguishes databases of one name, the server's clock).
 ABOUT = f"""
 SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_in_recovery(),
        to_regclass('queue_job_lock') IS NOT NULL,
@@ -56,15 +56,15 @@ SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_in_recovery()
        extract(epoch FROM clock_timestamp())::float8
 """
 
-#: The trigger, from the catalog: information_schema hides it from a role that may only read, and does not tell
-#: whether it is disabled. No params. Rows: (tgenabled, fires on INSERT and UPDATE), or none.
+#: The trigger, from pg_trigger: information_schema hides it from a role that may only read, and does not show whether
+#: it is disabled. No params. Rows: (tgenabled, fires on INSERT and UPDATE), or none.
 TRIGGER = """
 SELECT tgenabled::text, (tgtype::int & 20) = 20
   FROM pg_trigger
  WHERE tgrelid = to_regclass('queue_job') AND tgname = 'queue_job_notify' AND NOT tgisinternal
 """
 
-#: Params: may_read, may_write (names of columns). Rows: (column, privilege) of queue_job that our role lacks.
+#: Privileges on queue_job that our role lacks. Params: may_read, may_write (column names). Rows: (column, privilege).
 LACKING = """
 SELECT name, privilege
   FROM (SELECT unnest(%(may_read)s::text[]), 'SELECT' UNION ALL SELECT unnest(%(may_write)s::text[]), 'UPDATE')
@@ -72,19 +72,19 @@ SELECT name, privilege
  WHERE NOT has_column_privilege('queue_job', name, privilege)
 """
 
-#: The contract's leader lock: one bigint, session level, per database.
+#: queue_job's leader lock: an advisory lock on one bigint, at session level, per database.
 LEADER_LOCK = 2293787760715711918
 #: Rows: one: (got it).
 TRY_LEAD = f"SELECT pg_try_advisory_lock({LEADER_LOCK})"
-#: Let a database go, and tell whoever stands by: the lock is free at once, the notification follows at the commit.
+#: Release a database and notify standbys. The lock is free at once; the notification follows at commit.
 LET_GO = "SELECT pg_advisory_unlock_all(); NOTIFY qjsupervisor"
-#: Hear of that.
+#: Receive that notification.
 STAND_BY = "LISTEN qjsupervisor"
-#: Marks our session as this supervisor's; former ones may still carry the mark, hence shared. Params: mark (bigint).
+#: Mark our session as this supervisor's. A shared lock, as former sessions may still hold it. Params: mark (bigint).
 MARK = "SELECT pg_try_advisory_lock_shared(%(mark)s)"
-#: End our own former sessions, which the server still believes alive. By their mark, not by a process id: behind a
-#: pooler, or some time later, that may be somebody else's. Params: mark.
-#: Rows: (pid, has the leader lock, is a former session of ours), of all other sessions with one of the two locks.
+#: Terminate our own former sessions that the server still believes alive. They are found by their mark, because a
+#: process id may belong to somebody else, behind a pooler or after some time. Params: mark.
+#: Rows: (pid, holds the leader lock, is a former session of ours) for every other session with one of the two locks.
 END_FORMER = f"""
 WITH held AS (
     SELECT pid, bool_or(key = {LEADER_LOCK}) AS leads, bool_or(key = %(mark)s) AS marked
@@ -98,7 +98,7 @@ SELECT pid, leads,
        marked AND CASE WHEN pg_has_role(usesysid, 'USAGE') THEN pg_terminate_backend(pid) IS NOT NULL ELSE false END
   FROM held JOIN pg_stat_activity USING (pid)
 """
-#: Who has locks on our tables that statements of ours wait for. What other roles' sessions do is hidden from us.
+#: Sessions with locks on our tables that block our statements. Details of other roles' sessions are hidden from us.
 #: Rows: (table, pid, lock mode, application, user, seconds since its transaction began, statement).
 LOCK_HOLDERS = """
 SELECT l.relation::regclass::text, l.pid, l.mode, a.application_name, a.usename::text,
@@ -111,27 +111,27 @@ SELECT l.relation::regclass::text, l.pid, l.mode, a.application_name, a.usename:
                       to_regclass('ir_module_module'))
  ORDER BY a.xact_start
 """
-#: The server is to notice within 25 s that our machine is gone, or the leader lock stays for hours and no other
-#: supervisor can take over. Without effect on a local socket.
+#: Makes the server notice within 25 s that our machine is gone. Otherwise it would keep the leader lock for hours, and
+#: no other supervisor could take over. No effect on a local socket.
 KEEPALIVES = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
-#: A claim does not wait for the disk, or for a standby. A crash may undo it then, but never what came after it: Odoo's
-#: own commit, `started`, is later in the log and waits for all that is before it. So a claim that is undone is one of a
-#: job that was not begun, and its row says `pending` again.
+#: A claim does not wait for the disk or for a standby, so a crash may undo it, but nothing that came after it: Odoo's
+#: own commit of `started` is later in the log and waits for everything before it. So only the claim of a job that never
+#: started can be undone, and its row says `pending` again.
 COMMITS = "SET synchronous_commit = off"
-#: From PostgreSQL 12 on. Keep-alives for what was sent and not confirmed. And what is prepared gets one plan, which
-#: looks rows up by their keys however small the table was when it was made: planning it takes longer than running it,
-#: and of itself the server would plan each call. Statements that read a whole table are sent in a transaction of their
-#: own.
+#: From PostgreSQL 12 on. A timeout for data that was sent and not acknowledged. And one generic plan per prepared
+#: statement, which looks rows up by key however small the table was at the time. Planning takes longer than running the
+#: statement, and by default the server would plan each call. Statements that read a whole table run in a transaction of
+#: their own.
 SETTINGS_12 = """
 SET tcp_user_timeout = 20000;
 SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_mergejoin = off; SET jit = off
 """
 
-#: Prepared once a connection; see READ and TURN. Written so that no other plan is possible than to look each row up by
-#: its key: a join to `former` or an index on the state (hence || '') reads all rows that are, or lately were, `pending`
+#: Prepared once per connection; see READ and TURN. Written so that the only possible plan looks each row up by key. A
+#: join to `former`, or an index on the state (hence || ''), would read all rows that are or recently were `pending`
 #: or `enqueued`, which looks cheap while the table is small.
-#: Nothing is claimed while a module is in transition, unless an operator said to run anyway (the last parameter): it is
-#: seen in the very moment of the claim, without a statement for it. ir_module_module has an index on the state.
+#: Nothing is claimed while a module is in transition, unless an operator said to run anyway (the last parameter). The
+#: claim itself checks that, without another statement; ir_module_module has an index on the state.
 _NOT_IN_TRANSITION = f"NOT EXISTS (SELECT 1 FROM ir_module_module WHERE state IN {IN_TRANSITION})"
 PREPARE = f"""
 PREPARE qjs_read (varchar[]) AS
@@ -153,23 +153,23 @@ PREPARE qjs_turn (bigint[], bigint[], varchar[], bool) AS
  SELECT false, {JOB_COLUMNS} FROM queue_job
   WHERE (uuid = ANY($3) OR id = ANY($1)) AND id NOT IN (SELECT id FROM claimed);
 """
-#: Read the jobs of notifications and of finished requests. Rows: (false, *JOB_COLUMNS).
+#: Read the jobs named by notifications and by finished requests. Rows: (false, *JOB_COLUMNS).
 READ = "EXECUTE qjs_read (%(uuids)s::varchar[])"
-#: The same, and claim pending jobs; `former` (0: none) is the job whose permit a claimed one takes over, which has to
-#: be over for that. Rows: (claimed, *JOB_COLUMNS); a job that could not be claimed comes as it is.
-#: A row that somebody else has locked is left alone: waiting for it would hold up all the others.
+#: READ, and claim pending jobs. `former` (0: none) is the job whose permit a claimed job takes over, which must be over
+#: for that. Rows: (claimed, *JOB_COLUMNS); a job that could not be claimed is returned in its current state.
+#: A row that another session has locked is skipped: waiting for it would hold up all the others.
 TURN = "EXECUTE qjs_turn (%(claim)s::bigint[], %(former)s::bigint[], %(uuids)s::varchar[], %(anyway)s)"
 
 #: Read jobs. Params: ids. Rows: JOB_COLUMNS.
 READ_IDS = f"SELECT {JOB_COLUMNS} FROM queue_job WHERE id = ANY(%(ids)s::bigint[])"
 
-#: Of these jobs those that have no row any more. Params: ids. Rows: (id).
+#: The ids among these that no longer have a row. Params: ids. Rows: (id).
 GONE = """
 SELECT id FROM unnest(%(ids)s::bigint[]) AS known (id)
  WHERE coalesce((SELECT false FROM queue_job WHERE queue_job.id = known.id), true)
 """
 
-#: Give back jobs that nobody was asked to run, or that nobody ran. Params: ids. Rows: (id) of those put back.
+#: Set back jobs whose request was never sent, or that nobody ran. Params: ids. Rows: (id) of those set back.
 GIVE_BACK = """
 UPDATE queue_job SET state = 'pending', date_enqueued = NULL, date_started = NULL
  WHERE id IN (SELECT id FROM queue_job WHERE id = ANY(%(ids)s) AND state = 'enqueued' FOR UPDATE SKIP LOCKED)
@@ -178,8 +178,8 @@ RETURNING id
 
 _SINCE = "(now() AT TIME ZONE 'UTC') - make_interval(secs => %(within_s)s)"
 #: When jobs were last started, as far as the rows tell. Params: within_s. Rows: (channel as in the row, seconds ago).
-#: Of the rows that are over only those are read that were over within that time, by queue_job's index on channel and
-#: date_done, channel by channel: there may be millions of others.
+#: Of finished rows, only those that finished within that time are read, channel by channel, using queue_job's index on
+#: channel and date_done: there may be millions of others.
 LAST_STARTS = f"""
 WITH RECURSIVE names AS (
     (SELECT channel FROM queue_job WHERE channel IS NOT NULL ORDER BY channel LIMIT 1)
@@ -200,16 +200,16 @@ SELECT channel, extract(epoch FROM (now() AT TIME ZONE 'UTC') - max(date_enqueue
  GROUP BY channel
 """
 
-#: All that follows, up to the end of the transaction, sees the rows as they are at one moment.
+#: Everything up to the end of the transaction sees the rows as of one moment.
 BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL enable_seqscan = on"
 END_SNAPSHOT = "COMMIT"
 
-#: Bytes are known without reading the text: of a million rows that is a third of the time.
+#: The length in bytes is known without reading the text, which would take a third of the time for a million rows.
 _SENDABLE = f"octet_length(uuid) BETWEEN 1 AND {MAX_UUID_BYTES}"
 
 _WAITING = f"state = 'pending' AND {_SENDABLE} AND id <> ALL(%(deferred)s::bigint[])"
-#: The rows are chosen first, and then the epochs of those computed; in one step PostgreSQL would compute them for each
-#: row that it sorts, which takes longer than all the rest.
+#: Selects the rows first and computes their epochs afterwards. In one step PostgreSQL would compute them for each row
+#: that it sorts, which takes longer than all the rest.
 _CHOSEN = "id, uuid, channel, state, priority, date_created, eta"
 _DUE = f"""
 SELECT {{kind}}{JOB_COLUMNS} FROM (
@@ -223,48 +223,48 @@ SELECT {{kind}}{JOB_COLUMNS} FROM (
      WHERE {{where}}{_WAITING} AND eta > now() AT TIME ZONE 'UTC'
      ORDER BY eta, {JOB_ORDER} LIMIT %(limit)s) AS later
 """
-#: What a worker has to know before it starts anything: jobs that hold permits, and the best that are due.
-#: Params: limit, for the latter; deferred (ids of jobs that are left alone for now).
+#: What a worker must know before it starts anything: jobs that hold permits, and the first jobs that are due.
+#: Params: limit, for the due jobs; deferred (ids of jobs that are left alone for now).
 #: Rows: ('held' | 'due', *JOB_COLUMNS), each kind in its order.
 HEAD = f"""
 SELECT 'held', {JOB_COLUMNS} FROM queue_job WHERE state IN ('enqueued', 'started')
 UNION ALL ({_DUE.format(kind="'due', ", where="")})
 """
-#: Everything: those that are due next too. Params: limit, for each kind but 'held'; deferred.
+#: Everything, including the jobs due next. Params: limit, for each kind but 'held'; deferred.
 #: Rows: ('held' | 'due' | 'later', *JOB_COLUMNS), each kind in its order.
 LOAD = f"""{HEAD}
 UNION ALL ({_LATER.format(kind="'later', ", where="")})
 """
 _IN_CHANNELS = "(channel = ANY(%(channels)s) OR (%(and_null)s AND channel IS NULL))"
-#: The same for some channels. Params: channels (raw names), and_null (bool), limit, deferred. Rows: as LOAD.
+#: LOAD for some channels. Params: channels (raw names), and_null (bool), limit, deferred. Rows: as LOAD.
 READ_CHANNELS = f"""
 ({_DUE.format(kind="'due', ", where=_IN_CHANNELS + " AND ")})
 UNION ALL ({_LATER.format(kind="'later', ", where=_IN_CHANNELS + " AND ")})
 """
 
-#: Rows: (channel, state, number) of the states that are counted.
+#: Number of jobs by channel, in the states that are counted. Rows: (channel, state, number).
 COUNTS = """
 SELECT channel, state, count(*) FROM queue_job
  WHERE state IN ('pending', 'failed', 'wait_dependencies') GROUP BY 1, 2
 """
-#: Failed jobs one by one, those of some channels first. Params: limit, first (raw names, '' for NULL too).
+#: Failed jobs, those of some channels first. Params: limit, first (raw names, '' for NULL too).
 #: Rows: (id, channel).
 FAILED = """
 SELECT id, channel FROM queue_job WHERE state = 'failed'
  ORDER BY coalesce(channel, '') = ANY(%(first)s) DESC, id DESC LIMIT %(limit)s
 """
 
-#: Enqueued long ago, or at a time that cannot be: NULL, infinity, the year 9999. The hour is for clocks that differ.
+#: Enqueued long ago, or at an impossible time: NULL, infinity, the year 9999. The hour allows for clocks that differ.
 _LONG_AGO = """coalesce(date_enqueued NOT BETWEEN (now() AT TIME ZONE 'UTC') - make_interval(secs => %(grace_s)s)
                                                AND (now() AT TIME ZONE 'UTC') + interval '1 hour', true)"""
 _DATED = "coalesce(isfinite(date_enqueued) AND date_enqueued <= (now() AT TIME ZONE 'UTC'), false)"
-#: Started before the server's last start, which broke its session and so freed its lock row: Odoo may not have noticed
-#: yet, and its commit, or its failure, is still to come.
+#: Started before the server's last restart, which ended its session and so freed its lock row. Odoo may not have
+#: noticed yet, so the job's commit or failure may still come.
 _MAY_GO_ON = """state = 'started' AND date_enqueued < pg_postmaster_start_time() AT TIME ZONE 'UTC'
        AND now() < pg_postmaster_start_time() + make_interval(secs => %(after_restart_s)s)"""
-#: Of jobs that hold a permit without a request of ours, those that look dead by the contract's rule.
+#: Which of the jobs that hold a permit without a request of ours look dead by queue_job's rule.
 #: Params: ids, grace_s, after_restart_s. Rows: (id, state, whether the row says when it was enqueued). The lock rows
-#: are locked for the length of this statement only.
+#: stay locked only for the duration of this statement.
 LOOK_DEAD = f"""
 WITH suspect AS (
     SELECT id, state, {_DATED} AS dated FROM queue_job
@@ -277,13 +277,13 @@ SELECT id, state, dated FROM suspect
  WHERE id IN (SELECT queue_job_id FROM free)
     OR NOT EXISTS (SELECT 1 FROM queue_job_lock l WHERE l.queue_job_id = suspect.id)
 """
-#: Where the lock rows cannot tell: only `enqueued` is known to be safe. Params and rows as LOOK_DEAD.
+#: Without lock rows, only `enqueued` jobs are known to be safe. Params and rows as LOOK_DEAD.
 LOOK_DEAD_UNLOCKED = f"""
 SELECT id, state, {_DATED} FROM queue_job
  WHERE id = ANY(%(ids)s) AND state = 'enqueued'
    AND {_LONG_AGO}
 """
-#: queue_job compares the number before it is raised.
+#: queue_job compares before it increments.
 _USED_UP = "max_retries <> 0 AND retry > max_retries"
 _REVIVE = f"""
 UPDATE queue_job
@@ -299,9 +299,9 @@ UPDATE queue_job
                WHERE id = ANY(%(ids)s) AND {{still_dead}} FOR UPDATE SKIP LOCKED)
 RETURNING {JOB_COLUMNS}
 """
-#: Put dead jobs back. Params: ids, grace_s, started (ids of those that were seen `started`).
-#: Rows: JOB_COLUMNS, with the new state. The rule is asked again, and what was taken by Odoo between the two
-#: statements is left alone: a job seen `enqueued` that is `started` now is not dead.
+#: Set dead jobs back. Params: ids, grace_s, started (ids of those that were seen `started`).
+#: Rows: JOB_COLUMNS, with the new state. The rule is applied again, and jobs that Odoo took between the two statements
+#: are left alone: a job seen `enqueued` that is `started` now is not dead.
 REVIVE = """
 WITH free AS (
     SELECT queue_job_id FROM queue_job_lock WHERE queue_job_id = ANY(%(ids)s)
@@ -312,26 +312,26 @@ WITH free AS (
                  AND (id IN (SELECT queue_job_id FROM free)
                       OR NOT EXISTS (SELECT 1 FROM queue_job_lock l WHERE l.queue_job_id = queue_job.id))"""
 )
-#: The same where the lock rows cannot tell.
+#: REVIVE without lock rows.
 REVIVE_UNLOCKED = _REVIVE.format(still_dead=f"state = 'enqueued' AND {_LONG_AGO}")
 
-#: Trees of queue_job 18.0.4. Rows: (complete_name, capacity, sequential, throttle, paused, capacity_default,
+#: The channel tree of queue_job 18.0.4. Rows: (complete_name, capacity, sequential, throttle, paused, capacity_default,
 #: sequential_default).
 CHANNELS = """
 SELECT complete_name, capacity, sequential, throttle, paused, capacity_default, sequential_default
   FROM queue_job_channel
 """
 
-#: Jobs that run, for how long. Params: ids, least_s. Rows: (id, uuid, channel, seconds since the start) of those that
-#: run for longer than least_s.
+#: Jobs that have been running for longer than least_s. Params: ids, least_s.
+#: Rows: (id, uuid, channel, seconds since the start).
 RUNNING_FOR = """
 SELECT id, uuid, channel, extract(epoch FROM (now() AT TIME ZONE 'UTC') - date_started)::float8
   FROM queue_job
- WHERE id = ANY(%(ids)s::int[]) AND state = 'started' AND isfinite(date_started)
+ WHERE id = ANY(%(ids)s::bigint[]) AND state = 'started' AND isfinite(date_started)
    AND date_started < (now() AT TIME ZONE 'UTC') - make_interval(secs => %(least_s)s)
 """
-#: End the session that holds the lock row of a job: its transaction's id stands in the row. Params: id.
-#: Rows: (whether it was ended; false: our role may not), or none where no session holds it.
+#: Terminate the session that holds a job's lock row; the row's xmax is its transaction. Params: id.
+#: Rows: one (whether it was terminated; false: our role may not), or none if no session holds it.
 END_SESSION_OF = """
 SELECT CASE WHEN (pg_has_role(a.usesysid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE'))
              AND (NOT owner.rolsuper OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user))
@@ -342,6 +342,6 @@ SELECT CASE WHEN (pg_has_role(a.usesysid, 'USAGE') OR pg_has_role('pg_signal_bac
   JOIN pg_roles AS owner ON owner.oid = a.usesysid
  WHERE job.queue_job_id = %(id)s AND a.pid <> pg_backend_pid()
 """
-#: The number of a tenure of the leader lock, taken while it is held: larger than that of any former holder.
-#: Params: none. Rows: one (number).
+#: The number of a tenure of the leader lock, taken while holding it; larger than that of any earlier holder.
+#: No params. Rows: one (number).
 TENURE = "SELECT txid_current()"

@@ -1,7 +1,7 @@
-"""A second connection to a worker's database, only while a big table is read, so that such a read does not hold up
-the loop: nothing here waits.
+"""A second connection to a worker's database, open only while a big table is read, so that the read does not block the
+loop. Nothing here waits.
 
-It reads one snapshot, and writes nothing. Every psycopg2 error leaves here as a DatabaseError.
+It reads one snapshot and writes nothing. Every psycopg2 error is raised as a DatabaseError.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from .failures import translated
 
 #: Full reads of big tables may take longer than other statements.
 READ_TIMEOUT_S = 300.0
-#: From the first packet to the first answer. A pooler that is full takes a connection, and lets its statements wait.
+#: From the first packet to the first answer. A full pooler accepts a connection but makes its statements wait.
 FIRST_ANSWER_S = 5.0
 
 
 class Reader:
-    """One such connection at a time.
+    """At most one such connection at a time.
 
-    `start` begins a chain of statements; `on_ready` is called whenever the socket is ready; `results` is set when all
-    are done. One error ends it; nothing is retried here.
+    `start` begins a series of statements; call `on_ready` whenever the socket is ready; `results` is set when all are
+    done. The first error ends the series; nothing is retried here.
     """
 
     def __init__(self, database: Database) -> None:
         self.name = database.name
-        #: Where the worker's own connection leads to, and in its encoding.
+        #: The same server, address and encoding as the worker's own connection.
         self.connect_kwargs = {**(database.session.reached or database.session.connect_kwargs), "async_": True}
         self._connection: Any = None
         self._cursor: Any = None
         self._todo: Iterator[tuple[str, dict[str, Any] | None]] = iter(())
         self._found: list[list[tuple[Any, ...]]] = []
         self.results: list[list[tuple[Any, ...]]] | None = None
-        #: Nothing was answered yet: there is perhaps no connection.
+        #: Nothing has been answered yet, so there may be no connection.
         self.connecting = True
         self.began_s = 0.0
-        #: When it is too late, wherever it is.
+        #: Deadline of the current step (monotonic).
         self.deadline_s = 0.0
 
     def start(self, statements: Sequence[tuple[str, dict[str, Any] | None]]) -> None:
-        """Connect and run these one after the other. Raises DatabaseError."""
+        """Connect and run these statements in order. Raises DatabaseError."""
         self._todo = iter(
             [(f"SET statement_timeout = '{READ_TIMEOUT_S:.0f}s'; {queries.BEGIN_SNAPSHOT}", None), *statements]
         )
@@ -64,7 +64,7 @@ class Reader:
         return int(self._connection.fileno())
 
     def on_ready(self) -> int:
-        """Go on; the select.POLL* event to wait for next, 0 when `results` is there. Raises DatabaseError."""
+        """Continue; returns the select.POLL* event to wait for next, 0 once `results` is set. Raises DatabaseError."""
         try:
             state = self._connection.poll()
             while state == psycopg2.extensions.POLL_OK:

@@ -1,8 +1,8 @@
-"""One connection to one database, in autocommit, as the worker, the scout and the commands use it.
+"""One connection to one database, in autocommit mode, for the worker, the scout and the commands.
 
-It settles once, for every process, what a role, a database or the environment may have set otherwise: encoding, time
-limits, how numbers are written. Each address of the server is tried for as long as a connection may take. No wait is
-for ever, and every error of psycopg2's leaves here as a DatabaseError. It knows no table, logs nothing, sleeps never.
+It overrides, in one place for every process, what a role, a database or the environment may have set: encoding, time
+limits, number formats. Each address of the server gets the full connection timeout. Every wait has a limit, and every
+psycopg2 error is raised as a DatabaseError. This module knows no table, logs nothing and never sleeps.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from .addresses import is_wrong_server, rounds
 from .failures import ADMIN_SHUTDOWN, LOCK_NOT_AVAILABLE, is_undecodable, translated
 from .waiter import STATEMENT_TIMEOUT_S, Waiter
 
-#: Where connect_kwargs do not say.
+#: If connect_kwargs do not say.
 CONNECT_LIMIT_S = 10.0
-#: A little longer than the server's own limit: its word is better than a cut connection.
+#: We wait a little longer than the server's own limit, because its error is better than a cut connection.
 _GRACE_S = 3.0
-#: What a role or a database may have set, to end or to distort our sessions: from which version on it exists.
+#: Settings that a role or a database may have changed in a way that ends or distorts our sessions:
+#: (first version that has it, name, value).
 _SETTINGS = (
     (0, "idle_in_transaction_session_timeout", "0"),
     (0, "lock_timeout", "0"),
@@ -33,14 +34,14 @@ _SETTINGS = (
     (140000, "idle_session_timeout", "0"),
     (170000, "transaction_timeout", "0"),
 )
-#: As text of no encoding is read: each byte is a character, and comes and goes unchanged.
+#: For text without an encoding: each byte is one character, and survives unchanged in both directions.
 _BYTES = "LATIN1"
-#: Python's codecs for PostgreSQL's encodings that this process takes byte by byte.
+#: Python's codecs for the PostgreSQL encodings that this process reads byte by byte.
 _CODECS: dict[str, str] = {}
 
 
 class Session:
-    """One connection at a time; `reached` says where to. `waiter` gives signs of life while a server is waited for."""
+    """One connection at a time; `reached` says where to. `waiter` sends heartbeats while we wait for the server."""
 
     def __init__(
         self,
@@ -52,9 +53,9 @@ class Session:
         settings: Sequence[tuple[int, str]] = (),
         for_people: bool = False,
     ) -> None:
-        """`connect_s`: for each address. `settings`: statements to begin with, each from a version on.
+        """`connect_s`: limit for each address. `settings`: (first server version, statement) to run on connecting.
 
-        `for_people`: text that has no encoding, or does not fit the one it has, is shown as well as can be.
+        `for_people`: text without a valid encoding is shown as well as possible.
         """
         self.database = database
         self.connect_kwargs = dict(connect_kwargs)
@@ -62,15 +63,15 @@ class Session:
         self._waiter = waiter or Waiter()
         self._more_settings = tuple(settings)
         self._for_people = for_people
-        #: What text of a raw session is in, most probably.
+        #: The most likely encoding of a raw session's text.
         self._codec = "utf-8"
-        #: How long a statement may take, here; what the server allows is for the statements to say.
+        #: How long we wait for a statement. The server's own limit is set by statements.
         self.limit_s = STATEMENT_TIMEOUT_S
-        #: For all of them together, monotonic.
+        #: Deadline for all statements together (monotonic).
         self.deadline_s = math.inf
-        #: Keyword arguments that lead to the very server, address and encoding of the connection.
+        #: Keyword arguments that reproduce the server, address and encoding of this connection.
         self.reached: dict[str, Any] = {}
-        #: Text is taken as it is, byte by byte: there is no encoding, or a row that does not fit the one there is.
+        #: Text is read byte by byte, because the database has no encoding or a row does not fit it.
         self.is_raw = False
         self._connection: Any = None
         self._cursor: Any = None
@@ -78,7 +79,7 @@ class Session:
     # -- connection --------------------------------------------------------------------------------------
 
     def connect(self) -> None:
-        """Connect to the first address that answers as wanted. Raises DatabaseUnavailable or DatabaseGone."""
+        """Connect to the first suitable address that answers. Raises DatabaseUnavailable or DatabaseGone."""
         for places in rounds(self.connect_kwargs):
             failures = []
             for kwargs in places:
@@ -93,7 +94,7 @@ class Session:
         raise self._worst(failures)
 
     def _worst(self, failures: list[DatabaseUnavailable | DatabaseGone]) -> DatabaseError:
-        """One error for all addresses. Gone is only what all of them say."""
+        """One error for all addresses; DatabaseGone only if all of them say so."""
         first = next((error for error in failures if isinstance(error, DatabaseUnavailable)), failures[0])
         said = dict.fromkeys(str(error) for error in failures)
         if len(said) == 1:
@@ -105,7 +106,7 @@ class Session:
         encoding = str(self._connection.get_parameter_status("server_encoding"))
         self.is_raw = self.is_raw or encoding == "SQL_ASCII"
         if self.is_raw:
-            # Without a conversion by the server: it would refuse, or not do it, for the text that is meant here.
+            # No conversion by the server, which would refuse such text or leave it as it is.
             as_it_is = _BYTES
             if encoding != "SQL_ASCII":
                 as_it_is = encoding
@@ -156,7 +157,7 @@ class Session:
 
     @property
     def version(self) -> int:
-        """The server's, as libpq counts: 150004."""
+        """The server's version in libpq's numbering: 150004."""
         return int(self._connection.server_version)
 
     def fileno(self) -> int:
@@ -164,22 +165,22 @@ class Session:
         return int(self._connection.fileno())
 
     def hear(self, notifies: object) -> None:
-        """Append notifications to this from now on; whatever statement brings them along."""
+        """Append notifications to this object from now on, whichever statement they arrive with."""
         self._connection.notifies = notifies
 
     # -- statements --------------------------------------------------------------------------------------
 
     def receive(self) -> None:
-        """Take in what arrived while nothing was asked."""
+        """Collect what arrived while no statement was running."""
         self._run(self._connection.poll)
 
     def rows(
         self, statement: str, params: Mapping[str, Any] | None = None, *, of_row: bool = False
     ) -> list[tuple[Any, ...]]:
-        """Run one statement; its rows, [] for one that has none.
+        """Run one statement and return its rows, [] if it has none.
 
-        `of_row`: a trigger may refuse it for a row's sake, which does not cost the connection. Neither does a lock of
-        somebody's that was waited for too long; a transaction is over then.
+        `of_row`: a trigger may refuse the statement because of a row, which does not cost the connection. Neither does
+        waiting too long for another session's lock; an open transaction is over then.
         """
         was_raw = self.is_raw
         try:
@@ -196,8 +197,8 @@ class Session:
         self._cursor.execute(statement, self._as_bytes(params) if readable and params else params)
         self._wait(min(time.monotonic() + self.limit_s + _GRACE_S, self.deadline_s))
         found = self._cursor.fetchall() if self._cursor.description else []
-        with suppress(psycopg2.Error):  # the rows are there; a connection that ended since is met by the next statement
-            self._connection.poll()  # notifications that came behind the answer: the socket will not tell of them
+        with suppress(psycopg2.Error):  # we have the rows; if the connection ended since, the next statement finds out
+            self._connection.poll()  # notifications that came with the answer: the socket will not signal them
         return [tuple(map(self._as_text, row)) for row in found] if readable else found
 
     def _as_bytes(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,7 +220,7 @@ class Session:
             return action()
         except (psycopg2.Error, UnicodeError) as error:
             found = self._explained(translated(self.database, error, of_row=of_row))
-            # The next connection takes text as it is: the row costs itself at most.
+            # The next connection reads text byte by byte, so that the row affects only itself.
             self.is_raw = self.is_raw or is_undecodable(found)
             if not (found.of_row or found.sqlstate == LOCK_NOT_AVAILABLE):
                 self.close()
@@ -230,7 +231,7 @@ class Session:
             raise DatabaseUnavailable(self.database, reason) from None
 
     def _explained(self, error: DatabaseError) -> DatabaseError:
-        """What the server said before it ended an idle session; libpq takes that for a notice, and then for a crash."""
+        """Add what the server said when it ended an idle session; libpq reports that as a notice and then a crash."""
         last = next(iter(self._connection.notices[-1:]), "")
         if error.sqlstate is None and last.startswith("FATAL"):
             ended = DatabaseUnavailable(self.database, " ".join(last.split()))

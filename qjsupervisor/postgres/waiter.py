@@ -1,7 +1,7 @@
-"""How a session waits for its server: with a deadline, and with a sign of life while it lasts.
+"""How a session waits for its server: with a deadline, and with heartbeats meanwhile.
 
-A silent server must not hold anybody for ever, and a worker that waits for one must not look as if it hung. It knows
-of no database, and never closes a connection.
+A silent server must not block a process for ever, and a worker that waits for one must not look hung. This module
+knows no database and never closes a connection.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from typing import Any
 
 from psycopg2 import extensions
 
-#: A statement that takes longer is given up, and the connection with it; the server is told the same.
+#: A statement that takes longer is abandoned together with its connection. The server has the same limit.
 STATEMENT_TIMEOUT_S = 15.0
-#: An answer that takes longer is late.
+#: An answer that takes longer than this is late.
 LATE_S = 2.0
-#: How often a heartbeat is given while a statement is waited for.
+#: Interval between heartbeats during a wait.
 _WAIT_SLICE_S = 1.0
 _EVENTS = {extensions.POLL_READ: select.POLLIN, extensions.POLL_WRITE: select.POLLOUT}
 
 
 class Waiter:
-    """Waits for asynchronous connections; `stamp` is called while it does, and no wait is for ever."""
+    """Waits for asynchronous connections, calling `stamp` meanwhile. Every wait has a deadline."""
 
     def __init__(self, stamp: Callable[[], None] = lambda: None) -> None:
         self._stamp = stamp
-        #: Called, once a wait, when an answer is late. It must not use the connection.
+        #: Called at most once per wait, when the answer is late. It must not use the connection.
         self.on_late: Callable[[], None] = lambda: None
 
     def wait(self, connection: Any, deadline_s: float) -> None:
-        """Until the connection has done what it was told. TimeoutError at the deadline; psycopg2.Error."""
+        """Wait until the connection has finished. Raises TimeoutError at the deadline, or psycopg2.Error."""
         state = connection.poll()
         late_s = math.inf if state == extensions.POLL_OK else time.monotonic() + LATE_S
         while state != extensions.POLL_OK:

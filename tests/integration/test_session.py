@@ -150,6 +150,11 @@ def test_ids_beyond_32_bits(database: DatabaseFactory) -> None:
         assert made.give_back(ids) == ids[1:]
         assert [job.id for job in made.read_ids(ids)] == ids
         assert [job.id for job in made.turn({ids[1]: ids[0]}, [])[0]] == ids[1:]
+        one.execute("UPDATE queue_job SET state = 'started', date_started = date_created - interval '1 hour'")
+        assert sorted(row[0] for row in made.running_for(ids, 60)) == ids
+        assert made.end_session_of(ids[0]) is None
+        one.execute("DELETE FROM queue_job WHERE id = %s", ids[:1])
+        assert list(made.without_row(ids)) == ids[:1]
 
 
 # -- addresses -------------------------------------------------------------------------------------------------
