@@ -205,6 +205,10 @@ class Loop(Timers):
         self.run_due(self._clock())
         return bool(ready)
 
+    def now_s(self) -> float:
+        """The monotonic second."""
+        return self._clock()
+
     @property
     def watched(self) -> int:
         """How many descriptors are registered."""

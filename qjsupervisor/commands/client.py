@@ -14,6 +14,8 @@ EX_UNAVAILABLE = 69
 #: The supervisor answered, and will not do it.
 EX_REFUSED = 1
 TIMEOUT_S = 5.0
+#: Twice what the supervisor allows for reading its configuration: another one may be under way.
+RELOAD_TIMEOUT_S = 25.0
 
 
 class Unavailable(QJSupervisorError):
@@ -28,11 +30,11 @@ class Refused(QJSupervisorError):
     exit_status = EX_REFUSED
 
 
-def order(config: Config, do: str, **details: object) -> dict[str, Any]:
+def order(config: Config, do: str, *, timeout_s: float = TIMEOUT_S, **details: object) -> dict[str, Any]:
     """Send one order and return the answer; raises Unavailable or Refused."""
     path = config.control_socket
     try:
-        answer = ask(path, {"do": do, **details}, timeout_s=TIMEOUT_S)
+        answer = ask(path, {"do": do, **details}, timeout_s=timeout_s)
     except (NotRunning, ProtocolError, OSError) as error:
         raise Unavailable(str(error)) from error
     if not answer.get("ok", True) or "error" in answer:

@@ -12,7 +12,7 @@ from ..config.load import Config
 from ..postgres.eligibility import named
 from ..text import seconds
 from .arguments import Scope
-from .client import order, status
+from .client import RELOAD_TIMEOUT_S, order, status
 from .output import print_line
 
 #: Beyond its own graceful_timeout: what it may take to end children that do not.
@@ -22,7 +22,7 @@ _EXIT_STILL_THERE = 1
 
 def reload(config: Config) -> int:
     """Make the supervisor read its configuration again; what is wrong with it is its answer."""
-    answer = order(config, "reload")
+    answer = order(config, "reload", timeout_s=RELOAD_TIMEOUT_S)
     print_line("configuration read again")
     for option in _names(answer, "needs_restart"):
         print_line(f"{option}: takes effect at the next start only")

@@ -10,7 +10,7 @@
     {"do": "resume", "database", "anyway": true}                   "resumed": [database]; "modules": name -> state
 
 "database" may be null (all), "channel" too (root), "for_s" too (until resumed), "by" too (who says so). The caller is
-trusted (see control), its input is not.
+trusted (see control), its input is not. A reload is answered when the configuration was read; refused, with "option".
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ..config.values import is_unicode
 from ..control import MAX_FRAME_BYTES, Message, encode
 from ..errors import ProtocolError
 from ..states import RELEASED, Mode
+from .control_socket import Deferred
 from .operations import Operations
 from .pauses import LONGEST_S, Scope
 
@@ -36,22 +37,28 @@ class Orders:
         self._operations = operations
         self._stop_master = stop
         self._clock = clock
-        self._handlers: dict[str, Callable[[Message], Message]] = {
+        self._handlers: dict[str, Callable[[Message], Message | Deferred]] = {
             "status": lambda _: {"status": operations.status(clock())},
-            "reload": lambda _: operations.reload(clock()),
+            "reload": self._reload,
             "stop": self._stop,
             "pause": self._pause,
             "release": self._release,
             "resume": self._resume,
         }
 
-    def handle(self, request: Message) -> Message:
-        """Obey. ProtocolError for what is no order; ConfigError from a reload."""
+    def handle(self, request: Message) -> Message | Deferred:
+        """Obey. ProtocolError for what is no order."""
         do = request.get("do")
         if not isinstance(do, str) or do not in self._handlers:
             known = ", ".join(self._handlers)
             raise ProtocolError(f"unknown order {str(do)[:80]!r}; known are {known}")
-        return {"ok": True, **self._handlers[do](request)}
+        response = self._handlers[do](request)
+        return response if isinstance(response, Deferred) else {"ok": True, **response}
+
+    def _reload(self, _request: Message) -> Deferred:
+        deferred = Deferred()
+        self._operations.reload(deferred.settle, self._clock())
+        return deferred
 
     def _stop(self, _request: Message) -> Message:
         self._stop_master(self._clock())

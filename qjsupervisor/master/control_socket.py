@@ -32,7 +32,28 @@ _BACKLOG = 128
 _MAX_PATH_BYTES = 107  # sun_path
 _OPTION = "control_socket"
 
-Handle = Callable[[Message], Message]
+
+class Deferred:
+    """A response that is not known yet; whoever promised it calls `settle` once, sooner or later."""
+
+    def __init__(self) -> None:
+        self._response: Message | None = None
+        self._take: Callable[[Message], None] | None = None
+
+    def settle(self, response: Message) -> None:
+        """This is it."""
+        self._response = response
+        if self._take is not None:
+            self._take(response)
+
+    def pass_on(self, take: Callable[[Message], None]) -> None:
+        """Call `take` with the response as soon as there is one, perhaps now."""
+        self._take = take
+        if self._response is not None:
+            take(self._response)
+
+
+Handle = Callable[[Message], "Message | Deferred"]
 
 
 class ControlSocket:
@@ -151,8 +172,11 @@ class ControlSocket:
                 return
             elif client.has_request():
                 client.limit.set(now_s + CLIENT_TIMEOUT_S)
-                client.outgoing += encode(self._respond(client.take_request(), client)) + b"\n"
-                client.flush()
+                response = self._respond(client.take_request(), client)
+                if isinstance(response, Deferred):
+                    self._wait_for(response, client)
+                    return
+                client.answer(response)
         except BlockingIOError:
             pass  # nothing to read after all; the selector says when there is
         except OSError:
@@ -160,7 +184,28 @@ class ControlSocket:
             return
         self._watch(client)
 
-    def _respond(self, line: bytes, client: _Client) -> Message:
+    def _wait_for(self, response: Deferred, client: _Client) -> None:
+        """Leave the client alone until its response is there; it need not be there any more by then."""
+        assert self._loop is not None
+        client.limit.clear()
+        self._loop.unregister(client.sock)
+        client.waiting = True
+        response.pass_on(lambda message: self._answer_late(client, message))
+
+    def _answer_late(self, client: _Client, message: Message) -> None:
+        assert self._loop is not None
+        if client.sock not in self._clients:
+            return
+        try:
+            client.answer(message)
+        except OSError:
+            self._drop(client)
+            return
+        client.waiting = False
+        client.limit.set(self._loop.now_s() + CLIENT_TIMEOUT_S)
+        self._watch(client)
+
+    def _respond(self, line: bytes, client: _Client) -> Message | Deferred:
         try:
             if len(line) > MAX_FRAME_BYTES:
                 client.ending = True
@@ -185,7 +230,8 @@ class ControlSocket:
 
     def _drop(self, client: _Client) -> None:
         assert self._loop is not None
-        self._loop.unregister(client.sock)
+        if not client.waiting:
+            self._loop.unregister(client.sock)
         client.limit.clear()
         del self._clients[client.sock]
         client.sock.close()
@@ -203,12 +249,18 @@ class _Client:
         self.outgoing = bytearray()
         #: Hang up once the response is out.
         self.ending = False
+        #: For a response that is not known yet; its socket is not looked at.
+        self.waiting = False
 
     def receive(self) -> bool:
         """Read once; False at the client's end. BlockingIOError if there is nothing."""
         chunk = self.sock.recv(MAX_FRAME_BYTES)
         self.incoming += chunk
         return bool(chunk)
+
+    def answer(self, response: Message) -> None:
+        self.outgoing += encode(response) + b"\n"
+        self.flush()
 
     def flush(self) -> None:
         with suppress(BlockingIOError):

@@ -4,6 +4,7 @@ So simple that it does not fail: it opens no database and no HTTP connection, st
 but its loop, and holds no lock that another process can hold. What can hang or break is in a child:
 
     scout    lists and probes the databases                              rescan
+    reader   reads the configuration again                               config_reader
     worker   one per database, runs its jobs                             fleet, process
     monitor  metrics and health; asks the control socket like anybody    service
 
@@ -33,7 +34,7 @@ from ..version import __version__
 from ..worker.warmup import rehearse
 from .child import ChildSpawner, exited_children
 from .control_requests import Orders
-from .control_socket import ControlSocket
+from .control_socket import ControlSocket, Deferred
 from .operations import Operations
 from .parts import Parts
 from .pauses import Pauses
@@ -64,7 +65,7 @@ class Master:
 
     def __init__(self, config: Config, load_again: Callable[[], Config], parts: Parts | None = None) -> None:
         self._config = config
-        self._load_unmarked = load_again
+        self._load_again = load_again
         self._parts = parts or Parts()
         self._loop = self._parts.loop = Loop(self._parts.clock, self._note_fault)
         self._signals = SignalQueue(_SIGNALS)
@@ -115,9 +116,7 @@ class Master:
         self._orders = Orders(self._operations, self.stop, parts.clock)
         self._fleet, self._rescan = self._operations.fleet, self._operations.rescan
         self._monitor, self._broker = self._operations.monitor, self._operations.broker
-
-    def _load_again(self) -> Config:
-        return replace(self._load_unmarked(), session_mark=self._config.session_mark)
+        self._config_reader = self._operations.config_reader
 
     def _start_services(self) -> None:
         """Monitor and scout; then, while the scout looks around, make ready what all workers will share."""
@@ -134,12 +133,12 @@ class Master:
         self._control.close_in_child()
         if self._pidfile is not None:
             self._pidfile.close()
-        for part in (self._fleet, self._rescan, self._monitor, self._broker):
+        for part in (self._fleet, self._rescan, self._monitor, self._broker, self._config_reader):
             part.close_in_child()
         self._signals.close()
         self._loop.close()
 
-    def _handle(self, request: Message) -> Message:
+    def _handle(self, request: Message) -> Message | Deferred:
         return self._orders.handle(request)
 
     # -- the loop ------------------------------------------------------------------------------------------------
@@ -223,7 +222,7 @@ class Master:
 
     def _reap(self, now_s: float) -> None:
         for pid, exit_code in exited_children():
-            owners = (self._fleet, self._rescan, self._monitor, self._broker)
+            owners = (self._fleet, self._rescan, self._monitor, self._broker, self._config_reader)
             if not any(owner.reaped(pid, exit_code, now_s) for owner in owners):
                 self._log.debug("orphan_reaped", worker_pid=pid, exit_code=exit_code)
 
@@ -238,12 +237,14 @@ class Master:
         self._parts.notifier.stopping(f"stopping, for {self._operations.config.graceful_timeout_s:g} s at most")
         self._kill_alarm.set(now_s + self._operations.config.graceful_timeout_s)
         self._rescan.kill()
+        self._config_reader.kill()
         self._fleet.stop_all(now_s)
 
     def _quit(self, now_s: float) -> None:
         """Everybody's stacks to standard error, then the end."""
         faulthandler.dump_traceback(file=_STDERR, all_threads=True)
         self._rescan.kill()
+        self._config_reader.kill()
         self._fleet.abort_all(now_s)
         self._kill_alarm.set(now_s + _REAP_TIMEOUT_S)
 

@@ -21,6 +21,7 @@ from ..control import Message
 from ..errors import ConfigError, SemaphoreError
 from ..loop import Alarm
 from ..states import Mode, WorkerState
+from .config_reader import Answer, ConfigReader
 from .fleet import Fleet
 from .parts import Parts
 from .pauses import Pauses
@@ -45,10 +46,10 @@ class Operations:
     def __init__(self, config: Config, load_again: Callable[[], Config], parts: Parts, pauses: Pauses) -> None:
         self.config = config
         self.pauses = pauses
-        self._load_again = load_again
         self._parts = parts
         self.fleet = Fleet(parts, limits_of(config), pauses.of, self._database_gone, self._relog)
         self.rescan = Rescan(config, parts, self.fleet)
+        self.config_reader = ConfigReader(load_again, self._take_config, parts)
         self.monitor = Service("monitor", parts.spawner, parts.loop)
         self.broker = Service("broker", parts.spawner, parts.loop)
         self._broker_alarm = Alarm(parts.loop, self._watch_broker)
@@ -97,21 +98,40 @@ class Operations:
 
     # -- configuration -------------------------------------------------------------------------------------------
 
-    def reload(self, now_s: float) -> Message:
-        """Read the configuration again and apply it; ConfigError, and nothing changed, where it is wrong."""
+    def reload(self, answer: Answer, now_s: float) -> None:
+        """Have the configuration read again and put in force; `answer` gets what came of it, perhaps much later."""
         self._parts.notifier.reloading()
+        self.config_reader.read(answer, now_s)
+
+    def reload_logged(self, now_s: float) -> None:
+        """The same for SIGHUP: nobody waits for an answer, so the log has it."""
+        self.reload(self._log_refusal, now_s)
+
+    def _log_refusal(self, answer: Message) -> None:
+        if not answer["ok"]:
+            reason = f"{answer['error']}; the old one stays"
+            self._log.error("configuration_rejected", option=answer.get("option"), reason=reason)
+
+    def _take_config(self, found: Config | ConfigError, now_s: float) -> Message:
+        """The configuration was read, or cannot be: the answer to all who asked for it."""
         try:
-            change = compare(self.config, self._load_again())
-            self._check_room(change)
-        except ConfigError:
+            if isinstance(found, ConfigError):
+                raise found
+            return {"ok": True, **self._apply(found, now_s)}
+        except ConfigError as error:
             self.reloads.update(refused=self.reloads["refused"] + 1, last_successful=False)
-            raise
+            return {"ok": False, "error": str(error), "option": error.option}
         finally:
             self._parts.notifier.ready(self.status_line())
-        self.reloads.update(success=self.reloads["success"] + 1, last_successful=True, last_success_at=time.time())
+
+    def _apply(self, config: Config, now_s: float) -> Message:
+        """Put a configuration in force; ConfigError, and nothing changed, where that cannot be done as a whole."""
+        change = compare(self.config, replace(config, session_mark=self.config.session_mark))
+        self._check_room(change)
         if change.logging:
             logs.configure(change.config)
             self.fleet.send_all({"do": "log", **{name: getattr(change.config, name) for name in LOGGING}})
+        self.reloads.update(success=self.reloads["success"] + 1, last_successful=True, last_success_at=time.time())
         self.config = self.rescan.config = change.config
         if change.channels:
             self._configure(change.config.channels)
@@ -136,13 +156,6 @@ class Operations:
         self._resynced_s = now_s
         self.fleet.send_all({"do": "resync"})
         self.rescan.request(now_s)
-
-    def reload_logged(self, now_s: float) -> None:
-        """The same for SIGHUP: nobody waits for an answer, so the log has it."""
-        try:
-            self.reload(now_s)
-        except ConfigError as error:
-            self._log.error("configuration_rejected", option=error.option, reason=f"{error}; the old one stays")
 
     def _log_reload(self, change: Change, restarted: Sequence[str]) -> None:
         for option in change.needs_restart:

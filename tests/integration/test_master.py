@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 
 from qjsupervisor.control import Message, NotRunning, ask
 from qjsupervisor.states import EX_CANTCREAT
+from tests.hanging import HangingFolder
 from tests.helpers import Supervisor, render, wait_until
 
 
@@ -452,6 +454,33 @@ def test_an_invalid_reload_changes_nothing_and_says_why(start: Start) -> None:
     assert "channels" in master.ask("reload")["error"]
     assert [each["capacity"] for each in master.status()["channels"]] == [4, 2]
     assert master.database("db1")["pid"] == pid
+
+
+def test_a_configuration_on_a_file_system_that_hangs_holds_up_nobody(start: Start, tmp_path: Path) -> None:
+    """Workers are replaced, the socket answers, TERM is obeyed; who asked for the reload is told why it is not done."""
+    (tmp_path / "hangs").mkdir()
+    master = start("db1")
+    pid = master.wait_state("db1", "ready")["pid"]
+    with HangingFolder(tmp_path / "hangs") as hanging, ThreadPoolExecutor() as pool:
+        master.conf.unlink()
+        master.conf.symlink_to(hanging.path / "odoo.conf")
+        begun = time.monotonic()
+        reload = pool.submit(ask, master.socket, {"do": "reload"}, timeout_s=20)
+        wait_until(lambda: "qjsupervisor: configuration" in str([each.cmdline() for each in master.children()]), "read")
+        master.send_signal(signal.SIGHUP)
+        os.kill(pid, signal.SIGKILL)
+        assert master.status()["reloads"]["refused"] == 0
+        wait_until(lambda: master.database("db1")["pid"] not in (None, pid), "it is replaced", 5)
+        assert "could not be read within 10 s: does its file system answer?" in reload.result(20)["error"]
+        assert 9.5 < time.monotonic() - begun < 15
+        assert "could not be read within 10 s" in master.wait_for("configuration_rejected")["reason"]
+        assert master.status()["reloads"]["refused"] >= 1
+        mark = master.mark()
+        master.send_signal(signal.SIGHUP)
+        master.wait_for("signal_received", after=mark, signal="SIGHUP")
+        begun = time.monotonic()
+        assert master.stop() == 0
+        assert time.monotonic() - begun < 5
 
 
 def test_reload_restarts_only_workers_whose_settings_changed(start: Start) -> None:

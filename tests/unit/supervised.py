@@ -14,6 +14,7 @@ from qjsupervisor.errors import ConfigError, SemaphoreError
 from qjsupervisor.loop import Timers
 from qjsupervisor.master.child import Body
 from qjsupervisor.master.control_requests import Orders
+from qjsupervisor.master.control_socket import Deferred
 from qjsupervisor.master.operations import Operations
 from qjsupervisor.master.parts import Parts
 from qjsupervisor.master.pauses import Pauses
@@ -51,9 +52,10 @@ class FakePipe:
 class FakeChild:
     """A process that notes its signals."""
 
-    def __init__(self, pid: int, title: str) -> None:
+    def __init__(self, pid: int, title: str, body: Body) -> None:
         self.pid = pid
         self.title = title
+        self.body = body
         self.pipe = FakePipe()
         self.signals: list[int] = []
 
@@ -73,7 +75,7 @@ class FakeSpawner:
         if self.error is not None:
             error, self.error = self.error, None
             raise error
-        self.children.append(FakeChild(next(self._pids), title))
+        self.children.append(FakeChild(next(self._pids), title, body))
         return self.children[-1]
 
 
@@ -257,6 +259,26 @@ class Rig:
         if isinstance(self.next_config, ConfigError):
             raise self.next_config
         return self.next_config
+
+    def order(self, do: str, **details: object) -> Message:
+        """What the control socket answers at once."""
+        answer = self.orders.handle({"do": do, **details})
+        assert not isinstance(answer, Deferred)
+        return answer
+
+    def reload(self) -> Message:
+        """Ask for it, and let its child read; the answer."""
+        answers: list[Message] = []
+        self.operations.reload(answers.append, self.now_s)
+        assert answers == []
+        self.end_read()
+        return answers[0]
+
+    def end_read(self) -> None:
+        """What the child that reads the configuration does, here."""
+        reader = next(each for each in reversed(self.spawner.children) if each.title == "qjsupervisor: configuration")
+        exit_code = reader.body(reader.pipe)  # type: ignore[arg-type]
+        assert self.operations.config_reader.reaped(reader.pid, exit_code, self.now_s)
 
     def step(self, after_s: float = 0.0) -> None:
         """Let time pass, in one go, and do what is due."""

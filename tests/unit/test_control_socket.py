@@ -22,7 +22,7 @@ from qjsupervisor.control import MAX_FRAME_BYTES, Message, NotRunning, ask
 from qjsupervisor.errors import AlreadyRunning, ConfigError, ProtocolError
 from qjsupervisor.loop import Loop
 from qjsupervisor.master import control_socket
-from qjsupervisor.master.control_socket import CLIENT_TIMEOUT_S, MAX_CLIENTS, ControlSocket
+from qjsupervisor.master.control_socket import CLIENT_TIMEOUT_S, MAX_CLIENTS, ControlSocket, Deferred
 
 
 class Server:
@@ -31,11 +31,15 @@ class Server:
     def __init__(self, path: str) -> None:
         self.now_s = 100.0
         self.answers: list[Message] = []
+        self.deferred: list[Deferred] = []
         self.control = ControlSocket(path, self.handle)
         self.loop = Loop(lambda: self.now_s)
 
-    def handle(self, request: Message) -> Message:
+    def handle(self, request: Message) -> Message | Deferred:
         self.answers.append(request)
+        if request.get("do") == "later":
+            self.deferred.append(Deferred())
+            return self.deferred[-1]
         if request.get("do") == "refuse":
             raise ProtocolError("no")
         if request.get("do") == "fail":
@@ -190,6 +194,44 @@ def test_a_client_that_is_gone_before_its_answer(server: Server, client: socket.
     client.close()
     server.settle()
     assert server.loop.next_s() == math.inf, "nothing is left of it"
+
+
+def test_an_answer_that_comes_later_holds_up_nobody_else(server: Server, client: socket.socket, path: str) -> None:
+    client.send(b'{"do":"later"}\n{"do":"x","text":"second"}\n')
+    server.settle()
+    with connected(path) as other:
+        other.send(b'{"do":"y","text":"quick"}\n')
+        server.settle()
+        assert lines(other)[0]["echo"] == "quick"
+    server.now_s += 10 * CLIENT_TIMEOUT_S
+    server.settle()
+    server.deferred[0].settle({"ok": True, "echo": "at last"})
+    server.settle()
+    assert [each["echo"] for each in lines(client)] == ["at last", "second"]
+    server.now_s += CLIENT_TIMEOUT_S
+    server.settle()
+    assert is_hung_up(client)
+
+
+def test_a_client_that_is_gone_before_its_late_answer(server: Server, client: socket.socket, path: str) -> None:
+    client.send(b'{"do":"later"}\n')
+    server.settle()
+    client.close()
+    server.deferred[0].settle({"ok": True})
+    server.settle()
+    assert server.loop.next_s() == math.inf, "nothing is left of it"
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connected(path)) for _ in range(MAX_CLIENTS)]
+        for each in clients:
+            each.send(b'{"do":"later"}\n')
+        server.settle()
+        newest = stack.enter_context(connected(path))
+        newest.send(b'{"do":"x"}\n')
+        server.settle()
+        assert lines(newest)[0]["ok"], "those that wait do not keep others out"
+        for deferred in server.deferred[1:]:
+            deferred.settle({"ok": True})
+        assert sum(is_hung_up(each) for each in clients) == 1
 
 
 def test_a_stranger_is_hung_up_on(server: Server, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
