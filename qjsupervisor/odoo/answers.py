@@ -1,10 +1,10 @@
-"""What an HTTP status says of who gave it, where it ran no job: in one table, for the worker and for `check`. Pure."""
+"""What an HTTP status means if no job was run: one table for the worker and for `check`. Pure."""
 
 from __future__ import annotations
 
 _MEANS = {
-    401: "refuses user and password: set http_auth_user and http_auth_password for the proxy in front of Odoo",
-    403: "forbids it: a proxy in front keeps this machine out; set http_auth_user, or change its rules",
+    401: "rejects the credentials: set http_auth_user and http_auth_password for the proxy in front of Odoo",
+    403: "denies access: a proxy in front blocks this machine; set http_auth_user, or change its rules",
     404: "does not know /queue_job/runjob: is it an Odoo with queue_job in its server_wide_modules, restarted since?",
     429: "asks for fewer requests: a proxy limits the rate",
     500: "does not serve this database, or failed: see dbfilter and db_name in Odoo, and its log",
@@ -13,12 +13,12 @@ _MEANS = {
     504: "is a proxy whose Odoo does not answer in time",
 }  # fmt: skip
 
-#: The statuses that say something of their own.
+#: The statuses with a meaning of their own.
 KNOWN = frozenset(_MEANS)
 
 
 def meaning(status: int) -> str:
-    """What it means, and what to do; behind 'HTTP 404:' or the name of a target."""
+    """What the status means and what to do; follows 'HTTP 404:' or the name of a target."""
     if status in _MEANS:
         return _MEANS[status]
     if 200 <= status < 300:

@@ -1,11 +1,11 @@
-"""Whether one database's jobs may be sent to a target now: its own circuit breaker.  Pure, no clock.
+"""One database's circuit breaker for a target: may its jobs be sent there now? Pure, no clock.
 
-Whether the target can be reached at all is shared by all databases (table/servers.py). Here is what this one finds: an
-Odoo that answers, and does not run its jobs (dbfilter, a missing module, a proxy that wants a password).
+Whether the target can be reached at all is shared by all databases (table/servers.py). This is about an Odoo that
+answers but does not run this database's jobs (dbfilter, a missing module, a proxy that wants a password).
 
 Up: everything may be sent. Until an answer has proved that jobs are run, only a few requests may be open at once, so
-that a misconfigured Odoo is not asked forty times in its first instant.
-Down: nothing is sent before `retry_at_s` (exponential, jittered, 1 to 60 s); then one job is the probe.
+that a misconfigured Odoo does not get forty requests in the first instant.
+Down: nothing is sent before `retry_at_s` (exponential backoff with jitter, 1 to 60 s); then one job is the probe.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from __future__ import annotations
 from ..backoff import Backoff
 from ..states import TargetState
 
-#: As many requests as there are jobs.
+#: No limit on requests.
 NO_LIMIT = 1 << 30
-#: Requests that may be open to a target that has not proved itself.
+#: How many requests may be open to a target that has not run a job yet.
 UNPROVEN_LIMIT = 4
-#: A request that is open for so long was not turned away.
+#: A request that has been open for this long was not rejected.
 ACCEPTED_AFTER_S = 0.5
-#: Failures of one job alone pause the target no longer than this: the next job may be a good one.
+#: Failures of a single job pause the target for no longer than this: the next job may succeed.
 ONE_JOB_PAUSE_S = 1.0
-#: Answers that a proven target may get wrong in a row before it counts as down.
+#: How many failures in a row a proven target may have before it counts as down.
 TOLERATED = 2
 
 
 class Breaker:
-    """Health of one target, as one database finds it."""
+    """Health of one target as seen by one database."""
 
     def __init__(self, backoff: Backoff | None = None) -> None:
         self._backoff = backoff or Backoff(first_s=1, limit_s=60)
@@ -38,7 +38,7 @@ class Breaker:
         self._failing_jobs: set[str] = set()
 
     def allowance(self, now_s: float, in_flight_s: list[float]) -> int:
-        """How many more requests may be sent; `in_flight_s`: when each open request to the target was sent."""
+        """How many more requests may be sent. `in_flight_s`: when each open request to the target was sent."""
         if self.state is TargetState.UP:
             return NO_LIMIT
         if self.state is TargetState.UNKNOWN:
@@ -47,11 +47,11 @@ class Breaker:
         return int(now_s >= self.retry_at_s and not self._probing)
 
     def probe_sent(self) -> None:
-        """A request was sent; while down, it is the only one until it ends."""
+        """Note that a request was sent; while down, it is the only one until it ends."""
         self._probing = self.state is TargetState.DOWN
 
     def wakes_at_s(self, now_s: float, in_flight_s: list[float]) -> float | None:
-        """When, if nothing happens before, more may be sent; None: nothing is held up."""
+        """When more may be sent if nothing happens before; None if nothing is held up."""
         if self.state is TargetState.DOWN:
             return self.retry_at_s if not self._probing and self.retry_at_s > now_s else None
         if self.state is TargetState.UNKNOWN and not self.allowance(now_s, in_flight_s):
@@ -59,14 +59,14 @@ class Breaker:
         return None
 
     def proved(self) -> bool:
-        """A job was run there. True if the target was down until now."""
+        """Note that a job was run there. True if the target was down until now."""
         was_down = self.state is TargetState.DOWN
         self.state = TargetState.UP
         self._begin_anew()
         return was_down
 
     def failed(self, now_s: float, reason: str, uuid: str) -> bool:
-        """A request came to nothing. True if the target goes down by it."""
+        """Note that a request failed. True if that takes the target down."""
         self.failures += 1
         self.reason = reason
         self._probing = False
@@ -74,7 +74,7 @@ class Breaker:
         if self.state is TargetState.UP and self.failures <= TOLERATED:
             return False
         goes_down = self.state is not TargetState.DOWN
-        # Requests that were open together are one failure: the pause is not to grow with their number.
+        # Requests that were open together count as one failure, so that the pause does not grow with their number.
         if goes_down or now_s >= self.retry_at_s:
             alone = len(self._failing_jobs) == 1
             self.retry_at_s = now_s + (ONE_JOB_PAUSE_S if alone else self._backoff.next_s())
@@ -82,11 +82,11 @@ class Breaker:
         return goes_down
 
     def undecided(self) -> None:
-        """A request ended and told nothing of its target: the next one tries again."""
+        """Note a request that ended and says nothing about its target; the next one tries again."""
         self._probing = False
 
     def forgive(self) -> None:
-        """What failed was the target's fault, and everybody's: this database tries again as if it was new to it."""
+        """Start over: the failures were an outage of the target for every database, not just for this one."""
         if self.state is TargetState.DOWN:
             self.state = TargetState.UNKNOWN
         self._begin_anew()

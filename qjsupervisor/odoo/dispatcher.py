@@ -1,7 +1,7 @@
-"""Asks Odoo to run jobs: open requests, which target each of them goes to, and how it ended.
+"""Asks Odoo to run jobs: the open requests, which target each goes to, and how it ended.
 
-Runs in the worker's loop and never blocks it. It knows a job by its uuid, of which one request at a time is open; what
-an ended request means for a job is decided by its row (worker/serving.py), which then tells the target's breaker.
+Runs in the worker's loop and never blocks it. It knows a job by its uuid, with at most one open request each. What an
+ended request means for a job is decided by the job's row (worker/outcomes.py), which then informs the target's breaker.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from .request import DRAIN_S, HEAD_S, Address, End, Outcome, Request
 from .resolver import NoThreadError
 from .target import Server, Target
 
-#: Open requests of one worker where no channel limits them; each is a socket.
+#: The most open requests of one worker if no channel limits them; each is a socket.
 MAX_OPEN = 1000
-#: How long a server that is probed may take to answer, be it connected or not.
+#: How long a probed server may take to connect and answer.
 PROBE_S = 10.0
-#: What a proxy answers in the place of an Odoo that it cannot reach.
+#: What a proxy answers on behalf of an Odoo that it cannot reach.
 GATEWAY = (502, 503, 504)
 
 
 class Ended(NamedTuple):
-    """A request that ended, for whoever looks at the job's row next."""
+    """A request that ended, to be judged by the job's row."""
 
     uuid: str
     target: Target
@@ -50,7 +50,7 @@ class _Open:
         self.uuid = uuid
         self.began_s = now_s
         self.deadline_s: float | None = None
-        #: When the head that has begun has to be complete; None: none has begun.
+        #: Deadline for the head that has started to arrive; None: none has.
         self.head_deadline_s: float | None = None
         self.request: Request | None = None
 
@@ -68,7 +68,7 @@ class Dispatcher:
         connect_timeout_s: float,
         read_timeout_s: float | None,
     ) -> None:
-        """`servers`: the health of each of the targets, as all workers share it."""
+        """`servers`: the shared health of each target, in the same order."""
         self._loop = loop
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         loop.register(self._wakeup, selectors.EVENT_READ, self._resolved)
@@ -82,22 +82,22 @@ class Dispatcher:
         self._open: dict[str, _Open] = {}
         self._unresolved: list[_Open] = []
         self._probes: dict[Target, _Open] = {}
-        #: Requests with their answer, whose connections wait for the server to finish.
+        #: Answered requests whose connections wait for the server to finish.
         self._draining: set[_Open] = set()
         self._deadline_s: float | None = None
         self._asked_s = 0.0
         self.ended: list[Ended] = []
-        #: Of the turn that goes on.
+        #: Time of the current turn.
         self.now_s = 0.0
-        #: When to look again whether a server is to be probed.
+        #: When to check again whether a server should be probed.
         self._probe_due_s: float | None = None
-        #: A server's state has changed, or a probe has ended, since somebody took note of it.
+        #: A server's state has changed, or a probe has ended, since this was last reset.
         self.has_news = False
-        #: What probes changed, for whoever logs it.
+        #: What probes have changed, to be logged.
         self.verdicts: list[tuple[Target, ServerVerdict]] = []
 
     def encode_uuids(self, encoding: str) -> None:
-        """How uuids are to be put into requests from now on."""
+        """Set the encoding of uuids in requests."""
         for target in self.targets:
             target.encoding = encoding
 
@@ -115,7 +115,7 @@ class Dispatcher:
         return allowed
 
     def send(self, uuid: str) -> None:
-        """Ask a target that may be asked. Its end will be in `ended`."""
+        """Send the request to an available target. Its end will be in `ended`."""
         now_s = time.monotonic()
         target = self._choose(now_s)
         opened = self._open[uuid] = _Open(target, uuid, now_s)
@@ -124,7 +124,7 @@ class Dispatcher:
         self._connect(opened)
 
     def _choose(self, now_s: float) -> Target:
-        """The next target in turn that may be asked."""
+        """The next available target, in turn."""
         count = len(self.targets)
         for step in range(count):
             target = self.targets[(self._next_target + step) % count]
@@ -134,7 +134,7 @@ class Dispatcher:
         return self.targets[self._next_target]
 
     def _probe(self, target: Target, due_ns: int | None, now_s: float) -> None:
-        """Ask a server that is down, or doubtful, whether it answers; where that is this worker's to do, and due."""
+        """Probe a server that is down or in doubt, if that is due and this worker's task."""
         self._take_note(target)
         if due_ns is None or target in self._probes:
             return
@@ -145,7 +145,7 @@ class Dispatcher:
             self._probe_due_s = min(self._probe_due_s or math.inf, due_ns / 1e9)
 
     def look_at_servers(self) -> None:
-        """Something was told of a server: nothing more is sent if it is down; the next turn probes it if need be."""
+        """Take note of the servers' shared states: nothing goes to one that is down; the next turn may probe it."""
         self._probe_due_s = self.now_s
         for target in self.targets:
             self._take_note(target)
@@ -191,7 +191,7 @@ class Dispatcher:
         self._after_step(opened, sock, events)
 
     def _after_step(self, opened: _Open, old_sock: socket.socket | None, old_events: int) -> None:
-        """Keep the loop, the deadline and `ended` in line with where the request is now."""
+        """Bring the loop, the deadline and `ended` in line with the request's new state."""
         request = opened.request
         assert request is not None
         if request.outcome is not None and opened not in self._draining:
@@ -204,12 +204,12 @@ class Dispatcher:
             self._draining.discard(opened)
             request.close()
             if not (self._open or self._probes or self._draining):
-                self._deadline_s = None  # or an idle worker wakes for one that is over
+                self._deadline_s = None  # or an idle worker would wake for a request that is over
         elif request.asked and request.outcome is None:
             self._set_deadline(opened, self._answer_due_s(opened, request))
 
     def _answer_due_s(self, opened: _Open, request: Request) -> float | None:
-        """When the answer, or the head of it that has begun, has taken too long."""
+        """When the answer, or a head that has started to arrive, is overdue."""
         if not opened.uuid:
             return opened.began_s + min(PROBE_S, 2 * self._connect_timeout_s)
         if not request.in_head:
@@ -230,7 +230,7 @@ class Dispatcher:
             self._loop.register(request.sock, request.events, functools.partial(self._step, opened))
 
     def _report(self, opened: _Open, outcome: Outcome) -> None:
-        """The outcome is known; what is left of the answer may come for a moment."""
+        """Record the outcome; the rest of the answer may still arrive for a moment."""
         request = opened.request
         if request is not None and request.events:
             self._draining.add(opened)
@@ -270,21 +270,21 @@ class Dispatcher:
 
     @property
     def tick_due_s(self) -> float | None:
-        """When `tick` should be called at the latest: something takes too long, or is to be probed."""
+        """When `tick` must be called at the latest: for an overdue request or a probe."""
         if self._deadline_s is None or self._probe_due_s is None:
             return self._deadline_s or self._probe_due_s
         return min(self._deadline_s, self._probe_due_s)
 
     def next_deadline_s(self) -> float | None:
-        """The same, or when more may be sent than `allowance` said last, where that is to be done.
+        """tick_due_s, or when more may be sent than `allowance` last said, if that is earlier.
 
-        A moment that passed since it was asked is still to come: nobody has acted on it.
+        A moment that has passed since `allowance` was called still counts, because nobody has acted on it.
         """
         moments = [target.wakes_at_s(self._asked_s) for target in self.targets]
         return min([m for m in (*moments, self._deadline_s, self._probe_due_s) if m is not None], default=None)
 
     def tick(self, now_s: float) -> None:
-        """End what took too long, and probe what is to be probed. Once a turn, before anything is sent."""
+        """End overdue requests and send due probes. Called once a turn, before anything is sent."""
         self.now_s = now_s
         self._probe_due_s = None
         for target in self.targets:
@@ -299,7 +299,7 @@ class Dispatcher:
                 continue
             if opened.deadline_s <= now_s:
                 self._expire(opened)
-            deadline_s = opened.deadline_s  # another one, where the next address is tried
+            deadline_s = opened.deadline_s  # changes when the next address is tried
             if deadline_s is not None and deadline_s > now_s:
                 moments.append(deadline_s)
         self._deadline_s = min(moments, default=None)
@@ -326,7 +326,7 @@ class Dispatcher:
         self._after_step(opened, sock, events)
 
     def let_go(self, uuid: str, reason: str) -> None:
-        """End a request whose answer is not awaited any more; its end will be in `ended`."""
+        """End a request whose answer is no longer awaited; its end will be in `ended`."""
         opened = self._open[uuid]
         opened.target.unanswered += 1
         request = opened.request
@@ -350,11 +350,11 @@ class Dispatcher:
         return len(self._open)
 
     def unsent(self) -> list[str]:
-        """Uuids of the jobs whose request did not leave yet: nobody was asked to run them."""
+        """Uuids of the jobs whose request has not been sent yet, so that nobody was asked to run them."""
         return [uuid for uuid, o in self._open.items() if o.request is None or not o.request.asked]
 
     def close(self) -> None:
-        """Close all connections; what was asked runs on in Odoo."""
+        """Close all connections. Jobs already requested keep running in Odoo."""
         for opened in self._all():
             if opened.request is not None:
                 opened.request.close()

@@ -1,11 +1,11 @@
-"""One `GET /queue_job/runjob`, from the connect to the end of the answer, without ever blocking.
+"""One `GET /queue_job/runjob`, from connecting to the end of the answer, without ever blocking.
 
-A small state machine over a non-blocking socket: a thread for each open request costs memory and switches that hundreds
-of waiting requests are not worth, and urllib3 has no other way to wait. What is needed of HTTP is little, because the
-contract makes it so: one GET with `Connection: close`, an answer of which only the status counts (the row in the table
-decides), no redirect ever followed. urllib3 still makes what is easy to get wrong: TLS contexts.
+A small state machine over a non-blocking socket. urllib3 can only wait in a thread, and a thread per open request costs
+memory and context switches that hundreds of waiting requests do not justify. Little of HTTP is needed: one GET with
+`Connection: close`; only the status of the answer counts, because the row decides; redirects are never followed.
+urllib3 still provides what is easy to get wrong: TLS contexts.
 
-It must not know of jobs' states, breakers or databases.
+It must not know about job states, breakers or databases.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import socket
 import ssl
 from typing import Any, NamedTuple
 
-#: An answer whose heads (1xx and the last one) are longer than this in all is none.
+#: Limit on the total size of an answer's heads (1xx and the final one).
 MAX_HEAD_BYTES = 65536
-#: How long one head may take, from its first byte to its end.
+#: Limit on the time that one head may take, from its first byte to its end.
 HEAD_S = 30.0
-#: How long the rest of an answer is awaited after its head said all that counts; then the connection is cut.
+#: How long to wait for the rest of an answer after its head; then the connection is closed.
 DRAIN_S = 2.0
 _HTTP = b"HTTP/1."
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9]\d\d)(?:[ \r\n]|$)")
@@ -31,7 +31,7 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9]\d\d)(?:[ \r\n]|$)")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _CONTENT_LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,12})[ \t]*\r?\n", re.IGNORECASE)
 
-#: What this process lacks where one of these ends a request.
+#: Errors that mean this process lacks something; they say nothing about the server.
 OWN_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -40,9 +40,9 @@ class End(enum.Enum):
     """How a request ended."""
 
     ANSWERED = "answered"
-    #: It never left: refused, unreachable, no such host, TLS. Nobody was asked.
+    #: Never sent: refused, unreachable, no such host, TLS. Nobody was asked.
     UNASKED = "unasked"
-    #: It was sent, and no answer came.
+    #: Sent, but no answer came.
     LOST = "lost"
 
 
@@ -52,7 +52,7 @@ class Outcome(NamedTuple):
     end: End
     status: int | None
     reason: str
-    #: This process lacks something (descriptors, ports, memory): it tells nothing of the server.
+    #: This process lacks something (descriptors, ports, memory); it says nothing about the server.
     own: bool = False
 
 
@@ -64,12 +64,12 @@ class Address(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is on this machine, where a peer cannot vanish in silence."""
+        """Whether it is on this machine, where a peer cannot vanish silently."""
         return str(self.sockaddr[0]).startswith("127.") or self.sockaddr[0] == "::1"
 
 
 class Request:
-    """A request on its way. `step()` is called when the socket is ready for `events`."""
+    """A request in progress. Call `step()` when the socket is ready for `events`."""
 
     __slots__ = (
         "_addresses",
@@ -94,17 +94,17 @@ class Request:
         self._context = context
         self._buffer = b""
         self._head_bytes = 0
-        #: Bytes of the body that are still to come; -1: until the connection is closed.
+        #: How many bytes of the body are still to come; -1: until the connection is closed.
         self._rest = -1
         self._phase = self._connecting
-        #: The one that is tried, or was reached.
+        #: The address being tried, or the one that was reached.
         self.address: Address | None = None
-        #: Those that were tried before it.
+        #: The addresses tried before it.
         self.unreachable: list[Address] = []
         self.sock: socket.socket | None = None
-        #: What to wait for on `sock`; 0: nothing more is to come, close it.
+        #: What to wait for on `sock`; 0: nothing more will come, so close it.
         self.events = 0
-        #: Set once, as soon as it is known; the rest of the answer may still be on its way.
+        #: Set once, as soon as it is known; the rest of the answer may still be arriving.
         self.outcome: Outcome | None = None
 
     def begin(self) -> None:
@@ -132,7 +132,7 @@ class Request:
         return None
 
     def step(self) -> None:
-        """Go on, as far as possible without waiting."""
+        """Continue as far as possible without waiting."""
         try:
             self._phase()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as wants:
@@ -143,14 +143,14 @@ class Request:
             self._failed(_reason(error))
 
     def go_elsewhere(self) -> bool:
-        """No connection in time: try the next address. False if there is none, or if this one is connected."""
+        """Try the next address, as connecting took too long. False if there is none, or if this one is connected."""
         if not self._addresses or self._phase != self._connecting:
             return False
         self.begin()
         return True
 
     def give_up(self, reason: str) -> None:
-        """A deadline passed."""
+        """End the request because a deadline passed."""
         if self.outcome is None:
             self._failed(reason)
         self.events = 0
@@ -162,7 +162,7 @@ class Request:
 
     @property
     def in_head(self) -> bool:
-        """Whether a part of a head has come, and its end has not."""
+        """Whether a head has started to arrive and is not complete."""
         return self._phase == self._reading and bool(self._buffer)
 
     @property
@@ -178,14 +178,14 @@ class Request:
         self.events = 0
 
     def _try_to_send(self) -> None:
-        """On the same machine a connection is made before connect() returns: no need to wait for it."""
+        """Send at once if possible: on the same machine the connection is established before connect() returns."""
         if self._context is not None or not self._payload:
             return
         assert self.sock is not None
         try:
             sent = self.sock.send(self._payload)
         except BlockingIOError:
-            return  # not connected yet: it is waited for
+            return  # not connected yet: wait for it
         except OSError as error:
             self._next_or_end(_reason(error))
             return
@@ -202,7 +202,7 @@ class Request:
             self._next_or_end(os.strerror(code))
 
     def _next_or_end(self, reason: str) -> None:
-        """This address cannot be reached."""
+        """Try the next address, or end the request if there is none."""
         if self._addresses:
             self.begin()
         else:
@@ -238,7 +238,7 @@ class Request:
         self._buffer += data
         self._head_bytes += len(data)
         if not self._buffer.startswith(_HTTP[: len(self._buffer)]):
-            return self._end(End.LOST, "the answer is not HTTP")  # what talks first, and waits then, is another service
+            return self._end(End.LOST, "the answer is not HTTP")  # another service that sends a greeting and then waits
         while (found := _HEAD_END.search(self._buffer)) is not None:
             head, self._buffer = self._buffer[: found.end()], self._buffer[found.end() :]
             status_line = _STATUS_LINE.match(head)
@@ -261,7 +261,7 @@ class Request:
             self.events = 0
 
     def _draining(self) -> None:
-        """Let the server finish: cut off in the middle, it would log a broken pipe."""
+        """Let the server finish; if cut off, it would log a broken pipe."""
         assert self.sock is not None
         data = self.sock.recv(MAX_HEAD_BYTES)
         if self._rest >= 0:
@@ -279,7 +279,7 @@ class Request:
 
 
 def _keep_alive(sock: socket.socket) -> None:
-    """An answer may take hours: a peer that is gone has to be noticed meanwhile, in a minute."""
+    """Make TCP notice within a minute that the peer is gone; an answer may take hours."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)

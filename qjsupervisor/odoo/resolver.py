@@ -1,7 +1,7 @@
-"""Host names to addresses, without ever holding up a worker's loop.
+"""Resolves host names without ever blocking a worker's loop.
 
-Numbers and 'localhost' are answered at once. Other names are looked up in a thread that lives as long as
-the one look-up: getaddrinfo cannot be interrupted, and a dead name server holds it for half a minute.
+Numeric addresses and 'localhost' are answered at once. Other names are looked up in a thread that lives for that one
+lookup: getaddrinfo cannot be interrupted, and a dead name server blocks it for half a minute.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from contextlib import suppress
 
 from .request import Address
 
-#: How long an answer is used before the name is looked up again.
+#: How long an answer is used before the next lookup.
 FRESH_S = 30.0
-#: How long a failure is: all who waited for it share it.
+#: How long a failure is used, so that all who waited for it share it.
 FAILED_S = 0.5
-#: For how long an address that could not be reached comes after the others; then one request tries it.
+#: How long an unreachable address is tried last; after that one request tries it again.
 AVOIDED_S = 30.0
 
 
 class NoThreadError(OSError):
-    """This process has no thread to look a name up in."""
+    """No thread could be started for a lookup."""
 
 
 class Resolver:
-    """Looks up one host; `wakeup` is an eventfd that is written when a look-up ended."""
+    """Looks up one host; `wakeup` is an eventfd that is written when a lookup ends."""
 
     def __init__(self, host: str, port: int, wakeup: int) -> None:
         self._host = host
@@ -38,7 +38,7 @@ class Resolver:
         self._running = False
         self._found_at_s = 0.0
         self._addresses: list[Address] = []
-        #: How often an address was handed out first.
+        #: How often the addresses have been handed out.
         self._turns = 0
         #: Until when an address is tried last.
         self._avoided: dict[Address, float] = {}
@@ -46,10 +46,10 @@ class Resolver:
         self._failed_at_s = 0.0
 
     def addresses(self) -> list[Address] | None:
-        """What is known, in the order to try it; None while a look-up is under way; raises OSError with its failure.
+        """The addresses in the order to try them; None while a lookup is running. Raises OSError if it failed.
 
-        The addresses of the first one's family take turns at being first, so that several Odoos behind one name share
-        the jobs.
+        The addresses of the first one's family take turns at the front, so that several Odoos behind one name share the
+        jobs.
         """
         if self._running:
             return None
@@ -64,7 +64,7 @@ class Resolver:
         self._running = True
         try:
             threading.Thread(target=self._look_up_aside, name=f"resolve {self._host}", daemon=True).start()
-        except RuntimeError as error:  # no thread to be had
+        except RuntimeError as error:  # no thread available
             self._running = False
             raise NoThreadError(f"{self._host}: {error}") from error
         return None
@@ -77,14 +77,14 @@ class Resolver:
         equal = [address for address in good if address.family == good[0].family]
         first = equal[self._turns % len(equal)]
         self._turns += 1
-        if first in self._avoided:  # only one request finds out whether it is back
+        if first in self._avoided:  # a single request finds out whether it is back
             self._avoided[first] = now_s + AVOIDED_S
         at = equal.index(first)
         order = [*equal[at:], *equal[:at]]
         return order + [address for address in good if address not in order] + [a for a in known if a not in good]
 
     def note_reached(self, address: Address | None, unreachable: Sequence[Address]) -> None:
-        """A connection was made, after others were `unreachable`: for a while they are tried last."""
+        """Note that a connection was made after others were `unreachable`, which are then tried last for a while."""
         for other in unreachable:
             self._avoided[other] = time.monotonic() + AVOIDED_S
         if self._avoided and address is not None:
@@ -93,12 +93,12 @@ class Resolver:
     def _look_up_aside(self) -> None:
         self._look_up()
         self._running = False
-        with suppress(OSError):  # closed: the worker is on its way out
+        with suppress(OSError):  # closed: the worker is exiting
             os.eventfd_write(self._wakeup, 1)
 
     def _look_up(self) -> None:
         try:
-            # Bytes: a plain name needs no IDNA, whose tables are half a megabyte in each worker.
+            # Bytes, because a plain name needs no IDNA, whose tables would take half a megabyte in each worker.
             host = self._host.encode("ascii" if self._host.isascii() else "idna")
             found = socket.getaddrinfo(host, self._port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:

@@ -1,9 +1,9 @@
-"""One Odoo that jobs are sent to: where it is, what a request to it says, and whether it may be asked now.
+"""One Odoo that jobs are sent to: its address, the text of a request, and whether it may be asked now.
 
-Two healths decide: `server`, which all databases share, whether it can be reached; `breaker`, of this database alone,
-whether its jobs are run there.
+Two kinds of health decide: `server`, shared by all databases, says whether it can be reached; `breaker`, of this
+database alone, says whether its jobs are run there.
 
-One object in each worker. It sends nothing (dispatcher.py), and does not judge answers (worker/outcomes.py).
+Each worker has its own object. It sends nothing (dispatcher.py) and does not judge answers (worker/outcomes.py).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from ..states import ServerVerdict, TargetHealth, TargetState
 from .breaker import NO_LIMIT, Breaker
 from .resolver import Resolver
 
-#: So that the health of many fits into one message.
+#: Keeps the health of many targets within one message.
 _LONGEST_REASON = 200
 
 
-#: A path that Odoo answers without a database, whatever is installed; any answer will do.
+#: A path that every Odoo answers without a database; any answer will do.
 _PROBE_PATH = "/web/health"
 
 
 class Server(Protocol):
-    """What the workers share of an Odoo: see table/servers.ServerHealth."""
+    """The health of an Odoo that the workers share; see table/servers.ServerHealth."""
 
     @property
     def is_down(self) -> bool: ...
@@ -49,13 +49,13 @@ class Server(Protocol):
 
 
 class Target:
-    """One Odoo, with its healths."""
+    """One Odoo and its health."""
 
     def __init__(self, settings: TargetSettings, database: str, wakeup: int, server: Server) -> None:
         self.server = server
-        #: When it was last said to all that it runs jobs.
+        #: When this worker last told the others that it runs jobs.
         self.told_success_s = 0.0
-        #: Whether nobody can reach it, as of the turn that goes on.
+        #: Whether nobody can reach it, as of the current turn.
         self.is_down = server.is_down
         url = urlsplit(settings.url)
         self.url = settings.url
@@ -64,17 +64,17 @@ class Target:
         self.resolver = Resolver(self.host, port, wakeup)
         self.context = tls_context(settings.ca_file) if url.scheme == "https" else None
         self.breaker = Breaker()
-        #: Of uuids; Latin-1 where the database holds any bytes (SQL_ASCII), so that they come out as they are.
+        #: Encoding of uuids; Latin-1 if the database may hold any bytes (SQL_ASCII), so that they pass unchanged.
         self.encoding = "utf-8"
         #: When each open request was sent, by uuid.
         self.sent_s: dict[str, float] = {}
-        #: Requests that were let go since its last answer: their jobs were over, and no answer came.
+        #: Requests dropped since its last answer, because their jobs were over and no answer came.
         self.unanswered = 0
         name = quote(database, safe="")
         self._head = f"GET {url.path.rstrip('/')}/queue_job/runjob?db={name}&job_uuid="
         headers = {"Host": url.netloc.rpartition("@")[2], "User-Agent": "qjsupervisor", "Accept": "*/*"}
         headers["Connection"] = "close"
-        #: Why the database's name cannot stand in a header, which Odoo 19 and later need; '' = it can.
+        #: Why the database's name cannot be sent in a header, which Odoo 19 and later need; '' if it can.
         self.header_problem = header_problem(database)
         if not self.header_problem:
             headers["X-Odoo-Database"] = database
@@ -84,12 +84,12 @@ class Target:
         self._tail = _head_end(headers)
         headers.pop("X-Odoo-Database", None)
         headers.pop("Authorization", None)
-        #: The connectivity probe: a request that names no database and no job.
+        #: The connectivity probe: a request without a database or job.
         self.probe = f"GET {url.path.rstrip('/')}{_PROBE_PATH}{_head_end(headers)}".encode("latin-1")
 
     @property
     def health(self) -> TargetHealth:
-        """How this database alone finds it."""
+        """Its health as seen by this database alone."""
         breaker = self.breaker
         is_down = breaker.state is TargetState.DOWN
         retry_at_s, reason = (breaker.retry_at_s, breaker.reason[:_LONGEST_REASON]) if is_down else (0.0, "")
@@ -108,7 +108,7 @@ class Target:
         return self.breaker.allowance(now_s, list(self.sent_s.values()))
 
     def wakes_at_s(self, now_s: float) -> float | None:
-        """When more may be sent, if nothing happens before. Who waits for a server that is down is woken."""
+        """When more may be sent if nothing happens before. While the server is down: None; its return wakes us."""
         if self.breaker.state is TargetState.UP or self.is_down:
             return None
         return self.breaker.wakes_at_s(now_s, list(self.sent_s.values()))
@@ -119,10 +119,10 @@ def _head_end(headers: dict[str, str]) -> str:
 
 
 def header_problem(database: str) -> str:
-    """Why a database's name cannot be sent in the header X-Odoo-Database; '' = it can.
+    """Why a database's name cannot be sent in the header X-Odoo-Database; '' if it can.
 
-    Odoo 19 takes the header's value as it is, and WSGI reads it as Latin-1. Up to 18 only the query is read, so
-    a name that no header can carry is served there.
+    Odoo 19 takes the header's value literally, and WSGI reads it as Latin-1. Up to 18 only the query is read, so a name
+    that no header can carry still works there.
     """
     if not all(character.isprintable() or character == "\xa0" for character in database):
         return "it has control characters"
@@ -137,8 +137,8 @@ def header_problem(database: str) -> str:
 
 @functools.lru_cache(maxsize=8)
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """The context for https to a target; made once for each CA file, in the master before any fork."""
-    # Not at the top: it takes a fifth of the time of a start, and most targets are plain http on the same machine.
+    """The context for https to a target; made once per CA file, in the master before any fork."""
+    # Not imported at the top: that takes a fifth of the start-up time, and most targets are plain http on this machine.
     from urllib3.util.ssl_ import create_urllib3_context
 
     context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
