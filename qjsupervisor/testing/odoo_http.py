@@ -44,6 +44,8 @@ class Mode(str, enum.Enum):
     BAD_GATEWAY = "502"
     #: Never answered.
     HANG = "hang"
+    #: The job runs to its end, and is never answered: its worker hangs after the commit.
+    UNANSWERED = "unanswered"
     #: For everybody: the listening socket is closed. For one database: reset without an answer.
     REFUSE = "refuse"
 
@@ -214,9 +216,9 @@ class Application:
             if mode is Mode.GATEWAY_TIMEOUT:
                 order.on_started = lambda: self._later(self._fixed, 504, exchange)
             self._statistics.queued(+1)
-            self._workers.submit(self._run, order, exchange)
+            self._workers.submit(self._run, order, exchange, answers=mode is not Mode.UNANSWERED)
 
-    def _run(self, order: Order, exchange: Exchange) -> None:
+    def _run(self, order: Order, exchange: Exchange, *, answers: bool) -> None:
         """In a worker's thread."""
         self._statistics.queued(-1)
         try:
@@ -224,7 +226,8 @@ class Application:
         except WorkerKilledError:
             self._later(exchange.drop)
         else:
-            self._later(self._fixed, status, exchange)
+            if answers:
+                self._later(self._fixed, status, exchange)
 
     def _later(self, call: Callable[..., None], *arguments: object) -> None:
         self._loop.call_soon_threadsafe(call, *arguments)

@@ -7,7 +7,7 @@ come before the starts that they made possible.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from psycopg2 import extensions
@@ -60,23 +60,3 @@ def path(channel: str | None) -> Iterator[str]:
     while name is not None:
         yield name
         name = parent_name(name)
-
-
-def peaks(steps: Iterable[tuple[float, int, str | None]]) -> dict[str, tuple[int, float]]:
-    """Per channel the most at once, and when; steps: (time, +1 or -1, channel). At one time, ends come first."""
-    held: dict[str, int] = {}
-    found: dict[str, tuple[int, float]] = {}
-    for at_s, change, channel in sorted(steps, key=lambda step: step[:2]):
-        for name in path(channel):
-            held[name] = held.get(name, 0) + change
-            if held[name] > found.get(name, (0, 0.0))[0]:
-                found[name] = held[name], at_s
-    return found
-
-
-def steps(changes: Sequence[Change]) -> Iterator[tuple[float, int, str | None]]:
-    """Where rows of one database began and ceased to hold permits."""
-    for change in changes:
-        step = (change.state in BUSY) - (change.former in BUSY)
-        if step:
-            yield change.at_s, step, change.channel

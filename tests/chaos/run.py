@@ -8,18 +8,21 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg2
 
-from .faults import CANNOT, FAULTS
+from .fault import CANNOT
+from .faults import FAULTS
 from .verdict import judge
-from .work import insert
-from .world import CAPACITIES, Heal, World
+from .work import clear, insert
+from .world import CAPACITIES, Heal, Kind, World
 
 _PROGRESS_S = 5.0
 _TRY_AGAIN_S = 0.5
+_CLEAR_S = 2.0
 
 Say = Callable[[str], None]
 
@@ -31,6 +34,8 @@ class Options:
     databases: int = 4
     #: From the last fault until all is done.
     drain_s: float = 150.0
+    #: None: drawn from the seed.
+    kind: Kind | None = None
 
 
 class Chaos:
@@ -44,6 +49,7 @@ class Chaos:
         self.struck: Counter[str] = Counter()
         self.jobs = 0
         self._restart_s: float | None = None
+        self._clear_s = 0.0
 
     def strike(self, seconds: float) -> None:
         """For so long."""
@@ -103,15 +109,21 @@ class Chaos:
         self._heals = [each for each in self._heals if each[0] > now_s]
         for heal in due:
             self._try_to(heal)
+        if now_s >= self._clear_s:
+            self._clear_s = now_s + _CLEAR_S
+            with suppress(psycopg2.Error):
+                clear(self._world)
         self._watch_master(time.monotonic())
 
     def _try_to(self, heal: Heal) -> None:
         try:
-            heal()
+            step = heal()
         except CANNOT:
             self._heals.append((time.monotonic() + _TRY_AGAIN_S, heal))
-        else:
-            self._world.note(f"healed: {heal.__qualname__}")
+            return
+        self._world.note(f"healed: {heal.__qualname__}")
+        if step is not None:
+            self._heals.append((time.monotonic() + step[0], step[1]))
 
     def _watch_master(self, now_s: float) -> None:
         supervisor = self._world.supervisor
@@ -129,8 +141,8 @@ class Chaos:
 def run(options: Options, say: Say) -> list[str]:
     """What was violated, also said."""
     folder = Path(tempfile.mkdtemp(prefix="qjs-chaos-"))
-    say(f"seed {options.seed}, {options.databases} databases, {CAPACITIES}, logs in {folder}")
-    world = World(options.seed, options.databases, folder)
+    world = World(options.seed, options.databases, folder, options.kind)
+    say(f"seed {options.seed}, {options.databases} databases, {CAPACITIES}, {world.kind}, logs in {folder}")
     try:
         chaos = Chaos(world, say)
         chaos.strike(options.seconds)

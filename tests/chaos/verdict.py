@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import psycopg2
 
 from qjsupervisor.testing.odoo_stats import Run
 
-from . import record
+from . import counts, record
 from .record import ODD, Change
 from .work import SEQUENTIAL
-from .world import World
+from .world import CAPACITIES, World
 
 _OUR_NAME = "qjsupervisor"
 #: Rows: (uuid, id, state, kwargs) of the jobs that count.
@@ -43,25 +43,27 @@ def judge(world: World, drain_s: float, turn: Callable[[], None], say: Callable[
     say(f"at rest after {time.monotonic() - began_s:.1f} s")
     world.keep_runs()
     found += world.violations
-    all_steps: list[tuple[float, int, str | None]] = []
-    again = 0
+    sent = counts.dispatches(world)
+    changes: dict[str, list[Change]] = {}
+    rows: list[counts.Step] = []
     for name in world.names:
         with world.session(name) as connection, connection.cursor() as cursor:
-            changes = record.read(connection)
-            (world.folder / f"{name}.record").write_text("\n".join(map(str, changes)))
+            changes[name] = record.read(connection)
+            (world.folder / f"{name}.record").write_text("\n".join(map(str, changes[name])))
             cursor.execute(_JOBS, (ODD,))
             jobs = [Job(uuid, number, state, json.loads(kwargs)) for uuid, number, state, kwargs in cursor]
-        again += sum(each.former == "started" and each.state == "pending" for each in changes)
-        all_steps += record.steps(changes)
-        found += _short(_runs_of(world, name, jobs, changes))
-        found += _short(_order(name, changes))
-    for what, steps in (("rows enqueued or started", all_steps), ("jobs in Odoo", _run_steps(world))):
-        peaks = record.peaks(steps)
-        said = ", ".join(f"{peaks.get(name, (0, 0.0))[0]} of {most} in {name}" for name, most in world.largest.items())
+        rows += counts.row_steps(world, changes[name], sent)
+        found += _short(_runs_of(world, name, jobs, changes[name]))
+        found += _short(_order(name, changes[name]))
+    for what, steps in (("rows enqueued or started", rows), ("jobs in Odoo", list(counts.run_steps(world)))):
+        peaks, over = counts.count(world, steps)
+        said = ", ".join(f"{peaks.get(name, counts.Peak()).held} in {name}" for name in CAPACITIES)
         say(f"{what}, at most: {said}")
-        found += _over(world, what, peaks)
+        found += _short(f"{what}: {each}" for each in over)
+    found += _short(counts.past_failed(changes))
+    again = sum(each.former == "started" and each.state == "pending" for name in world.names for each in changes[name])
     say(f"{len(world.runs)} runs seen by Odoo; {again} times a job was to run again")
-    found += _short(_twice_at_once(world.runs))
+    found += _short(_twice_at_once(world))
     return found
 
 
@@ -121,7 +123,8 @@ def _runs_of(world: World, database: str, jobs: list[Job], changes: list[Change]
 
 def _job(world: World, database: str, job: Job, changes: list[Change]) -> Iterator[str]:
     """It ran once, and again only where it asked for it or where its run was ended by a fault."""
-    if job.state != ("failed" if job.kwargs.get("fail") else "done"):
+    fails = job.kwargs.get("fail") and not job.kwargs.get("cleared")
+    if job.state != ("failed" if fails else "done"):
         yield f"is {job.state}"
     retries = deaths = runs = 0
     started_s: float | None = None
@@ -149,13 +152,21 @@ def _interrupted(world: World, database: str, uuid: str, from_s: float, to_s: fl
     )
 
 
-def _twice_at_once(runs: list[Run]) -> Iterator[str]:
-    """No job runs while it runs; those whose session was ended are over for PostgreSQL before they know."""
+def _twice_at_once(world: World) -> Iterator[str]:
+    """No job runs while it runs.
+
+    Those whose session was ended are over for PostgreSQL before they know: they count where `dead_after_restart` does.
+    """
     last: dict[tuple[str, str], Run] = {}
-    for run in sorted(runs, key=lambda each: each["started_s"]):
+    for run in sorted(world.runs, key=lambda each: each["started_s"]):
         key = run["database"], run["uuid"]
         former = last.get(key)
-        if former and former["outcome"] != "broken" and (former["finished_s"] or 0.0) > run["started_s"]:
+        counts_anyway = world.kind.long and run["database"] != world.scratch
+        if (
+            former
+            and (counts_anyway or former["outcome"] != "broken")
+            and (former["finished_s"] or 0.0) > run["started_s"]
+        ):
             yield f"{key}: ran twice at once"
         last[key] = run
 
@@ -170,26 +181,7 @@ def _order(database: str, changes: list[Change]) -> Iterator[str]:
             latest = max(latest, change.job)
 
 
-# -- capacity ----------------------------------------------------------------------------------------------------
-
-
-def _over(world: World, what: str, peaks: dict[str, tuple[int, float]]) -> Iterator[str]:
-    for name, capacity in world.largest.items():
-        peak, at_s = peaks.get(name, (0, 0.0))
-        if peak > capacity:
-            yield f"{name}: {peak} {what} at {at_s:.3f}, capacity {capacity} at most"
-
-
-def _run_steps(world: World) -> Iterator[tuple[float, int, str | None]]:
-    """Runs in Odoo; not those of a database that was dropped under them: their rows, and permits, went with it."""
-    for run in world.runs:
-        if run["finished_s"] is None or (run["database"] == world.scratch and run["outcome"] == "broken"):
-            continue
-        yield run["started_s"], +1, run["channel"]
-        yield run["finished_s"], -1, run["channel"]
-
-
-def _short(found: Iterator[str]) -> list[str]:
+def _short(found: Iterable[str]) -> list[str]:
     """The first few, and how many more."""
     everything = list(found)
     more = len(everything) - _SHOWN

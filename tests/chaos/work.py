@@ -52,6 +52,18 @@ def _dying(_chance: random.Random) -> Mapping[str, Any]:
     return {"count": 1, "kwargs": {"die": 1, "sleep": 0.05}}
 
 
+def _failing_in_sequence(_chance: random.Random) -> Mapping[str, Any]:
+    """Nothing of its channel may start in any database until somebody has set it to done (`clear`)."""
+    return {"count": 1, "channel": SEQUENTIAL, "kwargs": {"fail": True, "cleared": True, "sleep": 0.05}}
+
+
+def _long(chance: random.Random) -> Mapping[str, Any]:
+    """Its Python goes on, whatever happens to PostgreSQL."""
+    return {"count": 1, "kwargs": {"sleep": chance.uniform(5.0, 20.0)}}
+
+
+#: Not in the database that is dropped: what failed there would be forgotten, and what runs there be let go.
+_NOT_IN_SCRATCH = (_failing_in_sequence, _long)
 KINDS: dict[Kind, int] = {
     _short: 30,
     _burst: 8,
@@ -62,6 +74,8 @@ KINDS: dict[Kind, int] = {
     _failing: 5,
     _retrying: 8,
     _dying: 2,
+    _failing_in_sequence: 2,
+    _long: 2,
 }
 
 
@@ -70,9 +84,18 @@ def insert(world: World) -> int:
     chance = world.chance
     name = chance.choice(world.names)
     (kind,) = chance.choices(list(KINDS), list(KINDS.values()))
+    if (kind in _NOT_IN_SCRATCH and name == world.scratch) or (kind is _long and not world.kind.long):
+        return 0
     batch = dict(kind(chance))
     if name in world.deaf and batch.get("channel") == SEQUENTIAL:
         return 0
     with world.session(name) as connection:
         # No limit of tries: faults use some up that the job did not ask for.
         return len(jobs.insert_jobs(connection, batch.pop("count"), max_retries=0, **batch))
+
+
+def clear(world: World) -> None:
+    """Somebody sets to done what failed in the sequential channel. psycopg2.Error as above."""
+    for name in world.names[:-1]:
+        with world.session(name) as connection, connection.cursor() as cursor:
+            cursor.execute("UPDATE queue_job SET state = 'done' WHERE channel = %s AND state = 'failed'", (SEQUENTIAL,))

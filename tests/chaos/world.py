@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg2
 from psycopg2 import extensions
@@ -17,10 +19,13 @@ from qjsupervisor.testing.odoo_stats import Run
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.stand_in import StandIn
 
+from ..acceptance.link import Link
 from ..helpers import Supervisor, odoo_conf
 from . import record
 
 CAPACITIES = {"root": 6, "root.slow": 2, "root.seq": 1}
+#: A change of the configuration is in force after so long at the latest, on a machine that is busy.
+IN_FORCE_S = 3.0
 _TEMPLATE = "chaos_template"
 #: Short, so that many of each happen in a minute.
 _OPTIONS = {"rescan_interval": 2, "reconcile_interval": 4, "hang_timeout": 3, "boot_timeout": 20, "connect_timeout": 2}
@@ -38,23 +43,45 @@ class Interruption(NamedTuple):
     uuid: str | None = None
 
 
+class Kind(NamedTuple):
+    """What is not the same in all worlds."""
+
+    #: How much more than configured at first a channel is given now and then. In half of the worlds nothing: what is
+    #: too much is seen at once then.
+    more: int
+    #: The supervisor's connections to PostgreSQL go through a link that can swallow packets.
+    link: bool
+    #: Some jobs go on for long, whatever happens to PostgreSQL, and `dead_after_restart` is as long as by default.
+    long: bool
+
+    @classmethod
+    def drawn(cls, chance: random.Random) -> Kind:
+        return cls(more=chance.choice((0, 3)), link=chance.random() < 0.7, long=chance.random() < 0.4)
+
+
 class World:
     """Owned and used by one thread; `close` ends everything."""
 
-    def __init__(self, seed: int, databases: int, folder: Path) -> None:
+    def __init__(self, seed: int, databases: int, folder: Path, kind: Kind | None = None) -> None:
         self.chance = random.Random(seed)
         self.folder = folder
-        #: How much more than configured at first a channel is given now and then. In half of the runs nothing: what
-        #: is too much is seen at once then.
-        self.more = self.chance.choice((0, 3))
+        self.kind = kind or Kind.drawn(self.chance)
         self.names = [f"chaos_{number}" for number in range(databases)]
         #: Dropped and made again now and then.
         self.scratch = self.names[-1]
         #: Databases whose trigger is disabled at the moment: later jobs may overtake those inserted now.
         self.deaf: set[str] = set()
-        self.largest = dict(CAPACITIES)
+        #: What was configured when, oldest first.
+        self.capacities: list[tuple[float, dict[str, int]]] = []
         self.interruptions: list[Interruption] = []
-        self.stopped: set[int] = set()
+        #: When the supervisor may have lost its open requests, or Odoo ended them while the jobs went on.
+        self.lapses: list[Interruption] = []
+        #: When a server or a link kept answers back, from when to when.
+        self.delays: list[tuple[float, float]] = []
+        self._hangs_until_s = 0.0
+        self.restarted_s = -math.inf
+        self.master_stopped = False
+        self.link_is_silent = False
         #: Runs in stand-ins that were stopped since.
         self.runs: list[Run] = []
         self.violations: list[str] = []
@@ -68,7 +95,7 @@ class World:
             raise
 
     def _build(self) -> None:
-        self.postgres = self._stack.enter_context(ThrowawayPostgres(settings={"max_connections": 200}))
+        self.postgres = self._stack.enter_context(ThrowawayPostgres(settings={"max_connections": 400}))
         self.postgres.create_database(_TEMPLATE)
         with closing(self.postgres.connect(_TEMPLATE)) as connection, connection.cursor() as cursor:
             schema.install(connection)
@@ -79,6 +106,8 @@ class World:
         self.odoo = self._stack.enter_context(
             StandIn(self.postgres, workers=_ODOO_WORKERS, log=self.folder / "odoo.log")
         )
+        if self.kind.link:
+            self.link = self._stack.enter_context(Link((self.postgres.host, self.postgres.port)))
         self.supervisor = Supervisor(self.conf(CAPACITIES), self.folder)
         self._stack.callback(self.supervisor.close)
         self.supervisor.start()
@@ -102,6 +131,7 @@ class World:
     @contextmanager
     def session(self, name: str) -> Iterator[extensions.connection]:
         """A session of the role `odoo`, in autocommit, kept while it works; psycopg2.Error where it cannot be had."""
+        self.expect_answers()
         connection = self._sessions.pop(name, None)
         if connection is None:
             connection = psycopg2.connect(**{**self.postgres.dsn(name), "options": _SQL_TIMEOUT})
@@ -118,16 +148,59 @@ class World:
         if connection is not None:
             connection.close()
 
+    def ask(self, statement: str, params: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """What one statement of the superuser's returns."""
+        self.expect_answers()
+        return self.postgres.execute("postgres", statement, params, superuser=True)
+
+    def sessions(self, application: str = "qjsupervisor") -> list[int]:
+        """The server processes of the supervisor's sessions, or of Odoo's."""
+        rows = self.ask("SELECT pid FROM pg_stat_activity WHERE application_name = %s ORDER BY datname", (application,))
+        return [pid for (pid,) in rows]
+
+    # -- a server that hangs -----------------------------------------------------------------------------------------
+
+    def expect_answers(self) -> None:
+        """psycopg2.Error while the server hangs: faults and jobs go on around it."""
+        if time.time() < self._hangs_until_s:
+            raise psycopg2.OperationalError("the server hangs")
+
+    def hang(self, seconds: float) -> None:
+        """The whole server stands still."""
+        self.postgres.freeze()
+        self._hangs_until_s = time.time() + seconds + 0.1
+        self.thaw_after(seconds)
+
+    def thaw_after(self, seconds: float) -> None:
+        """Server processes that were stopped go on. From a thread: that of the faults may itself wait for one."""
+        self.delays.append((time.time(), time.time() + seconds))
+        timer = threading.Timer(seconds, self.postgres.thaw)
+        timer.daemon = True
+        timer.start()
+
     # -- configuration ---------------------------------------------------------------------------------------------
 
     def conf(self, capacities: dict[str, int]) -> str:
-        """The configuration with these capacities; the largest of each channel is what it may not exceed."""
-        for name, capacity in capacities.items():
-            self.largest[name] = max(self.largest[name], capacity)
+        """The configuration with these capacities, which are in force from now on."""
+        self.capacities.append((time.time(), dict(capacities)))
         channels = "root:{root},root.slow:{slow},root.seq:1:sequential".format(
             root=capacities["root"], slow=capacities["root.slow"]
         )
-        return odoo_conf(self.postgres, self.odoo.port, channels=channels, sections={"qjsupervisor": _OPTIONS})
+        options: dict[str, object] = {**_OPTIONS, "dead_after_restart": None if self.kind.long else 0}
+        sections: dict[str, dict[str, object]] = {"qjsupervisor": options}
+        if self.kind.link:
+            sections["options"] = {"db_host": self.link.host, "db_port": self.link.port}
+        return odoo_conf(self.postgres, self.odoo.port, channels=channels, sections=sections)
+
+    def in_force(self, channel: str, from_s: float, to_s: float) -> int:
+        """The largest capacity of a channel at that time."""
+        found = 0
+        for at_s, capacities in self.capacities:
+            if at_s <= from_s - IN_FORCE_S:
+                found = capacities[channel]
+            elif at_s <= to_s:
+                found = max(found, capacities[channel])
+        return found
 
     # -- Odoo ------------------------------------------------------------------------------------------------------
 
@@ -137,15 +210,24 @@ class World:
             self.runs += self.odoo.stats()["runs"]
             self.odoo.reset()
 
+    def lapse(self, seconds: float = 0.0, database: str | None = None) -> None:
+        """From now on for so long."""
+        self.lapses.append(Interruption(time.time(), time.time() + seconds, database))
+
+    def note_interruption(self, from_s: float, margin_s: float = 0.0) -> None:
+        """Jobs that ran since then may have been ended; `margin_s`: so much longer, where that shows later."""
+        self.interruptions.append(Interruption(from_s, time.time() + margin_s))
+
     @contextmanager
-    def interrupting(self, database: str | None = None, margin_s: float = 0.0) -> Iterator[None]:
-        """What happens in the block may end jobs that run; so much longer, where that shows later."""
+    def interrupting(self) -> Iterator[None]:
+        """What happens in the block may end jobs that run."""
         from_s = time.time()
         try:
             yield
         finally:
-            self.interruptions.append(Interruption(from_s, time.time() + margin_s, database))
+            self.note_interruption(from_s)
 
 
-#: Undoes a fault; called again where it raises.
-Heal = Callable[[], None]
+#: Undoes a fault, or is its next step: then it returns what follows, and after how many seconds. Called again where it
+#: raises.
+Heal = Callable[[], "tuple[float, Heal] | None"]

@@ -1,0 +1,23 @@
+"""What a fault is: it strikes, and returns how it is undone and after how many seconds, if that is needed.
+
+One that cannot be done at the moment (there is no PostgreSQL, say) raises one of CANNOT.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+import psycopg2
+
+from qjsupervisor.testing.processes import DemoError
+
+from .world import Heal, World
+
+
+class CannotError(Exception):
+    """There is nothing to strike."""
+
+
+CANNOT = (CannotError, psycopg2.Error, OSError, DemoError, subprocess.TimeoutExpired)
+Fault = Callable[[World], "tuple[float, Heal] | None"]
