@@ -346,6 +346,16 @@ class TestModes:
         assert request.is_silent()
         request.hang_up()
 
+    def test_unanswered_runs_the_job(self, odoo: StandIn, one: Database) -> None:
+        odoo.set_mode(one.name, "unanswered")
+        uuid = enqueued(one)
+        request = ask(odoo, one, uuid)
+        wait_state(one, uuid, "done")
+        odoo.set_mode(one.name, "ok")
+        assert ask(odoo, one, enqueued(one)).status() == 200, "whatever was to be answered before is"
+        assert request.is_silent()
+        request.hang_up()
+
     def test_refuse_closes_the_listening_socket(self, odoo: StandIn, one: Database) -> None:
         odoo.set_mode("*", "refuse")
         with pytest.raises(ConnectionRefusedError):
