@@ -114,8 +114,22 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _status(arguments: argparse.Namespace) -> int:
     from .commands import status
+    from .commands.status_view import Choice
 
-    return status.run(_config(arguments), as_json=arguments.json, watch=arguments.watch)
+    choice = Choice(
+        patterns=tuple(arguments.patterns),
+        only_problems=arguments.problems,
+        sort=arguments.sort,
+        everything=arguments.all,
+    )
+    if not arguments.check:
+        return status.run(_config(arguments), choice, as_json=arguments.json, watch=arguments.watch)
+    try:
+        return status.run(_config(arguments), choice, check=True)
+    except QJSupervisorError as error:  # a plugin's words are on standard output
+        from .commands import probe
+
+        return probe.answer(probe.UNKNOWN, [str(error)])
 
 
 def _reload(arguments: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _WIDTH_OF_A_PIPE = 10_000
 _NARROWEST = 10
 #: Colour of a cell by the word in it; what is not here stays plain.
-_STYLES = {
+STYLES = {
     "ready": "green", "up": "green", "ok": "green", "would run": "green", "runs": "green", "done": "green",
     "standby": "cyan", "starting": "cyan", "unknown": "dim", "absent": "dim", "pending": "cyan",
     "enqueued": "cyan", "started": "cyan", "wait_dependencies": "dim", "cancelled": "dim",
@@ -104,4 +104,4 @@ def cell(value: object) -> Text:
     from rich.text import Text
 
     text = "-" if value is None else printable(value)
-    return Text(text, style=_STYLES.get(text, ""))
+    return Text(text, style=STYLES.get(text, ""))

@@ -24,14 +24,15 @@ _T = TypeVar("_T")
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments; `command` is the chosen one's name. Wrong usage ends in SystemExit(2).
 
-    Argparse itself takes no UUIDs behind an option once it has taken the database before it.
+    Argparse itself takes no more UUIDs or databases behind an option once it has taken some before it.
     """
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
-    if any(text.startswith("-") for text in rest) or (rest and not hasattr(arguments, "uuids")):
+    several = next((name for name in ("uuids", "patterns") if hasattr(arguments, name)), None)
+    if any(text.startswith("-") for text in rest) or (rest and several is None):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        arguments.uuids = [*arguments.uuids, *rest]
+    if rest and several is not None:
+        setattr(arguments, several, [*getattr(arguments, several), *rest])
     return arguments
 
 
@@ -114,10 +115,38 @@ def _add_running(commands: _Commands[argparse.ArgumentParser]) -> None:
     _add(commands, "start", "run in the foreground until stopped", shows_options=True)
     check = _add(commands, "check", "say what would run and what not, and why")
     check.add_argument("--json", action="store_true", help="one JSON document")
+    _add_status(commands)
+
+
+#: What `status --sort` knows; see status_view.
+SORTS = ("problems", "name", "pending", "running", "failed", "oldest", "rate", "dispatched", "restarts")
+
+
+def _add_status(commands: _Commands[argparse.ArgumentParser]) -> None:
     status = _add(commands, "status", "show databases, channels and targets of what runs")
+    status.add_argument(
+        "patterns",
+        nargs="*",
+        metavar="DATABASE",
+        help="only these databases; * ? [...] match as in a shell: 'prod_*'",
+    )
     form = status.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON document")
-    form.add_argument("--watch", action="store_true", help="show it anew every second until Ctrl-C")
+    form.add_argument("--watch", action="store_true", help="show it anew every second until q or Ctrl-C")
+    form.add_argument(
+        "--check",
+        action="store_true",
+        help="one line for a monitoring system, exit status 0, 1, 2 or 3: OK, WARNING, CRITICAL, UNKNOWN",
+    )
+    status.add_argument("--problems", action="store_true", help="only what is wrong")
+    status.add_argument(
+        "--sort",
+        choices=SORTS,
+        default=SORTS[0],
+        metavar="BY",
+        help=f"order of the databases: {', '.join(SORTS)} (default: {SORTS[0]} first)",
+    )
+    status.add_argument("--all", action="store_true", help="also what is idle, one by one")
 
 
 def _add_release(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -16,9 +16,12 @@ from ..states import RELEASED, Outcome, TargetHealth, TargetState, WorkerState
 from ..version import __version__
 from .parts import Table
 from .pauses import Scope
+from .totals import totals
 
 _NS = 1_000_000_000
 _LONGEST_WAIT_S = 10 * 365 * 86400.0
+#: A worker that just began has no rate of a minute; one job in its first second is no 60 a minute.
+_SHORTEST_RATE_S = 10.0
 
 
 class WorkerView(NamedTuple):
@@ -87,6 +90,7 @@ def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, 
         "mode": config.mode.value,
         "fairness": config.fairness.value,
         "ageing_s": config.rules.ageing_s or None,
+        "totals": totals(databases),
         "databases": databases,
         "channels": _channels(table, snapshot),
         "target": next((each for each in targets if each["url"] == first_url), _unasked(first_url)),
@@ -127,6 +131,7 @@ def _database(
         "heartbeat_age_s": round(table.heartbeat_age_s(worker.slot, now_ns), 1) if beats else None,
         "last_error_age_s": worker.last_error_age_s,
         "finished": view.finished,
+        "per_minute": _per_minute(view, now_ns) if alive else 0.0,
         "waiting_dependencies": view.waiting,
         "wait_s": round((now_ns - view.waiting_since_ns) / _NS, 1) if view.waiting_since_ns else 0,
         "not_due": view.not_due,
@@ -160,6 +165,7 @@ def _unserved(name: str, reason: str, snapshot: Snapshot) -> dict[str, Any]:
         "heartbeat_age_s": None,
         "last_error_age_s": None,
         **counts,
+        "per_minute": 0.0,
         "waiting_dependencies": 0,
         "wait_s": 0,
         "not_due": 0,
@@ -271,6 +277,14 @@ def _pause(scope: Scope, until_s: float | None, snapshot: Snapshot) -> dict[str,
 def _waited_s(since_us: int, wall_s: float) -> float:
     """0: nobody waits; a row may say that it is due since before the world began."""
     return round(min(max(0.0, wall_s - since_us / 1e6), _LONGEST_WAIT_S), 1) if since_us else 0
+
+
+def _per_minute(view: Any, now_ns: int) -> float:
+    """Jobs that ended in a minute, over the last one or two."""
+    if not view.rate_since_ns:
+        return 0.0
+    seconds: float = max(_SHORTEST_RATE_S, (now_ns - view.rate_since_ns) / _NS)
+    return round(60 * max(0, int(view.finished - view.rate_finished)) / seconds, 1)
 
 
 def _left_s(until_ns: int, now_ns: int) -> float | None:

@@ -131,6 +131,8 @@ class Slot:
     WAIT_DEPENDENCIES: Final = 10
     DISPATCHED: Final = 11
     FINISHED: Final = 12
+    RATE_SINCE_NS: Final = 13  # a minute or two ago, while jobs end; 0: not known yet
+    RATE_FINISHED: Final = 14  # FINISHED as it was then
     NAME_LENGTH: Final = 16
     MESSAGE_LENGTH: Final = 17
     GRANTED_NS: Final = 18  # when GRANT was written

@@ -39,6 +39,9 @@ class SlotView(NamedTuple):
     outcomes: tuple[int, ...]
     #: Requests let go since the target last answered: their jobs were over.
     unanswered: int
+    #: What `finished` was a minute or two ago, and when; 0: not known yet.
+    rate_since_ns: int
+    rate_finished: int
 
 
 class ChannelView(NamedTuple):
@@ -145,6 +148,8 @@ class TableReader:
             oldest_us=w[Slot.OLDEST_US],
             outcomes=outcomes_of(core, slot),
             unanswered=w[Slot.UNANSWERED],
+            rate_since_ns=w[Slot.RATE_SINCE_NS],
+            rate_finished=w[Slot.RATE_FINISHED],
         )
 
     def slot_views(self) -> list[SlotView]:

@@ -16,6 +16,8 @@ from .serving import Serving
 
 #: How often the numbers are written while jobs come and go.
 REPORT_S = 0.2
+#: The rate is that of the last minute or two: a mark is set each RATE_S, and the one before it counts.
+RATE_S = 60.0
 
 
 class Reporting:
@@ -30,6 +32,8 @@ class Reporting:
         self._written: dict[int, int] = {}
         self._channels: dict[int, tuple[int, int]] = {}
         self._last_s = 0.0
+        #: Second and number of finished jobs of the younger mark.
+        self._mark: tuple[float, int] | None = None
         #: When `write` should be called again, though nothing happens; None: all is written.
         self.due_s: float | None = None
         self.wait_dependencies = 0
@@ -73,14 +77,17 @@ class Reporting:
 
     def write(self, serving: Serving, now_s: float, *, more: bool) -> None:
         """Write the numbers, if it is time."""
-        if now_s < self._last_s + REPORT_S:
-            if self.due_s is None:
-                self.due_s = self._last_s + REPORT_S
+        again_s = self._last_s + REPORT_S
+        if now_s < again_s:
+            if self.due_s is None or self.due_s > again_s:
+                self.due_s = again_s
             return
         self._last_s = now_s
         self.due_s = None
         changed = self._put(Slot.DISPATCHED, serving.dispatched)
         changed |= self._put(Slot.FINISHED, serving.finished)
+        if self._mark is None or now_s >= self._mark[0] + RATE_S or serving.finished < self._mark[1]:
+            self._set_mark(serving.finished, now_s)
         pending: dict[int, int] = {}
         not_due: dict[int, int] = {}
         failed = 0
@@ -100,6 +107,17 @@ class Reporting:
         self._put_target()
         if changed and not more:
             self.due_s = now_s + REPORT_S
+        elif self._mark is not None and self._written[Slot.RATE_FINISHED] != serving.finished:
+            self.due_s = self._mark[0] + RATE_S
+
+    def _set_mark(self, finished: int, now_s: float) -> None:
+        """From now on the rate is counted from the younger mark. Before it nothing ended, if that is long ago."""
+        since_s, then = self._mark or (now_s, finished)
+        if finished < then:  # counted anew, after a lost connection
+            since_s, then = now_s, finished
+        self._put(Slot.RATE_SINCE_NS, int(max(since_s, now_s - RATE_S) * 1e9))
+        self._put(Slot.RATE_FINISHED, then)
+        self._mark = now_s, finished
 
     def _put_target(self) -> None:
         """How this database finds each of its targets; whether they can be reached at all is in the table."""

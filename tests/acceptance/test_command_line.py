@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import re
+import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
 
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 
-from ..conftest import DatabaseFactory
-from ..helpers import REPOSITORY, clean_environment, odoo_conf
+from ..conftest import DatabaseFactory, SupervisorFactory
+from ..helpers import REPOSITORY, Supervisor, clean_environment, odoo_conf, wait_until
 
 COMMAND = [sys.executable, "-m", "qjsupervisor"]
 
@@ -127,3 +133,64 @@ def test_json_is_ascii(tmp_path: Path, database: DatabaseFactory, postgres: Thro
     done = run("jobs", one.name, "--json", "-c", path, PYTHONIOENCODING="ascii")
     assert done.stdout.isascii()
     assert json.loads(done.stdout)["database"] == "grün"
+
+
+def _read_until(terminal: int, what: str) -> str:
+    """What comes from a terminal until there is such a text in it."""
+    seen = ""
+
+    def has_come() -> bool:
+        nonlocal seen
+        if select.select([terminal], [], [], 0.1)[0]:
+            seen += os.read(terminal, 65536).decode(errors="replace")
+        return what in seen
+
+    wait_until(has_come, lambda: f"{what!r} on the screen; there is {seen[-2000:]!r}")
+    return seen
+
+
+def _watch_on_a_terminal(running: Supervisor) -> tuple[subprocess.Popen[bytes], int]:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    process = subprocess.Popen(
+        running.command("status", "--watch"),
+        stdin=theirs, stdout=theirs, stderr=theirs, cwd=REPOSITORY, env={**running.env, "TERM": "xterm"},
+        start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    return process, ours
+
+
+def test_status_is_watched_while_the_supervisor_dies(
+    database: DatabaseFactory, postgres: ThrowawayPostgres, supervisor: SupervisorFactory
+) -> None:
+    one = database()
+    running = supervisor(odoo_conf(postgres, 1))
+    running.wait_ready(one.name)
+    assert running.run("status", "--check").returncode == 0
+    assert running.run("status", one.name[:-1] + "?").returncode == 0
+    assert running.run("status", "nobody").returncode == 1
+    reading = subprocess.Popen(
+        running.command("status", "--watch"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=REPOSITORY, env=running.env,
+    )  # fmt: skip
+    screen, terminal = _watch_on_a_terminal(running)
+    try:
+        assert reading.stdout is not None
+        assert "1 database: 1 ready" in reading.stdout.readline()
+        shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", _read_until(terminal, "q ends"))
+        assert max(map(len, shown.split("\r\n"))) <= 80
+        running.kill()
+        _read_until(terminal, "is how it was last")
+        while "no supervisor runs" not in (line := reading.stdout.readline()):
+            assert "database" in line
+        reading.stdout.close()  # as head does; it is told with the next line
+        os.write(terminal, b"q")
+        assert "Traceback" not in _read_until(terminal, "\x1b[?1049l")
+        assert (screen.wait(10), reading.wait(10)) == (0, 128 + signal.SIGPIPE)
+        assert running.run("status", "--check").returncode == 2
+    finally:
+        for process in (reading, screen):
+            process.kill()
+            process.wait()
+        os.close(terminal)

@@ -117,6 +117,8 @@ class View(NamedTuple):
     message: str = ""
     not_due: int = 0
     oldest_us: int = 0
+    rate_since_ns: int = 0
+    rate_finished: int = 0
     outcomes: tuple[int, ...] = (0,) * 6
 
 

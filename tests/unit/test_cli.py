@@ -15,7 +15,8 @@ from qjsupervisor import cli
 from qjsupervisor.commands import check, jobs, requeue, status
 from qjsupervisor.commands import control as orders
 from qjsupervisor.commands.arguments import Scope
-from qjsupervisor.commands.parser import options, parse
+from qjsupervisor.commands.parser import SORTS, options, parse
+from qjsupervisor.commands.status_view import DATABASE_KEYS, Choice
 from qjsupervisor.config import load as config
 from qjsupervisor.config.options import OPTIONS
 from qjsupervisor.errors import AlreadyRunning, ConfigError, DatabaseError
@@ -51,8 +52,15 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     [
         (check, "run", ["check"], (), {"as_json": False}),
         (check, "run", ["check", "--json"], (), {"as_json": True}),
-        (status, "run", ["status"], (), {"as_json": False, "watch": False}),
-        (status, "run", ["status", "--watch"], (), {"as_json": False, "watch": True}),
+        (status, "run", ["status"], (Choice(),), {"as_json": False, "watch": False}),
+        (
+            status,
+            "run",
+            ["status", "--watch", "prod_*", "--sort", "rate", "db", "--problems", "--all"],
+            (Choice(patterns=("prod_*", "db"), sort="rate", only_problems=True, everything=True),),
+            {"as_json": False, "watch": True},
+        ),
+        (status, "run", ["status", "--check", "prod_*"], (Choice(patterns=("prod_*",)),), {"check": True}),
         (orders, "reload", ["reload"], (), {}),
         (orders, "stop", ["stop"], (), {}),
         (orders, "pause", ["pause"], (Scope(None, "root"), None), {}),
@@ -131,7 +139,8 @@ def test_help_of_start_names_every_option(capsys: pytest.CaptureFixture[str]) ->
         [],
         ["nothing"],
         ["status", "--json", "--watch"],
-        ["status", "extra"],
+        ["status", "--sort", "colour"],
+        ["status", "--check", "--json"],
         ["jobs"],
         ["jobs", "db", "--state", "wrong"],
         ["jobs", "db", "--limit", "0"],
@@ -213,3 +222,18 @@ def test_closed_standard_descriptors_are_filled() -> None:
         "os._exit(0 if all(same) else 1)"
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=20).returncode == 0
+
+
+def test_every_order_of_the_status_is_known() -> None:
+    assert ("problems", "name", *DATABASE_KEYS) == SORTS
+
+
+def test_a_plugin_answers_on_standard_output_also_to_a_wrong_configuration(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(*_args: object) -> object:
+        raise ConfigError("channels", "channels: nonsense | more")
+
+    monkeypatch.setattr(config, "load", load)
+    assert cli.main(["status", "--check"]) == 3
+    assert capsys.readouterr() == ("UNKNOWN - channels: nonsense / more\n", "")

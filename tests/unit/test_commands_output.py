@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.console import Console, Group
 
 from qjsupervisor.commands.output import print_lines, table
-from qjsupervisor.commands.status import render
+from qjsupervisor.commands.status_view import render
 from qjsupervisor.config.settings import LONGEST_HEARTBEAT_S
 from qjsupervisor.monitor.health import find_problems, problems, warnings
 from qjsupervisor.text import printable
@@ -46,6 +47,11 @@ def test_table_takes_no_markup_and_no_control_sequences() -> None:
     assert "\\x1b]0;title\\x07" in text
 
 
+def text_of(view: Mapping[str, Any], width: int = 0) -> str:
+    found = render(view, width=width)
+    return shown(Group(*found.head, *found.body))
+
+
 def status(**more: Any) -> dict[str, Any]:
     return {"version": "1", "pid": 1, "uptime_s": 61.0, "mode": "server-wide", "fairness": "priority", **more}
 
@@ -59,11 +65,12 @@ def test_status_for_people() -> None:
         channels=[
             {"name": "root", "capacity": None, "running": 2, "throttle_s": 5, "sequential": True, "paused": True}
         ],
-        pauses=[{"database": None, "channel": "root", "remaining_s": 90.0}],
+        pauses=[{"database": None, "channel": "root", "remaining_s": 90.0, "by": "admin from 10.0.0.7"}],
         target={"url": "http://o:1", "state": "down", "failures": 4, "retry_in_s": 12.0},
     )
-    text = shown(render(view))
-    for part in ("db\\x1b[2J", "blocked", "to upgrade", "no limit", "paused, sequential, throttle 5 s", "for 90 s"):
+    text = text_of(view)
+    paused = "paused: everything of all databases, for 90 s more, by admin from 10.0.0.7"
+    for part in ("db\\x1b[2J", "blocked", "to upgrade", "no limit", "paused, sequential, throttle 5 s", paused):
         assert part in text
     assert "http://o:1" in text
     assert "\x1b[2J" not in text
@@ -71,7 +78,7 @@ def test_status_for_people() -> None:
 
 def test_status_of_nothing() -> None:
     """A status with no more than the keys that it must have, and no database."""
-    assert "qjsupervisor 1, process 1" in shown(render(status(databases=[], channels=[], target={})))
+    assert "qjsupervisor 1, process 1" in text_of(status(databases=[], channels=[], target={}))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +121,7 @@ def test_warnings(database: dict[str, Any], expected: list[str]) -> None:
     view = status(databases=[{"name": "db", "state": "ready", **database}])
     assert warnings(view) == expected
     for line in expected:
-        assert line in shown(render(view))
+        assert line.removeprefix("db: ") in text_of(view)
 
 
 def test_lines_fit_a_terminal_and_nothing_is_cut(

@@ -18,7 +18,7 @@ from qjsupervisor.postgres.waiter import Waiter
 from qjsupervisor.states import Fairness, Phase
 from qjsupervisor.table.semaphore import SemaphoreTable
 from qjsupervisor.table.servers import private_servers
-from qjsupervisor.worker.reporting import REPORT_S, Reporting
+from qjsupervisor.worker.reporting import RATE_S, REPORT_S, Reporting
 from qjsupervisor.worker.serving import Serving
 from qjsupervisor.worker.trees import shared_tree
 
@@ -80,3 +80,35 @@ def test_the_reason_of_a_target_that_is_down_is_told_again_after_a_change_of_sta
 def test_the_reason_of_a_predecessor_is_taken_back(rig: Rig) -> None:
     rig.reporting.enter(Phase.SERVING, "")
     assert rig.message == ""
+
+
+def test_the_rate_follows_what_ended_and_falls_to_nothing_by_itself(rig: Rig) -> None:
+    def since() -> tuple[float, int]:
+        view = rig.table.slot_view(0)
+        return view.rate_since_ns / 1e9, view.finished - view.rate_finished
+
+    rig.write()
+    start_s = rig.now_s
+    assert since() == (start_s, 0)
+    rig.serving.finished = 30
+    rig.write()
+    rig.write()
+    assert since() == (start_s, 30)
+    assert rig.reporting.due_s == pytest.approx(start_s + RATE_S), "it wakes for the next mark, though nothing happens"
+    for marks in (1, 2):
+        rig.now_s = start_s + marks * RATE_S - REPORT_S
+        rig.write()
+    assert since() == (start_s + RATE_S, 0)
+    assert rig.reporting.due_s is None, "an idle worker sleeps"
+
+
+def test_the_rate_after_a_long_rest_counts_no_rest(rig: Rig) -> None:
+    rig.write()
+    rig.now_s += 3600
+    rig.serving.finished = 5
+    rig.write()
+    view = rig.table.slot_view(0)
+    assert (view.rate_since_ns / 1e9, view.rate_finished) == (pytest.approx(rig.now_s - RATE_S), 0)
+    rig.serving.finished = 1
+    rig.write()
+    assert rig.table.slot_view(0).rate_finished == 1, "counted anew"

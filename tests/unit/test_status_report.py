@@ -210,3 +210,17 @@ def test_how_long_the_oldest_job_waits() -> None:
     waits = [View(oldest_us=1_000_000_000), View(oldest_us=0), View(oldest_us=-(1 << 62))]
     found = status(dict(enumerate(waits, 1)), wall_s=1042.0)
     assert [view["oldest_pending_s"] for view in found["databases"]] == [42.0, 0, 10 * 365 * 86400.0]
+
+
+def test_the_rate_is_that_of_the_time_since_the_mark() -> None:
+    minute_ago = NOW_NS - 60 * 10**9
+    views = [
+        View(finished=150, rate_finished=30, rate_since_ns=minute_ago),
+        View(finished=8, rate_finished=8, rate_since_ns=minute_ago),
+        View(finished=3, rate_since_ns=NOW_NS - 10**8),  # three jobs in its first tenth of a second
+        View(finished=3),
+    ]
+    found = status(dict(enumerate(views)), unserved={"x": "why"})
+    assert [each["per_minute"] for each in found["databases"]] == [120.0, 0.0, 18.0, 0.0, 0.0]
+    assert found["totals"]["per_minute"] == 138.0
+    assert found["totals"]["states"] == {"ready": 4, "failed": 1}

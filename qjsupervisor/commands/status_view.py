@@ -1,0 +1,317 @@
+"""What `status` shows, as lines: totals, what is wrong, databases with problems first, channels, targets.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from rich.text import Text
+
+from ..channelspec import ROOT
+from ..master.totals import totals
+from ..monitor.health import problems, warnings
+from ..states import WorkerState
+from ..text import channel_settings
+from .columns import Column, Row, folded, lines
+from .output import duration
+
+Status = Mapping[str, Any]
+View = Mapping[str, Any]
+
+#: So few idle databases or channels are shown one by one.
+_FEW = 5
+
+#: What `--sort` knows beside "problems" and "name" -> the key of a database; the largest come first.
+DATABASE_KEYS: Mapping[str, str] = {
+    "pending": "pending",
+    "running": "running",
+    "failed": "failed",
+    "oldest": "oldest_pending_s",
+    "rate": "per_minute",
+    "dispatched": "dispatched",
+    "restarts": "restarts",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What of the status is shown, in which order."""
+
+    #: Databases, as a shell matches file names; (): all.
+    patterns: tuple[str, ...] = ()
+    only_problems: bool = False
+    sort: str = "problems"
+    #: Also those idle, one by one.
+    everything: bool = False
+
+
+EVERYTHING = Choice(everything=True)
+
+
+class Shown(NamedTuple):
+    """The screen: what stays in sight, and what can be scrolled below it."""
+
+    head: list[Text]
+    body: list[Text]
+
+
+class Troubles(NamedTuple):
+    """What is wrong: with more than one database, and with each."""
+
+    problems: list[str]
+    warnings: list[str]
+    #: Database -> lines and whether they are problems.
+    of: Mapping[str, list[tuple[str, bool]]]
+
+
+def is_chosen(name: object, patterns: Sequence[str]) -> bool:
+    """Whether a database is asked for."""
+    return not patterns or any(fnmatchcase(str(name), pattern) for pattern in patterns)
+
+
+def choose(status: Status, patterns: Sequence[str]) -> Status:
+    """The status with only the databases that are asked for, and their totals."""
+    if not patterns:
+        return status
+    views = [view for view in status.get("databases", ()) if is_chosen(view.get("name"), patterns)]
+    return {**status, "databases": views}
+
+
+def troubles(status: Status) -> Troubles:
+    """Problems and warnings of the status by what they are of."""
+    of: dict[str, list[tuple[str, bool]]] = {}
+    shared: dict[str, None] = dict.fromkeys(map(str, status.get("problems", ())))
+    for view in status.get("databases", ()):
+        name, only = str(view.get("name")), {"databases": [view]}
+        for found, is_problem in ((problems(only), True), (warnings(only), False)):
+            for line in found:
+                own = line.removeprefix(f"{name}: ")
+                if own == line:
+                    shared[line] = None
+                else:
+                    of.setdefault(name, []).append((own, is_problem))
+    return Troubles(list(shared), warnings({**status, "databases": ()}), of)
+
+
+def render(status: Status, choice: Choice = EVERYTHING, width: int = 0) -> Shown:
+    """The status in lines of at most this width; 0: as wide as they are."""
+    status = choose(status, choice.patterns)
+    found = troubles(status)
+    return Shown(
+        list(_fold(_head(status, found), width)),
+        list(_body(status, choice, found, width)),
+    )
+
+
+def _fold(parts: Iterable[tuple[str, str]], width: int) -> Iterator[Text]:
+    for text, style in parts:
+        yield from folded(text, width, style)
+
+
+# -- the head ------------------------------------------------------------------------------------------------------
+
+
+def headline(status: Status) -> str:
+    """Which supervisor it is."""
+    up = f"up {duration(status.get('uptime_s'))}"
+    where = (f"qjsupervisor {status.get('version')}", f"process {status.get('pid')}", up)
+    return ", ".join((*where, str(status.get("mode")), str(status.get("fairness"))))
+
+
+def summary(status: Status) -> str:
+    """How much there is to do, and how it goes; of a choice of databases without the capacity, which is for all."""
+    sums = totals(status.get("databases", ()))
+    everywhere = status.get("totals", {}).get("databases") == sums["databases"]
+    root: View = next((view for view in status.get("channels", ()) if everywhere and view.get("name") == ROOT), {})
+    of = "" if root.get("capacity") is None else f" of {root['capacity']:,}"
+    oldest = f" (oldest due {duration(sums['oldest_pending_s'])})" if sums["oldest_pending_s"] else ""
+    return (
+        f"{sums['pending']:,} pending{oldest}, {sums['running']:,}{of} running, {sums['failed']:,} failed,"
+        f" {sums['per_minute']:,.0f} a minute"
+    )
+
+
+def databases_line(status: Status) -> str:
+    """How many databases are in which state."""
+    sums = totals(status.get("databases", ()))
+    states = sorted(sums["states"].items(), key=lambda each: (each[0] != WorkerState.READY.value, -each[1], each[0]))
+    many = f"{sums['databases']} database{'' if sums['databases'] == 1 else 's'}"
+    return many + (f": {', '.join(f'{count} {state}' for state, count in states)}" if states else "")
+
+
+def _head(status: Status, found: Troubles) -> Iterator[tuple[str, str]]:
+    yield headline(status), "bold"
+    troubled = sum(any(is_problem for _, is_problem in each) for each in found.of.values())
+    yield databases_line(status) + (f"; {troubled} with problems" if troubled else ""), "bold red" if troubled else ""
+    yield summary(status), ""
+    for line in found.problems:
+        yield line, "red"
+    for line in found.warnings:
+        yield line, "yellow"
+    names = {view.get("name") for view in status.get("databases", ())}
+    for pause in status.get("pauses", ()):
+        if pause.get("database") is None:
+            yield f"paused: {_pause(pause)} of all databases{_until(pause)}", "yellow"
+        elif pause["database"] not in names and not status.get("databases"):
+            yield f"paused: {_pause(pause)} of {pause['database']}{_until(pause)}", "yellow"
+
+
+def _pause(pause: View) -> str:
+    channel = pause.get("channel") or ROOT
+    return "everything" if channel == ROOT else f"channel {channel}"
+
+
+def _until(pause: View) -> str:
+    left_s = pause.get("remaining_s")
+    until = ", until resumed" if left_s is None else f", for {duration(left_s)} more"
+    return until + (f", by {pause['by']}" if pause.get("by") else "")
+
+
+# -- the body ------------------------------------------------------------------------------------------------------
+
+
+def _body(status: Status, choice: Choice, found: Troubles, width: int) -> Iterator[Text]:
+    parts = (
+        _databases(status, choice, found, width),
+        *(() if choice.only_problems else (_channels(status, choice, width), _targets(status, width))),
+    )
+    for part in parts:
+        shown = list(part)
+        if shown:
+            yield Text("")
+            yield from shown
+
+
+_DATABASE_COLUMNS = (
+    Column("state", is_number=False),
+    Column("pending"),
+    Column("running"),
+    Column("failed"),
+    Column("oldest"),
+    Column("/min"),
+    Column("dispatched", optional=2),
+    Column("restarts", optional=1),
+    Column("heartbeat", optional=3),
+)
+
+
+def _databases(status: Status, choice: Choice, found: Troubles, width: int) -> Iterator[Text]:
+    views = list(status.get("databases", ()))
+    pauses: dict[str, list[View]] = {}
+    for pause in status.get("pauses", ()):
+        pauses.setdefault(str(pause.get("database")), []).append(pause)
+    if choice.only_problems:
+        views = [view for view in views if str(view.get("name")) in found.of]
+    idle = [view for view in views if _is_idle(view) and str(view.get("name")) not in {*found.of, *pauses}]
+    if len(idle) <= _FEW or choice.everything:
+        idle = []
+    hidden = {id(view) for view in idle}
+    shown = sorted((view for view in views if id(view) not in hidden), key=_order(choice.sort, found))
+    rows = [_database(view, found, pauses) for view in shown]
+    if rows:
+        yield from lines("database", _DATABASE_COLUMNS, rows, width or _wide(rows))
+    if idle:
+        yield from folded(f"{len(idle)} more ready and idle (--all shows them)", width, "dim")
+    if not views and choice.only_problems:
+        yield from folded("no database has a problem", width, "green")
+
+
+def _order(sort: str, found: Troubles) -> Callable[[View], Any]:
+    def worst(view: View) -> tuple[int, str]:
+        name = str(view.get("name"))
+        of = found.of.get(name, ())
+        return 0 if any(is_problem for _, is_problem in of) else 1 if of else 2, name
+
+    if sort == "name":
+        return lambda view: str(view.get("name"))
+    key = DATABASE_KEYS.get(sort)
+    return worst if key is None else lambda view: (-(view.get(key) or 0), str(view.get("name")))
+
+
+def _is_idle(view: View) -> bool:
+    """Nothing runs, waits or failed, and nothing is wrong."""
+    if view.get("state") != WorkerState.READY.value or view.get("paused"):
+        return False
+    return not any(view.get(key) for key in ("pending", "running", "failed", "waiting_dependencies", "per_minute"))
+
+
+def _database(view: View, found: Troubles, pauses: Mapping[str, Sequence[View]]) -> Row:
+    name = str(view.get("name"))
+    below = [(text, "red" if is_problem else "yellow") for text, is_problem in found.of.get(name, ())]
+    below += [(f"paused: {_pause(pause)}{_until(pause)}", "yellow") for pause in pauses.get(name, ())]
+    cells = (
+        str(view.get("state")),
+        *(f"{view.get(key) or 0:,}" for key in ("pending", "running", "failed")),
+        duration(view.get("oldest_pending_s") or None),
+        f"{view.get('per_minute') or 0:,.0f}",
+        *(f"{view.get(key) or 0:,}" for key in ("dispatched", "restarts")),
+        duration(view.get("heartbeat_age_s")),
+    )
+    return Row(name, cells, [(_short(text, view), style) for text, style in below])
+
+
+def _short(text: str, view: View) -> str:
+    """The state stands in its column already; since when it is so is said at the end."""
+    age_s = view.get("last_error_age_s")
+    own = text.removeprefix(f"{view.get('state')}: ")
+    return own + (f" ({duration(age_s)} ago)" if own != text and age_s is not None else "")
+
+
+_CHANNEL_COLUMNS = (
+    Column("running"),
+    Column("capacity"),
+    Column("pending"),
+    Column("failed"),
+    Column("settings", is_number=False, optional=1),
+)
+
+
+def _channels(status: Status, choice: Choice, width: int) -> Iterator[Text]:
+    views = list(status.get("channels", ()))
+    idle = [view for view in views if view.get("name") != ROOT and not any(map(view.get, _BUSY))]
+    if len(idle) <= _FEW or choice.everything:
+        idle = []
+    hidden = {id(view) for view in idle}
+    rows = [
+        Row(
+            str(view.get("name")),
+            (
+                f"{view.get('running') or 0:,}",
+                "no limit" if view.get("capacity") is None else f"{view['capacity']:,}",
+                f"{view.get('pending') or 0:,}",
+                f"{view.get('failed') or 0:,}",
+                ", ".join((*(("stopped",) if view.get("stopped") else ()), *channel_settings(view))),
+            ),
+        )
+        for view in views
+        if id(view) not in hidden
+    ]
+    if rows:
+        yield from lines("channel", _CHANNEL_COLUMNS, rows, width or _wide(rows))
+    if idle:
+        yield from folded(f"{len(idle)} more channels in which nothing runs, waits or failed", width, "dim")
+
+
+_BUSY = ("running", "pending", "failed", "paused", "stopped")
+_TARGET_COLUMNS = (Column("state", is_number=False), Column("failures"), Column("probed again in", optional=1))
+
+
+def _targets(status: Status, width: int) -> Iterator[Text]:
+    views = status.get("targets") or [status.get("target") or {}]
+    rows = [
+        Row(
+            str(view["url"]),
+            (str(view.get("state")), str(view.get("failures") or 0), duration(view.get("retry_in_s"))),
+        )
+        for view in views
+        if view.get("url")
+    ]
+    if rows:
+        yield from lines("target", _TARGET_COLUMNS, rows, width or _wide(rows))
+
+
+def _wide(rows: Sequence[Row]) -> int:
+    """Room for everything on one line, as what is piped has it."""
+    return max(len(row.name) * 2 + sum(len(cell) + 20 for cell in row.cells) for row in rows) + 10_000

@@ -1,0 +1,210 @@
+"""`status --watch`: the status anew every second; on a terminal a screen that can be scrolled, elsewhere lines.
+
+A supervisor that restarts does not end the watch, and one that is gone is said to be. q or Ctrl-C ends it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import selectors
+import shutil
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from ..config.load import Config
+from . import client
+from .output import console, print_line
+from .status_view import Choice, Shown, choose, databases_line, render, summary, troubles
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+INTERVAL_S = 1.0
+#: How far the wheel of a mouse, and an arrow, go.
+_KEYS: Mapping[str, str] = {
+    "\x1b[A": "up", "\x1bOA": "up", "k": "up",
+    "\x1b[B": "down", "\x1bOB": "down", "j": "down", "\r": "down",
+    "\x1b[5~": "page up", "b": "page up",
+    "\x1b[6~": "page down", " ": "page down",
+    "\x1b[H": "top", "\x1bOH": "top", "\x1b[1~": "top", "g": "top",
+    "\x1b[F": "bottom", "\x1bOF": "bottom", "\x1b[4~": "bottom", "G": "bottom",
+    "q": "quit", "\x03": "quit",
+}  # fmt: skip
+
+
+def run(config: Config, choice: Choice) -> int:
+    """Watch until told to end; raises Unavailable if no supervisor answers at the beginning."""
+    status = client.status(config)
+    if sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", ""):
+        _Screen(console(), lambda: client.status(config), choice).run(status)
+    else:
+        _print_lines(config, choice, status)
+    return 0
+
+
+# -- where there is no screen --------------------------------------------------------------------------------------
+
+
+def _print_lines(config: Config, choice: Choice, status: Mapping[str, Any]) -> None:
+    """A line a second with the totals, and one for each problem that comes or goes."""
+    news = News(choice.patterns)
+    while True:
+        now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        for line in news.of(status):
+            print_line(f"{now} {line}")
+        sys.stdout.flush()
+        time.sleep(INTERVAL_S)
+        try:
+            status = client.status(config)
+        except client.Unavailable as error:
+            status = {"unavailable": str(error)}
+
+
+class News:
+    """What there is to say of a status that follows another one."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self._patterns = patterns
+        self._known: set[str] = set()
+
+    def of(self, status: Mapping[str, Any]) -> Iterator[str]:
+        """Lines; a problem is told when it comes and when it is over."""
+        if "unavailable" in status:
+            yield str(status["unavailable"])
+            return
+        status = choose(status, self._patterns)
+        found = troubles(status)
+        now = {*found.problems, *(f"{name}: {text}" for name, each in found.of.items() for text, bad in each if bad)}
+        yield f"{databases_line(status)}; {summary(status)}"
+        yield from (f"problem: {line}" for line in sorted(now - self._known))
+        yield from (f"over: {line}" for line in sorted(self._known - now))
+        self._known = now
+
+
+# -- on a terminal -------------------------------------------------------------------------------------------------
+
+
+class _Screen:
+    """The alternate screen: what stays in sight above, a window on the rest below, the keys in the last line."""
+
+    def __init__(self, screen: Console, ask: Callable[[], Mapping[str, Any]], choice: Choice) -> None:
+        self._screen = screen
+        self._ask = ask
+        self._choice = choice
+        self._top = 0
+        self._status: Mapping[str, Any] = {}
+        self._error = ""
+        self._keys = Keys()
+
+    def run(self, status: Mapping[str, Any]) -> None:
+        """Show it until somebody ends it."""
+        self._status = status
+        with _keyboard() as keyboard, selectors.DefaultSelector() as selector, self._screen.screen():
+            if keyboard is not None:
+                selector.register(keyboard, selectors.EVENT_READ)
+            next_s = time.monotonic() + INTERVAL_S
+            while True:
+                self._draw()
+                ready = selector.select(max(0.0, next_s - time.monotonic()))
+                if ready and keyboard is not None:
+                    typed = os.read(keyboard, 1024)
+                    if not typed:  # hung up
+                        selector.unregister(keyboard)
+                    if any(self._obey(key) for key in self._keys.of(typed)):
+                        return
+                if time.monotonic() >= next_s:
+                    self._refresh()
+                    next_s = time.monotonic() + INTERVAL_S
+
+    def _refresh(self) -> None:
+        try:
+            self._status, self._error = self._ask(), ""
+        except client.Unavailable as error:
+            self._error = str(error)
+
+    def _obey(self, key: str) -> bool:
+        """True: it is to end."""
+        page = max(1, shutil.get_terminal_size().lines - 6)
+        steps = {"up": -1, "down": 1, "page up": -page, "page down": page, "top": -(10**9), "bottom": 10**9}
+        self._top = max(0, self._top + steps.get(key, 0))
+        return key == "quit"
+
+    def _draw(self) -> None:
+        width, height = shutil.get_terminal_size()
+        shown = render(self._status, self._choice, width)
+        if self._error:
+            shown = Shown([*_red(f"{self._error}; this is how it was last", width), *shown.head], shown.body)
+        lines, self._top = window(shown, self._top, width, height)
+        with self._screen.capture() as captured:
+            for number, line in enumerate(lines):
+                self._screen.print(line, end="" if number == len(lines) - 1 else "\n", soft_wrap=True)
+        # Line by line, so that nothing flickers. Erased before it is written: behind a full line that takes its end.
+        text = captured.get().replace("\n", "\n\x1b[2K")
+        self._screen.file.write(f"\x1b[H\x1b[2K{text}\x1b[J")
+        self._screen.file.flush()
+
+
+def window(shown: Shown, top: int, width: int, height: int) -> tuple[list[Text], int]:
+    """The lines that fit a screen, and where in the body they begin; the last one tells what more there is."""
+    from rich.text import Text
+
+    height = max(2, height)
+    head = shown.head[: max(1, (height - 1) // 2)]
+    room = height - 1 - len(head)
+    body = [*shown.head[len(head) :], *shown.body]
+    top = max(0, min(top, len(body) - room))
+    part = body[top : top + room]
+    more = f"{top + 1}-{top + len(part)} of {len(body)} lines, arrows and PgUp/PgDn scroll, "
+    foot = Text(f"{more if len(body) > room else ''}q ends", style="reverse")
+    foot.truncate(width)
+    return [*head, *part, *[Text("")] * (room - len(part)), foot], top
+
+
+def _red(line: str, width: int) -> Iterator[Text]:
+    from .columns import folded
+
+    return folded(line, width, "bold red")
+
+
+class Keys:
+    """What was typed, as keys; a sequence may come in parts."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = ""
+
+    def of(self, typed: bytes) -> Iterator[str]:
+        """The keys that are known, by what they do."""
+        text = self._rest + self._decoder.decode(typed)
+        self._rest = ""
+        while text:
+            found = next((keys for keys in _KEYS if text.startswith(keys)), None)
+            if found is None and len(text) < 4 and any(keys.startswith(text) for keys in _KEYS):
+                self._rest = text
+                return
+            if found is not None:
+                yield _KEYS[found]
+            text = text[len(found or " ") :]
+
+
+@contextmanager
+def _keyboard() -> Iterator[int | None]:
+    """Standard input, key by key and without an echo; None where it is no terminal."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        yield None
+        return
+    keyboard = sys.stdin.fileno()
+    former = termios.tcgetattr(keyboard)
+    try:
+        tty.setcbreak(keyboard)
+        yield keyboard
+    finally:
+        termios.tcsetattr(keyboard, termios.TCSADRAIN, former)
