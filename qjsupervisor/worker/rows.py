@@ -119,6 +119,12 @@ class Rows:
             record.until_s = record.dead_since_s = 0.0
         self.jobs.enter(record, State.UNATTENDED)
 
+    def unclaim(self, job_ids: Iterable[int]) -> None:
+        """These jobs were not claimed: their permits go back."""
+        for job_id in job_ids:
+            self.backlog.forget(job_id)
+            self.jobs.wait(self.jobs.of(job_id))
+
     # -- deferred jobs -----------------------------------------------------------------------------------
 
     def defer(self, job: Job, now_s: float, *, locked: bool = False) -> None:

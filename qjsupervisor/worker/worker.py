@@ -180,7 +180,7 @@ class Worker:
             moments += [self._due_s, self._unread_since_s + GIVE_UP_S]
             moments.append(self._instructions.pauses.get(RELEASED))
             if self._serving is not None:
-                moments += [self._dispatcher.tick_due_s, self._serving.unread_due_s]
+                moments += [self._dispatcher.tick_due_s, self._serving.offline.due_s]
         self._turn_due_s = due_s = min([moment for moment in moments if moment is not None])
         return self._listening.wake_s(due_s)
 
@@ -428,7 +428,7 @@ class Worker:
         if self._worker_slot.is_leased:
             self._worker_slot.end_tenure()
         if self._serving is not None:
-            self._serving.lost(now_s)
+            self._serving.offline.lost(now_s)
             self._unread_since_s = min(self._unread_since_s, now_s)
         if isinstance(error, DatabaseGone) and not self._awaits_end(now_s):
             self._log.warning("database_gone", reason=str(error))
@@ -466,7 +466,7 @@ class Worker:
             self._is_released, self._due_s = True, math.inf
             self._reading.close()
             if self._serving is not None:
-                self._serving.lost(now_s)
+                self._serving.offline.lost(now_s)
                 self._unread_since_s = min(self._unread_since_s, now_s)
             self._database.close()
             self._enter(Phase.BLOCKED, "released by order: `qjsupervisor resume DATABASE` ends that")
@@ -481,7 +481,7 @@ class Worker:
         """Not serving: requests go on, and count; what only the database could speak for is given up after a while."""
         if self._serving is not None:
             self._dispatcher.tick(now_s)
-            self._serving.settle_unread(now_s, gave_up=math.isinf(self._unread_since_s))
+            self._serving.offline.settle_unread(now_s, gave_up=math.isinf(self._unread_since_s))
         if now_s >= self._unread_since_s + GIVE_UP_S:
             self._give_up(now_s)
 
@@ -489,7 +489,7 @@ class Worker:
         """Hold permits only for open requests any more."""
         self._unread_since_s = math.inf
         if self._serving is not None:
-            given_up = self._serving.give_up(now_s)
+            given_up = self._serving.offline.give_up(now_s)
             what = f"{given_up} permits were given up" if given_up else ""
         else:
             what = "the permits of its running jobs were given up" if self._worker_slot.holds_any else ""
@@ -507,7 +507,7 @@ class Worker:
             return
         self._unread_since_s = math.inf
         if self._serving is not None:
-            self._serving.let_go(now_s)
+            self._serving.offline.let_go(now_s)
         else:
             self._worker_slot.let_go()
 

@@ -178,7 +178,7 @@ def test_a_job_that_was_given_back_has_none(play: Play) -> None:
 def test_while_the_database_is_away_only_success_gives_a_permit_back(play: Play, status: int, running: int) -> None:
     """A job that PostgreSQL went away under ends with a 500, and its row stays `started`."""
     play.ends(Outcome(End.ANSWERED, status, f"HTTP {status}"))
-    play.serving.settle_unread(1000.0, gave_up=False)
+    play.serving.offline.settle_unread(1000.0, gave_up=False)
     assert play.running == running
 
 
@@ -330,7 +330,7 @@ def test_a_claim_whose_answer_is_lost_keeps_its_permit_until_the_rows_are_read(
     wide.serving.backlog.put(Pending((10, 2, 2), "root", None))
     with pytest.raises(DatabaseUnavailable):
         wide.serving.turn(1000.0, start=True)
-    wide.serving.lost(1000.0)
+    wide.serving.offline.lost(1000.0)
     assert wide.running == running
     backlog = wide.serving.backlog
     backlog.begin_read()

@@ -1,0 +1,53 @@
+"""Claims that the database does not answer in time: their jobs keep no permit from the other databases meanwhile."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from ..postgres.database import Database
+from ..postgres.waiter import LATE_S
+from .jobs import State
+from .permits import Permits
+from .rows import Rows
+
+
+class LateClaims:
+    """The late claims of one worker."""
+
+    def __init__(self, database: Database, rows: Rows, permits: Permits) -> None:
+        self._database = database
+        self._rows = rows
+        self._permits = permits
+        #: When jobs were claimed last.
+        self.claimed_s = 0.0
+        #: Permits went back in the middle of a statement; what became of their jobs is to be read.
+        self.any = False
+        database.waiter.on_late = self.release
+
+    @property
+    def due_s(self) -> float:
+        """While the database is away: when an unanswered claim is late."""
+        return self.claimed_s + LATE_S if self._rows.jobs.has(State.CLAIMING) else math.inf
+
+    def release(self) -> None:
+        """Give the permits back. Called in the middle of a statement, or while the database is away.
+
+        Nobody was sent; what was claimed nevertheless is given back when its row is read.
+        """
+        jobs, backlog = self._rows.jobs, self._rows.backlog
+        for record in [*jobs.all_in(State.CLAIMING), *map(jobs.of, backlog.taken)]:
+            backlog.forget(record.permit)
+            jobs.enter(record, State.LATE)
+        backlog.taken = []
+        self.any = True
+        self._permits.exchange(backlog, time.monotonic(), start=False)
+
+    def read(self) -> None:
+        """Put in their places the jobs that were not claimed in time. Raises DatabaseError."""
+        self.any = False
+        late = self._rows.jobs.all_in(State.LATE)
+        rows = self._database.read_ids([record.id for record in late]) if late else []
+        for job in rows:
+            self._rows.apply(job)
+        self._rows.forget_gone((), [record.id for record in late], rows)
