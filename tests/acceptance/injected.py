@@ -93,13 +93,13 @@ def _is_meant(switch: Path, database: str) -> bool:
 
 
 def _before_each_turn(fault: Callable[[str], None]) -> None:
-    original = worker.Worker._step
+    original = worker.Worker.step
 
     def step(self: worker.Worker, now_s: float) -> bool:
-        fault(self._settings.database)
+        fault(self.parts.settings.database)
         return original(self, now_s)
 
-    worker.Worker._step = step  # type: ignore[method-assign]
+    worker.Worker.step = step  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

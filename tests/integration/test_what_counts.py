@@ -18,7 +18,7 @@ from qjsupervisor.control import Pipe
 from qjsupervisor.table.semaphore import SemaphoreTable
 from qjsupervisor.testing.jobs import insert_row
 from qjsupervisor.testing.postgres import ThrowawayPostgres
-from qjsupervisor.worker import jobs, worker
+from qjsupervisor.worker import jobs, losing
 from qjsupervisor.worker.worker import Worker
 
 from ..conftest import DatabaseFactory
@@ -48,8 +48,8 @@ class Rig:
     def turns(self) -> None:
         """One round of its loop; it would sleep no longer than this."""
         now_s = time.monotonic()
-        more = self.worker._step(now_s)
-        self.worker._loop.turn(0.0 if more else min(0.05, self.worker._next_deadline_s(now_s) - now_s))
+        more = self.worker.step(now_s)
+        self.worker.parts.loop.turn(0.0 if more else min(0.05, self.worker.next_deadline_s(now_s) - now_s))
 
     def until(self, predicate: Callable[[], bool], message: str, timeout_s: float = 10.0) -> None:
         deadline_s = time.monotonic() + timeout_s
@@ -97,7 +97,7 @@ class Rig:
 
     def close(self) -> None:
         self._answers.set()
-        self.worker._close()
+        self.worker.close()
         self.master.close()
         self.pipe.close()
 
@@ -120,7 +120,7 @@ def test_open_requests_count_for_as_long_as_the_rows_cannot_be_read(
     rig: Rig, postgres: ThrowawayPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a minute without the database 8 jobs ran for 4. What only a row speaks for is given up, and said so."""
-    monkeypatch.setattr(worker, "GIVE_UP_S", 0.5)
+    monkeypatch.setattr(losing, "GIVE_UP_S", 0.5)
     rig.send(2)
     insert_row(rig.one.connection, state="started")
     rig.until(lambda: rig.running == 3, "three are counted")
@@ -203,7 +203,7 @@ def test_a_job_that_runs_for_long_is_not_over(rig: Rig, monkeypatch: pytest.Monk
         rig.set(uuid, "started")
     rig.go_on(0.6)
     assert rig.running == 1
-    assert rig.worker._dispatcher.open == 1
+    assert rig.worker.parts.dispatcher.open == 1
 
 
 def test_a_job_that_is_deleted_holds_up_nobody(database: DatabaseFactory, tmp_path: Path) -> None:

@@ -38,9 +38,9 @@ def worker(one: Database, postgres: ThrowawayPostgres, tmp_path: Path) -> Iterat
     worker_slot = table.worker_slot(0)
     worker_slot.attach()
     made = Worker(config.worker_settings(one.name), worker_slot, pipe)
-    assert made._step(time.monotonic())
+    assert made.step(time.monotonic())
     yield made
-    made._close()
+    made.close()
     master.close()
     pipe.close()
 
@@ -48,15 +48,15 @@ def worker(one: Database, postgres: ThrowawayPostgres, tmp_path: Path) -> Iterat
 def test_a_tree_that_is_made_anew_begins_with_the_head_of_a_table_that_grew_big(
     one: Database, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert worker._serving is not None
-    assert worker._database.about is not None
-    monkeypatch.setattr(reading, "BIG_BYTES", worker._database.about.jobs_bytes)
+    assert worker.parts.serving is not None
+    assert worker.parts.database.about is not None
+    monkeypatch.setattr(reading, "BIG_BYTES", worker.parts.database.about.jobs_bytes)
     monkeypatch.setattr(reading, "HEAD", 2)
     one.insert_jobs(5)
-    worker._instructions.rebuild = True
-    worker._step(time.monotonic())
-    assert worker._serving.backlog.partial
-    assert worker._reading.busy, "the rest is read aside"
+    worker.instructions.rebuild = True
+    worker.step(time.monotonic())
+    assert worker.parts.serving.backlog.partial
+    assert worker.refresh.reading.busy, "the rest is read aside"
 
 
 @pytest.mark.parametrize("partial", [True, False])
@@ -65,12 +65,12 @@ def test_what_a_read_that_could_not_be_aside_found_is_started_at_once(
 ) -> None:
     """So much changed during a read aside, of what the head of a big table left out or of what was not remembered,
     that it was read anew: nothing else would have made the worker look at it for 20 s."""
-    assert worker._serving is not None
+    assert worker.parts.serving is not None
     one.insert_jobs(3)
-    worker._database.notified.forget()
-    worker._serving.backlog.partial = partial
-    worker._reading.overtaken = True
-    while worker._step(time.monotonic()):
+    worker.parts.database.notified.forget()
+    worker.parts.serving.backlog.partial = partial
+    worker.refresh.reading.overtaken = True
+    while worker.step(time.monotonic()):
         pass
-    assert not worker._serving.backlog.partial
-    assert worker._serving.dispatched == 3
+    assert not worker.parts.serving.backlog.partial
+    assert worker.parts.serving.dispatched == 3

@@ -27,22 +27,22 @@ class Rig:
         self.settings = config.worker_settings("db")
         self.master, self.pipe = Pipe.pair()
         self.worker = Worker(self.settings, table.worker_slot(0), self.pipe)
-        self.worker._due_s = time.monotonic() + 3600
+        self.worker.progress.due_s = time.monotonic() + 3600
 
     def turn(self, phase: Phase) -> float:
         """One turn; how long the worker would wait after it."""
-        self.worker._phase = phase
-        self.worker._instructions._hear(time.monotonic())
+        self.worker.progress.phase = phase
+        self.worker.instructions._hear(time.monotonic())
         now_s = time.monotonic()
-        self.worker._step(now_s)
-        return self.worker._next_deadline_s(now_s) - now_s
+        self.worker.step(now_s)
+        return self.worker.next_deadline_s(now_s) - now_s
 
 
 @pytest.fixture
 def rig() -> Iterator[Rig]:
     made = Rig()
     yield made
-    made.worker._close()
+    made.worker.close()
     made.master.close()
     made.pipe.close()
 
@@ -55,11 +55,11 @@ def test_permits_of_a_predecessor_are_given_up_where_nobody_can_read(rig: Rig, p
     rig.table.core.set_failed(0, 0, 1, 0)
     rig.turn(phase)
     assert rig.table.channel_views()[0].running == held
-    rig.worker._unread_since_s -= GIVE_UP_S
+    rig.worker.progress.unread_since_s -= GIVE_UP_S
     rig.turn(phase)
     assert rig.table.channel_views()[0].running == 0
     assert rig.table.channel_views()[0].failed == 0
-    assert not rig.worker._worker_slot.holds_any
+    assert not rig.worker.parts.worker_slot.holds_any
 
 
 @pytest.mark.parametrize("phase", APART_FROM_JOBS)
@@ -67,13 +67,13 @@ def test_the_end_of_a_pause_wakes_nobody_who_does_not_serve(rig: Rig, phase: Pha
     now_s = time.monotonic()
     rig.master.send({"do": "pauses", "pauses": {"root": now_s - 1, "root.a": now_s + 0.1, "root.b": None}})
     assert rig.turn(phase) == pytest.approx(rig.settings.heartbeat_s)
-    assert set(rig.worker._instructions.pauses) == {"root.a", "root.b"}, "none is in force that is over"
+    assert set(rig.worker.instructions.pauses) == {"root.a", "root.b"}, "none is in force that is over"
 
 
 @pytest.mark.parametrize("phase", APART_FROM_JOBS)
 def test_a_target_that_is_down_wakes_nobody_who_does_not_serve(rig: Rig, phase: Phase) -> None:
     """Who does not serve sends no probe of a job there, so its pause may be over for long."""
-    (target,) = rig.worker._dispatcher.targets
+    (target,) = rig.worker.parts.dispatcher.targets
     now_s = time.monotonic()
     target.breaker.failed(now_s - 3600, "Connection refused", "1")
     assert target.breaker.state is TargetState.DOWN

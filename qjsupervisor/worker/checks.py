@@ -1,0 +1,64 @@
+"""Whether the database may be served, whether its jobs may run now, and which of them run for too long."""
+
+from __future__ import annotations
+
+from ..errors import DatabaseUnavailable
+from ..states import Phase
+from .long_runs import LongRuns
+from .module_gate import ModuleGate
+from .orders import Instructions
+from .parts import Parts
+from .progress import Progress
+from .serving import Serving
+
+
+class Checks:
+    """What one worker sees of its database besides the jobs. What asks the database raises DatabaseError."""
+
+    def __init__(self, parts: Parts, progress: Progress, instructions: Instructions) -> None:
+        self._database = parts.database
+        self._progress = progress
+        self._instructions = instructions
+        self.module_gate = ModuleGate(parts.database, parts.reporting.tell)
+        self.long_runs = LongRuns(parts.database, parts.dispatcher, parts.log, parts.reporting.tell)
+        self.long_runs.apply(instructions.rules)
+
+    def check(self, now_s: float) -> None:
+        """Whether the database may be served, and its jobs may run now."""
+        self._database.refuses_neutralized = not self._instructions.rules.serve_neutralized
+        self._database.check()
+        self._note_modules(now_s)
+
+    def look(self, serving: Serving, now_s: float) -> None:
+        """See what may run, and what runs for too long, where it is time for that."""
+        if self._instructions.server:
+            self._see_server()
+        if self._instructions.look:
+            self._instructions.look = False
+            self.check(now_s)
+        elif self.module_gate.is_due(now_s):
+            self._database.check_modules()
+            self._note_modules(now_s)
+        long_runs_s = self.long_runs.due_s(any_held=serving.backlog.holds_any)
+        if long_runs_s is not None and now_s >= long_runs_s:
+            self.long_runs.look(serving.backlog.holding(), serving.jobs, now_s)
+
+    def _see_server(self) -> None:
+        """Whether new connections lead elsewhere: an old primary may live on behind an address that has moved."""
+        found, self._instructions.server = self._instructions.server, ""
+        about = self._database.about
+        if about is not None and found != about.started:
+            raise DatabaseUnavailable(self._database.name, "new connections lead to another server: connects anew")
+
+    def _note_modules(self, now_s: float) -> None:
+        """Modules were looked at: jobs may run now, or have to wait."""
+        self.module_gate.let_through(self._instructions.anyway)
+        self.module_gate.looked(now_s)
+        self._instructions.anyway = self._database.ignores_modules
+        if self._progress.phase is Phase.SERVING:
+            self.show_gate()
+
+    def show_gate(self) -> None:
+        """Tell whether jobs are run, or wait for a module; what runs in Odoo goes on either way."""
+        reason = self.module_gate.reason
+        self._progress.show(Phase.BLOCKED if reason else Phase.SERVING, reason)

@@ -1,0 +1,93 @@
+"""Towards serving: connect, and become the one runner that leads the database.
+
+While another runner leads, the worker stands by; the leader lock is tried now and then (waiting for it inside
+PostgreSQL would hold a snapshot open, for days perhaps), and at once when a runner that lets it go says so.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..postgres import queries
+from ..postgres.leadership import Lead
+from ..states import Phase
+from .comeback import AWAY_S, Comeback
+from .parts import Parts
+from .progress import Progress
+
+#: How often the leader lock is tried while another runner has it; one that lets it go says so.
+STANDBY_S = 5.0
+#: However often it is said.
+STANDBY_AGAIN_S = 0.05
+#: How often while a former session of ours still has it, which was told to end.
+FORMER_S = 0.25
+
+
+class Leading:
+    """One worker's connection and lead. Each method raises DatabaseError where that cannot be done now."""
+
+    def __init__(self, parts: Parts, progress: Progress, comeback: Comeback) -> None:
+        self._parts = parts
+        self._progress = progress
+        self._comeback = comeback
+        #: When the leader lock was tried last, in standby.
+        self._tried_s = -math.inf
+
+    def connect(self, now_s: float) -> bool:
+        """Connect. False: somebody else goes first, and we come back later."""
+        database, progress = self._parts.database, self._progress
+        database.connect()
+        assert database.about is not None
+        until_s = self._comeback.stays_away_until_s(database.about.started, now_s)
+        if until_s is not None:
+            database.close()
+            progress.enter(Phase.APART, f"an administrator ended its session: left alone for {AWAY_S:g} s")
+            progress.due_s = until_s
+            return False
+        may_lead_s = self._comeback.may_lead_at_s(now_s)
+        if may_lead_s > now_s:
+            progress.enter(Phase.STANDBY, "the connection was lost: whoever led this database before goes first")
+            progress.due_s = may_lead_s
+        return may_lead_s <= now_s
+
+    def lead(self, now_s: float) -> bool:
+        """Try to become the one runner; where that is not to be now, it is tried again later."""
+        database, worker_slot, progress = self._parts.database, self._parts.worker_slot, self._progress
+        lead = database.lead()
+        if lead is Lead.ANOTHER:
+            if worker_slot.is_leased and worker_slot.holds_any:
+                worker_slot.hand_over()
+            self._let_go(now_s)
+            progress.enter(Phase.STANDBY, "another runner holds the leader lock of this database")
+            self._tried_s = now_s
+            progress.due_s = now_s + STANDBY_S
+        elif lead is Lead.FORMER:
+            # Its jobs are ours, and go on counting.
+            who = ", ".join(str(pid) for pid in database.leadership.former)
+            progress.enter(Phase.APART, f"waits for a former session of ours to end (server process {who})")
+            progress.due_s = now_s + FORMER_S
+        return lead is Lead.OURS
+
+    def begin_tenure(self) -> int | None:
+        """In a cluster: the number of this tenure, larger than any former leader's; else None, and no statement."""
+        if not self._parts.worker_slot.is_leased:
+            return None
+        self._parts.worker_slot.take_back()
+        return int(self._parts.database.rows(queries.TENURE)[0][0])
+
+    def hear(self, now_s: float) -> None:
+        """Notifications came in. In standby: has the leader let go?"""
+        notified = self._parts.database.notified
+        if self._progress.phase is Phase.STANDBY and notified.let_go:
+            notified.let_go = False
+            self._progress.due_s = max(now_s, self._tried_s + STANDBY_AGAIN_S)
+
+    def _let_go(self, now_s: float) -> None:
+        """Hold no permit any more: another runner leads."""
+        if math.isinf(self._progress.unread_since_s):
+            return
+        self._progress.note_read()
+        if self._parts.serving is not None:
+            self._parts.serving.offline.let_go(now_s)
+        else:
+            self._parts.worker_slot.let_go()

@@ -1,0 +1,124 @@
+"""Trouble: the database cannot be served, now or any more. What runs in Odoo runs on; the rest begins again."""
+
+from __future__ import annotations
+
+import math
+
+from ..backoff import GIVE_UP_S
+from ..errors import DatabaseError, DatabaseGone, DatabaseUnfit
+from ..postgres.failures import LOCK_NOT_AVAILABLE
+from ..states import EXIT_GONE, Phase
+from .comeback import Comeback
+from .jobs import OVER_S
+from .parts import Parts
+from .progress import Progress
+from .reading import Reading
+
+#: How often a database that cannot be served as it is is looked at again.
+BLOCKED_S = 5.0
+#: How often a table that somebody has locked is tried again.
+LOCKED_S = 1.0
+
+
+class Losing:
+    """What one worker does while it does not serve."""
+
+    def __init__(self, parts: Parts, progress: Progress, comeback: Comeback, reading: Reading) -> None:
+        self._parts = parts
+        self._progress = progress
+        self._comeback = comeback
+        self._reading = reading
+        #: Since when there is no such database.
+        self._gone_since_s = math.inf
+        #: It has no connection, because an administrator wants the database for himself.
+        self.is_released = False
+
+    def lose(self, error: DatabaseError, now_s: float) -> None:
+        """A statement or the connection failed."""
+        parts, database, progress = self._parts, self._parts.database, self._progress
+        self._reading.close()
+        if parts.worker_slot.is_leased:
+            parts.worker_slot.end_tenure()
+        self._stop_reading(now_s)
+        if isinstance(error, DatabaseGone) and not self._awaits_end(now_s):
+            parts.log.warning("database_gone", reason=str(error))
+            parts.reporting.tell({"is": "error", "reason": str(error)})
+            progress.exit_code = EXIT_GONE
+            return
+        if error.sqlstate == LOCK_NOT_AVAILABLE and database.connected:
+            self._wait_for_lock(error, now_s)
+            return
+        was = progress.phase
+        server = "" if database.about is None else database.about.started
+        database.close()
+        if isinstance(error, DatabaseUnfit):
+            progress.enter(Phase.BLOCKED, f"{error}; looked at again every {BLOCKED_S:g} s")
+            progress.due_s = now_s + BLOCKED_S
+        else:
+            progress.enter(Phase.APART, str(error))
+            led, stood_by = was is Phase.SERVING, was is Phase.STANDBY
+            progress.due_s = self._comeback.lost(error, now_s, led=led, stood_by=stood_by, server=server)
+
+    def arrive(self) -> None:
+        """The database is served from now on."""
+        self._gone_since_s = math.inf
+
+    def _stop_reading(self, now_s: float) -> None:
+        if self._parts.serving is not None:
+            self._parts.serving.offline.lost(now_s)
+            self._progress.note_unread(now_s)
+
+    def _wait_for_lock(self, error: DatabaseError, now_s: float) -> None:
+        """Somebody has locked a table, for an upgrade perhaps: the connection stays, and nobody else can lead."""
+        try:
+            holders = self._parts.database.lock_holders()
+        except DatabaseError as lost:
+            self.lose(lost, now_s)
+            return
+        what = "; ".join(holders) or str(error)
+        reason = f"{what}; its running jobs keep their permits, which other databases may wait for"
+        self._progress.enter(Phase.BLOCKED, reason)
+        self._progress.due_s = now_s + LOCKED_S
+
+    def keep_away(self, now_s: float) -> None:
+        """An administrator has the database for himself: no connection. Requests go on, and count."""
+        if not self.is_released:
+            self.is_released, self._progress.due_s = True, math.inf
+            self._reading.close()
+            self._stop_reading(now_s)
+            self._parts.database.close()
+            self._progress.enter(Phase.BLOCKED, "released by order: `qjsupervisor resume DATABASE` ends that")
+        self.wait(now_s)
+
+    def come_back(self) -> None:
+        """The administrator does not want the database for himself any more."""
+        self.is_released, self._progress.due_s = False, 0.0
+
+    def _awaits_end(self, now_s: float) -> bool:
+        """A database that is gone may still have jobs in Odoo: whether they are to be counted for a moment more."""
+        self._gone_since_s = min(self._gone_since_s, now_s)
+        return self._parts.dispatcher.open > 0 and now_s < self._gone_since_s + OVER_S
+
+    def wait(self, now_s: float) -> None:
+        """Requests go on, and count; what only the database could speak for is given up after a while."""
+        serving, progress = self._parts.serving, self._progress
+        if serving is not None:
+            self._parts.dispatcher.tick(now_s)
+            serving.offline.settle_unread(now_s, gave_up=math.isinf(progress.unread_since_s))
+        if now_s >= progress.unread_since_s + GIVE_UP_S:
+            self._give_up(now_s)
+
+    def _give_up(self, now_s: float) -> None:
+        """Hold permits only for open requests any more."""
+        serving, worker_slot = self._parts.serving, self._parts.worker_slot
+        self._progress.note_read()
+        if serving is not None:
+            given_up = serving.offline.give_up(now_s)
+            what = f"{given_up} permits were given up" if given_up else ""
+        else:
+            what = "the permits of its running jobs were given up" if worker_slot.holds_any else ""
+            worker_slot.let_go()
+        if what:
+            reason = f"its database was not served for {GIVE_UP_S:g} s; jobs that still run there are not counted"
+            self._parts.log.error("permits_given_up", reason=f"{what}: {reason}")
+            self._progress.note_given_up(f"; {what}, as it was not served for {GIVE_UP_S:g} s")

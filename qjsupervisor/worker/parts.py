@@ -1,0 +1,45 @@
+"""What the modules of one worker work with: its loop, its database, its requests, and what it tells."""
+
+from __future__ import annotations
+
+import time
+
+from .. import logs
+from ..config.settings import WorkerSettings
+from ..control import Pipe
+from ..loop import Loop
+from ..odoo.dispatcher import Dispatcher
+from ..postgres.database import Database
+from ..postgres.waiter import Waiter
+from ..table.slot import WorkerSlot
+from .reporting import Reporting
+from .serving import Serving
+
+
+class Parts:
+    """The parts of one worker that more than one of its modules needs."""
+
+    def __init__(self, settings: WorkerSettings, worker_slot: WorkerSlot, pipe: Pipe) -> None:
+        self.settings = settings
+        self.worker_slot = worker_slot
+        self.log = logs.bound_logger(database=settings.database)
+        self.loop = Loop()
+        self.database = Database(
+            settings.database,
+            settings.connect_kwargs,
+            Waiter(lambda: worker_slot.heartbeat(time.monotonic_ns())),
+            settings.session_mark,
+        )
+        self.database.dead_after_restart_s = settings.dead_after_restart_s
+        self.database.ageing_s = settings.rules.ageing_s
+        self.dispatcher = Dispatcher(
+            self.loop,
+            settings.targets,
+            settings.database,
+            worker_slot.attach_servers([target.url for target in settings.targets]),
+            connect_timeout_s=settings.connect_timeout_s,
+            read_timeout_s=settings.read_timeout_s,
+        )
+        self.reporting = Reporting(worker_slot, pipe, self.dispatcher, self.log)
+        #: None until the database was read for the first time.
+        self.serving: Serving | None = None

@@ -1,0 +1,57 @@
+"""Where a worker is on its way to serving its database, and why; what the master and the log are told of it."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from ..states import Phase
+from .reporting import Reporting
+
+
+class Progress:
+    """One worker's phase."""
+
+    def __init__(self, reporting: Reporting) -> None:
+        self._reporting = reporting
+        self.phase = Phase.APART
+        #: What was told of the phase.
+        self._shown = (Phase.APART, "")
+        #: When the next step towards serving is due.
+        self.due_s = 0.0
+        #: Since when the database was not read, as long as permits may be held for it: those of a predecessor at first.
+        self.unread_since_s = time.monotonic()
+        #: What to add to the reason, as long as permits were given up.
+        self._given_up = ""
+        #: What the worker ends with; None: it goes on.
+        self.exit_code: int | None = None
+
+    def enter(self, phase: Phase, reason: str) -> None:
+        """Change the phase."""
+        self.phase = phase
+        self.show(phase, reason + self._given_up)
+
+    def show(self, phase: Phase, reason: str) -> None:
+        """Tell the phase; once for each change."""
+        if (phase, reason) != self._shown:
+            self._shown = (phase, reason)
+            self._reporting.enter(phase, reason)
+
+    def arrive(self) -> None:
+        """The database is served from now on."""
+        self._given_up = ""
+        self.phase = Phase.SERVING
+
+    def note_unread(self, now_s: float) -> None:
+        """The database cannot be read from now on."""
+        self.unread_since_s = min(self.unread_since_s, now_s)
+
+    def note_read(self) -> None:
+        """The database was read, or no permit is held for it any more."""
+        self.unread_since_s = math.inf
+
+    def note_given_up(self, what: str) -> None:
+        """Permits were given up: that goes with every reason until the database is served."""
+        self._given_up = what
+        phase, shown = self._shown
+        self.show(phase, shown + what)

@@ -1,0 +1,131 @@
+"""When the channels and jobs of the database are read, and where what was read goes.
+
+At first, when a channel tree changes, every now and then to be sure, and where a window runs dry. How a read is done is
+reading.py's business. Each method raises DatabaseError.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ..backlog.backlog import Backlog
+from ..postgres import queries
+from ..postgres.reader import READ_TIMEOUT_S
+from ..postgres.waiter import STATEMENT_TIMEOUT_S
+from ..states import Mode
+from .checks import Checks
+from .orders import Instructions
+from .parts import Parts
+from .progress import Progress
+from .read_times import ReadTimes
+from .reading import Loaded, Reading
+from .serving import Serving
+from .trees import build_tree
+
+
+class Refresh:
+    """All that one worker reads of its jobs, but for the rows that a turn asks for."""
+
+    def __init__(self, parts: Parts, progress: Progress, instructions: Instructions, checks: Checks) -> None:
+        self._parts = parts
+        self._progress = progress
+        self._instructions = instructions
+        self._checks = checks
+        self._database = parts.database
+        self.reading = Reading(parts.database, parts.loop, parts.settings.window)
+        self.times = ReadTimes(parts.settings.reconcile_interval_s)
+
+    def begin(self) -> None:
+        """Make the channel tree afresh, and fill it, or of a big table its head; the loop waits."""
+        parts, serving = self._parts, self._parts.serving
+        self._instructions.rebuild = self._database.notified.reload = False
+        if serving is not None:
+            # The table may have grown big, queue_job be another version, or all of it another database.
+            serving.recognise(self._database.look().oid)
+        backlog = build_tree(parts.settings, parts.worker_slot, self._database, self._note_full)
+        backlog.set_paused(self._instructions.paused_channels)
+        if serving is not None:
+            backlog.inherit(serving.backlog)
+        self._database.limit_statements(READ_TIMEOUT_S)
+        if serving is None:
+            self._note_last_starts(backlog)
+        loaded = self.reading.read_first(backlog)  # where that fails, the old tree goes on holding its permits
+        self._database.limit_statements(STATEMENT_TIMEOUT_S)
+        if serving is None:
+            serving = parts.serving = Serving(self._database, parts.worker_slot, backlog, parts.dispatcher, parts.log)
+        else:
+            serving.replace(backlog)
+        self._take(serving, loaded)
+        self._progress.note_read()
+        # Running jobs hold their permits in the table before the master hears of it, and opens the start barrier.
+        serving.settle()
+        parts.reporting.tell({"is": "read"})
+
+    def refresh(self, serving: Serving, now_s: float) -> None:
+        """Before a turn: read what is to be read again by now, and take in what was read in the background."""
+        if self._instructions.rebuild or (self.awaits_reload and now_s >= self.times.reload_due_s):
+            self.begin()
+            self._parts.log.info("channels_read", channels=len(serving.backlog.nodes))
+        if now_s >= self.times.reconcile_due_s or self._database.notified.overflowed:
+            self._reconcile(serving, now_s)
+        reading = self.reading
+        reading.tick(now_s)
+        if reading.loaded is not None:
+            self._take(serving, reading.loaded)
+            reading.loaded = None
+        if reading.error is not None:
+            self._parts.log.warning("table_read_failed", reason=str(reading.error))
+            reading.error = None
+        if reading.overtaken:
+            self._complete(serving)
+        self._parts.reporting.remark = reading.trouble
+
+    def read_more(self, serving: Serving, now_s: float) -> bool:
+        """After a turn: see that the windows are filled. True: that was done here, and something may start."""
+        backlog = serving.backlog
+        nodes = None if backlog.partial else backlog.unread()
+        if nodes == []:
+            return False
+        self.reading.start(backlog, nodes, now_s)
+        if not self.reading.is_refused(now_s):
+            return False
+        self._checks.check(now_s)  # a server that is silent altogether is given up sooner than in a long read
+        self._complete(serving)
+        return True
+
+    @property
+    def awaits_reload(self) -> bool:
+        """Whether the database's own tree is to be read again. Anybody can ask for that, as often as he likes."""
+        return self._database.notified.reload and self._parts.settings.mode is not Mode.SERVER_WIDE
+
+    def _reconcile(self, serving: Serving, now_s: float) -> None:
+        """See whether the database may still be served, and read it afresh: notifications can have been missed."""
+        self._checks.check(now_s)
+        self._database.check_trigger()
+        self.times.begin(now_s)
+        if self.times.is_quick and not self.reading.busy:
+            self._take(serving, self.reading.read_all(serving.backlog))
+        else:
+            self.reading.start(serving.backlog, None, now_s)
+
+    def _complete(self, serving: Serving) -> None:
+        """Read here what cannot be read aside: more changes meanwhile than is worth remembering, or no connection."""
+        self._database.limit_statements(READ_TIMEOUT_S)
+        self._take(serving, self.reading.read_all(serving.backlog))
+        self._database.limit_statements(STATEMENT_TIMEOUT_S)
+
+    def _take(self, serving: Serving, loaded: Loaded) -> None:
+        serving.after_load(loaded.held, loaded.conflicting)
+        self._parts.reporting.wait_dependencies = loaded.wait_dependencies
+        self.times.was_read(loaded.took_s, time.monotonic())
+
+    def _note_last_starts(self, backlog: Backlog) -> None:
+        """Throttles go on where a former supervisor left them."""
+        within_s = backlog.longest_throttle_s
+        for channel, age_s in self._database.rows(queries.LAST_STARTS, {"within_s": within_s}) if within_s else ():
+            shared = backlog.note_start(channel, time.time_ns() // 1000 + self._database.clock_us - int(age_s * 1e6))
+            self._parts.worker_slot.note_start(shared, int(age_s * 1e9))
+
+    def _note_full(self, channel: str) -> None:
+        reason = "the shared table has no room for more channels: this one is limited in each database, not over all"
+        self._parts.log.warning("channel_not_shared", channel=channel, reason=f"{reason}; configure those that matter")
