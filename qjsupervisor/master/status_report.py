@@ -226,7 +226,7 @@ def _targets(databases: Iterable[Mapping[str, Any]], servers: Mapping[str, Any],
 def _server(url: str, view: Any, now_ns: int) -> dict[str, Any]:
     """What the table says of a server."""
     if view is None:
-        return {**_unasked(url), "down_for_s": None}
+        return {**_unasked(url), "down_for_s": None, "unanswered": 0}
     is_down = view.state is TargetState.DOWN
     return {
         "url": url,
@@ -235,6 +235,7 @@ def _server(url: str, view: Any, now_ns: int) -> dict[str, Any]:
         "retry_in_s": _left_s(view.retry_ns, now_ns) if is_down else None,
         "reason": view.reason or None,
         "down_for_s": round((now_ns - view.since_ns) / _NS, 1) if is_down else None,
+        "unanswered": view.unanswered,
     }
 
 

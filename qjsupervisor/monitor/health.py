@@ -131,8 +131,23 @@ def _of_targets(status: Status) -> Iterator[Problem]:
 def _warnings(status: Status) -> Iterator[Problem]:
     views = status.get("databases", ())
     causes = ((str(view.get("name")), text) for view in views for text in _of_database(view))
-    for each in (*_shared(causes), *_of_channels(status)):
+    for each in (*_shared(causes), *_of_silent_targets(status), *_of_channels(status)):
         yield each._replace(is_warning=True)
+
+
+def _of_silent_targets(status: Status) -> Iterator[Problem]:
+    """Addresses that leave requests open though their jobs are over."""
+    for target in status.get("targets", ()):
+        count, url = target.get("unanswered") or 0, target.get("url")
+        if count:
+            done = f"{count} jobs were over" if count > 1 else "a job was over"
+            names = [
+                str(view.get("name"))
+                for view in status.get("databases", ())
+                if any(each.get("url") == url for each in view.get("targets") or ())
+            ]
+            text = f"Odoo at {url} does not answer: {done}, and the request open until it was let go; does it hang?"
+            yield Problem(text, tuple(names))
 
 
 def _of_database(view: Mapping[str, Any]) -> Iterator[str]:

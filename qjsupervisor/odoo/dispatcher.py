@@ -245,8 +245,6 @@ class Dispatcher:
             return
         self._open.pop(opened.uuid, None)
         opened.target.sent_s.pop(opened.uuid, None)
-        if outcome.end is End.ANSWERED:
-            opened.target.unanswered = 0
         self.ended.append(Ended(opened.uuid, opened.target, outcome, now_s - opened.began_s))
 
     def _end_probe(self, opened: _Open, outcome: Outcome) -> None:
@@ -328,7 +326,7 @@ class Dispatcher:
     def let_go(self, uuid: str, reason: str) -> None:
         """End a request whose answer is no longer awaited; its end will be in `ended`."""
         opened = self._open[uuid]
-        opened.target.unanswered += 1
+        opened.target.server.let_go()
         request = opened.request
         if request is None:
             self._unresolved.remove(opened)

@@ -137,7 +137,6 @@ class Slot:
     MESSAGE_LENGTH: Final = 17
     GRANTED_NS: Final = 18  # when GRANT was written
     OLDEST_US: Final = 19  # UTC microseconds since which the oldest due job waits; 0: none does
-    UNANSWERED: Final = 20  # requests let go since the target's last answer: their jobs were over, no answer came
     TERM: Final = 21  # of a cluster: the tenure in which its jobs were counted; 0: they are not
     SETTLED: Final = 22  # the tenure that the coordinator knows of                             broker
     LET_GO: Final = 23  # 1: another runner leads; the permits go when the coordinator has them
@@ -194,10 +193,11 @@ class Server:
     PROBED_NS: Final = 8  # when the last probe began that has ended
     DOUBT_NS: Final = 9  # when something last failed that may be the server's fault; later than PROBED_NS: to be probed
     SUCCESS_NS: Final = 10  # when a job was last run there
-    DIGEST: Final = 11  # of its name; -1: the record is being written
+    UNANSWERED: Final = 11  # requests let go since its last answer: their jobs were over, no answer came
+    DIGEST: Final = 12  # of its name; -1: the record is being written
 
 
-SERVER_WORDS: Final = 12
+SERVER_WORDS: Final = 13
 
 
 def bitmap_words(bits: int) -> int:

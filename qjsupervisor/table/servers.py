@@ -57,6 +57,11 @@ class ServerHealth:
         base = self._base
         return self._core.text(base + self._core.layout.server_reason, self._core.words[base + Server.REASON_LENGTH])
 
+    @property
+    def unanswered(self) -> int:
+        """Requests of all databases that were let go since its last answer: their jobs were over, no answer came."""
+        return self._words[self._base + Server.UNANSWERED]
+
     def succeeded_since(self, moment_ns: int) -> bool:
         """Whether a job of any database was run there after that moment."""
         return self._core.words[self._base + Server.SUCCESS_NS] > moment_ns
@@ -90,6 +95,17 @@ class ServerHealth:
             with self._locked():
                 if words[base + Server.STATE] == TargetState.UNKNOWN:
                     words[base + Server.STATE] = TargetState.UP
+
+    def let_go(self) -> None:
+        """One more of these."""
+        with self._locked():
+            self._words[self._base + Server.UNANSWERED] += 1
+
+    def answered(self) -> None:
+        """A job's request was answered. Need not be told of each."""
+        if self._words[self._base + Server.UNANSWERED]:
+            with self._locked():
+                self._words[self._base + Server.UNANSWERED] = 0
 
     def failed(self, reason: str, began_ns: int) -> bool:
         """It could not be reached by what began then. True: it goes down by that."""

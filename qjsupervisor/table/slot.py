@@ -117,7 +117,7 @@ class WorkerSlot:
             core.add_held(self.slot, grant - 1, -1, now_ns)
         core.words[base + Slot.HEARTBEAT_NS] = now_ns
         core.words[base + Slot.PID] = os.getpid()
-        core.words[base + Slot.UNANSWERED] = core.words[base + Slot.RATE_SINCE_NS] = 0
+        core.words[base + Slot.RATE_SINCE_NS] = 0
         core.leave()
 
     def attach_servers(self, names: Sequence[str]) -> list[ServerHealth]:

@@ -37,8 +37,6 @@ class SlotView(NamedTuple):
     oldest_us: int
     #: By Outcome: what became of the jobs of this database.
     outcomes: tuple[int, ...]
-    #: Requests let go since the target last answered: their jobs were over.
-    unanswered: int
     #: What `finished` was a minute or two ago, and when; 0: not known yet.
     rate_since_ns: int
     rate_finished: int
@@ -81,6 +79,8 @@ class ServerView(NamedTuple):
     reason: str
     #: How many databases depend on it.
     users: int
+    #: Requests let go since its last answer.
+    unanswered: int = 0
 
 
 class Holder(NamedTuple):
@@ -147,7 +147,6 @@ class TableReader:
             not_due=sum(self.row(core.tree(), slot, Cell.NOT_DUE)),
             oldest_us=w[Slot.OLDEST_US],
             outcomes=outcomes_of(core, slot),
-            unanswered=w[Slot.UNANSWERED],
             rate_since_ns=w[Slot.RATE_SINCE_NS],
             rate_finished=w[Slot.RATE_FINISHED],
         )
@@ -187,6 +186,7 @@ class TableReader:
             retry_ns=w[Server.RETRY_NS],
             reason=core.text(base + core.layout.server_reason, w[Server.REASON_LENGTH]),
             users=core.read_bitmap(base + core.layout.server_users, core.slots).bit_count(),
+            unanswered=w[Server.UNANSWERED],
         )
 
     def channel_views(self) -> list[ChannelView]:

@@ -93,6 +93,7 @@ class RequestOutcomes:
         else:
             if self._dispatcher.now_s >= target.told_success_s + TELL_SUCCESS_S:
                 self._tell_success(target)
+                self._tell_answered(ended)
             if target.breaker.proved():
                 self._is_back(target)
         if state == JobState.STARTED:
@@ -137,6 +138,11 @@ class RequestOutcomes:
         target.told_success_s = self._dispatcher.now_s
         target.server.succeeded(int(target.told_success_s * 1e9))
 
+    def _tell_answered(self, ended: Ended) -> None:
+        """Odoo itself answered, whatever it said."""
+        if ended.outcome.end is End.ANSWERED and ended.outcome.status not in GATEWAY:
+            ended.target.server.answered()
+
     def _is_back(self, target: Target) -> None:
         """It was down for this database alone."""
         if self.doubts.pop(target, None) is None:
@@ -154,6 +160,7 @@ class RequestOutcomes:
     def _count_not_run(self, ended: Ended) -> None:
         """Nobody ran the job: that counts against the target, as this database finds it."""
         target, status, now_s = ended.target, ended.outcome.status, time.monotonic()
+        self._tell_answered(ended)
         if status in GATEWAY and target.server.succeeded_since(began_ns(ended)):
             target.breaker.undecided()  # a proxy did not wait long enough for this job; others ran meanwhile
             return

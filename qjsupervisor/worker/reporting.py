@@ -126,11 +126,7 @@ class Reporting:
         if told != self._told_targets:
             self._told_targets = told
             self.tell({"is": "targets", "targets": told})
-        silent = max(targets, key=lambda target: target.unanswered)
-        self._put(Slot.UNANSWERED, silent.unanswered)
         reason = next((target.breaker.reason for target in targets if target.breaker.state is TargetState.DOWN), "")
-        if not reason and silent.unanswered:
-            reason = f"{silent.url} does not answer: jobs were over and {silent.unanswered} requests let go"
         self._say(self.reason or reason or self.remark)
 
     def _say(self, reason: str) -> None:

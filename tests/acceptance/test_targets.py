@@ -207,6 +207,38 @@ def test_a_proxy_that_gives_up(
     assert running.log_events("target_down") == []
 
 
+def test_an_odoo_that_never_answers_though_jobs_are_over_is_named(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """By its address in status, health and a metric, until it answers anybody."""
+    one, other, port = database(), database(), unused_port()
+    own: dict[str, dict[str, object]] = {"qjsupervisor": {"monitor": f"127.0.0.1:{port}"}}
+    running = start(postgres, odoo.port, supervisor, one, other, channels="root:2", sections=own)
+    running.wait_for("monitor_started")
+    odoo.set_mode(one.name, Mode.HANG)
+    one.insert_jobs(2)
+    one.wait_for_states(enqueued=2)
+    one.execute("UPDATE queue_job SET state = 'done'")  # Odoo's worker hangs after its commit
+    url = f"http://127.0.0.1:{odoo.port}"
+
+    def page(path: str) -> tuple[int, str]:
+        answer = requests.get(f"http://127.0.0.1:{port}{path}", timeout=5)
+        return answer.status_code, answer.text
+
+    wait_until(
+        lambda: f"Odoo at {url} does not answer: 2 jobs were over" in page("/healthz")[1],
+        lambda: page("/healthz")[1],
+        20,
+    )
+    assert page("/healthz")[0] == 200
+    assert f'qjsupervisor_target_unanswered{{url="{url}"}} 2.0' in page("/metrics")[1]
+    assert f"Odoo at {url} does not" in " ".join(running.run("status").stdout.split())
+    odoo.set_mode(one.name, Mode.OK)
+    other.insert_jobs(1)
+    other.wait_for_states(done=1)
+    wait_until(lambda: page("/healthz") == (200, "ok\n"), "it has answered another database")
+
+
 def test_one_job_that_nobody_runs(
     postgres: ThrowawayPostgres, odoo: StandIn, one: Database, supervisor: SupervisorFactory
 ) -> None:

@@ -148,6 +148,7 @@ class ServerView(NamedTuple):
     retry_ns: int = 0
     reason: str = ""
     users: int = 1
+    unanswered: int = 0
 
 
 class Holder(NamedTuple):

@@ -144,6 +144,15 @@ class ServerMachine(RuleBasedStateMachine):
             went_down = worker.healths[name].failed("timed out", began_ns)
             assert went_down == (not was_down and began_ns >= since_ns)
 
+    @rule(slot=slots, name=names, dies_at=deaths, answered=st.booleans())
+    def request_ends(self, slot: int, name: int, dies_at: int | None, answered: bool) -> None:
+        """With an answer, or let go."""
+        if self.workers[slot].responsive:
+            health, before = self.workers[slot].healths[name], self.word(name, Server.UNANSWERED)
+            self.mortal(slot, dies_at, health.answered if answered else health.let_go)
+            if self.workers[slot].alive:
+                assert self.word(name, Server.UNANSWERED) == (0 if answered else before + 1)
+
     @rule(slot=slots, name=names, dies_at=deaths)
     def doubts(self, slot: int, name: int, dies_at: int | None) -> None:
         worker = self.workers[slot]

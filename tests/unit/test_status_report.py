@@ -10,6 +10,7 @@ from qjsupervisor.config.settings import Config
 from qjsupervisor.master.pauses import Scope
 from qjsupervisor.master.status_report import Snapshot, WorkerView, build_status
 from qjsupervisor.monitor.health import problems, warnings
+from qjsupervisor.monitor.metrics import Facts, render
 from qjsupervisor.states import TargetHealth, TargetState, WorkerState
 from tests.unit.supervised import ChannelView, FakeTable, Holder, ServerView, View
 
@@ -47,6 +48,19 @@ def status(
         table,
         Snapshot(**{"pid": 1, "uptime_s": 3.21, "now_ns": NOW_NS, "workers": workers, **snapshot}),
     )
+
+
+def test_an_address_that_leaves_requests_open_is_named_once_for_all() -> None:
+    workers = [worker("db0", 0), worker("db1", 1)]
+    silent = ServerView(URL, UP, users=2, unanswered=3)
+    found = status({0: View(), 1: View()}, servers=[silent], workers=workers)
+    assert [each["unanswered"] for each in found["targets"]] == [3]
+    assert problems(found) == []
+    assert warnings(found) == [
+        f"Odoo at {URL} does not answer: 3 jobs were over, and the request open until it was let go; does it hang?"
+    ]
+    assert f'qjsupervisor_target_unanswered{{url="{URL}"}} 3.0' in render(Facts(found)).decode()
+    assert warnings(status({0: View()}, servers=[ServerView(URL, UP)])) == []
 
 
 def test_the_keys_of_the_design_are_all_there() -> None:
