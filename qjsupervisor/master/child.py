@@ -1,7 +1,7 @@
 """One forked child of the master: the fork itself, and what the child does before and after its body.
 
-Every child (worker, scout, monitor) is made here, and ends here: it never returns into the master's frames,
-whatever its body raises. Does not decide when a child is started or ended.
+Every child (worker, scout, monitor, broker) starts and ends here. It never returns into the master's frames, whatever
+its body raises. This module does not decide when a child is started or ended.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Child:
-    """The master's handle on a running child: its process id, and the master's end of its pipe."""
+    """The master's handle on a running child: its process id and the master's end of its pipe."""
 
     def __init__(self, pid: int, pipe: Pipe, kill: Callable[[int, int], None] = os.kill) -> None:
         self.pid = pid
@@ -39,12 +39,12 @@ class Child:
         self._kill = kill
 
     def signal(self, signum: int) -> None:
-        """Send a signal; its process id stays ours until it is reaped, so nobody else can be hit."""
+        """Send a signal. The process id stays reserved until the child is reaped, so no other process can be hit."""
         self._kill(self.pid, signum)
 
 
 class ChildSpawner:
-    """Makes children. `close_inherited` closes, in the child, every descriptor that only the master may have."""
+    """Forks children. `close_inherited` runs in the child and closes every descriptor that only the master may have."""
 
     def __init__(
         self,
@@ -59,12 +59,12 @@ class ChildSpawner:
     def spawn(self, title: str, body: Body) -> Child:
         """Fork a child that runs `body` with its end of a new control pipe.
 
-        OSError where the system has no process, memory or descriptor left; nothing is left behind then.
+        Raises OSError if the system is out of processes, memory or descriptors; then nothing is left behind.
         """
         ours, theirs = Pipe.pair()
         master_pid = os.getpid()
         try:
-            # Blocked until the child has its own handlers: the master's would note a signal for nobody.
+            # Signals stay blocked until the child has its own handlers; the master's would swallow them.
             with all_blocked() as mask:
                 pid = self._fork()
                 if pid == 0:
@@ -82,10 +82,10 @@ class ChildSpawner:
 
 
 class _LastFrame:
-    """The frame that a child never leaves: a fault is logged, once; then the process ends, at once.
+    """The frame that a child never leaves: a fault is logged once, and then the process exits at once.
 
-    No `except` could do that: also SystemExit, KeyboardInterrupt and a fault in the logging itself must not
-    unwind into the master's frames, or there are two masters.
+    An `except` would not do: not even SystemExit, KeyboardInterrupt or a fault in the logging may unwind into the
+    master's frames, or there would be two masters.
     """
 
     def __init__(self, pipe: Pipe) -> None:
@@ -112,16 +112,16 @@ class _LastFrame:
 
 
 def _settle(title: str, master_pid: int, mask: Mask) -> None:
-    """Make the fork a process of its own: group, handlers, end with its master, name."""
-    # A group of its own: Ctrl-C at a terminal reaches the master alone, which stops its children in order.
-    # And when the master dies, the kernel continues a stopped child (its group becomes an orphaned one),
-    # which then meets the signal below; otherwise it would stay for ever.
+    """Set up the forked process: group, handlers, death signal, name."""
+    # A group of its own, so that Ctrl-C at a terminal reaches only the master, which stops its children in order.
+    # Also, when the master dies, the kernel continues a stopped child (its group is orphaned), which then receives
+    # the death signal below; otherwise it would stay for ever.
     os.setpgid(0, 0)
     reset_in_child()
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != master_pid:
-        raise SystemExit(EXIT_FAULT)  # it died before we asked to be told
-    # SIGABRT, and what the processor sends, write the stacks of all threads, then do what they always do.
+        raise SystemExit(EXIT_FAULT)  # the master died before prctl
+    # SIGABRT and fatal CPU signals write the stacks of all threads before their default action.
     faulthandler.enable(file=_STDERR, all_threads=True)
     setproctitle.setproctitle(title)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -130,21 +130,21 @@ def _settle(title: str, master_pid: int, mask: Mask) -> None:
 def exited_children() -> Iterator[tuple[int, int]]:
     """Yield (pid, exit code) of each child that has exited, without blocking; -9: killed by signal 9.
 
-    One SIGCHLD may stand for many deaths, hence the loop. Any child, also one that is not ours: as process 1
-    of a container the master inherits the orphans.
+    One SIGCHLD may stand for many deaths, hence the loop. It includes children that are not ours: as process 1 of a
+    container the master inherits orphans.
     """
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:  # no children at all
             return
-        if pid == 0:  # children, but none has exited
+        if pid == 0:  # there are children, but none has exited
             return
         yield pid, os.waitstatus_to_exitcode(status)
 
 
 def exit_reason(exit_code: int) -> str:
-    """What waitpid said, in words; negative: the number of the signal that ended it."""
+    """The exit code in words; negative: the number of the signal that ended it."""
     if exit_code >= 0:
         return f"exit code {exit_code}"
     try:

@@ -1,11 +1,11 @@
-"""The control socket, the supervisor's side: who may ask, framing, and clients that are slow or hostile.
+"""The server side of the control socket: who may connect, framing, and clients that are slow or hostile.
 
-Framing and trust are specified in `control`. Runs inside the master's loop and must never block it: every
-socket is non-blocking, a client has CLIENT_TIMEOUT_S for its request or for taking its response, MAX_CLIENTS
-are held at once (the oldest goes first), and no second request is read before the first one's response left.
+Framing and trust are specified in `control`. This runs inside the master's loop and must never block it: every socket
+is non-blocking, a client has CLIENT_TIMEOUT_S to send its request or to take its response, at most MAX_CLIENTS are
+connected at once (the oldest is dropped first), and the next request is only read after the response has been sent.
 
-Who runs is settled by a lock beside the socket (`<socket>.lock`, see pidfile), not by the socket's file,
-which a killed supervisor leaves behind: whoever has the lock replaces it.
+A lock beside the socket (`<socket>.lock`, see pidfile) decides which supervisor runs. The socket's file does not,
+because a killed supervisor leaves it behind; whoever holds the lock replaces it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .pidfile import Pidfile
 
 CLIENT_TIMEOUT_S = 5.0
 MAX_CLIENTS = 32
-#: Descriptors are used up: accept nobody for so long, or the readable listener spins the loop.
+#: How long to accept nobody when descriptors have run out; otherwise the readable listener would spin the loop.
 ACCEPT_PAUSE_S = 1.0
 _BACKLOG = 128
 _MAX_PATH_BYTES = 107  # sun_path
@@ -69,8 +69,10 @@ class ControlSocket:
         self._log = get_logger()
 
     def open(self) -> None:
-        """Lock, replace what a dead supervisor left, listen. AlreadyRunning if one lives, ConfigError if the
-        place is not fit."""
+        """Take the lock, replace what a dead supervisor left behind, and listen.
+
+        Raises AlreadyRunning if a supervisor is alive, ConfigError if the path is unsuitable.
+        """
         if len(os.fsencode(self.path)) > _MAX_PATH_BYTES:
             raise _refused(self.path, f"is longer than the {_MAX_PATH_BYTES} bytes that a socket's path may have")
         prepare_directory(os.path.dirname(self.path) or ".")
@@ -93,16 +95,19 @@ class ControlSocket:
             self._loop.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def close(self) -> None:
-        """Hang up, remove socket and lock. For the process that opened it."""
+        """Disconnect all clients, and remove socket and lock. Only for the process that opened it."""
         listening = self._listener is not None
         self._hang_up()
         if listening:
-            with suppress(OSError):  # somebody removed it meanwhile
+            with suppress(OSError):  # already removed by somebody else
                 os.unlink(self.path)
         self._lock.release()
 
     def close_in_child(self) -> None:
-        """Close the descriptors and leave the files to the master; the lock's too, or its death goes unseen."""
+        """Close the descriptors, including the lock's, and leave the files to the master.
+
+        A child that kept the lock open would hide the master's death.
+        """
         self._hang_up()
         self._lock.close()
 
@@ -115,13 +120,13 @@ class ControlSocket:
             self._listener = None
 
     def _remove_stale(self) -> None:
-        """Unlink a socket nobody listens on; we hold the lock, so nobody else is just doing the same."""
+        """Unlink a socket that nobody listens on. We hold the lock, so nobody else is doing the same."""
         try:
             status = os.stat(self.path, follow_symlinks=False)
         except FileNotFoundError:
             return
         if not stat.S_ISSOCK(status.st_mode):
-            raise _refused(self.path, "exists and is no socket; remove it, or name another path")
+            raise _refused(self.path, "exists and is not a socket; remove it, or name another path")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.setblocking(False)
             try:
@@ -129,7 +134,7 @@ class ControlSocket:
             except ConnectionRefusedError:
                 os.unlink(self.path)
                 return
-            except BlockingIOError:  # a full backlog: somebody lives there, and is busy
+            except BlockingIOError:  # a full backlog: a process listens there and is busy
                 raise AlreadyRunning(f"a process listens at {self.path} already", None) from None
             pid, _ = peer_credentials(probe)
             raise AlreadyRunning(f"a supervisor with pid {pid} listens at {self.path} already", pid)
@@ -163,7 +168,7 @@ class ControlSocket:
         self._watch(client)
 
     def _serve(self, client: _Client, now_s: float) -> None:
-        """A client's socket is ready: take or give what goes without waiting, at most one request a turn."""
+        """Read and write without waiting when a client's socket is ready; at most one request per turn."""
         try:
             if client.outgoing:
                 client.flush()
@@ -220,7 +225,7 @@ class ControlSocket:
     def _watch(self, client: _Client) -> None:
         """Wait for what the client must do next: take its response, or send its next request.
 
-        A request that came together with the one before is taken in the next turn: a writable socket calls."""
+        A request that arrived with the previous one is handled in the next turn, since the socket is writable."""
         assert self._loop is not None
         if client.ending and not client.outgoing:
             self._drop(client)
@@ -238,7 +243,7 @@ class ControlSocket:
 
 
 class _Client:
-    """One connection: bytes received and not yet answered, bytes answered and not yet taken."""
+    """One connection: received bytes not yet answered, and response bytes not yet sent."""
 
     #: Ends it.
     limit: Alarm
@@ -247,7 +252,7 @@ class _Client:
         self.sock = sock
         self.incoming = bytearray()
         self.outgoing = bytearray()
-        #: Hang up once the response is out.
+        #: Close the connection once the response has been sent.
         self.ending = False
         #: For a response that is not known yet; its socket is not looked at.
         self.waiting = False
@@ -268,7 +273,7 @@ class _Client:
             del self.outgoing[:sent]
 
     def has_request(self) -> bool:
-        """Whether a request is complete; one without an end counts as such once it is too long."""
+        """Whether a request is complete; an overlong one counts as complete."""
         return b"\n" in self.incoming or len(self.incoming) > MAX_FRAME_BYTES
 
     def take_request(self) -> bytes:
@@ -278,7 +283,7 @@ class _Client:
 
 
 def prepare_directory(path: str) -> None:
-    """Make the socket's directory (0700), or refuse one that somebody else could change under us."""
+    """Create the socket's directory (0700), or refuse one that somebody else could modify."""
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         with suppress(FileExistsError):
@@ -297,7 +302,7 @@ def prepare_directory(path: str) -> None:
 
 
 def _listen(path: str) -> socket.socket:
-    """Bind with the mode 0600 from the first instant on: between bind and a chmod anybody could connect."""
+    """Bind with mode 0600 from the start; between bind and a later chmod anybody could connect."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     former_umask = os.umask(0o177)
     try:

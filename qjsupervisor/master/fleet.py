@@ -1,11 +1,11 @@
-"""The workers of all databases: who has one, its place in the shared table, its life and its death.
+"""The workers of all databases: which databases have one, its slot in the shared table, its spawning and its death.
 
-Decides by policy only: which databases are wanted comes from the scan (rescan), what a worker is in is its own
-state machine (process). Never waits: calls on the table that need its lock are retried.
+This is policy only: the scan (rescan) says which databases are wanted, and a worker's state is its own state machine
+(worker_process). It never waits: calls on the table that need its lock are retried.
 
-Order after a death: reap -> `try_after_death` (repair, drop its demand) -> only then a new life on that slot, or
-`try_vacate` where there is none. A worker's permits stay its slot's until the new life has read the
-database, or nobody could for GIVE_UP_S.
+After a death: reap -> `try_after_death` (repair, drop its demand) -> only then a new process on that slot, or
+`try_vacate` if there will be none. A worker's permits stay with its slot until the new process has read the database,
+or nobody could for GIVE_UP_S.
 """
 
 from __future__ import annotations
@@ -30,21 +30,24 @@ from .parts import Parts
 from .table_calls import RetriedCalls
 from .worker_process import ABORT_GRACE_S, Limits, WorkerProcess
 
-#: How often heartbeats and the owner of the table's lock are looked at, while any worker lives.
+#: How often heartbeats and the owner of the table's lock are checked while any worker is alive.
 WATCH_S = 1.0
-#: For how long a worker that is stopped may hold permits that others wait for.
+#: How long a stopped worker may hold permits that others wait for.
 STOPPED_NS = 500_000_000
-#: Workers that drain at the same time when the supervisor stops, and by when all of them were told.
+#: How many workers drain at the same time when the supervisor stops, and by when all of them have been told.
 STOP_AT_ONCE = 4
 STOP_SPREAD_S = 2.0
-#: The master itself came so late to its watch that everything must have stood still (a frozen container, a
-#: stopped group, a paused machine): let the others stamp first.
+#: If the master is this late for its own check, everything must have stood still (a frozen container, a stopped group,
+#: a paused machine), so the workers get time to send a heartbeat first.
 LATE_S = 5.0
 
 
 class Fleet:
-    """All workers. `pauses_of` tells a database's pauses; `on_gone` is called when one's database vanished; and in
-    a worker `relog` obeys {"do": "log"}."""
+    """All workers.
+
+    `pauses_of` returns a database's pauses; `on_gone` is called when a worker's database has vanished; `relog` runs in
+    a worker and obeys {"do": "log"}.
+    """
 
     def __init__(
         self,
@@ -64,22 +67,22 @@ class Fleet:
         self._relog = relog
         self._free_slots = list(range(parts.table.slots - 1, -1, -1))
         self._watch_alarm = Alarm(parts.loop, self._watch)
-        #: When the watch was to ring.
+        #: When the next check is due.
         self._watch_s = math.inf
-        #: When the stacks of all that are left are asked for at once.
+        #: When the remaining workers are asked for their stacks all at once.
         self._abort_all_s = math.inf
-        #: Workers that are not told yet that the supervisor stops.
+        #: Workers that have not been told yet that the supervisor is stopping.
         self._to_stop: deque[WorkerProcess] = deque()
-        #: Until then nobody counts as hung.
+        #: Until then no worker counts as hung.
         self._grace_until_s = 0.0
         self._log = get_logger()
 
     # -- what others want ------------------------------------------------------------------------------------
 
     def want(self, database: str, settings: Any, weight: int, now_s: float) -> str | None:
-        """Its database is fit: see to it that it has a worker. Returns why it cannot have one."""
+        """Make sure that an eligible database has a worker. Returns why it cannot have one, else None."""
         if self.stopping:
-            return "the supervisor stops"
+            return "the supervisor is stopping"
         if database in self.workers:
             self.workers[database].leaving = False
             self.workers[database].want_again(now_s)
@@ -98,7 +101,7 @@ class Fleet:
         return None
 
     def drop(self, database: str, reason: str, now_s: float) -> None:
-        """Its database is gone, or not to be served any more: no worker, once it has stopped."""
+        """Stop and remove the worker of a database that is gone or no longer to be served."""
         worker = self.workers.get(database)
         if worker is None:
             return
@@ -109,7 +112,7 @@ class Fleet:
             self._retire(worker)
 
     def replace_settings(self, settings_of: Callable[[str], Any], limits: Limits, now_s: float) -> list[str]:
-        """After a reload: restart the workers whose settings changed, and only those; their names."""
+        """After a reload: restart only the workers whose settings changed; returns their databases."""
         self._limits = limits
         changed = []
         for worker in self.workers.values():
@@ -125,22 +128,22 @@ class Fleet:
         return changed
 
     def send_all(self, message: Mapping[str, Any]) -> None:
-        """One order to every worker; one that does not take it is in trouble that its heartbeat shows."""
+        """Send an order to every worker. One that does not take it is in trouble, which its heartbeat shows."""
         for worker in self.workers.values():
             worker.send(message)
 
     def send_pauses(self) -> None:
-        """Tell every worker its pauses, anew as a whole."""
+        """Send every worker its complete set of pauses."""
         for worker in self.workers.values():
             self._send_pauses(worker)
 
     # -- the end ---------------------------------------------------------------------------------------------
 
     def stop_all(self, now_s: float) -> None:
-        """Drain all; nothing is spawned any more.
+        """Drain all workers; nothing is spawned any more.
 
-        Of many workers a few at a time, the next when one has ended: all at once they would wait for the processors,
-        and a database would wait that long for whoever takes it over.
+        A few workers at a time, the next one when one has exited. All at once they would compete for the processors,
+        and each database would wait that long for the supervisor that takes it over.
         """
         self.stopping = True
         self._to_stop = deque(self.workers.values())
@@ -160,7 +163,7 @@ class Fleet:
             self._stop_next(now_s)
 
     def abort_all(self, now_s: float) -> None:
-        """Stacks, then the end; one after the other, so that the stacks are not mixed, as long as that is quick."""
+        """Have the workers write their stacks and die, one by one while that is quick, to keep the stacks apart."""
         self.stopping = True
         self._abort_all_s = now_s + ABORT_GRACE_S
         self._parts.loop.call_at(self._abort_all_s, self._abort_next)
@@ -175,23 +178,23 @@ class Fleet:
                 return
 
     def kill_all(self) -> None:
-        """At once."""
+        """SIGKILL all workers."""
         self.stopping = True
         for worker in self.workers.values():
             worker.kill("the supervisor was told to stop at once")
 
     @property
     def alive(self) -> int:
-        """How many processes there are."""
+        """How many workers have a process."""
         return sum(worker.child is not None for worker in self.workers.values())
 
     @property
     def is_settled(self) -> bool:
-        """No worker is left that the start barrier must wait for."""
+        """Whether the start barrier need not wait for any worker."""
         return all(worker.is_settled for worker in self.workers.values())
 
     def close_in_child(self) -> None:
-        """Close the master's ends of all pipes: open in a child, they would hide the master's end from the others."""
+        """Close the master's ends of all pipes; left open in a child, they would hide the master's death."""
         for worker in self.workers.values():
             if worker.child is not None:
                 worker.child.pipe.close()
@@ -199,7 +202,7 @@ class Fleet:
     # -- the loop's turn -------------------------------------------------------------------------------------
 
     def reaped(self, pid: int, exit_code: int, now_s: float) -> bool:
-        """A child has ended; False if it was none of ours."""
+        """Handle the exit of a child; False if it was not a worker."""
         worker = next((each for each in self.workers.values() if each.pid == pid), None)
         if worker is None or worker.child is None:
             return False
@@ -216,7 +219,7 @@ class Fleet:
         return True
 
     def _watch(self, now_s: float) -> None:
-        """Look at all heartbeats, and at the owner of the table's lock."""
+        """Check all heartbeats and the owner of the table's lock."""
         if not self.alive:
             return
         if now_s > self._watch_s + LATE_S:
@@ -236,7 +239,7 @@ class Fleet:
 
     def _spawn(self, worker: WorkerProcess, now_s: float) -> None:
         if self.stopping or not worker.is_due or worker.slot in self.retried_calls:
-            return  # the end of a retried call comes back to it
+            return  # spawned when the retried call has succeeded
         table, slot, settings, run = self._parts.table, worker.slot, worker.settings, self._parts.run_worker
 
         def body(pipe: Pipe) -> int:
@@ -266,7 +269,7 @@ class Fleet:
             self._parts.loop.unregister(worker.child.pipe)
 
     def _buried(self, worker: WorkerProcess) -> bool:
-        """The table knows of the death: its next life may begin; a worker that is not to come back leaves."""
+        """The table has processed the death: the next process may start, or a worker that is leaving is removed."""
         if worker.leaving:
             self._retire(worker)
         elif worker.unread_since_s is not None and not math.isinf(worker.unread_since_s):
@@ -275,7 +278,7 @@ class Fleet:
         return True
 
     def _retire(self, worker: WorkerProcess) -> None:
-        """Forget a worker without a process; its slot is free once the table has let go of it."""
+        """Forget a worker without a process; its slot is free once the table has vacated it."""
         slot = worker.slot
         self.workers.pop(worker.database, None)
 
@@ -288,8 +291,7 @@ class Fleet:
         self.retried_calls.add(slot, vacated)
 
     def _give_up(self, worker: WorkerProcess, now_s: float) -> None:
-        """Give its permits back where nobody could read its database for too long; only while no process
-        could be about to read it, and once."""
+        """Release its permits, once, if its database could not be read for too long and no process may be about to."""
         since_s = worker.unread_since_s
         if worker.child is not None or since_s is None or now_s < since_s + GIVE_UP_S:
             return
@@ -304,9 +306,9 @@ class Fleet:
         self.retried_calls.add(worker.slot, lambda: self._parts.table.try_give_up(worker.slot) and self._buried(worker))
 
     def _free_held(self, now_s: float, now_ns: int) -> None:
-        """See to permits that others wait for, and whose worker cannot tell what ended: it is stopped, or dead.
+        """Recover permits that others wait for and whose worker is stopped or dead, so that it cannot release them.
 
-        What is stopped is killed; a new worker follows, sooner than after its pause.
+        A stopped worker is killed; its successor starts sooner than its backoff says.
         """
         silent = self._parts.table.silent_holders(now_ns, STOPPED_NS)
         for worker in self.workers.values() if silent else ():
@@ -320,7 +322,7 @@ class Fleet:
                 worker.kill(reason, no_backoff=True)
 
     def _end_stuck_owner(self, now_ns: int) -> None:
-        """SIGKILL whoever holds the table's lock and does not move: everybody else waits for it."""
+        """SIGKILL a process that holds the table's lock and does not proceed: everybody else waits for it."""
         pid = self._parts.table.stuck_owner(now_ns)
         if pid is None:
             return

@@ -1,15 +1,15 @@
-"""Master: forks, watches and ends all other processes; the only one that reads signals and the control socket.
+"""The master: forks, watches and ends all other processes. Only it handles signals and the control socket.
 
-So simple that it does not fail: it opens no database and no HTTP connection, starts no thread, waits for nothing
-but its loop, and holds no lock that another process can hold. What can hang or break is in a child:
+It is so simple that it does not fail: it opens no database or HTTP connection, starts no thread, waits only in its own
+loop, and never waits for a lock that another process can hold. Whatever can hang or break runs in a child:
 
     scout    lists and probes the databases                              rescan
     reader   reads the configuration again                               config_reader
     worker   one per database, runs its jobs                             fleet, process
     monitor  metrics and health; asks the control socket like anybody    service
 
-Everything happens in a callback of its loop, which survives what one of them raises. A kill -9 of the master ends all:
-each child sees the end of its pipe, and gets SIGTERM.
+Everything happens in callbacks of its loop, which survives their exceptions. A kill -9 of the master ends everything:
+each child sees EOF on its pipe and gets SIGTERM.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from .pidfile import Pidfile
 from .session_mark import session_mark
 from .signals import SignalQueue
 
-#: From the first database found to the opening of the start barrier, at most.
+#: The start barrier opens at most this long after the first database was found.
 START_BARRIER_TIMEOUT_S = 10.0
 #: From the first of SIGQUIT's stacks to SIGKILL, and from there to giving up on a process that does not end.
 _REAP_TIMEOUT_S = 2.0
@@ -61,7 +61,7 @@ _SIGNALS = (
 
 
 class Master:
-    """One supervisor. `load_again` reads the configuration anew and raises ConfigError where it is wrong."""
+    """One supervisor. `load_again` rereads the configuration and raises ConfigError if it is wrong."""
 
     def __init__(self, config: Config, load_again: Callable[[], Config], parts: Parts | None = None) -> None:
         self._config = config
@@ -71,14 +71,14 @@ class Master:
         self._signals = SignalQueue(_SIGNALS)
         self._pidfile = Pidfile(config.pidfile) if config.pidfile else None
         self._control = ControlSocket(config.control_socket, self._handle)
-        #: When SIGKILL ends the graceful stop; and when not even that is waited for.
+        #: SIGKILL after the graceful stop; and the end of waiting even for that.
         self._kill_alarm = Alarm(self._loop, self._kill_all)
         self._leave_s = math.inf
         self._barrier_alarm = Alarm(self._loop, _wake)
         self._log = logs.get_logger()
 
     def run(self) -> int:
-        """Run until stopped; the exit status. AlreadyRunning or ConfigError before anything was started."""
+        """Run until stopped; returns the exit status. Raises AlreadyRunning or ConfigError before starting anything."""
         with ExitStack() as stack:
             if self._pidfile is not None:
                 stack.enter_context(self._pidfile)
@@ -103,7 +103,7 @@ class Master:
     # -- set up --------------------------------------------------------------------------------------------------
 
     def _set_up(self) -> None:
-        """The table, and all that forks; nothing is forked yet."""
+        """Create the table and everything that forks; nothing is forked yet."""
         parts, config = self._parts, self._config
         slots = _affordable_slots(config.max_databases)
         if slots < config.max_databases:
@@ -122,7 +122,7 @@ class Master:
         """Monitor and scout; then, while the scout looks around, make ready what all workers will share."""
         self._operations.start_monitor(self._parts.clock())
         self._rescan.begin(self._parts.clock())
-        gc.freeze()  # out of the collector's reach, or its first round in a worker writes into every page
+        gc.freeze()  # or the first collection in a worker would write into every page
         rehearse(self._config)
         gc.collect()
         gc.freeze()
@@ -150,14 +150,14 @@ class Master:
             self._look(clock())
 
     def _look(self, now_s: float) -> None:
-        """After each turn: what follows from where everything is now."""
+        """After each turn: act on the new state of everything."""
         if not self._fleet.stopping:
             self._try_start_barrier(now_s)
         elif not self._fleet.alive:
             self._end_services(now_s)
 
     def _is_over(self, now_s: float) -> bool:
-        """Stopped, and no process is left; or only one that not even SIGKILL ends."""
+        """Whether we are stopped and no process is left, except one that not even SIGKILL ends."""
         if not self._fleet.stopping:
             return False
         left = (
@@ -169,11 +169,11 @@ class Master:
         return not left or now_s >= self._leave_s
 
     def _note_fault(self, error: Exception) -> None:
-        """A callback raised: a fault of ours, which costs what was to be done there, and nothing else."""
+        """A callback raised. That is a bug of ours; it costs that callback's work and nothing else."""
         self._log.error("callback_failed", reason=f"{type(error).__name__}: {error}", exc_info=error)
 
     def _try_start_barrier(self, now_s: float) -> None:
-        """Open the start barrier when each database that was found is read or cannot be, or it takes too long."""
+        """Open the start barrier once each database has been read or has failed, or it takes too long."""
         if self._table.start_barrier_open:
             return
         found_s = self._rescan.first_found_s
@@ -188,11 +188,11 @@ class Master:
             self._parts.notifier.ready(self._operations.status_line())
 
     def _say_unread(self) -> None:
-        """Whose running jobs are not counted yet, though the others start now."""
+        """Log the databases whose running jobs are not counted although the others start now."""
         for worker in self._fleet.workers.values():
             if not worker.is_settled:
                 reason = (
-                    f"not read within {START_BARRIER_TIMEOUT_S:g} s: {worker.reason or 'no word of its worker yet'}"
+                    f"not read within {START_BARRIER_TIMEOUT_S:g} s: {worker.reason or 'no answer of its worker yet'}"
                 )
                 self._log.warning("database_not_counted", database=worker.database, reason=reason)
         for database, reason in self._rescan.unreachable.items():
@@ -229,7 +229,7 @@ class Master:
     # -- the end -------------------------------------------------------------------------------------------------
 
     def stop(self, now_s: float) -> None:
-        """Drain and end within graceful_timeout; asked a second time: at once."""
+        """Drain and exit within graceful_timeout; when called again, at once."""
         if self._fleet.stopping:
             self._kill_all(now_s)
             return
@@ -241,7 +241,7 @@ class Master:
         self._fleet.stop_all(now_s)
 
     def _quit(self, now_s: float) -> None:
-        """Everybody's stacks to standard error, then the end."""
+        """Have all processes write their stacks to standard error, then exit."""
         faulthandler.dump_traceback(file=_STDERR, all_threads=True)
         self._rescan.kill()
         self._config_reader.kill()
@@ -256,7 +256,7 @@ class Master:
         self._broker.kill()
 
     def _end_services(self, now_s: float) -> None:
-        """The workers are gone; the monitor showed it to the last, and the broker hands over what runs."""
+        """End monitor and broker after the workers: the monitor shows the drain, the broker hands over what runs."""
         self._kill_alarm.clear()
         self._leave_at(min(self._leave_s, now_s + _REAP_TIMEOUT_S))
         self._monitor.kill()
@@ -268,11 +268,12 @@ class Master:
 
 
 def _wake(_now_s: float) -> None:
-    """The loop only has to turn: what follows is looked at after it."""
+    """Do nothing: the loop merely has to turn, since _look runs after each turn."""
 
 
 def _affordable_slots(wanted: int) -> int:
-    """How many databases the limit of descriptors allows, raised as far as we may: an eventfd and a pipe each."""
+    """How many databases the descriptor limit allows after raising it as far as possible: each takes an eventfd and a
+    pipe."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,4 +1,4 @@
-"""What a worker tells of modules that are half installed, and for how long that has been so. Pure."""
+"""The modules in transition that a worker reported, and for how long. Pure."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ class Modules:
     """The modules of one database that are in transition."""
 
     def __init__(self) -> None:
-        #: By name.
+        #: Name to state.
         self.states: Mapping[str, str] = {}
-        #: An operator lets jobs run all the same, while this lasts.
+        #: Whether an operator lets jobs run anyway until it is over.
         self.anyway = False
         self._since_s = 0.0
         self._reported = False
 
     def note(self, states: Mapping[str, str], now_s: float) -> None:
-        """These are in transition now; empty: none is."""
+        """Record the modules now in transition; empty if none."""
         if not self.states:
             self._since_s, self._reported = now_s, False
         if not states:
@@ -26,14 +26,14 @@ class Modules:
         self.states = states
 
     def is_overdue(self, now_s: float, timeout_s: float) -> bool:
-        """Whether it is to be reported now that this takes so long: once."""
+        """Whether to report now, once, that it takes longer than `timeout_s`."""
         if self._reported or self.anyway or not self.states or now_s < self._since_s + timeout_s:
             return False
         self._reported = True
         return True
 
     def view(self, now_s: float, timeout_s: float) -> dict[str, Any] | None:
-        """For `status`; None: there are none."""
+        """For `status`; None if there are none."""
         if not self.states:
             return None
         for_s = now_s - self._since_s

@@ -1,6 +1,6 @@
-"""What systemd is told (sd_notify): ready, reloading, stopping, a line of status, and signs of life for WatchdogSec.
+"""Notifies systemd (sd_notify): ready, reloading, stopping, a status line, and keep-alives for WatchdogSec.
 
-A datagram to the socket that $NOTIFY_SOCKET names; without it nothing is done. Only the master speaks.
+Sends datagrams to the socket in $NOTIFY_SOCKET; does nothing without it. Only the master uses this.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from contextlib import suppress
 
 from ..loop import Loop
 
-#: Of the time that systemd allows between two signs of life.
+#: Interval between keep-alives, as a share of the time that systemd allows.
 _SHARE = 1 / 3
 
 
 class Notifier:
-    """Tells systemd, if it started us. A sign of life is a timer of the loop: it comes only while the loop turns."""
+    """Notifies systemd if it started us. The keep-alive is a timer of the loop, so it stops when the loop does."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._path = environ.get("NOTIFY_SOCKET", "")
@@ -27,7 +27,7 @@ class Notifier:
         self._every_s = int(watchdog_us) / 1e6 * _SHARE if watchdog_us.isdigit() and is_for_us else 0.0
 
     def tell(self, *lines: str) -> None:
-        """Send variables, as 'READY=1'; whether anybody hears them is not our business."""
+        """Send variables such as 'READY=1'. Errors are ignored."""
         if not self._path.startswith(("/", "@")):
             return
         address = "\0" + self._path[1:] if self._path.startswith("@") else self._path
@@ -36,19 +36,19 @@ class Notifier:
             sock.sendto("\n".join(lines).encode("utf-8", "replace"), address)
 
     def ready(self, status: str) -> None:
-        """Started, or a reload is done."""
+        """Report the end of the start-up or of a reload."""
         self.tell("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """The configuration is being read."""
+        """Report that the configuration is being reread."""
         self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self, status: str) -> None:
-        """On the way out."""
+        """Report that we are stopping."""
         self.tell("STOPPING=1", f"STATUS={status}")
 
     def feed(self, loop: Loop, status: Callable[[], str]) -> None:
-        """Give signs of life from now on, each with a line of status, if systemd wants any."""
+        """Start sending keep-alives, each with a status line, if systemd wants them."""
         if not self._every_s:
             return
 

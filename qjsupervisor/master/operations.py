@@ -1,6 +1,6 @@
-"""What an operator can have of a running supervisor: its status, a reload, pauses. Called by signals and orders.
+"""What an operator can request of a running supervisor: status, reload, pauses. Called for signals and orders.
 
-Changes nothing by itself: the fleet, the scans, the monitor and the table are told, each as far as it is concerned.
+It changes nothing itself but tells the fleet, the scans, the monitor and the table what concerns them.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from .service import Service
 from .status_report import Snapshot, WorkerView, build_status
 from .worker_process import Limits, WorkerProcess
 
-#: How often the broker's heartbeat is looked at.
+#: How often the broker's heartbeat is checked.
 _BROKER_WATCH_S = 5.0
-#: Pauses that a line of the log names.
+#: How many pauses a log line names.
 _SHOWN = 20
 
-#: Reloads that come faster have one resynchronisation together: each costs every worker a read of its table.
+#: Reloads that come faster share one resynchronisation, because each costs every worker a read of its table.
 RESYNC_PAUSE_S = 1.0
 
 
 class Operations:
-    """Holds the configuration in force. `load_again` reads it anew and raises ConfigError where it is wrong."""
+    """Holds the configuration in force. `load_again` rereads it and raises ConfigError if it is wrong."""
 
     def __init__(self, config: Config, load_again: Callable[[], Config], parts: Parts, pauses: Pauses) -> None:
         self.config = config
@@ -57,7 +57,7 @@ class Operations:
         self._resync_alarm = Alarm(parts.loop, self._resync)
         self._resynced_s = -math.inf
         self._started_s = time.monotonic()
-        #: How reloads went; the start counts as the first success, but is no reload.
+        #: Reload results; the start counts as the first success but not as a reload.
         self.reloads: dict[str, Any] = {
             "success": 0, "refused": 0, "last_successful": True, "last_success_at": time.time()
         }  # fmt: skip
@@ -68,7 +68,7 @@ class Operations:
         return self.config.mode
 
     def start_monitor(self, now_s: float) -> None:
-        """Run a monitor as the configuration says, or none."""
+        """Start, replace or end the monitor as configured."""
         config, table, run = self.config, self._parts.table, self._parts.run_monitor
         if config.monitor is None:
             self.monitor.run(None, now_s)
@@ -76,7 +76,7 @@ class Operations:
             self.monitor.run(lambda pipe: run(config, table, pipe), now_s)
 
     def start_broker(self, now_s: float) -> None:
-        """Where there is a cluster: the one process that talks to its coordinator, with a place in it for our life."""
+        """Start the broker if there is a cluster; it is the same member of it for as long as the supervisor runs."""
         config, run, table = self.config, self._parts.run_broker, self._parts.table
         if config.cluster is None:
             return
@@ -90,7 +90,7 @@ class Operations:
         self._broker_alarm.set(now_s + _BROKER_WATCH_S)
 
     def _watch_broker(self, now_s: float) -> None:
-        """A broker that hangs is replaced. Meanwhile nothing starts after the lease's end."""
+        """Replace a broker that hangs. Meanwhile nothing starts after the lease ends."""
         hang_s = self.config.hang_timeout_s
         if self.broker.age_s(now_s) > hang_s and self._parts.table.broker_age_s(time.monotonic_ns()) > hang_s:
             self.broker.replace(f"no heartbeat for {hang_s:g} s")
@@ -152,7 +152,7 @@ class Operations:
         }
 
     def _resync(self, now_s: float) -> None:
-        """Have all workers read their tables, and look for databases; for all reloads since the last time."""
+        """Have all workers reread their tables, and scan; serves all reloads since the last time."""
         self._resynced_s = now_s
         self.fleet.send_all({"do": "resync"})
         self.rescan.request(now_s)
@@ -164,19 +164,19 @@ class Operations:
         self._log.info("configuration_loaded", channels_changed=change.channels, restarted=list(restarted))
 
     def log_warnings(self) -> None:
-        """What the configuration holds that has no effect."""
+        """Log settings that have no effect."""
         for warning in self.config.warnings:
             self._log.warning("configuration_doubted", reason=warning)
 
     def _check_room(self, change: Change) -> None:
-        """Refuse a reload that could not be put in force as a whole."""
+        """Refuse a reload that could not be applied as a whole."""
         try:
             self._parts.table.check_room(change.config.channels)
         except SemaphoreError as error:
             raise ConfigError("channels", str(error)) from error
 
     def _configure(self, channels: Sequence[ChannelSpec]) -> None:
-        """Put new channel settings into the table in place, as soon as its lock is free."""
+        """Write new channel settings into the table in place, as soon as its lock is free."""
 
         def configured() -> bool:
             try:
@@ -191,7 +191,7 @@ class Operations:
         self.fleet.retried_calls.add("channels", configured)
 
     def _relog(self, message: Message) -> None:
-        """In a worker: log as the reloaded configuration says."""
+        """In a worker: apply the reloaded logging configuration."""
         self.config = replace(self.config, **{name: message[name] for name in LOGGING})
         try:
             logs.configure(self.config)
@@ -199,20 +199,20 @@ class Operations:
             self._log.error("configuration_rejected", option=error.option, reason=str(error))
 
     def _database_gone(self, now_s: float) -> None:
-        """A worker says that its database is gone: let the scan see, but not in a tight circle."""
+        """A worker reports that its database is gone: scan, with backoff."""
         self.rescan.request(now_s, soon=True)
 
     # -- pauses --------------------------------------------------------------------------------------------------
 
     def _expire_pauses(self, now_s: float) -> None:
-        """End the pauses whose time is over."""
+        """Remove expired pauses."""
         over = self.pauses.expire(now_s)
         for scope in over:
             self._log.info("pause_ended", scope=str(scope))
         self.pauses_changed()
 
     def pauses_changed(self) -> None:
-        """Tell all workers, and wake for the first end."""
+        """Tell all workers, and set the alarm for the first expiry."""
         ends_s = [until_s for _, until_s in self.pauses.items() if until_s is not None]
         self._pause_alarm.set(min(ends_s, default=math.inf))
         scopes = [str(scope) for scope, _ in self.pauses.items()]
@@ -229,7 +229,7 @@ class Operations:
         return {view.name for view in self._parts.table.channel_views()}
 
     def run_anyway(self, database: str) -> Mapping[str, str]:
-        """Let a database's jobs run though modules are in transition, for as long as that lasts; these modules."""
+        """Let a database's jobs run although modules are in transition, until that is over; returns these modules."""
         worker = self.fleet.workers.get(database)
         modules = worker.modules.states if worker is not None else {}
         if worker is not None and modules:
@@ -241,7 +241,7 @@ class Operations:
     # -- status --------------------------------------------------------------------------------------------------
 
     def status(self, now_s: float) -> Message:
-        """See report."""
+        """The status; see status_report."""
         snapshot = Snapshot(
             pid=os.getpid(),
             uptime_s=now_s - self._started_s,
@@ -270,14 +270,14 @@ class Operations:
         return told[-1] if told and self.broker.pid is not None else unknown
 
     def status_line(self) -> str:
-        """For systemctl status."""
+        """One line for `systemctl status`."""
         states = [worker.state for worker in self.fleet.workers.values()]
         ready, troubled = states.count(WorkerState.READY), len(self.rescan.unserved)
         started = "" if self._parts.table.start_barrier_open else "reading the databases; "
         return f"{started}{ready} of {len(states)} databases ready" + (f", {troubled} not served" if troubled else "")
 
     def describe(self, now_s: float) -> None:
-        """The state of every worker and channel, to the log."""
+        """Log the state of every worker and channel."""
         status = self.status(now_s)
         for database in status["databases"]:
             self._log.info("worker_described", database=database.pop("name"), **database)

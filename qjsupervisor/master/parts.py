@@ -21,7 +21,7 @@ from .notify import Notifier
 
 
 class Table(Protocol):
-    """What the master needs of semaphore.SemaphoreTable; see there."""
+    """What the master uses of table.semaphore.SemaphoreTable; see there."""
 
     @property
     def slots(self) -> int: ...
@@ -56,7 +56,7 @@ RunMonitor = Callable[[Any, Any, Pipe], int]
 
 @dataclass(kw_only=True)
 class Parts:
-    """What a master is made of; a test replaces what it has to. The master adds the last three at its start."""
+    """The collaborators of a master; tests replace some. The master adds the last three at its start."""
 
     run_worker: RunWorker = run_worker
     run_scout: RunScout = run_scout

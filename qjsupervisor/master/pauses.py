@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..channelspec import ROOT
 from ..states import RELEASED
 
-#: Longer than anybody means, and far below what a time stamp can hold.
+#: Longer than anybody needs, and far below the limit of a timestamp.
 LONGEST_S = 10 * 365 * 86400.0
 
 
@@ -29,14 +29,14 @@ class Scope(NamedTuple):
 
 
 class Pauses:
-    """The pauses that hold, each with the monotonic second of its end, or None until it is resumed."""
+    """The pauses in force, each with the monotonic second of its end, or None: until resumed."""
 
     def __init__(self) -> None:
         self._until_s: dict[Scope, float | None] = {}
         self._by: dict[Scope, str] = {}
 
     def add(self, scope: Scope, until_s: float | None, by: str | None = None) -> None:
-        """Pause, by order of somebody; a new order for the same scope replaces the former one."""
+        """Pause, by order of `by`; a new order for the same scope replaces the previous one."""
         self._until_s[scope] = until_s
         self._by.pop(scope, None)
         if by is not None:
@@ -44,11 +44,11 @@ class Pauses:
 
     @property
     def by(self) -> dict[Scope, str]:
-        """Who ordered the pauses that hold, as far as that is known."""
+        """Who ordered the pauses in force, as far as known."""
         return dict(self._by)
 
     def remove(self, scope: Scope) -> list[Scope]:
-        """Resume the scope and everything within it; what was paused there."""
+        """Resume the scope and everything within it; returns the scopes that were paused."""
         removed = [each for each in self._until_s if _within(each, scope)]
         for each in removed:
             del self._until_s[each]
@@ -56,11 +56,11 @@ class Pauses:
         return removed
 
     def covering(self, scope: Scope) -> list[Scope]:
-        """The wider pauses that still hold for the scope."""
+        """The wider pauses that still cover the scope."""
         return [each for each in self._until_s if each != scope and _within(scope, each)]
 
     def expire(self, now_s: float) -> list[Scope]:
-        """Forget the pauses whose time is over; which they were."""
+        """Remove expired pauses and return their scopes."""
         over = [scope for scope, until_s in self._until_s.items() if until_s is not None and until_s <= now_s]
         for scope in over:
             del self._until_s[scope]
@@ -68,13 +68,13 @@ class Pauses:
         return over
 
     def released(self) -> frozenset[str]:
-        """Databases that nobody may connect to."""
+        """Databases that no process of ours may connect to."""
         return frozenset(
             scope.database for scope in self._until_s if scope.channel == RELEASED and scope.database is not None
         )
 
     def of(self, database: str) -> dict[str, float | None]:
-        """For one database: channel -> end; where two hold for a channel, the one that ends later."""
+        """For one database: channel -> end; if two pauses cover a channel, the later end."""
         found: dict[str, float | None] = {}
         for scope, until_s in self._until_s.items():
             if scope.database in (None, database):

@@ -1,10 +1,9 @@
-"""A file that names the one process that may run, and proves by a lock that it still does.
+"""A file that names the one process that may run, and proves by a lock that it still runs.
 
-The lock (flock) is the truth, the number in the file is only for people: a file left behind by a killed
-process is free at once, whatever process got its number since. Only our user can open the file (0600), and so only
-we can lock it; of a file that others may open the lock proves nothing, and the process that it names decides. The
-lock belongs to the open file, which a forked child inherits: every child must close it (`close()`), or it keeps the
-lock after its master died.
+The lock (flock) decides; the number in the file is only for people. A file left behind by a killed process is free at
+once, whichever process has its number by now. Only our user can open the file (0600), so only we can lock it. If others
+may open it, the lock proves nothing, and the process named in it decides. The lock belongs to the open file
+description, which forked children inherit: every child must `close()` it, or the lock would outlive the master.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from types import TracebackType
 from ..errors import AlreadyRunning, ConfigError, unusable_path
 
 _LONGEST_BYTES = 32
-#: The file may be replaced between open and lock by one who ends just then; that cannot go on for ever.
+#: The file may be replaced between open and lock by a process that is just exiting, but not again and again.
 _ATTEMPTS = 10
 
 
@@ -43,8 +42,8 @@ class Pidfile:
     def acquire(self) -> None:
         """Lock the file and write our pid to it.
 
-        Raises AlreadyRunning if another process holds it, ConfigError if the path is not fit for it (a link, no
-        regular file, a file that holds anything but a pid), NoRoom on a full disk.
+        Raises AlreadyRunning if another process holds it, ConfigError if the path is unsuitable (a link, not a regular
+        file, a file that holds anything but a pid), NoRoom on a full disk.
         """
         for _ in range(_ATTEMPTS):
             descriptor = self._open()
@@ -62,16 +61,16 @@ class Pidfile:
         raise AlreadyRunning(f"{self.path}: replaced again and again by others; who else starts here?", None)
 
     def release(self) -> None:
-        """Remove the file, while it is still locked, and unlock it. For the process that acquired it."""
+        """Remove the file while it is still locked, then unlock it. Only for the process that acquired it."""
         if self._descriptor is None:
             return
         if self._is_current(self._descriptor):
-            with suppress(OSError):  # a directory that became read-only: the lock is what counts
+            with suppress(OSError):  # the directory became read-only; the lock is what counts
                 os.unlink(self.path)
         self.close()
 
     def close(self) -> None:
-        """Let go of the descriptor only; in a forked child this leaves the master's lock as it is."""
+        """Close only the descriptor; in a forked child this leaves the master's lock in place."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -86,7 +85,7 @@ class Pidfile:
             raise unusable_path(self._option, self.path, "cannot be opened", error) from error
 
     def _lock(self, descriptor: int) -> bool:
-        """False: somebody who has no business here held it; the file was removed, and a new one is to be made."""
+        """Take the lock. False if an unrelated process held it; the file was removed, so open a new one."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -100,15 +99,15 @@ class Pidfile:
         return True
 
     def _check(self, descriptor: int) -> None:
-        """Refuse what is no pidfile: a mistyped path must not cost anybody a file."""
+        """Refuse a file that is not a pidfile, so that a mistyped path destroys nothing."""
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            raise self._refused("is no regular file, or has a second name (hard link)")
+            raise self._refused("is not a regular file, or has a second name (hard link)")
         if status.st_size and (status.st_size > _LONGEST_BYTES or _read_pid(descriptor) is None):
             raise self._refused("holds something other than a process id; it is left alone")
 
     def _is_current(self, descriptor: int) -> bool:
-        """Whether the path still leads to the file that we hold open."""
+        """Whether the path still refers to the file that we hold open."""
         try:
             at_path = os.stat(self.path, follow_symlinks=False)
         except OSError:
@@ -119,7 +118,7 @@ class Pidfile:
         text = f"{os.getpid()}\n".encode()
         try:
             os.fchmod(descriptor, 0o600)
-            # In this order a reader of the first line never sees an empty file or a mixed number.
+            # In this order a reader never sees an empty file or a mixture of two numbers.
             os.pwrite(descriptor, text, 0)
             os.ftruncate(descriptor, len(text))
         except OSError as error:
@@ -140,5 +139,5 @@ def _is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # it is there, and somebody else's
+        pass  # it exists and belongs to another user
     return True

@@ -1,4 +1,4 @@
-"""What a new configuration changes in a running supervisor, and what only a restart can. Pure."""
+"""What a new configuration changes in a running supervisor, and what needs a restart. Pure."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import NamedTuple
 from ..config.settings import Config
 from ..states import Mode
 
-#: Laid down at start: files that are held, the size and the rules of the shared table.
+#: Fixed at start: open files, and the size and rules of the shared table.
 _FIXED = ("control_socket", "pidfile", "max_databases", "fairness", "fairness_weights", "cluster", "cluster_database")
-#: With or without max_capacity these mean something else: then the mode is fixed too.
+#: Their meaning depends on the mode, which is fixed at start too.
 _OF_THE_MODE = ("channels", "max_capacity", "db_max_capacity")
 _OF_THE_MONITOR = ("monitor", "monitor_token", "monitor_user", "monitor_password", "connection", "db_names")
 LOGGING = ("log_file", "log_level", "log_format")
 
 
 class Change(NamedTuple):
-    """What becomes of a reload."""
+    """The effect of a reload."""
 
-    #: What holds from now on: the new one, but for what cannot change.
+    #: The configuration in force from now on: the new one, except for what cannot change.
     config: Config
     #: Options that differ and need a restart.
     needs_restart: tuple[str, ...]
     channels: bool
     logging: bool
     monitor: bool
-    #: What running workers are told.
+    #: Whether running workers must be told.
     rules: bool
 
 

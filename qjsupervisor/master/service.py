@@ -1,4 +1,4 @@
-"""A child that simply has to be there, as the monitor: started, and started again with a pause when it dies."""
+"""A child that must simply be running, like the monitor: it is restarted with backoff when it dies."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from .child import Body, Child, ChildSpawner, exit_reason
 
 
 class Service:
-    """At most one process that runs `body`; None: none is wanted."""
+    """At most one process, which runs `body`; None if none is wanted."""
 
     def __init__(self, name: str, spawner: ChildSpawner, loop: Loop, policy: RestartPolicy | None = None) -> None:
         self.name = name
-        #: What it died of last.
+        #: Why it last died.
         self.last_error: str | None = None
         self._spawner = spawner
         self._loop = loop
         self._policy = policy or RestartPolicy()
-        #: What it said, for who wants to know.
+        #: Its last messages.
         self.heard: list[Message] = []
         self._body: Body | None = None
         self._child: Child | None = None
         self._listening = False
-        #: What runs was told to make room for another one.
+        #: Whether the running process was told to make room for another one.
         self._replaced = False
         self._start_alarm = Alarm(loop, self._start)
         self._started_s = 0.0
@@ -39,7 +39,7 @@ class Service:
         return None if self._child is None else self._child.pid
 
     def run(self, body: Body | None, now_s: float) -> None:
-        """Run this from now on: what runs is ended first, and the new one starts when it is gone."""
+        """Run `body` from now on: the running process is ended first, and the new one starts when it is gone."""
         self._body = body
         self.last_error = None
         if self._child is not None:
@@ -65,7 +65,7 @@ class Service:
         self._log.info("service_spawned", worker_pid=self._child.pid)
 
     def reaped(self, pid: int, exit_code: int, now_s: float) -> bool:
-        """A child has ended; False if it was not this one."""
+        """Handle the exit of a child; False if it was not this one."""
         if self._child is None or self._child.pid != pid:
             return False
         self._stop_listening()
@@ -82,17 +82,17 @@ class Service:
         return True
 
     def replace(self, reason: str) -> None:
-        """It hangs: end it, and start another one."""
+        """Kill it, because it hangs, and start another one."""
         if self._child is not None:
             self._log.error("service_killed", worker_pid=self._child.pid, reason=reason)
             self._child.signal(signal.SIGKILL)
 
     def age_s(self, now_s: float) -> float:
-        """How long it has run; 0 if it does not."""
+        """How long it has been running; 0 if it is not."""
         return 0.0 if self._child is None else now_s - self._started_s
 
     def kill(self) -> None:
-        """End it at once, for good."""
+        """Kill it and start no other one."""
         self._body = None
         if self._child is not None:
             self._child.signal(signal.SIGKILL)
@@ -102,13 +102,13 @@ class Service:
             self._child.pipe.close()
 
     def dismiss(self) -> None:
-        """Have it end in its own time, once; no other one is started."""
+        """Ask it to exit; no other one is started."""
         if self._body is not None and self._child is not None:
             self._child.pipe.send({"do": "stop"})
         self._body = None
 
     def _hear(self, _now_s: float) -> None:
-        """Keep what it said last; its end must not keep the loop awake."""
+        """Keep its last messages; at EOF stop watching, so that the loop does not spin."""
         assert self._child is not None
         try:
             self.heard = self._child.pipe.receive_all()[-1:] or self.heard

@@ -1,12 +1,12 @@
-"""The mark that our sessions carry in PostgreSQL, so that a later process knows what a former one left behind.
+"""The mark that our PostgreSQL sessions carry, by which a later process recognises what an earlier one left behind.
 
-A server may hold a session for seconds, or for ever, after its process died: packets lost, a backend that is stopped, a
-proxy that keeps its side open. Such a session holds the leader lock, and must not be taken for another runner. So the
-mark outlives the process: workers inherit it from the master, and it lies beside the control socket for the next
-supervisor. Whoever has the socket's lock knows that the former supervisor is dead.
+A server may keep a session for seconds, or for ever, after its process died: lost packets, a stopped backend, a proxy
+that keeps its side open. Such a session holds the leader lock and must not be taken for another runner. So the mark
+outlives the process: workers inherit it from the master, and it is stored beside the control socket for the next
+supervisor. Whoever holds the socket's lock knows that the previous supervisor is dead.
 
-The mark is a random number. The host's name stands beside it: a copy of the directory elsewhere does not make two
-supervisors one.
+The mark is a random number, stored with the host name, so that a copy of the directory on another machine does not make
+two supervisors one.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _LONGEST_BYTES = 512
 
 
 def session_mark(path: str) -> int:
-    """The mark kept in this file, or a new one, which is then kept there. Call it with the control socket's lock held.
+    """The mark stored in this file, or a new one, which is then stored. Requires the control socket's lock.
 
-    A file that cannot be read or written costs a warning: sessions of a former supervisor are then not recognised.
+    Logs a warning if the file cannot be read or written; then sessions of an earlier supervisor are not recognised.
     """
     kept = _read(path)
     if kept is not None:
@@ -40,7 +40,7 @@ def session_mark(path: str) -> int:
 
 
 def _read(path: str) -> int | None:
-    """None also for a file that somebody else wrote, or for another host."""
+    """The stored mark; None if there is none, or if another user or another host wrote it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
@@ -57,7 +57,7 @@ def _read(path: str) -> int | None:
 
 
 def _write(path: str, text: str) -> None:
-    """Whole or not at all; readable for us only."""
+    """Write atomically; readable only for us."""
     descriptor, temporary = tempfile.mkstemp(prefix=os.path.basename(path) + ".", dir=os.path.dirname(path) or ".")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

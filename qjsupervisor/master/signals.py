@@ -1,7 +1,7 @@
-"""Signals as data: handlers only note what came, the main loop takes it.
+"""Signals as data: handlers only record them, and the main loop processes them.
 
-Must not log, lock, kill or raise inside a handler. Used by the master, and by whatever child wants the same.
-Nothing here decides what a signal means.
+A handler must not log, lock, kill or raise. Used by the master and by any child that wants the same. Nothing here
+decides what a signal means.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any
 
-#: As pthread_sigmask gives it; real-time signals without a name are numbers.
+#: As returned by pthread_sigmask; real-time signals without a name are numbers.
 Mask = set[Any]
 _Handler = Any  # what signal.signal() takes and gives: a callable, SIG_DFL, SIG_IGN or None
 
-#: What a terminal or an operator sends to a whole process group; a child leaves these to its master. USR1 too:
-#: each process notices by itself that its log file was moved.
+#: Signals that a terminal or an operator sends to a whole process group; children leave them to the master. That
+#: includes USR1, because each process notices by itself that its log file was moved.
 _MASTERS_OWN = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class SignalQueue:
-    """Signals noted by handlers and taken by the main loop; a context manager that restores everything.
+    """Signals recorded by handlers and processed by the main loop; a context manager that restores everything.
 
-    Selectable: the wake-up descriptor becomes readable when a signal arrives, also between the look at the
-    queue and the wait. Only the main thread may enter and leave it.
+    Selectable: its descriptor becomes readable when a signal arrives, even between checking the queue and waiting. Only
+    the main thread may enter and leave it.
     """
 
     def __init__(self, signums: Iterable[int]) -> None:
@@ -39,7 +39,7 @@ class SignalQueue:
         self._writer.setblocking(False)
 
     def __enter__(self) -> SignalQueue:
-        # The descriptor first: a signal between the two must not be noted without a wake-up.
+        # The descriptor first: a signal in between must not be recorded without a wake-up.
         self._former_wakeup_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for signum in self._signums:
             self._former[signum] = signal.signal(signum, self._note)
@@ -49,7 +49,7 @@ class SignalQueue:
         self, kind: type[BaseException] | None, fault: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for signum, handler in self._former.items():
-            # None: a handler that was not installed from Python, it cannot be put back by us.
+            # None: the handler was not installed from Python, so we cannot restore it.
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
         self._former.clear()
         signal.set_wakeup_fd(self._former_wakeup_fd)
@@ -62,22 +62,22 @@ class SignalQueue:
         return self._reader.fileno()
 
     def drain(self) -> list[int]:
-        """Return the signals noted since the last call, in order; two of a kind stay two where seen apart."""
+        """The signals recorded since the last call, in order. The same signal may occur more than once."""
         with suppress(BlockingIOError):
             while self._reader.recv(4096):
-                pass  # the bytes only woke us; _pending says which
+                pass  # the bytes only wake us; _pending has the signals
         pending, self._pending = self._pending, []
         return pending
 
     def close(self) -> None:
-        """Close the descriptors; enough in a child, whose handlers are reset by reset_in_child()."""
+        """Close the descriptors. Enough in a child, whose handlers reset_in_child() resets."""
         self._reader.close()
         self._writer.close()
 
 
 @contextmanager
 def all_blocked() -> Iterator[Mask]:
-    """Block every signal for the body and give it the former mask; the child of a fork inherits the block."""
+    """Block every signal for the body, and yield the previous mask; a forked child inherits the block."""
     former = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         yield former
@@ -88,8 +88,8 @@ def all_blocked() -> Iterator[Mask]:
 def reset_in_child() -> None:
     """Undo the master's handlers in a child whose signals are still blocked.
 
-    TERM and CHLD get the default, so that a child that has not set up its own stop dies of TERM; what a
-    terminal sends to the whole group is ignored. SIGPIPE stays ignored, as Python has it.
+    TERM and CHLD get the default action, so that TERM kills a child that has no handler of its own yet. Signals that a
+    terminal sends to the whole group are ignored. SIGPIPE stays ignored, as Python sets it.
     """
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

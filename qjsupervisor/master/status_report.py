@@ -1,7 +1,7 @@
-"""The status of everything, as `qjsupervisor status --json` prints it. Pure: what is, in; a dict, out.
+"""Builds the document that `qjsupervisor status --json` prints. Pure.
 
-The keys are an interface: add, do not rename. Times to come are seconds from now, null where there is none.
-No password can be in it: targets are shown by their URL, databases by their name.
+The keys are an interface: add, do not rename. Future times are seconds from now, or null. It cannot contain passwords:
+targets are shown by their URL, databases by their name.
 """
 
 from __future__ import annotations
@@ -32,46 +32,46 @@ class WorkerView(NamedTuple):
     state: WorkerState
     pid: int | None
     restarts: int
-    #: Why it is in its state, else its last fault.
+    #: Why it is in its state, or else its last error.
     last_error: str | None
     last_error_age_s: float | None
-    #: How it finds each of its targets by what they answer; whether they can be reached is in the table.
+    #: Its view of each target, from the answers. Whether a target can be reached is in the table.
     targets: Sequence[TargetHealth] = ()
-    #: See modules.Modules.view; None: none is in transition.
+    #: See modules.Modules.view; None if no module is in transition.
     modules: Mapping[str, Any] | None = None
-    #: Jobs that run for longer than max_runtime.
+    #: Number of jobs that have been running for longer than max_runtime.
     overdue: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What the master adds to the table's facts."""
+    """What the master adds to the contents of the table."""
 
     pid: int
     uptime_s: float
     now_ns: int
     workers: Sequence[WorkerView]
-    #: Databases that should have a worker and cannot: name -> reason.
+    #: Databases that should have a worker but cannot: name -> reason.
     unserved: Mapping[str, str] = field(default_factory=dict)
     #: Databases without queue_job: name -> reason.
     ignored: Mapping[str, str] = field(default_factory=dict)
     pauses: Sequence[tuple[Scope, float | None]] = ()
-    #: What keeps more than one database from being served.
+    #: Problems that affect more than one database.
     problems: Sequence[str] = ()
     stopping: bool = False
     #: Lines of the master's log that could not be written since its start.
     log_lines_lost: int = 0
-    #: None while a scan is under way.
+    #: None while a scan is running.
     next_scan_in_s: float | None = None
-    #: What the broker told last (broker.view); None: no cluster.
+    #: The broker's last report (broker.view); None without a cluster.
     cluster: Mapping[str, Any] | None = None
-    #: Since the last scan that completed; None: none did yet.
+    #: Seconds since the last completed scan; None before the first.
     scan_age_s: float | None = None
     #: See Operations.reloads.
     reloads: Mapping[str, Any] = field(default_factory=dict)
-    #: Who ordered a pause, where that is known.
+    #: Who ordered each pause, if known.
     paused_by: Mapping[Scope, str] = field(default_factory=dict)
-    #: UTC seconds, to tell how long jobs wait.
+    #: UTC seconds, to compute how long jobs have waited.
     wall_s: float = 0.0
 
 
@@ -185,7 +185,7 @@ def _unserved(name: str, reason: str, snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _channels(table: Table, snapshot: Snapshot) -> list[dict[str, Any]]:
-    """Channels that are configured, and retired ones in which something still runs."""
+    """Configured channels, and retired ones in which jobs still run."""
     paused = {scope.channel for scope, _ in snapshot.pauses if scope.database is None}
     holders = table.holders()
     return [
@@ -210,7 +210,7 @@ def _channels(table: Table, snapshot: Snapshot) -> list[dict[str, Any]]:
 
 
 def _targets(databases: Iterable[Mapping[str, Any]], servers: Mapping[str, Any], now_ns: int) -> list[dict[str, Any]]:
-    """Each target as all databases share it; what is wrong with one database's jobs there is not its reason."""
+    """Each target as shared by all databases; trouble with a single database's jobs is not part of it."""
     found: dict[str, dict[str, Any]] = {}
     for database in databases:
         for seen in database["targets"]:
@@ -224,7 +224,7 @@ def _targets(databases: Iterable[Mapping[str, Any]], servers: Mapping[str, Any],
 
 
 def _server(url: str, view: Any, now_ns: int) -> dict[str, Any]:
-    """What the table says of a server."""
+    """A server's health from the table."""
     if view is None:
         return {**_unasked(url), "down_for_s": None, "unanswered": 0}
     is_down = view.state is TargetState.DOWN
@@ -240,7 +240,7 @@ def _server(url: str, view: Any, now_ns: int) -> dict[str, Any]:
 
 
 def _target_of_database(url: str, own: TargetHealth | None, view: Any, now_ns: int) -> dict[str, Any]:
-    """A target for one database. `shared`: what is said holds for all databases."""
+    """A target from one database's point of view. `shared`: whether its state holds for all databases."""
     if view is not None and view.state is TargetState.DOWN:
         return {**_server(url, view, now_ns), "shared": True}
     if own is None:
@@ -276,7 +276,7 @@ def _pause(scope: Scope, until_s: float | None, snapshot: Snapshot) -> dict[str,
 
 
 def _waited_s(since_us: int, wall_s: float) -> float:
-    """0: nobody waits; a row may say that it is due since before the world began."""
+    """How long ago that was; 0 if nobody waits. A row may claim to be due since before the epoch."""
     return round(min(max(0.0, wall_s - since_us / 1e6), _LONGEST_WAIT_S), 1) if since_us else 0
 
 
@@ -289,5 +289,5 @@ def _per_minute(view: Any, now_ns: int) -> float:
 
 
 def _left_s(until_ns: int, now_ns: int) -> float | None:
-    """Seconds until then; None if that is over, or never was."""
+    """Seconds until then; None if it is past or was never set."""
     return round((until_ns - now_ns) / _NS, 1) if until_ns > now_ns else None

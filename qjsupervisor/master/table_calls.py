@@ -1,6 +1,6 @@
-"""Calls on the shared table that say False while its lock is taken: asked again until they say True.
+"""Retries calls on the shared table that return False while its lock is taken, until they return True.
 
-The master never waits for that lock. Knows nothing of what the calls do.
+The master never waits for that lock. This module does not know what the calls do.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ RETRY_S = 0.05
 
 
 class RetriedCalls:
-    """At most one call for each key; a later one under the same key replaces the earlier."""
+    """At most one call per key; a later one with the same key replaces the earlier."""
 
     def __init__(self, timers: Timers) -> None:
         self._calls: dict[Hashable, Callable[[], bool]] = {}
@@ -23,7 +23,7 @@ class RetriedCalls:
         return key in self._calls
 
     def add(self, key: Hashable, call: Callable[[], bool]) -> None:
-        """Try it now, and from now on until it says True. It may add further calls, also under its own key."""
+        """Try it now, and again until it returns True. It may add further calls, even under its own key."""
         self._calls[key] = call
         self._try(key, call)
         if self._calls:

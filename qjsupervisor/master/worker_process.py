@@ -1,9 +1,9 @@
-"""WorkerProcess: the master's handle on the worker of one database, over all its lives.
+"""WorkerProcess: the master's handle on one database's worker, across all its processes.
 
-A state machine over WorkerState, with the deadlines of each state. Only `_enter` assigns a state. Does not
-decide which databases have a worker (fleet), and knows nothing of the shared table but a heartbeat's age.
+A state machine over WorkerState, with the deadlines of each state. Only `_enter` assigns a state. It does not decide
+which databases have a worker (fleet), and of the shared table it knows only the age of a heartbeat.
 
-    BACKING_OFF --spawn--> STARTING <--> STANDBY, READY, BLOCKED      as the worker says
+    BACKING_OFF --spawn--> STARTING <--> STANDBY, READY, BLOCKED      as the worker reports
     any with a process --stop--> STOPPING --reaped--> FAILED, or BACKING_OFF if a restart is wanted
     any with a process --reaped--> BACKING_OFF, or FAILED where the database is gone
     FAILED --wanted again--> BACKING_OFF
@@ -38,23 +38,23 @@ TRANSITIONS: Mapping[WorkerState, frozenset[WorkerState]] = {
     WorkerState.FAILED: frozenset({WorkerState.BACKING_OFF}),
 }
 
-#: What a worker says of itself, by name.
+#: The states that a worker reports itself, by name.
 _SAID = {state.value: state for state in _ALIVE}
 #: From SIGABRT, which writes the stacks, to SIGKILL.
 ABORT_GRACE_S = 1.0
-#: From the end of a database to a worker for another one of its name.
+#: Pause between the end of a database and a worker for a new one of the same name.
 GONE_PAUSE_S = 1.0
-#: From a death until its successor is started after all, whatever the pause, where others wait for its permits.
+#: If others wait for a dead worker's permits, its successor starts at the latest this long after the death.
 EXPEDITE_S = 2.0
 
 
 class Limits(NamedTuple):
-    """How long a worker may take, in seconds."""
+    """Time limits for a worker, in seconds."""
 
     boot_s: float
     graceful_s: float
     hang_s: float
-    #: How long a module may be in transition until that is reported.
+    #: How long a module may be in transition before that is reported.
     upgrade_s: float = math.inf
 
 
@@ -81,22 +81,22 @@ class WorkerProcess:
         self.state = WorkerState.BACKING_OFF
         self.child: Child | None = None
         self.restarts = 0
-        #: Why it stands by, is blocked, starting or failed; None where there is nothing to say.
+        #: Why it is in standby, blocked, starting or failed; None if there is nothing to say.
         self.reason: str | None = None
-        #: The last fault that it told of, or died of; kept when it is well again.
+        #: The last error that it reported or died of; kept after it recovers.
         self.last_error: str | None = None
         self.last_error_s = 0.0
-        #: This life has read its database's rows once.
+        #: Whether this process has read its database's rows once.
         self.has_read = False
-        #: What this life tells of its targets, if it has several.
+        #: The health of its targets as this process reports it.
         self.targets: list[TargetHealth] = []
-        #: Jobs that run for longer than max_runtime.
+        #: Number of jobs that have been running for longer than max_runtime.
         self.overdue = 0
-        #: Modules in transition, over all its lives.
+        #: Modules in transition; kept when the process is replaced.
         self.modules = Modules()
-        #: This life was told of pauses that hold.
+        #: Whether this process was told of pauses.
         self.told_pauses = False
-        #: Its database is not to be served any more: the fleet forgets it when it has no process.
+        #: The database is no longer to be served: the fleet forgets this worker once it has no process.
         self.leaving = False
         #: The pipe came to its end, and must not be listened to any more.
         self.pipe_ended = False

@@ -297,7 +297,7 @@ def test_something_else_in_its_place_is_left_alone(path: str, kind: str) -> None
         Path(path).write_text("precious")
     else:
         os.mkdir(path)
-    with pytest.raises(ConfigError, match="no socket"):
+    with pytest.raises(ConfigError, match="not a socket"):
         ControlSocket(path, lambda request: request).open()
     assert os.path.exists(path)
 

@@ -140,7 +140,7 @@ def test_stopping_spawns_nothing_more(rig: Rig) -> None:
     assert rig.child("a").pipe.told == [{"do": "stop"}]
     rig.step(5)
     assert rig.fleet.alive == 1
-    assert rig.fleet.want("c", "settings", 1, rig.now_s) == "the supervisor stops"
+    assert rig.fleet.want("c", "settings", 1, rig.now_s) == "the supervisor is stopping"
     rig.reap("a", 0)
     assert rig.fleet.alive == 0
     assert rig.next_scan_in_s is None

@@ -75,7 +75,7 @@ def test_a_missing_directory_is_said(tmp_path: Path) -> None:
 
 def test_a_fifo_does_not_block(path: Path) -> None:
     os.mkfifo(path)
-    with pytest.raises(ConfigError, match="no regular file"):
+    with pytest.raises(ConfigError, match="not a regular file"):
         Pidfile(str(path)).acquire()
 
 
