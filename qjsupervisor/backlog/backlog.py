@@ -86,6 +86,25 @@ class Backlog(ChannelTree):
         return [*self._pending, *self._failed_in]
 
     @property
+    def is_idle(self) -> bool:
+        """Whether no job waits that could start, nor is deferred, and no read is under way."""
+        return not self._line and not self.deferred and self._changes_during_read is None
+
+    def is_plain(self, channel: str) -> bool:
+        """Whether no job waits in a channel, and one in it needs not be counted (throttle) nor put into an order."""
+        node: Node | None = self.node_for(channel)
+        if node is not None and node.pending:
+            return False
+        while node is not None and not node.spec.throttle_s and not node.spec.sequential:
+            node = node.parent
+        return node is None
+
+    def rename(self, job_id: int, new_id: int) -> None:
+        """The permit that one job holds is another's, in the same channel, which may have failed here before."""
+        self._leave(new_id)
+        self._holding[new_id] = self._holding.pop(job_id)
+
+    @property
     def longest_throttle_s(self) -> int:
         """0: there is none."""
         return max(node.spec.throttle_s for node in self.nodes.values())

@@ -174,29 +174,26 @@ class Alarms:
     """When nodes are to be looked at again: one moment for each at most."""
 
     def __init__(self) -> None:
-        self._moments: dict[Node, int] = {}
+        #: Of the nodes that are to be looked at again.
+        self.moments: dict[Node, int] = {}
         #: Also moments that were changed since; they are passed over.
         self._heap: list[tuple[int, Node]] = []
-
-    def __bool__(self) -> bool:
-        """Whether any node is to be looked at again."""
-        return bool(self._moments)
 
     def set(self, node: Node, moment_us: int | None) -> None:
         """Change a node's moment; None: it has none."""
         if moment_us is None:
-            self._moments.pop(node, None)
-        elif self._moments.get(node) != moment_us:
-            self._moments[node] = moment_us
+            self.moments.pop(node, None)
+        elif self.moments.get(node) != moment_us:
+            self.moments[node] = moment_us
             heappush(self._heap, (moment_us, node))
-            if len(self._heap) > 2 * len(self._moments) + 16:
-                self._heap = [(moment, n) for n, moment in self._moments.items()]
+            if len(self._heap) > 2 * len(self.moments) + 16:
+                self._heap = [(moment, n) for n, moment in self.moments.items()]
                 heapify(self._heap)
 
     def first_us(self) -> int | None:
         """The earliest moment."""
         heap = self._heap
-        while heap and self._moments.get(heap[0][1]) != heap[0][0]:
+        while heap and self.moments.get(heap[0][1]) != heap[0][0]:
             heappop(heap)
         return heap[0][0] if heap else None
 
@@ -204,5 +201,5 @@ class Alarms:
         """Take out the nodes whose moment has come, one after the other."""
         while (first := self.first_us()) is not None and first <= now_us:
             node = heappop(self._heap)[1]
-            del self._moments[node]
+            del self.moments[node]
             yield node

@@ -223,10 +223,10 @@ class ChannelTree(ChannelNames):
             self._turn_back(now_us)
         self.now_us = now_us
         self.budget = budget
-        if self._etas:
+        if self._etas.moments:
             for node in self._etas.due(now_us):
                 self._fall_due(node)
-        if self._throttles:
+        if self._throttles.moments:
             for guard in self._throttles.due(now_us):
                 self._give_room(guard)
         if self._dirty:
@@ -326,7 +326,7 @@ class ChannelTree(ChannelNames):
 
     def next_deadline_us(self) -> int | None:
         """When, if nothing happens before, something may be able to start: an eta, the end of a throttle."""
-        if not self._etas and not self._throttles:
+        if not self._etas.moments and not self._throttles.moments:
             return None
         moments = (self._etas.first_us(), self._throttles.first_us())
         return min((moment for moment in moments if moment is not None), default=None)

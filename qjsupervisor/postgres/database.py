@@ -223,13 +223,19 @@ class Database:
 
     # -- jobs --------------------------------------------------------------------------------------------
 
-    def turn(self, claim: Mapping[int, int], uuids: Sequence[str]) -> tuple[list[Job], list[Job]]:
+    def turn(
+        self, claim: Mapping[int, int], uuids: Sequence[str], unseen_in: str | None = None
+    ) -> tuple[list[Job], list[Job]]:
         """Claim pending jobs by id and read jobs by uuid, in one statement; (claimed, read).
 
         `claim`: job id to the id of the job whose permit it takes over, which must be over for that; 0: it has its own.
+        `unseen_in`: only the one uuid is known; its job is claimed if it is in this channel.
 
         A job that could not be claimed is among those read, in its current state, unless it is gone.
         """
+        if unseen_in is not None:
+            unseen = {"uuid": uuids[0], "channel": unseen_in, "anyway": self.ignores_modules}
+            return _sorted(self.ageing_s, self.rows(queries.UNSEEN, unseen, of_row=True))
         if not claim:
             return _sorted(self.ageing_s, self.rows(queries.READ, {"uuids": list(uuids)}))
         params = {

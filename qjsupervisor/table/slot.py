@@ -102,6 +102,13 @@ class WorkerSlot:
         self._kept += 1
         return self._kept < SLICE_JOBS and time.monotonic_ns() < self._slice_ends_ns
 
+    def has_room(self, channel: int) -> bool:
+        """Whether a channel has a permit left, and no rule that counts starts. Reads the table without the lock."""
+        core = self._core
+        closed = core.read_bitmap(core.layout.closed, core.layout.channels)
+        is_closed = closed and any(closed >> node & 1 for node in core.tree().paths[channel])
+        return bool(core.words[Header.START_BARRIER]) and not is_closed and not core.has_rules(channel)
+
     def is_full(self) -> bool:
         """Whether nothing could start anywhere. Reads the table without the lock."""
         return self._core.is_full()

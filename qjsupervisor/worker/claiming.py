@@ -33,11 +33,16 @@ class Claims:
         #: Jobs that the last statement was refused for, by id, with what the server said.
         self.refused: dict[int, str] = {}
 
-    def turn(self, claims: dict[int, int], uuids: list[str]) -> tuple[list[Job], list[Job]]:
-        """As Database.turn; raises DatabaseError for what is not the fault of a row."""
+    def turn(
+        self, claims: dict[int, int], uuids: list[str], unseen_in: str | None = None
+    ) -> tuple[list[Job], list[Job]]:
+        """As Database.turn; raises DatabaseError for what is not the fault of a row.
+
+        A job that was not seen before, and that the server refuses, is read: it is refused again by its id.
+        """
         self.refused = {}
         try:
-            return self._database.turn(claims, uuids)
+            return self._database.turn(claims, uuids, unseen_in)
         except DatabaseError as error:
             # A locked table is known without a wait for it; the permits are not to wait with us.
             if not error.of_row or (error.sqlstate == LOCK_NOT_AVAILABLE and self._database.lock_holders()):

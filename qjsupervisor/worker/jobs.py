@@ -4,7 +4,8 @@
                     └──────> late (its claim was not answered in time) ──> waiting or unattended
 
 A job counts, that is, the backlog holds a permit for it, while it is claiming, requested, ended or unattended. A job
-without a record is one that nothing is known of but its row. An id tells a job apart only as long as its database is
+without a record is one that nothing is known of but its row. One that is claimed before its row was read (`unseen`)
+has a number of its own until then, below those of rows. An id tells a job apart only as long as its database is
 the same one: `disown` is for the jobs of a database that was dropped and made again.
 
 No I/O, and no place in the backlog is changed here: rows.py does, by what a row says.
@@ -122,7 +123,11 @@ class Jobs:
         self.include_running = False
         #: When the jobs with an open request are to be looked at: one may be over without an answer.
         self.look_s = math.inf
-        self._former = 0
+        #: The channel of the last two jobs that were sent; None: they differ, or have none.
+        self.usual_channel: str | None = None
+        self._last_channel: str | None = None
+        #: Permits that are held under a number that no row has: of a former database's jobs, or unseen ones.
+        self._without_id = 0
 
     # -- records -----------------------------------------------------------------------------------------
 
@@ -177,7 +182,8 @@ class Jobs:
 
     def wait(self, record: JobRecord) -> None:
         """A job is pending: it is remembered as long as anything counts against it."""
-        self.enter(record, State.WAITING if record.attempts or record.broke else State.UNKNOWN)
+        counts = (record.attempts or record.broke) and record.id > 0
+        self.enter(record, State.WAITING if counts else State.UNKNOWN)
 
     @property
     def any_at_rest(self) -> bool:
@@ -189,6 +195,23 @@ class Jobs:
         said, numbers = set(uuids), set(ids)
         return [r for state in _AT_REST for r in self._in[state] if r.uuid in said or r.id in numbers]
 
+    def _number(self) -> int:
+        self._without_id += 1
+        return -self._without_id
+
+    def unseen(self, uuid: str, channel: str) -> JobRecord:
+        """A new record of a job that is to be claimed, and of which only the uuid is known."""
+        number = self._number()
+        return JobRecord(number, uuid, channel, permit=number)
+
+    def recognise(self, record: JobRecord, job_id: int) -> None:
+        """The claim of an unseen job told which one it is; in time, or late."""
+        state = record.state
+        self.forget(record)
+        known = self.enter(self.of(job_id), State.CLAIMING)
+        if state is not State.CLAIMING:
+            self.enter(known, state)
+
     # -- requests ----------------------------------------------------------------------------------------
 
     def request(self, record: JobRecord, uuid: str, channel: str | None) -> None:
@@ -196,6 +219,8 @@ class Jobs:
         record.uuid, record.channel = uuid, channel
         record.heard, record.over_since_s, record.broke = 0, 0.0, 0
         self._by_uuid[uuid] = record
+        self.usual_channel = channel if channel == self._last_channel else None
+        self._last_channel = channel
         self.enter(record, State.REQUESTED)
 
     def end(self, ended: Ended) -> JobRecord:
@@ -244,8 +269,7 @@ class Jobs:
             for record in self._in[state]:
                 if self._by_id.get(record.id) is record:
                     del self._by_id[record.id]
-                self._former += 1
-                record.permit = -self._former
+                record.permit = self._number()
                 self.note_row(record, over=True, now_s=now_s)
 
     def finish(self, record: JobRecord, *, done: bool) -> None:

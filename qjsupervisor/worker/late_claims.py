@@ -50,4 +50,5 @@ class LateClaims:
         rows = self._database.read_ids([record.id for record in late]) if late else []
         for job in rows:
             self._rows.apply(job)
-        self._rows.forget_gone((), [record.id for record in late], rows)
+        for gone in self._rows.jobs.all_in(State.LATE):
+            self._rows.forget(gone)

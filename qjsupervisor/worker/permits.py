@@ -10,14 +10,17 @@ import time
 from collections.abc import Iterable
 
 from ..backlog.backlog import Backlog
+from ..job import Pending, refusal
 from ..odoo.dispatcher import Dispatcher
 from ..postgres.database import Database
 from ..states import TargetState
 from ..table.slot import WorkerSlot
-from .jobs import JobRecord
+from .jobs import JobRecord, Jobs
 
 #: Jobs started in one turn: the table's lock is held while they are chosen.
 START_BATCH = 50
+#: No job is behind one of which nothing is known.
+_LAST = 1 << 62
 
 
 class Permits:
@@ -40,6 +43,29 @@ class Permits:
     def _prepare(self, backlog: Backlog, now_s: float, *, start: bool) -> None:
         allowed = min(START_BATCH, self._dispatcher.allowance(now_s)) if start else 0
         backlog.prepare(time.time_ns() // 1000 + self._database.clock_us, max(0, allowed))
+
+    def take_unseen(self, backlog: Backlog, jobs: Jobs, uuid: str, now_s: float) -> JobRecord | None:
+        """A permit for an announced job before its row was read, if one is there for the asking; else None.
+
+        Where nothing waits, such a job is most likely due, and in the channel of those before it. The table, the other
+        databases and the limits decide about it as about any other job, but it comes last in order; and not where its
+        start would be counted (throttle) or its place in an order matters. A wrong guess briefly holds a permit.
+        """
+        channel = jobs.usual_channel
+        if channel is None or jobs.include_running or refusal(uuid) is not None:
+            return None
+        if not (backlog.is_idle and backlog.is_plain(channel)):
+            return None
+        if not self._worker_slot.has_room(backlog.node_for(channel).shared):
+            return None
+        record = jobs.unseen(uuid, channel)
+        backlog.put(Pending((_LAST, _LAST, record.id), channel, None))
+        self.exchange(backlog, now_s, start=True)
+        if record.id not in backlog.taken:
+            backlog.forget(record.id)
+            return None
+        backlog.taken.remove(record.id)
+        return record
 
     def hand_over(self, backlog: Backlog, ended: Iterable[JobRecord], now_s: float) -> dict[int, int]:
         """Jobs that take over the permits of jobs whose requests ended well, if nobody else has a right to those.

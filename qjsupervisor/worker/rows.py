@@ -125,6 +125,12 @@ class Rows:
             self.backlog.forget(job_id)
             self.jobs.wait(self.jobs.of(job_id))
 
+    def recognise(self, unseen: JobRecord, job_id: int) -> None:
+        """The claim of an unseen job told which one it is: that one holds the permit, if it was not late."""
+        if unseen.state is State.CLAIMING:
+            self.backlog.rename(unseen.permit, job_id)
+        self.jobs.recognise(unseen, job_id)
+
     # -- deferred jobs -----------------------------------------------------------------------------------
 
     def defer(self, job: Job, now_s: float, *, locked: bool = False) -> None:

@@ -115,13 +115,13 @@ class Serving:
         claims = self._taken()
         if start and ended:
             claims |= self._permits.hand_over(self.backlog, ended, now_s)
-        self._read_and_claim(claims, ended, now_s)
+        self._read_and_claim(claims, ended, now_s, start=start)
         if self._unattended.is_due(now_s):
             for job in self._unattended.revive(now_s):
                 self._rows.apply(job)
         self._permits.exchange(self.backlog, now_s, start=start)
         if self.backlog.taken and self._dispatcher.open < MERGE_FROM:
-            self._read_and_claim(self._taken(), [], now_s)
+            self._read_and_claim(self._taken(), [], now_s, start=start)
         self._attend_to_targets()
         # Changed: a job that was not to be had leaves its permit to the next one.
         more = self.backlog.taken or self.backlog.changed or self._dispatcher.ended or len(self._database.notified)
@@ -129,8 +129,10 @@ class Serving:
 
     def _attend_to_targets(self) -> None:
         """As long as a target has not proved itself, it is worth knowing that one of its jobs was started."""
-        targets = self._dispatcher.targets
-        self.jobs.include_running = any(target.breaker.state is not TargetState.UP for target in targets)
+        self.jobs.include_running = False
+        for target in self._dispatcher.targets:
+            if target.breaker.state is not TargetState.UP:
+                self.jobs.include_running = True
 
     def _note_ended(self) -> None:
         for ended in self._dispatcher.ended:
@@ -155,43 +157,64 @@ class Serving:
         claims, self.backlog.taken = dict.fromkeys(self.backlog.taken, 0), []
         return claims
 
-    def _read_and_claim(self, claims: dict[int, int], ended: list[JobRecord], now_s: float) -> None:
-        """One statement, if there is anything to claim or to read."""
-        uuids = [record.uuid for record in ended]
-        if len(self._database.notified):
-            said = self._database.notified.take(max(0, READ_BATCH - len(uuids)))
-            uuids = [*dict.fromkeys(uuids + said)] if uuids else said
+    def _read_and_claim(self, claims: dict[int, int], ended: list[JobRecord], now_s: float, *, start: bool) -> None:
+        """One statement, if there is anything to claim or to read. Twice for each job: nothing is done in vain."""
+        uuids = self._to_read(ended)
         if self._suspects.any and claims:
             claims = self._suspects.sift(claims, now_s)
         if not claims and not uuids:
             return
         self._late_claims.claimed_s = now_s
-        claiming = [self.jobs.enter(self.jobs.of(job_id), State.CLAIMING) for job_id in claims]
-        claimed, read = self._claim(claims, claiming, uuids)
-        if claims:
+        unseen = None
+        if start and not claims and not ended and len(uuids) == 1:
+            unseen = self._permits.take_unseen(self.backlog, self.jobs, uuids[0], now_s)
+        claiming = [self.jobs.of(job_id) for job_id in claims] if unseen is None else [unseen]
+        claimed, read = self._claim(claims, claiming, uuids, None if unseen is None else unseen.channel)
+        if unseen is not None and claimed:
+            claimed, uuids = self._recognise(unseen, claimed[0]), []
+        if claims or claimed:
             self._note_refusals(claimed, now_s)
         if claimed:
             self._take_claimed(claimed, now_s)
-        missed = {record.id for record in claiming if record.state is State.CLAIMING}
+        missed = {record.id for record in claiming if record.state is State.CLAIMING} if claiming else set()
         if missed:
             self._rows.unclaim(missed)
-        self._take_in(read, {record.id: record for record in ended}, missed, now_s)
+        self._take_in(read, ended, missed, now_s)
         if len(read) < len(uuids) or missed or self.jobs.any_at_rest:
             self._rows.forget_gone(uuids, missed, read)
         self._was_missing = self._was_missing or len(read) < len(uuids)
 
+    def _to_read(self, ended: list[JobRecord]) -> list[str]:
+        """The uuids of requests that ended, and of notifications."""
+        uuids = [record.uuid for record in ended] if ended else []
+        if len(self._database.notified):
+            said = self._database.notified.take(max(0, READ_BATCH - len(uuids)))
+            uuids = [*dict.fromkeys(uuids + said)] if uuids else said
+        return uuids
+
     def _claim(
-        self, claims: dict[int, int], claiming: list[JobRecord], uuids: list[str]
+        self, claims: dict[int, int], claiming: list[JobRecord], uuids: list[str], unseen_in: str | None
     ) -> tuple[list[Job], list[Job]]:
         """As Database.turn. Raises DatabaseError."""
+        for record in claiming:
+            self.jobs.enter(record, State.CLAIMING)
         try:
-            return self._claiming.turn(claims, uuids)
+            return self._claiming.turn(claims, uuids, unseen_in)
         except DatabaseError as error:
             if not self._database.connected:
                 self._suspects.note_broken(claiming)
             if error.refused:  # certainly nothing was claimed
-                self._rows.unclaim(claims)
+                self._rows.unclaim([record.id for record in claiming])
             raise
+
+    def _recognise(self, unseen: JobRecord, job: Job) -> list[Job]:
+        """An unseen job was claimed. Returns what is to be sent."""
+        if self.jobs.state(job.id) is State.REQUESTED:  # somebody gave it another uuid under its request
+            self._rows.unclaim([unseen.id])
+            self._claiming.give_back([job.id])
+            return []
+        self._rows.recognise(unseen, job.id)
+        return [job]
 
     def _note_refusals(self, claimed: list[Job], now_s: float) -> None:
         """A database that refuses so many rows, a full disk's for one, is left alone for a while."""
@@ -223,11 +246,12 @@ class Serving:
             self._rows.defer(job, now_s)
             self._log.warning("job_postponed", job_uuid=job.uuid, job_id=job.id, reason="a job of the same uuid is run")
 
-    def _take_in(self, read: list[Job], ended: dict[int, JobRecord], missed: set[int], now_s: float) -> None:
-        """Put the rows that were `read` in their places, and settle what is to be settled by them (by job id)."""
+    def _take_in(self, read: list[Job], ended: list[JobRecord], missed: set[int], now_s: float) -> None:
+        """Put the rows that were `read` in their places, and settle what is to be settled by them."""
         not_run: list[tuple[JobRecord, Job]] = []
+        unread = {record.id: record for record in ended} if ended else {}
         for job in read:
-            record = ended.pop(job.id, None)
+            record = unread.pop(job.id, None)
             if record is not None:
                 if self._record_result(record, job):
                     not_run.append((record, job))
@@ -237,7 +261,7 @@ class Serving:
                 if job.state == JobState.STARTED and self.jobs.sent(job.uuid) is not None:
                     self._outcomes.record_success(job.uuid)
                 self._rows.apply(job)
-        for gone in ended.values():
+        for gone in unread.values():
             self._record_result(gone, None)
         if not_run:
             self._giving_back.give_back_unrun(not_run, now_s)

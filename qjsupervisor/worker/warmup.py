@@ -47,12 +47,14 @@ class FakeDatabase(Database):
         super().__init__(_NAME, {}, Waiter(lambda: None))
         self.sent: list[Job] = []
 
-    def turn(self, claim: Mapping[int, int], uuids: Sequence[str]) -> tuple[list[Job], list[Job]]:
+    def turn(
+        self, claim: Mapping[int, int], uuids: Sequence[str], unseen_in: str | None = None
+    ) -> tuple[list[Job], list[Job]]:
         adapt(list(claim)).getquoted()
         adapt(list(map(str.encode, uuids))).getquoted()
-        claimed = [self._job(number, _ENQUEUED) for number in claim]
+        claimed = [self._job(number, _ENQUEUED) for number in (claim if unseen_in is None else map(int, uuids))]
         over = set(map(_UUID_OF, self.sent))
-        read = [self._job(int(u), _DONE if u in over else _PENDING) for u in uuids]
+        read = [self._job(int(u), _DONE if u in over else _PENDING) for u in uuids if unseen_in is None]
         self.sent = claimed
         return claimed, read
 

@@ -49,7 +49,7 @@ def finished(odoo: StandIn) -> int:
 
 @pytest.mark.parametrize(
     ("count", "pace", "most"),
-    [(1, "one by one", 3.2), (1, "each after the other", 3.2), (20, "each after the other", 3.5)],
+    [(1, "one by one", 3.2), (1, "each after the other", 2.3), (20, "each after the other", 2.6)],
 )
 def test_statements_for_a_job(
     count: int,
@@ -66,7 +66,7 @@ def test_statements_for_a_job(
         own = {"qjsupervisor": {"databases_include": f"cost_{count}_*"}}
         running = supervisor(odoo_conf(talkative, odoo.port, sections=own))
         running.wait_ready(*names, timeout_s=40)
-        jobs = 6 * max(10, count) if pace == "each after the other" else 200
+        jobs = 8 * max(10, count) if pace == "each after the other" else 200
         before = statements(talkative)
         for number in range(jobs):
             database = databases[number % count]

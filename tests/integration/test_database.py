@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
+import psycopg2
 import pytest
 
 from qjsupervisor.errors import DatabaseError
@@ -14,6 +15,7 @@ from qjsupervisor.testing import jobs, schema
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 
 from ..conftest import DatabaseFactory
+from ..helpers import Database as Jobs
 
 
 @pytest.fixture
@@ -21,6 +23,13 @@ def connected(database: DatabaseFactory) -> Database:
     one = database()
     made = Database(one.name, one.dsn(), Waiter(lambda: None))
     made.connect()
+    return made
+
+
+def listening_to(one: Jobs) -> Database:
+    made = Database(one.name, one.dsn(), Waiter(lambda: None))
+    made.connect()
+    made.listen()
     return made
 
 
@@ -35,9 +44,7 @@ def blocks_touched(connected: Database, statement: str, params: dict[str, object
 def test_a_claim_looks_at_its_own_rows_only(database: DatabaseFactory, state: str) -> None:
     """However many others there are, and though the plan was made while the table was all but empty."""
     one = database()
-    made = Database(one.name, one.dsn(), Waiter(lambda: None))
-    made.connect()
-    made.listen()
+    made = listening_to(one)
     (first,) = one.insert_jobs(1)
     assert len(made.turn({one.job(first)["id"]: 0}, [])[0]) == 1
     one.execute(
@@ -60,6 +67,63 @@ def test_a_claim_looks_at_its_own_rows_only(database: DatabaseFactory, state: st
     assert max(touched) <= 120, "each page of an index that is new is looked at once more"
     assert touched[1] <= 60
     assert blocks_touched(made, queries.READ, {"uuids": [ended["uuid"]]}) <= 20
+    unseen = one.insert_jobs(2)
+    touched = [
+        blocks_touched(made, queries.UNSEEN, {"uuid": uuid, "channel": "root", "anyway": False}) for uuid in unseen
+    ]
+    assert [one.state(uuid) for uuid in unseen] == ["enqueued"] * 2
+    assert max(touched) <= 100
+    assert touched[1] <= 40
+
+
+@pytest.mark.parametrize(
+    ("change", "claimed"),
+    [
+        ("priority = 3", True),
+        ("eta = now() AT TIME ZONE 'UTC' - interval '1 s'", True),
+        ("eta = now() AT TIME ZONE 'UTC' + interval '1 minute'", False),
+        ("eta = 'infinity'", False),
+        ("channel = 'root.sub'", False),
+        ("channel = 'ROOT'", False),
+        ("channel = NULL", False),
+        ("state = 'wait_dependencies'", False),
+        ("state = 'cancelled'", False),
+    ],
+)
+def test_an_unseen_job_is_claimed_only_if_it_is_what_was_expected(
+    database: DatabaseFactory, change: str, claimed: bool
+) -> None:
+    one = database()
+    made = listening_to(one)
+    (uuid,) = one.insert_jobs(1)
+    one.execute(f"UPDATE queue_job SET {change} WHERE uuid = %(uuid)s", {"uuid": uuid})
+    before = one.state(uuid)
+    found = made.turn({}, [uuid], "root")
+    assert [len(jobs) for jobs in found] == ([1, 0] if claimed else [0, 1])
+    assert one.state(uuid) == ("enqueued" if claimed else before)
+
+
+@pytest.mark.parametrize("anyway", [False, True])
+def test_an_unseen_job_waits_for_a_module_in_transition(database: DatabaseFactory, anyway: bool) -> None:
+    one = database()
+    made = listening_to(one)
+    made.ignores_modules = anyway
+    one.execute("UPDATE ir_module_module SET state = 'to upgrade' WHERE name = 'queue_job'")
+    (uuid,) = one.insert_jobs(1)
+    assert [len(jobs) for jobs in made.turn({}, [uuid], "root")] == ([1, 0] if anyway else [0, 1])
+
+
+def test_of_doubles_one_is_claimed_unseen_and_a_locked_row_is_left_alone(database: DatabaseFactory) -> None:
+    one = database()
+    made = listening_to(one)
+    one.insert_jobs(3)
+    one.execute("UPDATE queue_job SET uuid = 'double'")
+    with closing(psycopg2.connect(**one.dsn())) as holder:
+        holder.cursor().execute("SELECT FROM queue_job FOR UPDATE")
+        assert [len(jobs) for jobs in made.turn({}, ["double"], "root")] == [0, 3]
+        holder.rollback()
+    assert [len(jobs) for jobs in made.turn({}, ["double"], "root")] == [1, 2]
+    assert one.states() == {"enqueued": 1, "pending": 2}
 
 
 def error_of(connected: Database, statement: str) -> DatabaseError:

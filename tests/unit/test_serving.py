@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import pytest
 from psycopg2.extensions import Notify
@@ -40,15 +40,27 @@ class Rows(Database):
         #: By somebody else, so that it cannot be given back.
         self.locked = False
         self.claims: list[int] = []
+        self.channel = "root"
+        #: The channels in which a job was claimed before it was read; what happens under such a claim.
+        self.unseen: list[str] = []
+        self.meanwhile: Callable[[], None] = lambda: None
         self.error: DatabaseError | None = None
         #: What the next claim gets.
         self.claimed: list[Job] = []
         #: Payloads of the notifications that the next statement's answer has with it.
         self.brings: list[str] = []
 
-    def turn(self, claim: Mapping[int, int], uuids: Sequence[str]) -> tuple[list[Job], list[Job]]:
+    def turn(
+        self, claim: Mapping[int, int], uuids: Sequence[str], unseen_in: str | None = None
+    ) -> tuple[list[Job], list[Job]]:
         if self.error is not None:
             raise self.error
+        if unseen_in is not None:
+            self.unseen.append(unseen_in)
+            self.meanwhile()
+            if self.state == "pending" and unseen_in == self.channel:
+                self.state = self.read_as = "enqueued"
+                return [Job(self.id, uuids[0], unseen_in, "enqueued", (10, 1, self.id), None)], []
         read, self.read_as = self.read_as, self.state
         for payload in self.brings:
             self.notified.append(Notify(self.notified.own_pid + 1, "queue_job", payload))
@@ -59,7 +71,7 @@ class Rows(Database):
             return claimed, []
         if read == "gone" or not ("u" in uuids or self.id in claim):
             return [], []
-        return [], [Job(self.id, "u", "root", read, (10, 1, self.id), None)]
+        return [], [Job(self.id, "u", self.channel, read, (10, 1, self.id), None)]
 
     def replace(self, state: str, job_id: int = 1) -> None:
         """By somebody else, who notifies."""
