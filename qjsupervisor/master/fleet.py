@@ -59,6 +59,8 @@ class Fleet:
     ) -> None:
         self.workers: dict[str, WorkerProcess] = {}
         self.stopping = False
+        #: Until when a database is to be left alone, because an administrator ended our session; it may be gone by now.
+        self.away_until_s: dict[str, float] = {}
         self.retried_calls = RetriedCalls(parts.loop)
         self._parts = parts
         self._limits = limits
@@ -126,6 +128,15 @@ class Fleet:
             if worker.state not in (WorkerState.FAILED, WorkerState.STOPPING):
                 worker.stop(now_s, reason="its settings changed", restart=True)
         return changed
+
+    def leave_alone(self, database: str, until_s: float) -> None:
+        """An administrator has it for himself until then; a moment that is past: no more."""
+        self.away_until_s[database] = until_s
+
+    def away(self, now_s: float) -> dict[str, float]:
+        """The databases that are to be left alone now, and until when."""
+        self.away_until_s = {name: until_s for name, until_s in self.away_until_s.items() if until_s > now_s}
+        return self.away_until_s
 
     def send_all(self, message: Mapping[str, Any]) -> None:
         """Send an order to every worker. One that does not take it is in trouble, which its heartbeat shows."""
@@ -265,6 +276,9 @@ class Fleet:
 
     def _hear(self, worker: WorkerProcess, now_s: float) -> None:
         worker.receive(now_s)
+        if worker.away_until_s:
+            self.leave_alone(worker.database, worker.away_until_s)
+            worker.away_until_s = 0.0
         if worker.pipe_ended and worker.child is not None:
             self._parts.loop.unregister(worker.child.pipe)
 

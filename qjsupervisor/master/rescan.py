@@ -20,6 +20,7 @@ from ..logs import get_logger
 from ..loop import Alarm
 from ..scout.scout import NOT_LOOKED_AT, SCAN_DEADLINE_S
 from ..states import WorkerState
+from ..worker.comeback import AWAY_S
 from .child import Child, exit_reason
 from .fleet import Fleet
 from .parts import Parts
@@ -28,6 +29,10 @@ from .parts import Parts
 _GRACE_S = 5.0
 #: Between scans while the start barrier waits for an unreachable database.
 _AT_ONCE_S = 0.5
+
+
+#: For how long scans are put off while an administrator works on a database.
+LONGEST_PUT_OFF_S = 2 * AWAY_S
 
 
 class Rescan:
@@ -59,6 +64,10 @@ class Rescan:
         self._start_alarm = Alarm(parts.loop, self._start)
         self._kill_alarm = Alarm(parts.loop, self._kill_overdue)
         self._again = False
+        #: Databases in which the running scan's session was ended by an administrator.
+        self._ended: set[str] = set()
+        #: Since when the scan that is due is put off.
+        self._put_off_since_s = math.inf
         self._listed: set[str] = set()
         self._complete = False
         self._had_unreachable = False
@@ -123,13 +132,15 @@ class Rescan:
         return True
 
     def _start(self, now_s: float) -> None:
-        if self._fleet.stopping:
+        if self._fleet.stopping or self._is_put_off(now_s):
             return
         self.error, self._complete, self._had_unreachable, self._again = None, False, False, False
         self._listed, self._pipe_ended = set(), False
         config, run_scout = self.config, self._parts.run_scout
-        if self.untouched:
-            config = replace(config, untouched=self.untouched)
+        self._ended.clear()
+        untouched = self.untouched.union(self._fleet.away(now_s))
+        if untouched:
+            config = replace(config, untouched=untouched)
         first, self._not_looked_at = self._not_looked_at, set()
         try:
             self._child = self._parts.spawner.spawn("qjsupervisor: scout", lambda pipe: run_scout(config, pipe, first))
@@ -141,6 +152,23 @@ class Rescan:
         self._kill_alarm.set(now_s + SCAN_DEADLINE_S + _GRACE_S)
         self._parts.loop.register(self._child.pipe, selectors.EVENT_READ, self._hear)
         self._log.debug("scan_started", worker_pid=self._child.pid)
+
+    def _is_put_off(self, now_s: float) -> bool:
+        """Whether an administrator, who ended a session of ours, has a moment more for his work.
+
+        What he renames or copies would be found under a new name, and connected to.
+        """
+        until_s = max(self._fleet.away(now_s).values(), default=0.0)
+        if not until_s or not self._parts.table.start_barrier_open:
+            self._put_off_since_s = math.inf
+            return False
+        self._put_off_since_s = min(self._put_off_since_s, now_s)
+        until_s = min(until_s, self._put_off_since_s + LONGEST_PUT_OFF_S)
+        if now_s >= until_s:
+            self._put_off_since_s = math.inf
+            return False
+        self._start_alarm.set(until_s)
+        return True
 
     def _hear(self, now_s: float) -> None:
         assert self._child is not None
@@ -160,6 +188,8 @@ class Rescan:
             worker = self._fleet.workers.get(str(message["database"]))
             if worker is not None and message.get("look"):
                 worker.send({"do": "look"})
+            if message.get("ended"):
+                self._ended.add(str(message["database"]))
             if worker is not None:
                 worker.tell_server(message.get("details"))
         elif "listed" in message:
@@ -211,6 +241,8 @@ class Rescan:
             self._log.warning("database_unserved", database=database, reason=reason)
 
     def _finish(self, now_s: float) -> None:
+        if len(self._ended) == 1:  # several: the server was stopped
+            self._fleet.leave_alone(self._ended.pop(), now_s + AWAY_S)
         if self._complete:
             self.has_listed, self._listed_s = True, now_s
             for database in [each for each in self._fleet.workers if each not in self._listed]:

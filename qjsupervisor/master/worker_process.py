@@ -46,6 +46,8 @@ ABORT_GRACE_S = 1.0
 GONE_PAUSE_S = 1.0
 #: If others wait for a dead worker's permits, its successor starts at the latest this long after the death.
 EXPEDITE_S = 2.0
+#: A database is left alone for no longer than this, whatever its worker says.
+LONGEST_AWAY_S = 60.0
 
 
 class Limits(NamedTuple):
@@ -92,6 +94,8 @@ class WorkerProcess:
         self.targets: list[TargetHealth] = []
         #: Number of jobs that have been running for longer than max_runtime.
         self.overdue = 0
+        #: Until then an administrator has the database for himself: he ended the worker's session.
+        self.away_until_s = 0.0
         #: Modules in transition; kept when the process is replaced.
         self.modules = Modules()
         #: Whether this process was told of pauses.
@@ -324,6 +328,8 @@ class WorkerProcess:
             self._fault(self._told, now_s)
         elif said == "targets":
             self.targets = _healths(message.get("targets"))
+        elif said == "away":
+            self.away_until_s = now_s + min(float(message.get("for_s") or 0), LONGEST_AWAY_S)
         elif said == "overdue":
             self.overdue = int(message.get("jobs") or 0)
         elif said == "modules":

@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import DatabaseError, DatabaseGone
 from ..postgres import queries as worker_queries
 from ..postgres.eligibility import Facts, Verdict, in_transition, is_neutralized, judge
+from ..postgres.failures import ADMIN_SHUTDOWN
 from ..postgres.queries import LEADER_LOCK
 from ..postgres.session import Session
 from ..states import Mode
@@ -33,6 +34,8 @@ class Probe:
     verdict: Verdict
     reason: str | None
     warnings: tuple[str, ...] = ()
+    #: An administrator ended the session, or stopped the server.
+    was_ended: bool = False
     #: None if the database could not be queried.
     facts: Facts | None = field(default=None, repr=False)
 
@@ -69,7 +72,8 @@ def probe(
     except DatabaseGone as error:
         return Probe(database=database, verdict=Verdict.ABSENT, reason=str(error))
     except DatabaseError as error:
-        return Probe(database=database, verdict=Verdict.UNREACHABLE, reason=str(error))
+        ended = error.sqlstate == ADMIN_SHUTDOWN
+        return Probe(database=database, verdict=Verdict.UNREACHABLE, reason=str(error), was_ended=ended)
     verdict, reason, warnings = judge(facts, mode, serve_neutralized=serve_neutralized)
     return Probe(database=database, verdict=verdict, reason=reason, warnings=warnings, facts=facts)
 

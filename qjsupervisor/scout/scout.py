@@ -141,6 +141,7 @@ def as_message(found: Probe, config: Config) -> dict[str, Any]:
         "verdict": (Verdict.READY if countable else found.verdict).value,
         "reason": found.reason,
         "look": found.verdict is Verdict.BLOCKED,
+        "ended": found.was_ended,
         "details": {
             **{key: _cut(value) for key, value in facts.items() if key != "columns"},
             "warnings": _cut(found.warnings),

@@ -47,6 +47,10 @@ class Comeback:
         pause_s = self._backoff.next_s()
         return now_s + (min(pause_s, _LEADER_PAUSE_S) if now_s < self._haste_until_s else pause_s)
 
+    def away_s(self, now_s: float) -> float:
+        """For how much longer an administrator has the database for himself; 0: he has not."""
+        return max(0.0, self._away_until_s - now_s)
+
     def stays_away_until_s(self, server: str, now_s: float) -> float | None:
         """Connected again, for a look: until when to leave once more, if at all."""
         if now_s >= self._away_until_s or server != self._server:

@@ -38,7 +38,10 @@ class Leading:
         database, progress = self._parts.database, self._progress
         database.connect()
         assert database.about is not None
+        was_away = self._comeback.away_s(now_s) > 0
         until_s = self._comeback.stays_away_until_s(database.about.started, now_s)
+        if was_away and until_s is None:
+            self._parts.reporting.tell({"is": "away", "for_s": 0})  # nobody ended it: the server was restarted
         if until_s is not None:
             database.close()
             progress.enter(Phase.APART, f"an administrator ended its session: left alone for {AWAY_S:g} s")

@@ -58,6 +58,7 @@ class Losing:
             progress.enter(Phase.APART, str(error))
             led, stood_by = was is Phase.SERVING, was is Phase.STANDBY
             progress.due_s = self._comeback.lost(error, now_s, led=led, stood_by=stood_by, server=server)
+            self._parts.reporting.tell({"is": "away", "for_s": self._comeback.away_s(now_s)})
 
     def arrive(self) -> None:
         """The database is served from now on."""

@@ -6,6 +6,7 @@ import time
 
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.stand_in import StandIn
+from qjsupervisor.worker.comeback import AWAY_S
 
 from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import Supervisor, odoo_conf, wait_until
@@ -99,3 +100,45 @@ def test_a_database_that_is_made_again_is_served_at_once_each_time(
     shown = running.database_status(one.name)
     assert shown is not None
     assert shown["restarts"] == 0
+
+
+def test_who_ends_our_session_can_rename_and_copy_though_scans_go_on(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """Each look of a scan was a session, and what was renamed was served under its new name half a second later."""
+    one = database()
+    pattern = {"qjsupervisor": {"rescan_interval": 0.5, "databases_include": f"{one.name}*"}}
+    running = supervisor(odoo_conf(postgres, odoo.port, sections=pattern))
+    running.wait_ready(one.name)
+    one.connection.close()
+    moved = f"{one.name}_moved"
+
+    def run(statement: str) -> float:
+        begun_s = time.monotonic()
+        postgres.execute("postgres", statement, superuser=True)
+        return time.monotonic() - begun_s
+
+    def connections() -> int:
+        """To both, ever."""
+        count = "SELECT sum(sessions) FROM pg_stat_database WHERE datname IN (%s, %s)"
+        return int(postgres.execute("postgres", count, (one.name, moved), superuser=True)[0][0] or 0)
+
+    def settled() -> int:
+        """When the sessions that ended are counted: statistics come late."""
+        before, until_s = connections(), time.monotonic() + 1.2
+        wait_until(lambda: time.monotonic() > until_s, "the worker's own look, and the statistics of it", 2)
+        return max(before, connections())
+
+    for source, target in ((one.name, moved), (moved, one.name)):
+        running.wait_ready(source, timeout_s=20)
+        run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{source}'")
+        ended_s, before = time.monotonic(), settled()
+        assert run(f'ALTER DATABASE "{source}" RENAME TO "{target}"') < 1
+        wait_until(lambda ended_s=ended_s: time.monotonic() > ended_s + 4, "the administrator looks at his work", 5)
+        assert connections() == before
+        assert run(f'CREATE DATABASE "{target}_copy" TEMPLATE "{target}"') < 3
+        assert time.monotonic() < ended_s + AWAY_S + 2
+        postgres.drop_database(f"{target}_copy")
+    one.reconnect()
+    one.insert_jobs(1)
+    one.wait_for_states(done=1, timeout_s=15)

@@ -99,3 +99,57 @@ def test_the_barrier_knows_what_could_not_be_reached(rig: Rig) -> None:
     assert (rig.next_scan_in_s or 0) > 0.5
     rig.scan(a="ready", away="ready")
     assert rig.rescan.unreachable == {}
+
+
+# -- an administrator who works on a database ----------------------------------------------------------------------
+
+
+def test_no_scan_begins_while_an_administrator_works_on_a_database(rig: Rig) -> None:
+    """He ended its session; what he renames or copies would be found under its new name, and connected to."""
+    rig.scan(a="ready", b="ready")
+    rig.table.open_start_barrier()
+    rig.hear("a", {"is": "away", "for_s": 5})
+    scans = len([each for each in rig.spawner.children if "scout" in each.title])
+
+    def begun() -> int:
+        return len([each for each in rig.spawner.children if "scout" in each.title]) - scans
+
+    rig.rescan.request(rig.now_s)
+    rig.step()
+    rig.step(4.9)
+    assert begun() == 0
+    assert rig.next_scan_in_s == pytest.approx(0.1)
+    rig.hear("a", {"is": "away", "for_s": 5})
+    rig.step(4.8)
+    assert begun() == 0, "he ended it once more"
+    rig.hear("a", {"is": "away", "for_s": 5})
+    rig.step(0.4)
+    assert begun() == 1, "not for ever"
+
+
+def test_the_restart_of_a_server_puts_off_no_scan(rig: Rig) -> None:
+    rig.scan(a="ready")
+    rig.table.open_start_barrier()
+    rig.hear("a", {"is": "away", "for_s": 5})
+    rig.hear("a", {"is": "away", "for_s": 0})
+    rig.rescan.request(rig.now_s)
+    rig.step()
+    assert rig.rescan.is_running
+
+
+@pytest.mark.parametrize("ended", [1, 2])
+def test_a_scan_whose_own_session_was_ended_comes_back_later(rig: Rig, ended: int) -> None:
+    """In one database by an administrator; in several the server was stopped."""
+    rig.scan(a="unreachable", b="unreachable")
+    rig.table.open_start_barrier()
+    rig.rescan.begin(rig.now_s)
+    scout = rig.scout
+    verdict = {"verdict": "unreachable", "reason": "terminating connection due to administrator command"}
+    scout.pipe.said += [{"database": name, **verdict, "ended": True} for name in "ab"[:ended]]
+    rig.loop.registered[scout.pipe](rig.now_s)
+    rig.rescan.reaped(scout.pid, 0, rig.now_s)
+    rig.rescan.request(rig.now_s)
+    rig.step()
+    assert rig.rescan.is_running == (ended == 2)
+    rig.step(5)
+    assert rig.rescan.is_running
