@@ -89,6 +89,7 @@ def _build(sources: Sources) -> Config:
         window=get(options.WINDOW),
         max_databases=get(options.MAX_DATABASES),
         control_socket=get(options.CONTROL_SOCKET) or _default_socket(sources.environ),
+        state_dir=get(options.STATE_DIR) or _default_state_dir(sources.environ),
         pidfile=get(options.PIDFILE),
         log_file=get(options.LOG_FILE),
         log_level=get(options.LOG_LEVEL),
@@ -190,6 +191,12 @@ def _default_socket(environ: Mapping[str, str]) -> str:
         raise ConfigError(
             "control_socket", f"the default of control_socket cannot be used: {error}; set control_socket"
         ) from None
+
+
+def _default_state_dir(environ: Mapping[str, str]) -> str | None:
+    """What systemd gave us; it takes the run-time directory away at each stop."""
+    directory = environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    return os.path.abspath(directory) if directory else None
 
 
 def _warnings(sources: Sources, mode: Mode) -> Iterable[str]:

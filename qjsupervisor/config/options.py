@@ -221,6 +221,13 @@ CONTROL_SOCKET: Option[str | None] = _own(
     socket_path,
     "socket for status, reload and the like; default: control.sock in the run-time directory",
 )
+STATE_DIR: Option[str | None] = _own(
+    "state_dir",
+    None,
+    "",
+    path,
+    "directory for what is kept over restarts, as pauses; default: $STATE_DIRECTORY, or beside control_socket",
+)
 PIDFILE: Option[str | None] = _own("pidfile", None, "", path, "file to write the process id to")
 LOG_FILE: Option[str | None] = _own("log_file", None, "", path, "file to log to; default: standard output")
 LOG_LEVEL = _own("log_level", "info", "info", choice("debug", "info", "warning", "error"), "least level that is logged")
@@ -274,6 +281,7 @@ OPTIONS: tuple[Option[Any], ...] = (
     UPGRADE_TIMEOUT,
     SERVE_NEUTRALIZED,
     CONTROL_SOCKET,
+    STATE_DIR,
     PIDFILE,
     LOG_FILE,
     LOG_LEVEL,

@@ -223,6 +223,8 @@ class Config:
     max_databases: int
 
     control_socket: str
+    #: Where the state file is kept; None: beside the control socket.
+    state_dir: str | None
     pidfile: str | None
     log_file: str | None
     log_level: str

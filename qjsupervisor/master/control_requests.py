@@ -20,14 +20,12 @@ from collections.abc import Callable
 
 from ..channelspec import ROOT, complete_name
 from ..config.values import is_unicode
-from ..control import MAX_FRAME_BYTES, Message, encode
+from ..control import Message
 from ..errors import ProtocolError
 from ..states import RELEASED, Mode
 from .control_socket import Deferred
 from .operations import Operations
-from .pauses import LONGEST_S, Scope
-
-_LONGEST_NAME = 500
+from .pauses import LONGEST_NAME, LONGEST_S, Scope
 
 
 class Orders:
@@ -89,9 +87,7 @@ class Orders:
         return {"scope": str(scope), "warning": self._unknown_channel(scope)}
 
     def _check_room(self, scope: Scope, until_s: float | None) -> None:
-        """Each worker is told all its pauses in one message."""
-        channels = {each.channel: end_s for each, end_s in self._operations.pauses.items()}
-        if len(encode({"do": "pauses", "pauses": {**channels, scope.channel: until_s}})) > MAX_FRAME_BYTES:
+        if not self._operations.pauses.has_room(scope, until_s):
             raise ProtocolError("too many channels are paused: pause one above them, or resume some first")
 
     def _resume(self, request: Message) -> Message:
@@ -136,7 +132,7 @@ def _name(request: Message, key: str) -> str | None:
     value = request.get(key)
     if value is None or value == "":
         return None
-    if not isinstance(value, str) or len(value) > _LONGEST_NAME:
+    if not isinstance(value, str) or len(value) > LONGEST_NAME:
         raise ProtocolError(f"{key} must be a name, or null")
     if not is_unicode(value):
         raise ProtocolError(f"{key} {value!r} is not UTF-8")

@@ -116,7 +116,8 @@ class Master:
         self._orders = Orders(self._operations, self.stop, parts.clock)
         self._fleet, self._rescan = self._operations.fleet, self._operations.rescan
         self._monitor, self._broker = self._operations.monitor, self._operations.broker
-        self._config_reader = self._operations.config_reader
+        self._config_reader, self._state = self._operations.config_reader, self._operations.state
+        self._operations.restore(parts.clock())
 
     def _start_services(self) -> None:
         """Monitor and scout; then, while the scout looks around, make ready what all workers will share."""
@@ -133,7 +134,7 @@ class Master:
         self._control.close_in_child()
         if self._pidfile is not None:
             self._pidfile.close()
-        for part in (self._fleet, self._rescan, self._monitor, self._broker, self._config_reader):
+        for part in (self._fleet, self._rescan, self._monitor, self._broker, self._config_reader, self._state):
             part.close_in_child()
         self._signals.close()
         self._loop.close()
@@ -165,6 +166,7 @@ class Master:
             or self._rescan.is_running
             or self._monitor.pid is not None
             or self._broker.pid is not None
+            or self._state.is_busy
         )
         return not left or now_s >= self._leave_s
 
@@ -222,7 +224,7 @@ class Master:
 
     def _reap(self, now_s: float) -> None:
         for pid, exit_code in exited_children():
-            owners = (self._fleet, self._rescan, self._monitor, self._broker, self._config_reader)
+            owners = (self._fleet, self._rescan, self._monitor, self._broker, self._config_reader, self._state)
             if not any(owner.reaped(pid, exit_code, now_s) for owner in owners):
                 self._log.debug("orphan_reaped", worker_pid=pid, exit_code=exit_code)
 
@@ -261,6 +263,7 @@ class Master:
         self._leave_at(min(self._leave_s, now_s + _REAP_TIMEOUT_S))
         self._monitor.kill()
         self._broker.dismiss()
+        self._state.finish(now_s)
 
     def _leave_at(self, at_s: float) -> None:
         self._leave_s = at_s

@@ -28,6 +28,7 @@ from .pauses import Pauses
 from .reloading import LOGGING, Change, compare
 from .rescan import Rescan
 from .service import Service
+from .state_file import StateFile
 from .status_report import Snapshot, WorkerView, build_status
 from .worker_process import Limits, WorkerProcess
 
@@ -50,6 +51,8 @@ class Operations:
         self.fleet = Fleet(parts, limits_of(config), pauses.of, self._database_gone, self._relog)
         self.rescan = Rescan(config, parts, self.fleet)
         self.config_reader = ConfigReader(load_again, self._take_config, parts)
+        self.state = StateFile(config, parts)
+        self.state.add("pauses", pauses.keep)
         self.monitor = Service("monitor", parts.spawner, parts.loop)
         self.broker = Service("broker", parts.spawner, parts.loop)
         self._broker_alarm = Alarm(parts.loop, self._watch_broker)
@@ -204,6 +207,16 @@ class Operations:
 
     # -- pauses --------------------------------------------------------------------------------------------------
 
+    def restore(self, now_s: float) -> None:
+        """Go on where a former life ended, before anything is looked at; see StateFile.read."""
+        self.state.read()
+        spoilt = self.pauses.restore(self.state.section("pauses"), now_s, self._parts.wall())
+        if spoilt:
+            self._log.warning("state_ignored", reason=f"{self.state.path}: {spoilt} of its pauses are none")
+        if self.pauses.items():
+            self.pauses_changed()
+        self.state.changed(now_s)
+
     def _expire_pauses(self, now_s: float) -> None:
         """Remove expired pauses."""
         over = self.pauses.expire(now_s)
@@ -219,6 +232,7 @@ class Operations:
         self.rescan.untouched = self.pauses.released()
         self._log.info("pauses_changed", pauses=len(scopes), scopes=scopes[:_SHOWN])
         self.fleet.send_pauses()
+        self.state.changed(self._parts.clock())
 
     def known_databases(self) -> set[str]:
         """Databases that a pause may name."""
@@ -258,6 +272,7 @@ class Operations:
             scan_age_s=self.rescan.age_s(now_s),
             reloads=self.reloads,
             paused_by=self.pauses.by,
+            state={"path": self.state.path, "error": self.state.error},
             wall_s=time.time(),
         )
         return build_status(self.config, self._parts.table, snapshot)

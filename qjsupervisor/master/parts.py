@@ -66,6 +66,8 @@ class Parts:
     fork: Callable[[], int] = os.fork
     kill: Callable[[int, int], None] = os.kill
     clock: Callable[[], float] = time.monotonic
+    #: UTC seconds.
+    wall: Callable[[], float] = time.time
     notifier: Notifier = field(default_factory=Notifier)
 
     loop: Loop = field(init=False)

@@ -7,13 +7,16 @@ is released (RELEASED instead of a channel) is left alone altogether: its worker
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ..channelspec import ROOT
+from ..channelspec import ROOT, complete_name
+from ..config.values import is_unicode
+from ..control import MAX_FRAME_BYTES, encode
 from ..states import RELEASED
 
 #: Longer than anybody needs, and far below the limit of a timestamp.
 LONGEST_S = 10 * 365 * 86400.0
+LONGEST_NAME = 500
 
 
 class Scope(NamedTuple):
@@ -41,6 +44,37 @@ class Pauses:
         self._by.pop(scope, None)
         if by is not None:
             self._by[scope] = by
+
+    def has_room(self, scope: Scope, until_s: float | None) -> bool:
+        """Whether one more can be told to a worker, which is told all its pauses in one message."""
+        channels = {each.channel: end_s for each, end_s in self._until_s.items()}
+        return len(encode({"do": "pauses", "pauses": {**channels, scope.channel: until_s}})) <= MAX_FRAME_BYTES
+
+    def keep(self, now_s: float, wall_s: float) -> list[dict[str, Any]] | None:
+        """What `restore` takes, as JSON has it, with UTC seconds; None: nothing is paused."""
+        return [
+            {
+                "database": scope.database,
+                "channel": scope.channel,
+                "until": None if until_s is None else round(wall_s + until_s - now_s, 3),
+                "by": self._by.get(scope),
+            }
+            for scope, until_s in self._until_s.items()
+        ] or None
+
+    def restore(self, kept: object, now_s: float, wall_s: float) -> int:
+        """Pause again what was paused, and is still; how many entries are none that `keep` made."""
+        entries = kept if isinstance(kept, list) else [] if kept is None else [kept]
+        spoilt = 0
+        for number, entry in enumerate(entries):
+            found = _read(entry, now_s, wall_s)
+            if found is None:
+                spoilt += 1
+            elif not self.has_room(found[0], found[1]):
+                return spoilt + len(entries) - number
+            elif found[1] is None or found[1] > now_s:
+                self.add(*found)
+        return spoilt
 
     @property
     def by(self) -> dict[Scope, str]:
@@ -93,3 +127,21 @@ def _within(inner: Scope, outer: Scope) -> bool:
 
 def _later(one_s: float | None, other_s: float | None) -> float | None:
     return None if one_s is None or other_s is None else max(one_s, other_s)
+
+
+def _read(entry: object, now_s: float, wall_s: float) -> tuple[Scope, float | None, str | None] | None:
+    """(scope, monotonic end, who ordered it) of an entry; None where it is none."""
+    if not isinstance(entry, dict):
+        return None
+    database, channel, until, by = (entry.get(key) for key in ("database", "channel", "until", "by"))
+    names = [name for name in (database, channel, by) if name is not None]
+    if not all(isinstance(name, str) and len(name) <= LONGEST_NAME and is_unicode(name) for name in names):
+        return None
+    if channel is None or (channel == RELEASED and not database) or database == "":
+        return None
+    until_s = None
+    if until is not None:
+        if isinstance(until, bool) or not isinstance(until, (int, float)) or not -math.inf < until < math.inf:
+            return None
+        until_s = now_s + max(min(until, wall_s + LONGEST_S), 0) - wall_s
+    return Scope(database, RELEASED if channel == RELEASED else complete_name(channel)), until_s, by

@@ -9,7 +9,10 @@ from ..config.settings import Config
 from ..states import Mode
 
 #: Fixed at start: open files, and the size and rules of the shared table.
-_FIXED = ("control_socket", "pidfile", "max_databases", "fairness", "fairness_weights", "cluster", "cluster_database")
+_FIXED = (
+    "control_socket", "state_dir", "pidfile", "max_databases", "fairness", "fairness_weights", "cluster",
+    "cluster_database",
+)  # fmt: skip
 #: Their meaning depends on the mode, which is fixed at start too.
 _OF_THE_MODE = ("channels", "max_capacity", "db_max_capacity")
 _OF_THE_MONITOR = ("monitor", "monitor_token", "monitor_user", "monitor_password", "connection", "db_names")

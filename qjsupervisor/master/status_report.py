@@ -71,6 +71,8 @@ class Snapshot:
     reloads: Mapping[str, Any] = field(default_factory=dict)
     #: Who ordered each pause, if known.
     paused_by: Mapping[Scope, str] = field(default_factory=dict)
+    #: The state file: its path, and why it is not written, or was not read.
+    state: Mapping[str, str | None] = field(default_factory=dict)
     #: UTC seconds, to compute how long jobs have waited.
     wall_s: float = 0.0
 
@@ -105,6 +107,7 @@ def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, 
         "stopping": snapshot.stopping,
         "log_lines_lost": snapshot.log_lines_lost,
         "config_file": config.config_file,
+        "state_file": dict(snapshot.state),
         "cluster": snapshot.cluster,
     }
 

@@ -131,7 +131,7 @@ def _of_targets(status: Status) -> Iterator[Problem]:
 def _warnings(status: Status) -> Iterator[Problem]:
     views = status.get("databases", ())
     causes = ((str(view.get("name")), text) for view in views for text in _of_database(view))
-    for each in (*_shared(causes), *_of_silent_targets(status), *_of_channels(status)):
+    for each in (*_shared(causes), *_of_silent_targets(status), *_of_channels(status), *_of_state(status)):
         yield each._replace(is_warning=True)
 
 
@@ -148,6 +148,12 @@ def _of_silent_targets(status: Status) -> Iterator[Problem]:
             ]
             text = f"Odoo at {url} does not answer: {done}, and the request open until it was let go; does it hang?"
             yield Problem(text, tuple(names))
+
+
+def _of_state(status: Status) -> Iterator[Problem]:
+    kept = (status.get("state_file") or {}).get("error")
+    if kept:
+        yield Problem(f"{kept}: pauses and the like may not survive a restart")
 
 
 def _of_database(view: Mapping[str, Any]) -> Iterator[str]:

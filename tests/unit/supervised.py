@@ -238,6 +238,8 @@ class Rig:
 
     def __init__(self, config: Config = CONFIG, slots: int = 4) -> None:
         self.now_s = 1000.0
+        #: UTC, at the same moment.
+        self.wall_offset_s = 1_790_000_000.0
         self.table = FakeTable(slots)
         self.table.channels = [ChannelView("root", capacity=4)]
         self.spawner = FakeSpawner()
@@ -250,13 +252,20 @@ class Rig:
             run_scout=lambda *_: 0,
             run_monitor=lambda *_: 0,
             kill=lambda pid, signum: self.killed.append((pid, signum)),
+            clock=lambda: self.now_s,
+            wall=lambda: self.wall_s,
         )
+        self.parts = parts
         parts.table = self.table
         parts.spawner = self.spawner  # type: ignore[assignment]
         parts.loop = self.loop  # type: ignore[assignment]
         self.operations = Operations(config, self._load_again, parts, Pauses())
         self.fleet, self.rescan = self.operations.fleet, self.operations.rescan
         self.orders = Orders(self.operations, lambda _: None, lambda: self.now_s)
+
+    @property
+    def wall_s(self) -> float:
+        return self.now_s + self.wall_offset_s
 
     def _load_again(self) -> Config:
         if isinstance(self.next_config, ConfigError):
