@@ -177,8 +177,13 @@ def _jobs(arguments: argparse.Namespace) -> int:
 def _requeue(arguments: argparse.Namespace) -> int:
     from .commands import requeue
 
-    wanted = requeue.Wanted(uuids=tuple(arguments.uuids), state=arguments.state, older_than_s=arguments.older_than_s)
-    return requeue.run(_config(arguments), arguments.database, wanted)
+    wanted = requeue.Wanted(
+        uuids=tuple(arguments.uuids),
+        state=arguments.state,
+        channel=arguments.channel,
+        older_than_s=arguments.older_than_s,
+    )
+    return requeue.run(_config(arguments), arguments.database, wanted, sure=arguments.yes)
 
 
 def _cluster(arguments: argparse.Namespace) -> int:

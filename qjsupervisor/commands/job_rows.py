@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +15,9 @@ from ..postgres.session import Session
 from . import statements
 from .why_waiting import Job
 
+#: What PostgreSQL takes as a limit; nobody has so many jobs.
+_MOST = 2**62
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
@@ -24,6 +27,7 @@ class Wanted:
     state: str | None = None
     #: Complete name; its subchannels too.
     channel: str | None = None
+    #: Of each database.
     limit: int = 100
 
 
@@ -60,18 +64,18 @@ def read_rows(connection: Session, wanted: Wanted, ageing_s: float = 0.0) -> lis
         "uuids": list(wanted.uuids) or None,
         "states": None if wanted.state is None else [wanted.state],
         "channel": wanted.channel,
-        "limit": wanted.limit,
+        "places": wanted.state in (None, "pending"),
+        "limit": min(wanted.limit, _MOST),
         "ageing_s": ageing_s,
     }
     return [Row._make(row) for row in fetch(connection, statement, params)]
 
 
-def to_jobs(connection: Session, rows: Iterable[Row]) -> list[Job]:
-    """The rows as `explain` takes them; one more statement for all the jobs that they depend on."""
-    rows = list(rows)
+def to_jobs(connection: Session, rows: Sequence[Row]) -> Iterator[Job]:
+    """The rows as Explainer takes them; one statement, at once, for all the jobs that they depend on."""
     parents = {row.uuid: parents_of(row.dependencies) for row in rows if row.state == "wait_dependencies"}
     undone = _undone(connection, {uuid for uuids in parents.values() for uuid in uuids})
-    return [
+    return (
         Job(
             uuid=row.uuid,
             state=row.state,
@@ -85,7 +89,7 @@ def to_jobs(connection: Session, rows: Iterable[Row]) -> list[Job]:
             refusal=refusal(row.uuid),
         )
         for row in rows
-    ]
+    )
 
 
 def parents_of(dependencies: str | None) -> list[str]:

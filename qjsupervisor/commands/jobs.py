@@ -1,22 +1,24 @@
-"""`jobs`: the jobs of one database, and for each that waits, why."""
+"""`jobs`: the jobs of one database or of all, and for each that waits, why."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..channelspec import complete_name
 from ..config.load import Config
-from ..errors import DatabaseUnfit
+from ..errors import DatabaseError, DatabaseUnfit
 from ..postgres import queries
 from ..postgres.session import Session
 from . import client, statements
+from .databases import Done, in_all
 from .job_rows import Row, Wanted, fetch, read_rows, to_jobs
-from .output import duration, print_json, print_line, print_lines
+from .output import duration, print_document, print_line, print_lines
 from .session import session
 from .trees import own_specs
-from .why_waiting import Job, Reason, Tree, explain
+from .why_waiting import Explainer, Job, Reason, Tree
 
 __all__ = ["Wanted", "entries", "run"]
 
@@ -32,34 +34,130 @@ class Listed(NamedTuple):
     reasons: list[Reason]
 
 
-def run(config: Config, database: str, wanted: Wanted, *, as_json: bool) -> int:
-    """Print the jobs; exit status 1 if uuids were asked for and one of them is not there."""
+class Found(NamedTuple):
+    """What one database has."""
+
+    #: Of all its jobs, by state.
+    counts: Mapping[str, int]
+    rows: Sequence[Row]
+    #: The same, explained as one goes along: there may be hundreds of thousands.
+    listed: Iterator[Listed]
+
+
+def run(config: Config, database: str | None, wanted: Wanted, *, as_json: bool) -> int:
+    """Print the jobs of one database, or (None) of all.
+
+    Exit status 1 if uuids were asked for and one of them is not there, or if a database could not be asked.
+    """
     status = client.status_or_none(config)
+    if database is None:
+        return _run_all(config, status, wanted, as_json=as_json)
+    found = _find(config, database, status, wanted)
+    absent = _absent(wanted, found.rows)
+    if as_json:
+        head = {"database": database, "supervisor": status is not None, "counts": found.counts}
+        print_document(head, "jobs", (_entry(*each) for each in found.listed), lambda: {"not_found": absent})
+    else:
+        _print_jobs(found)
+        _print_counts(database, found)
+        for uuid in absent:
+            print_line(f"{uuid}: not in {database}, or not as it was asked for")
+    return _EXIT_NOT_FOUND if absent else 0
+
+
+def _find(config: Config, database: str, status: Mapping[str, Any] | None, wanted: Wanted) -> Found:
     with session(config, database, "jobs") as connection:
         counts = dict(fetch(connection, statements.COUNT_STATES))
-        listed = _listed(connection, config, database, status, wanted)
-    absent = [uuid for uuid in wanted.uuids if uuid not in {each.row.uuid for each in listed}]
-    if as_json:
-        print_json(_document(database, status, counts, listed, absent))
-    else:
-        _print(database, counts, listed, absent)
-    return _EXIT_NOT_FOUND if absent else 0
+        rows = read_rows(connection, wanted, config.rules.ageing_s)
+        return Found(counts, rows, _listed(connection, config, database, status, rows))
+
+
+def _absent(wanted: Wanted, rows: Iterable[Row]) -> list[str]:
+    there = {row.uuid for row in rows} if wanted.uuids else set()
+    return [uuid for uuid in wanted.uuids if uuid not in there]
 
 
 def entries(
     connection: Session, config: Config, database: str, status: Mapping[str, Any] | None, wanted: Wanted
 ) -> list[dict[str, Any]]:
     """The jobs as `jobs --json` has them, under "jobs"."""
-    return [_entry(*each) for each in _listed(connection, config, database, status, wanted)]
+    rows = read_rows(connection, wanted, config.rules.ageing_s)
+    return [_entry(*each) for each in _listed(connection, config, database, status, rows)]
 
 
 def _listed(
-    connection: Session, config: Config, database: str, status: Mapping[str, Any] | None, wanted: Wanted
-) -> list[Listed]:
-    rows = read_rows(connection, wanted, config.rules.ageing_s)
-    tree = _read_tree(connection, config, database)
+    connection: Session, config: Config, database: str, status: Mapping[str, Any] | None, rows: Sequence[Row]
+) -> Iterator[Listed]:
+    """Asks the database at once; what it yields needs it no more."""
+    explainer = Explainer(status, _read_tree(connection, config, database))
     jobs = to_jobs(connection, rows)
-    return [Listed(row, job, explain(job, status, tree)) for row, job in zip(rows, jobs, strict=True)]
+    return (Listed(row, job, explainer.explain(job)) for row, job in zip(rows, jobs, strict=True))
+
+
+# -- all databases -------------------------------------------------------------------------------------------------
+
+
+class _Sum:
+    """What there is over all databases."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._missing = set(wanted.uuids)
+        self.counts: Counter[str] = Counter()
+        self.databases = self.listed = self.having = 0
+        self.errors: list[DatabaseError] = []
+
+    def results(self, found: Iterable[Done[Found]]) -> Iterator[tuple[str, Found]]:
+        """Each database that could be asked."""
+        for done in found:
+            if done.error is not None:
+                self.errors.append(done.error)
+            if done.result is not None:
+                self._missing.difference_update(row.uuid for row in done.result.rows if self._missing)
+                self.counts.update(done.result.counts)
+                self.databases += 1
+                self.having += bool(done.result.rows)
+                self.listed += len(done.result.rows)
+                yield done.database, done.result
+
+    @property
+    def missing(self) -> list[str]:
+        return sorted(self._missing)
+
+
+def _run_all(config: Config, status: Mapping[str, Any] | None, wanted: Wanted, *, as_json: bool) -> int:
+    total = _Sum(wanted)
+    found = total.results(in_all(config, lambda name: _find(config, name, status, wanted)))
+    if as_json:
+        documents = (
+            {"database": name, "counts": each.counts, "jobs": [_entry(*job) for job in each.listed]}
+            for name, each in found
+        )
+        print_document({"supervisor": status is not None}, "databases", documents, lambda: _tail(total))
+    else:
+        for name, each in found:
+            if each.rows:
+                _print_jobs(each)
+                _print_counts(name, each)
+                print_line()
+        _print_total(total)
+    return _EXIT_NOT_FOUND if total.missing or total.errors else 0
+
+
+def _tail(total: _Sum) -> dict[str, Any]:
+    errors = [{"database": error.database, "error": str(error)} for error in total.errors]
+    return {"counts": total.counts, "not_found": total.missing, "errors": errors}
+
+
+def _print_total(total: _Sum) -> None:
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(total.counts.items())) or "no jobs"
+    print_line(f"{total.databases} databases: {counts}; {total.listed} shown, of {total.having} databases")
+    for error in total.errors:
+        print_line(f"not asked: {error}")
+    for uuid in total.missing:
+        print_line(f"{uuid}: in no database, or not as it was asked for")
+
+
+# -- one database --------------------------------------------------------------------------------------------------
 
 
 def _read_tree(connection: Session, config: Config, database: str) -> Tree:
@@ -87,22 +185,6 @@ def _last_starts(connection: Session, within_s: int) -> dict[str, float]:
         name = complete_name(channel)
         found[name] = min(age_s, found.get(name, math.inf))
     return found
-
-
-def _document(
-    database: str,
-    status: Mapping[str, Any] | None,
-    counts: Mapping[str, int],
-    listed: Sequence[Listed],
-    absent: Sequence[str],
-) -> dict[str, Any]:
-    return {
-        "database": database,
-        "supervisor": status is not None,
-        "counts": counts,
-        "jobs": [_entry(*each) for each in listed],
-        "not_found": list(absent),
-    }
 
 
 def _entry(row: Row, job: Job, reasons: Sequence[Reason]) -> dict[str, Any]:
@@ -138,13 +220,14 @@ def _why(row: Row, reasons: Sequence[Reason]) -> str:
     return "; ".join(reason.text for reason in reasons)
 
 
-def _print(database: str, counts: Mapping[str, int], listed: Sequence[Listed], absent: Sequence[str]) -> None:
-    for each in listed:
+def _print_jobs(found: Found) -> None:
+    for each in found.listed:
         print_lines(_lines(*each))
-    total = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no jobs"
-    print_line(f"{database}: {total}" + (f"; {len(listed)} shown" if listed else ""))
-    for uuid in absent:
-        print_line(f"{uuid}: not in {database}, or not as it was asked for")
+
+
+def _print_counts(database: str, found: Found) -> None:
+    total = ", ".join(f"{count} {state}" for state, count in found.counts.items()) or "no jobs"
+    print_line(f"{database}: {total}" + (f"; {len(found.rows)} shown" if found.rows else ""))
 
 
 def _lines(row: Row, job: Job, reasons: Sequence[Reason]) -> list[str]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..text import printable, seconds
@@ -38,20 +37,37 @@ def print_line(value: object = "") -> None:
 
 def print_lines(lines: Iterable[str]) -> None:
     """Print lines, escaped; on a terminal each is folded to its width behind its own indentation, and never cut."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-    for line in map(printable, lines):
-        for part in _folded(line, width) if width else [line]:
-            sys.stdout.write(part + "\n")
+    if not sys.stdout.isatty():
+        sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
+        return
+    from .columns import folded
 
-
-def _folded(line: str, width: int) -> list[str]:
-    indent = " " * (len(line) - len(line.lstrip()))
-    return textwrap.wrap(line.strip(), width, initial_indent=indent, subsequent_indent=indent) or [line]
+    width = shutil.get_terminal_size().columns
+    sys.stdout.writelines(f"{part.plain}\n" for line in lines for part in folded(line, width))
 
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Print one JSON document, escaped to ASCII."""
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def print_document(
+    head: Mapping[str, Any], key: str, items: Iterable[Mapping[str, Any]], tail: Callable[[], Mapping[str, Any]]
+) -> None:
+    """Print one JSON document with a list in it that may be long: an item a line, each as soon as it is there.
+
+    `tail`: what stands behind the list, asked for when the list is at its end.
+    """
+    write = sys.stdout.write
+    encode = json.JSONEncoder(default=str).encode
+    write("{\n" + "".join(f"  {encode(name)}: {encode(value)},\n" for name, value in head.items()))
+    write(f"  {encode(key)}: [")
+    separator = "\n    "
+    for item in items:
+        write(separator + encode(item))
+        separator = ",\n    "
+    write("\n  ]" if "," in separator else "]")
+    write("".join(f",\n  {encode(name)}: {encode(value)}" for name, value in tail().items()) + "\n}\n")
 
 
 def duration(value: float | None) -> str:

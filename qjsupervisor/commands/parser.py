@@ -33,7 +33,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest and several is not None:
         setattr(arguments, several, [*getattr(arguments, several), *rest])
+    if hasattr(arguments, "all_databases"):
+        _settle_database(parser, arguments)
     return arguments
+
+
+def _settle_database(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """With --all there is no database: what stands in its place is a UUID."""
+    if arguments.all_databases and arguments.database is not None:
+        arguments.database, arguments.uuids = None, [arguments.database, *arguments.uuids]
+    if arguments.database is None and not arguments.all_databases:
+        parser.error(f"{arguments.command}: name a DATABASE, or --all for all of them")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -196,15 +206,17 @@ def _add_control(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 def _add_jobs(commands: _Commands[argparse.ArgumentParser]) -> None:
     jobs = _add(commands, "jobs", "list the jobs of a database, and why those that wait are waiting")
-    jobs.add_argument("database", metavar="DATABASE")
-    jobs.add_argument("uuids", nargs="*", metavar="UUID", help="only these jobs")
+    _add_database(jobs)
     jobs.add_argument("--state", choices=[state.value for state in JobState], help="only jobs in this state")
-    jobs.add_argument("--channel", type=_argument(parse_channel), help="only jobs of this channel and those below it")
-    jobs.add_argument("--limit", type=_argument(_positive), default=100, metavar="N", help="at most N (100)")
+    _add_channel(jobs)
+    jobs.add_argument(
+        "--limit", type=_argument(_positive), default=100, metavar="N", help="at most N of a database (100)"
+    )
     jobs.add_argument("--json", action="store_true", help="one JSON document")
     requeue = _add(commands, "requeue", "put jobs back to pending; needs --state or UUIDs")
-    requeue.add_argument("database", metavar="DATABASE")
-    requeue.add_argument("uuids", nargs="*", metavar="UUID", help="only these jobs")
+    _add_database(requeue)
+    _add_channel(requeue)
+    requeue.add_argument("--yes", action="store_true", help="do not ask")
     requeue.add_argument("--state", choices=["enqueued", "started", "failed"], help="only jobs in this state")
     requeue.add_argument(
         "--older-than",
@@ -212,6 +224,21 @@ def _add_jobs(commands: _Commands[argparse.ArgumentParser]) -> None:
         type=_argument(parse_duration),
         metavar="TIME",
         help="only jobs that have been in their state for longer: 90s, 30m, 2h, 1d",
+    )
+
+
+def _add_database(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("database", nargs="?", metavar="DATABASE", help="whose jobs; or --all")
+    parser.add_argument("uuids", nargs="*", metavar="UUID", help="only these jobs")
+    parser.add_argument("--all", dest="all_databases", action="store_true", help="the jobs of all databases")
+
+
+def _add_channel(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--channel",
+        type=_argument(parse_channel),
+        metavar="CHANNEL",
+        help="only jobs of this channel and those below it",
     )
 
 

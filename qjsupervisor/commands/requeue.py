@@ -1,4 +1,4 @@
-"""`requeue`: put jobs of one database back to `pending`, by an operator's word.
+"""`requeue`: put jobs of one database, or of all, back to `pending`, by an operator's word.
 
 Each row is changed only while it is in the state that was asked for, so it is safe beside a running
 supervisor and a running Odoo. What Odoo is working on is left alone wherever the database can tell.
@@ -6,16 +6,18 @@ supervisor and a running Odoo. What Odoo is working on is left alone wherever th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..config.load import Config
 from ..errors import QJSupervisorError
 from ..postgres.session import Session
 from . import statements
+from .databases import in_all
 from .job_rows import columns, fetch
-from .output import print_line
+from .output import print_line, print_lines
 from .session import session
 
 STATES = ("enqueued", "started", "failed")
@@ -24,13 +26,31 @@ _EX_USAGE = 64
 _EXIT_LEFT_ALONE = 1
 
 
+#: Jobs of a database that are named one by one; the others are counted.
+_NAMED = 100
+#: Databases that the question names.
+_NAMED_DATABASES = 5
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """Which jobs to put back; without a state, those of the uuids in any state from which it can be done."""
 
     uuids: tuple[str, ...] = ()
     state: str | None = None
+    #: Complete name; its subchannels too.
+    channel: str | None = None
     older_than_s: float | None = None
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Of the statements."""
+        return {
+            "uuids": list(self.uuids) or None,
+            "states": list(STATES) if self.state is None else [self.state],
+            "channel": self.channel,
+            "older_than_s": self.older_than_s,
+        }
 
 
 class Outcome(NamedTuple):
@@ -41,54 +61,157 @@ class Outcome(NamedTuple):
     moved: bool
 
 
+class Result(NamedTuple):
+    """What came of one database."""
+
+    outcomes: Sequence[Outcome]
+    #: Whether the database can tell which jobs are at work.
+    has_locks: bool
+
+
 class NothingChosen(QJSupervisorError):
-    """Neither a state nor uuids were given."""
+    """Neither a state nor uuids were given, or nobody can be asked whether it is meant."""
 
     exit_status = _EX_USAGE
 
 
-def run(config: Config, database: str, wanted: Wanted) -> int:
-    """Put them back and say which; exit status 1 if something was left alone or is not there."""
+def run(config: Config, database: str | None, wanted: Wanted, *, sure: bool = False) -> int:
+    """Put the jobs of one database, or (None) of all, back and say which.
+
+    `sure`: do not ask. Exit status 1 if something was left alone or is not there, or the answer was no.
+    """
     if wanted.state is None and not wanted.uuids:
         raise NothingChosen("requeue needs --state, or the UUIDs of the jobs to put back")
+    wide = database is None or wanted.channel is not None
+    if wide and not sure and not _can_ask():
+        raise NothingChosen(
+            "there is no terminal to ask whether that is meant: see with `qjsupervisor jobs` which jobs it is,"
+            " and say --yes"
+        )
+    names = None if database is None else [database]
+    if not sure and not wanted.uuids and _can_ask():
+        names = _names_if_meant(config, names, wanted)
+        if not names:
+            return _EXIT_LEFT_ALONE if names is None else 0
+    return _requeue_in(config, names, wanted)
+
+
+def _requeue_in(config: Config, names: Sequence[str] | None, wanted: Wanted) -> int:
+    absent, left, databases, moved = set(wanted.uuids), 0, 0, 0
+    for done in in_all(config, lambda name: _work(config, name, wanted), names):
+        if done.error is not None:
+            if names is not None and len(names) == 1:
+                raise done.error
+            print_line(f"nothing put back: {done.error}")
+            left += 1
+        if done.result is not None:
+            outcomes = done.result.outcomes
+            absent.difference_update(outcome.uuid for outcome in outcomes)
+            left += sum(not outcome.moved for outcome in outcomes)
+            moved += sum(outcome.moved for outcome in outcomes)
+            databases += any(outcome.moved for outcome in outcomes)
+            if outcomes or names is not None:
+                _print(done.database, done.result)
+    for uuid in sorted(absent):
+        print_line(f"  {uuid}: there is no such job")
+    if names is None or len(names) > 1:
+        print_line(f"{_jobs(moved)} of {databases} databases put back to pending")
+    return _EXIT_LEFT_ALONE if absent or left else 0
+
+
+def _work(config: Config, database: str, wanted: Wanted) -> Result:
     with session(config, database, "requeue") as connection:
         has_locks = bool(columns(connection, "queue_job_lock"))
-        outcomes = requeue(connection, wanted, has_locks=has_locks)
-    absent = set(wanted.uuids) - {outcome.uuid for outcome in outcomes}
-    _print(database, outcomes, absent)
-    if not has_locks and any(outcome.state == "started" and outcome.moved for outcome in outcomes):
-        print_line("this queue_job has no queue_job_lock: whether those `started` still ran, nobody can tell")
-    return _EXIT_LEFT_ALONE if absent or not all(outcome.moved for outcome in outcomes) else 0
+        return Result(requeue(connection, wanted, has_locks=has_locks), has_locks)
+
+
+# -- the question --------------------------------------------------------------------------------------------------
+
+
+def _can_ask() -> bool:
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+
+
+def _names_if_meant(config: Config, names: Sequence[str] | None, wanted: Wanted) -> list[str] | None:
+    """Say how many jobs it is and ask; the databases that have some, or None if the answer was no."""
+    counts: dict[str, int] = {}
+    for done in in_all(config, lambda name: _count(config, name, wanted), names):
+        if done.error is not None:
+            if names is not None:
+                raise done.error
+            print_line(f"nothing to be put back: {done.error}")
+        if done.result:
+            counts[done.database] = done.result
+    if not counts:
+        print_line("there is no such job")
+        return []
+    if not _agrees(question(counts, wanted)):
+        print_line("nothing was changed")
+        return None
+    return sorted(counts)
+
+
+def _count(config: Config, database: str, wanted: Wanted) -> int:
+    with session(config, database, "requeue") as connection:
+        return sum(count for _state, count in fetch(connection, statements.COUNT_REQUEUE, wanted.params))
+
+
+def question(counts: Mapping[str, int], wanted: Wanted) -> str:
+    """How many jobs it is, by database."""
+    most = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    named = ", ".join(f"{name} {count:,}" for name, count in most[:_NAMED_DATABASES])
+    more = len(counts) - _NAMED_DATABASES
+    where = most[0][0] if len(counts) == 1 else f"{len(counts)} databases ({named}"
+    where += "" if len(counts) == 1 else f" and {more} more)" if more > 0 else ")"
+    channel = f" in channel {wanted.channel}" if wanted.channel else ""
+    kind = f"{wanted.state} job" if wanted.state else "job"
+    return f"Put {_jobs(sum(counts.values()), kind)}{channel} of {where} back to pending?"
+
+
+def _agrees(text: str) -> bool:
+    print_lines([text])
+    try:
+        return input("[y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        print_line()
+        return False
+
+
+def _jobs(count: int, kind: str = "job") -> str:
+    return f"{count:,} {kind}{'' if count == 1 else 's'}"
+
+
+# -- the work ------------------------------------------------------------------------------------------------------
 
 
 def requeue(connection: Session, wanted: Wanted, *, has_locks: bool) -> list[Outcome]:
     """One statement, one transaction; every job that was asked for, in order of id."""
     statement = statements.REQUEUE.format(idle=statements.IDLE if has_locks else statements.NO_LOCKS)
-    params = {
-        "uuids": list(wanted.uuids) or None,
-        "states": list(STATES) if wanted.state is None else [wanted.state],
-        "older_than_s": wanted.older_than_s,
-    }
-    return [Outcome._make(row) for row in fetch(connection, statement, params)]
+    return [Outcome._make(row) for row in fetch(connection, statement, wanted.params)]
 
 
-def _print(database: str, outcomes: Sequence[Outcome], absent: Iterable[str]) -> None:
-    moved = [outcome for outcome in outcomes if outcome.moved]
-    print_line(f"{database}: {len(moved)} job{'' if len(moved) == 1 else 's'} put back to pending")
-    for outcome in moved:
-        print_line(f"  {outcome.uuid} (was {outcome.state})")
-    left = [outcome for outcome in outcomes if not outcome.moved]
+def _print(database: str, result: Result) -> None:
+    moved = [outcome for outcome in result.outcomes if outcome.moved]
+    left = [outcome for outcome in result.outcomes if not outcome.moved]
+    print_line(f"{database}: {_jobs(len(moved))} put back to pending")
+    _print_some([f"{outcome.uuid} (was {outcome.state})" for outcome in moved])
     if left:
         print_line(f"{database}: {len(left)} left alone")
-    for outcome in left:
-        print_line(f"  {outcome.uuid}: {_why_left(outcome.state)}")
-    for uuid in sorted(absent):
-        print_line(f"  {uuid}: there is no such job")
+        _print_some([f"{outcome.uuid}: {_why_left(outcome.state)}" for outcome in left])
+    if not result.has_locks and any(outcome.state == "started" for outcome in moved):
+        print_line("this queue_job has no queue_job_lock: whether those `started` still ran, nobody can tell")
+
+
+def _print_some(lines: Sequence[str]) -> None:
+    for line in lines[:_NAMED]:
+        print_line(f"  {line}")
+    if len(lines) > _NAMED:
+        print_line(f"  and {len(lines) - _NAMED:,} more")
 
 
 def _why_left(state: str) -> str:
     if state == "started":
         return "started, and Odoo works on it, began a moment ago, or it is too young for --older-than"
     if state in STATES:
-        return f"{state}, and changed just now, too young for --older-than, or not in the state asked for"
+        return f"{state}, and changed just now, too young for --older-than, or not as it was asked for"
     return f"is {state}"

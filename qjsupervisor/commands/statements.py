@@ -36,7 +36,8 @@ def _seconds(time: str) -> str:
 
 
 #: Jobs, those that run first, then those that wait, in the order of their channel's queue.
-#: Params: uuids (text[] or NULL), states (text[] or NULL), channel (complete name or NULL: any), limit.
+#: Params: uuids (text[] or NULL), states (text[] or NULL), channel (complete name or NULL: any), limit, places (whether
+#: jobs are listed whose place among those that wait is of interest).
 #: `{dependencies}` is the column, or NULL where the branch has none; `{rank}` the priority, or queries.AGED_RANK.
 #: Rows: see job_rows.Row.
 #: All waiting rows are sorted for their places, so `job` holds no more than that takes, and channels are compared as
@@ -46,7 +47,7 @@ WITH job AS MATERIALIZED (
     SELECT job.id, job.uuid, job.state, ({_CHANNEL}) COLLATE "C" AS channel, job.date_created,
            coalesce(job.eta > {_NOW}, false) AS not_due, {{rank}} AS rank
       FROM queue_job AS job
-     WHERE job.state NOT IN ('done', 'cancelled')
+     WHERE (%(places)s AND job.state NOT IN ('done', 'cancelled'))
         OR job.uuid = ANY(%(uuids)s)
         OR job.state = ANY(%(states)s)
 ), listed AS MATERIALIZED (
@@ -110,8 +111,22 @@ CASE job.state WHEN 'enqueued' THEN coalesce(job.date_enqueued, job.date_created
  END
 """
 
+_WITHIN = f"""(%(channel)s::text IS NULL OR ({_CHANNEL}) = %(channel)s
+               OR left({_CHANNEL}, length(%(channel)s) + 1) = %(channel)s || '.')"""
+
+_OLD_ENOUGH = f"(%(older_than_s)s::float8 IS NULL OR {_seconds(_NOW)} - {_seconds(_SINCE)} > %(older_than_s)s::float8)"
+
+#: What REQUEUE would try to put back. Params: as there. Rows: (state, count).
+COUNT_REQUEUE = f"""
+SELECT job.state, count(*)
+  FROM queue_job AS job
+ WHERE job.state = ANY(%(states)s) AND (%(uuids)s::text[] IS NULL OR job.uuid = ANY(%(uuids)s))
+   AND {_WITHIN} AND {_OLD_ENOUGH}
+ GROUP BY job.state
+"""
+
 #: Put jobs back to pending: those in a state that may be, that nobody holds, each only once.
-#: Params: uuids (text[] or NULL), states (text[]), older_than_s (float or NULL).
+#: Params: uuids (text[] or NULL), states (text[]), channel (complete name or NULL: any), older_than_s (float or NULL).
 #: `{idle}` is IDLE or NO_LOCKS.
 #: Rows: (uuid, state it was in, moved). What is not moved is being worked on, or is in another state.
 #: Writes no column that the worker does not write too: the same privileges do.
@@ -119,8 +134,7 @@ CASE job.state WHEN 'enqueued' THEN coalesce(job.date_enqueued, job.date_created
 REQUEUE = f"""
 WITH wanted AS MATERIALIZED (
     SELECT job.id, job.uuid, job.state,
-           job.state = ANY(%(states)s) AND (%(older_than_s)s::float8 IS NULL
-               OR {_seconds(_NOW)} - {_seconds(_SINCE)} > %(older_than_s)s::float8) AS fits
+           job.state = ANY(%(states)s) AND {_WITHIN} AND {_OLD_ENOUGH} AS fits
       FROM queue_job AS job
      WHERE CASE WHEN %(uuids)s::text[] IS NULL THEN job.state = ANY(%(states)s)
                 ELSE job.uuid = ANY(%(uuids)s) END

@@ -99,29 +99,46 @@ class Tree:
         return max(0.0, spec.throttle_s - min(starts, default=math.inf))
 
 
-def explain(job: Job, status: Mapping[str, Any] | None, tree: Tree) -> list[Reason]:
-    """Every reason why the job does not run now, the decisive one first; [] for a job that is over.
+class Explainer:
+    """Says of the jobs of one database why they wait.
 
-    `status` is `status --json` of the supervisor, or None when none answers.
+    `status` is `status --json` of the supervisor, or None when none answers. What holds for all jobs of a channel is
+    found out once: there may be hundreds of thousands.
     """
-    if job.state == JobState.WAIT_DEPENDENCIES:
-        return [_dependencies(job)]
-    if job.state == JobState.ENQUEUED:
-        return [_sent(job)]
-    if job.state == JobState.STARTED:
-        return [_running(job, tree)]
-    if job.state != JobState.PENDING:
-        return []
-    if job.refusal is not None:
-        return [Reason("refused", f"can never be asked for: {job.refusal}")]
-    stopped = _supervisor(status, tree.database)
-    if stopped is not None:
-        return [stopped]
-    assert status is not None
-    reasons = [*_eta(job), *_paused(job, status, tree), *_target(status, tree.database)]
-    for spec in tree.path(job.channel):
-        reasons += _channel(job, spec, status, tree)
-    return reasons or [_turn(job)]
+
+    def __init__(self, status: Mapping[str, Any] | None, tree: Tree) -> None:
+        self._status = status or {}
+        self._tree = tree
+        self._stopped = _supervisor(status, tree.database)
+        #: By channel, and the job that a sequential one waits for.
+        self._of_channel: dict[tuple[str, str | None], list[Reason]] = {}
+
+    def explain(self, job: Job) -> list[Reason]:
+        """Every reason why the job does not run now, the decisive one first; [] for a job that is over."""
+        if job.state == JobState.WAIT_DEPENDENCIES:
+            return [_dependencies(job)]
+        if job.state == JobState.ENQUEUED:
+            return [_sent(job)]
+        if job.state == JobState.STARTED:
+            return [_running(job, self._tree)]
+        if job.state != JobState.PENDING:
+            return []
+        if job.refusal is not None:
+            return [Reason("refused", f"can never be dispatched: {job.refusal}")]
+        if self._stopped is not None:
+            return [self._stopped]
+        return [*_eta(job), *self._reasons_of(job)] or [_turn(job)]
+
+    def _reasons_of(self, job: Job) -> list[Reason]:
+        key = job.channel, job.not_due
+        found = self._of_channel.get(key)
+        if found is None:
+            status, tree = self._status, self._tree
+            found = [*_paused(job, status, tree), *_target(status, tree.database)]
+            for spec in tree.path(job.channel):
+                found += _channel(job, spec, status, tree)
+            self._of_channel[key] = found
+        return found
 
 
 def _dependencies(job: Job) -> Reason:
@@ -132,8 +149,8 @@ def _dependencies(job: Job) -> Reason:
 
 def _sent(job: Job) -> Reason:
     if job.since_s is not None and job.since_s > 10:
-        return Reason("sent", f"asked of Odoo{_since(job)} and not begun: are all its workers busy?")
-    return Reason("sent", f"asked of Odoo{_since(job)}")
+        return Reason("sent", f"dispatched to Odoo{_since(job)} and not begun: are all its workers busy?")
+    return Reason("sent", f"dispatched to Odoo{_since(job)}")
 
 
 def _running(job: Job, tree: Tree) -> Reason:
@@ -202,7 +219,7 @@ def _target(status: Mapping[str, Any], database: str) -> Iterator[Reason]:
     if any(each.get("state") != "down" for each in view.get("targets") or [target]):
         return
     retry_s = target.get("retry_in_s")
-    again = "asked again soon" if retry_s is None else f"asked again in {seconds(retry_s)}"
+    again = "probed again soon" if retry_s is None else f"probed again in {seconds(retry_s)}"
     why = target.get("reason") or view.get("message")
     text = f"Odoo at {target.get('url')} is down, {again}" + (f": {why}" if why else "")
     yield Reason("target down", text, {"url": target.get("url"), "retry_in_s": retry_s})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import secrets
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -36,10 +38,16 @@ def run(
 ) -> Run:
     """run("jobs", "db", channels=...) -> (exit status, stdout, stderr)."""
 
-    def command(*arguments: str, sections: Mapping[str, Any] | None = None, **conf: Any) -> tuple[int, str, str]:
-        own = {"qjsupervisor": {"control_socket": str(tmp_path / "control.sock")}, **(sections or {})}
+    def command(
+        *arguments: str, own: Mapping[str, str] | None = None, sections: Mapping[str, Any] | None = None, **conf: Any
+    ) -> tuple[int, str, str]:
+        ours = {"control_socket": str(tmp_path / "control.sock"), **(own or {})}
         path = tmp_path / "odoo.conf"
-        path.write_text(odoo_conf(postgres, 1, **{"channels": CHANNELS, **conf}, sections=own))
+        path.write_text(
+            odoo_conf(
+                postgres, 1, **{"channels": CHANNELS, **conf}, sections={"qjsupervisor": ours, **(sections or {})}
+            )
+        )
         name, *rest = arguments
         status = cli.main([name, "--config", str(path), *rest])
         captured = capsys.readouterr()
@@ -383,3 +391,96 @@ def test_requeue_does_not_wait_for_a_row_that_is_being_changed(
     assert status == 1
     assert "left alone" in out
     assert one.state(uuid) == "enqueued"
+
+
+# -- all databases -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(database: DatabaseFactory) -> tuple[Database, Database, dict[str, str]]:
+    """Two databases with jobs, one without queue_job; and the option that leaves other tests' databases out."""
+    prefix = f"two_{secrets.token_hex(3)}"
+    one, other = database(f"{prefix}_a"), database(f"{prefix}_b")
+    database(f"{prefix}_c", schema=None)
+    return one, other, {"databases_include": f"{prefix}_*"}
+
+
+def test_jobs_of_all_databases(run: Run, two: tuple[Database, Database, dict[str, str]]) -> None:
+    one, other, own = two
+    failed = [*one.insert_jobs(2, state="failed"), *other.insert_jobs(1, state="failed")]
+    (waiting,) = other.insert_jobs(1)
+    status, out, _ = run("jobs", "--all", "--state", "failed", own=own)
+    assert status == 0
+    assert all(uuid in out for uuid in failed)
+    assert waiting not in out
+    assert out.splitlines()[-1] == "2 databases: 3 failed, 1 pending; 3 shown, of 2 databases"
+    status, out, _ = run("jobs", "--all", waiting, "nowhere", "--json", own=own)
+    assert status == 1
+    found = json.loads(out)
+    assert [(each["database"], [job["uuid"] for job in each["jobs"]]) for each in found["databases"]] == [
+        (one.name, []),
+        (other.name, [waiting]),
+    ]
+    assert (found["not_found"], found["counts"], found["errors"]) == (["nowhere"], {"failed": 3, "pending": 1}, [])
+
+
+def test_a_database_that_cannot_be_asked_keeps_the_others_from_nothing(
+    run: Run, two: tuple[Database, Database, dict[str, str]]
+) -> None:
+    one, other, own = two
+    one.insert_jobs(1, state="failed")
+    other.insert_jobs(1, state="failed")
+    one.execute("ALTER TABLE queue_job DROP COLUMN exc_name")
+    status, out, err = run("jobs", "--all", own=own)
+    assert (status, err) == (1, "")
+    assert "1 databases: 1 failed; 1 shown" in out
+    assert f"not asked: {one.name}: " in out
+    status, out, err = run("requeue", "--all", "--state", "failed", "--yes", own=own)
+    assert (status, err) == (0, "")
+    assert "2 jobs of 2 databases put back to pending" in out
+
+
+def test_requeue_by_channel_and_over_all_databases(run: Run, two: tuple[Database, Database, dict[str, str]]) -> None:
+    one, other, own = two
+    (kept,) = one.insert_jobs(1, state="failed", channel="root.slower")
+    one.insert_jobs(2, state="failed", channel="root.slow.sub")
+    other.insert_jobs(3, state="failed", channel="slow")
+    arguments = ("--state", "failed", "--channel", "slow")
+    for where in ("--all", one.name):
+        status, out, err = run("requeue", where, *arguments, own=own)
+        assert (status, out) == (64, "")
+        assert "say --yes" in err
+    status, out, _ = run("requeue", "--all", "--yes", *arguments, own=own)
+    assert status == 0
+    assert out.splitlines()[-1] == "5 jobs of 2 databases put back to pending"
+    assert (one.states(), other.states()) == ({"failed": 1, "pending": 2}, {"pending": 3})
+    assert one.state(kept) == "failed"
+
+
+@pytest.mark.parametrize(("answer", "status", "moved"), [("y", 0, 4), ("no", 1, 0), ("", 1, 0)])
+def test_requeue_asks_on_a_terminal(
+    run: Run,
+    two: tuple[Database, Database, dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    status: int,
+    moved: int,
+) -> None:
+    one, other, own = two
+    one.insert_jobs(3, state="failed")
+    other.insert_jobs(1, state="failed")
+    for stream in (sys.stdin, sys.stdout):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda _prompt: answer)
+    found, out, _ = run("requeue", "--all", "--state", "failed", own=own)
+    question = f"Put 4 failed jobs of 2 databases ({one.name} 3, {other.name} 1) back to pending?"
+    assert question in " ".join(out.split())
+    assert found == status
+    assert ("nothing was changed" in out) is (moved == 0)
+    assert one.states().get("pending", 0) + other.states().get("pending", 0) == moved
+
+
+def test_a_limit_beyond_what_a_server_counts(run: Run, database: DatabaseFactory) -> None:
+    one = database()
+    one.insert_jobs(2)
+    assert f"{one.name}: 2 pending; 2 shown" in run("jobs", one.name, "--limit", "9" * 40)[1]

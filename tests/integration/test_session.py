@@ -257,7 +257,7 @@ def test_what_the_commands_ask_an_old_server_means_the_same(database: DatabaseFa
     assert ("MATERIALIZED" in listing + putting) is (version >= 120000)
     assert "starts_with" not in listing, "PostgreSQL 11 and later"
     one.execute("UPDATE queue_job SET state = 'enqueued'")
-    rows = one.execute(listing, {"uuids": None, "states": None, "channel": "root", "limit": 5})
+    rows = one.execute(listing, {"uuids": None, "states": None, "channel": "root", "limit": 5, "places": True})
     assert [row[0] for row in rows] == [uuid]
-    moved = one.execute(putting, {"uuids": None, "states": ["enqueued"], "older_than_s": None})
+    moved = one.execute(putting, {"uuids": None, "states": ["enqueued"], "channel": None, "older_than_s": None})
     assert moved == [(uuid, "enqueued", True)]

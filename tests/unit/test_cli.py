@@ -81,9 +81,23 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
             "run",
             ["requeue", "db1", "--state", "started", "--older-than", "1h"],
             ("db1", requeue.Wanted(state="started", older_than_s=3600.0)),
-            {},
+            {"sure": False},
         ),
-        (requeue, "run", ["requeue", "db1", "u1"], ("db1", requeue.Wanted(uuids=("u1",))), {}),
+        (requeue, "run", ["requeue", "db1", "u1"], ("db1", requeue.Wanted(uuids=("u1",))), {"sure": False}),
+        (
+            requeue,
+            "run",
+            ["requeue", "--all", "--state", "failed", "--channel", "slow", "--yes"],
+            (None, requeue.Wanted(state="failed", channel="root.slow")),
+            {"sure": True},
+        ),
+        (
+            jobs,
+            "run",
+            ["jobs", "u1", "--all", "--state", "failed", "u2"],
+            (None, jobs.Wanted(uuids=("u1", "u2"), state="failed")),
+            {"as_json": False},
+        ),
     ],
 )
 def test_commands(
@@ -148,6 +162,7 @@ def test_help_of_start_names_every_option(capsys: pytest.CaptureFixture[str]) ->
         ["pause", "db:.."],
         ["pause", "db", "--for", "soon"],
         ["requeue", "db", "--state", "done"],
+        ["requeue", "--state", "failed"],
         ["requeue", "db", "--older-than", "-1h"],
         ["requeue", "db", "u1", "--unknown"],
     ],

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qjsupervisor.channelspec import ChannelSpec
-from qjsupervisor.commands.why_waiting import Job, Tree, explain
+from qjsupervisor.commands.why_waiting import Explainer, Job, Tree
 from qjsupervisor.text import seconds
 
 SPECS = (
@@ -44,7 +44,7 @@ def pending(**more: Any) -> Job:
 
 
 def why(job: Job, view: dict[str, Any] | None, branch: Tree | None = None) -> list[tuple[str, str]]:
-    return [(reason.code, reason.text) for reason in explain(job, view, branch or tree())]
+    return [(reason.code, reason.text) for reason in Explainer(view, branch or tree()).explain(job)]
 
 
 def in_state(state: str, **more: Any) -> dict[str, Any]:
@@ -60,10 +60,10 @@ def in_state(state: str, **more: Any) -> dict[str, Any]:
         (pending(state="no such state\x1b[2J"), []),
         (pending(state="started", since_s=200), [("running", "runs in Odoo for 3 min")]),
         (pending(state="started"), [("running", "runs in Odoo")]),
-        (pending(state="enqueued", since_s=0.5), [("sent", "asked of Odoo for 0.5 s")]),
+        (pending(state="enqueued", since_s=0.5), [("sent", "dispatched to Odoo for 0.5 s")]),
         (
             pending(state="enqueued", since_s=42),
-            [("sent", "asked of Odoo for 42 s and not begun: are all its workers busy?")],
+            [("sent", "dispatched to Odoo for 42 s and not begun: are all its workers busy?")],
         ),
         (
             pending(state="wait_dependencies", parents=("p1 (pending)", "p2 (failed)")),
@@ -178,7 +178,7 @@ def test_whole_database(view: dict[str, Any] | None, code: str, text: str) -> No
             pending(),
             status(target={"url": "http://odoo:8069", "state": "down", "failures": 3, "retry_in_s": 12.0}),
             tree(),
-            [("target down", "Odoo at http://odoo:8069 is down, asked again in 12 s")],
+            [("target down", "Odoo at http://odoo:8069 is down, probed again in 12 s")],
             id="target down",
         ),
         pytest.param(
