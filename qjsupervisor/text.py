@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -31,6 +31,14 @@ def printable(value: object) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def same_uuid(names: Sequence[str]) -> str:
+    """What is wrong with databases of one database.uuid that are served."""
+    return (
+        f"{', '.join(names)} have one database.uuid: one is a raw copy of the other, and both run their jobs;"
+        " leave the copy out (databases_exclude), or give it a uuid of its own"
+    )
 
 
 def channel_settings(view: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from ..channelspec import ChannelSpec
 from ..config.load import Config
 from ..config.settings import DATABASE, Origin, TargetSettings
 from ..errors import DatabaseError
+from ..master.state_file import path_of
 from ..states import Mode
 from ..text import channel_settings, seconds
 from . import client
@@ -71,7 +72,7 @@ def gather(config: Config) -> Report:
         findings.append(problem("root has capacity 0: nothing would run"))
     findings += check_odoo_settings(config)
     answers = _ask_targets(config, [each.name for each in that_run(databases)])
-    findings.append(_about_supervisor(config))
+    findings += _about_supervisor(config)
     return Report(config=config, databases=databases, targets=answers, findings=findings)
 
 
@@ -100,11 +101,19 @@ def _about_mode(config: Config, databases: Sequence[DatabaseReport]) -> str:
     )
 
 
-def _about_supervisor(config: Config) -> Finding:
+def _about_supervisor(config: Config) -> Iterator[Finding]:
     status = client.status_or_none(config)
     if status is None:
-        return note(f"no supervisor runs here (control socket {config.control_socket})")
-    return note(f"a supervisor runs, process {status.get('pid')}")
+        yield note(f"no supervisor runs here (control socket {config.control_socket})")
+    else:
+        yield note(f"a supervisor runs, process {status.get('pid')}")
+    if config.holds_new:
+        waiting = [str(view.get("name")) for view in (status or {}).get("databases", ()) if view.get("held")]
+        some = f" Waiting now: {_named(waiting)}." if waiting else ""
+        yield note(
+            "new_databases = hold: a database that appears after the start, or is made anew, is not served before"
+            f" `qjsupervisor resume DATABASE`.{some}"
+        )
 
 
 def _ask_targets(config: Config, databases: Sequence[str]) -> list[TargetReport]:
@@ -172,6 +181,8 @@ def _configuration(config: Config) -> Mapping[str, Any]:
         "ageing_s": config.rules.ageing_s or None,
         "max_runtime_action": config.rules.max_runtime_action,
         "serve_neutralized": config.rules.serve_neutralized,
+        "new_databases": "hold" if config.holds_new else "serve",
+        "state_file": path_of(config),
         "upgrade_timeout_s": config.upgrade_timeout_s,
         "channels": [asdict(spec) for spec in config.channels],
         "max_capacity": config.max_capacity,

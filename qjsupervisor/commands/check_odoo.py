@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..config.load import Config
 from ..postgres.session import Session
+from ..text import same_uuid
 from . import statements
 from .findings import Finding, warning
 from .job_rows import fetch
@@ -61,7 +62,4 @@ def duplicates(databases: Iterable[tuple[str, str | None]]) -> Iterator[Finding]
             by_uuid.setdefault(uuid, []).append(name)
     for names in by_uuid.values():
         if len(names) > 1:
-            yield warning(
-                f"{', '.join(names)} have one database.uuid: one is a raw copy of the other, and both run their jobs;"
-                " leave the copy out (databases_exclude), or give it a uuid of its own"
-            )
+            yield warning(same_uuid(names))

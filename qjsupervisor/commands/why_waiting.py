@@ -173,6 +173,8 @@ def _supervisor(status: Mapping[str, Any] | None, database: str) -> Reason | Non
     state = view.get("state")
     if state == WorkerState.READY.value:
         return None
+    if view.get("held"):
+        return Reason("held", f"the database is {view.get('last_error')}")
     modules = (view.get("modules") or {}).get("states")
     if state == WorkerState.BLOCKED.value and modules:
         return Reason("modules", waits_for(modules), {"modules": dict(modules)})

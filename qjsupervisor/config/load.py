@@ -65,6 +65,7 @@ def _build(sources: Sources) -> Config:
         databases_include=get(options.DATABASES_INCLUDE),
         databases_exclude=get(options.DATABASES_EXCLUDE),
         maintenance_db=get(options.MAINTENANCE_DB),
+        holds_new=get(options.NEW_DATABASES) == "hold",
         cluster=get(options.CLUSTER) or None,
         cluster_database=get(options.CLUSTER_DATABASE) or get(options.MAINTENANCE_DB),
         template=get(options.DB_TEMPLATE),

@@ -113,6 +113,13 @@ CLUSTER_DATABASE: Option[str | None] = _own(
 MAX_DATABASES = _own(
     "max_databases", 512, "512", integer_in(1, 10_000), "most databases served at once; takes effect at start"
 )
+NEW_DATABASES = _own(
+    "new_databases",
+    "serve",
+    "serve",
+    choice("serve", "hold"),
+    "what becomes of a database that appears after the start: serve, or hold until it is resumed",
+)
 RESCAN_INTERVAL = _own(
     "rescan_interval", 60.0, "60", duration_in(0.1, _DAY_S), "seconds between two looks for databases"
 )
@@ -261,6 +268,7 @@ OPTIONS: tuple[Option[Any], ...] = (
     CLUSTER,
     CLUSTER_DATABASE,
     MAX_DATABASES,
+    NEW_DATABASES,
     RESCAN_INTERVAL,
     RECONCILE_INTERVAL,
     FAIRNESS,

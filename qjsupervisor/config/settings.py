@@ -188,6 +188,8 @@ class Config:
     databases_include: tuple[str, ...]
     databases_exclude: tuple[str, ...]
     maintenance_db: str
+    #: A database that appears after the start waits for an operator's word.
+    holds_new: bool
     #: Supervisors of this name share one capacity; None: this one is alone.
     cluster: str | None
     cluster_database: str

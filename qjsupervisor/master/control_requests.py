@@ -94,15 +94,19 @@ class Orders:
         scope = self._scope(request)
         if request.get("anyway") is True:
             return self._run_anyway(scope)
-        removed = self._operations.pauses.remove(scope)
+        removed, rescan = self._operations.pauses.remove(scope), self._operations.rescan
         self._operations.pauses_changed()
+        if scope.channel == ROOT and scope.database is not None and rescan.resume(scope.database, self._clock()):
+            removed.append(scope)
         if any(each.channel == RELEASED for each in removed):
-            self._operations.rescan.request(self._clock())  # it may be another one by now
+            rescan.request(self._clock())  # it may be another one by now
         wider = self._operations.pauses.covering(scope)
         if not removed and wider:
             raise ProtocolError(f"{scope} is paused by a wider pause: resume {wider[0]} instead")
         if not removed:
-            raise ProtocolError(f"{scope} is not paused")
+            held = ", ".join(self._operations.rescan.known.held)
+            new = f"; new databases wait, to be resumed by name: {held}" if held and scope.database is None else ""
+            raise ProtocolError(f"{scope} is not paused{new}")
         still = f"still paused by {', '.join(map(str, wider))}" if wider else None
         return {"resumed": [str(each) for each in removed], "warning": still}
 

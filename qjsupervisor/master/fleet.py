@@ -265,6 +265,8 @@ class Fleet:
             if math.isinf(self._watch_alarm.at_s):
                 self._watch_at(now_s + WATCH_S)
             self._send_pauses(worker)
+            if worker.only_oid is not None:
+                worker.send({"do": "only", "oid": worker.only_oid})
             if worker.modules.anyway:
                 worker.send({"do": "modules", "anyway": True})
 

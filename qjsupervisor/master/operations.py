@@ -53,6 +53,8 @@ class Operations:
         self.config_reader = ConfigReader(load_again, self._take_config, parts)
         self.state = StateFile(config, parts)
         self.state.add("pauses", pauses.keep)
+        self.state.add("databases", self.rescan.known.keep)
+        self.rescan.on_known = self.state.changed
         self.monitor = Service("monitor", parts.spawner, parts.loop)
         self.broker = Service("broker", parts.spawner, parts.loop)
         self._broker_alarm = Alarm(parts.loop, self._watch_broker)
@@ -136,6 +138,8 @@ class Operations:
             self.fleet.send_all({"do": "log", **{name: getattr(change.config, name) for name in LOGGING}})
         self.reloads.update(success=self.reloads["success"] + 1, last_successful=True, last_success_at=time.time())
         self.config = self.rescan.config = change.config
+        self.rescan.known.hold = change.config.holds_new
+        self.state.changed(now_s)
         if change.channels:
             self._configure(change.config.channels)
         restarted = self.fleet.replace_settings(change.config.worker_settings, limits_of(change.config), now_s)
@@ -213,6 +217,8 @@ class Operations:
         spoilt = self.pauses.restore(self.state.section("pauses"), now_s, self._parts.wall())
         if spoilt:
             self._log.warning("state_ignored", reason=f"{self.state.path}: {spoilt} of its pauses are none")
+        if not self.rescan.known.restore(self.state.section("databases")):
+            self._log.warning("state_ignored", reason=f"{self.state.path}: what it says of databases is nonsense")
         if self.pauses.items():
             self.pauses_changed()
         self.state.changed(now_s)
@@ -229,6 +235,8 @@ class Operations:
         ends_s = [until_s for _, until_s in self.pauses.items() if until_s is not None]
         self._pause_alarm.set(min(ends_s, default=math.inf))
         scopes = [str(scope) for scope, _ in self.pauses.items()]
+        for database in self.rescan.untouched - self.pauses.released():
+            self.rescan.known.trust(database)  # whoever had it for himself knows what he made of it
         self.rescan.untouched = self.pauses.released()
         self._log.info("pauses_changed", pauses=len(scopes), scopes=scopes[:_SHOWN])
         self.fleet.send_pauses()
@@ -272,6 +280,8 @@ class Operations:
             scan_age_s=self.rescan.age_s(now_s),
             reloads=self.reloads,
             paused_by=self.pauses.by,
+            held=self.rescan.known.held,
+            copies=self.rescan.copies(),
             state={"path": self.state.path, "error": self.state.error},
             wall_s=time.time(),
         )

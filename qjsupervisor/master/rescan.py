@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import selectors
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,9 +20,11 @@ from ..logs import get_logger
 from ..loop import Alarm
 from ..scout.scout import NOT_LOOKED_AT, SCAN_DEADLINE_S
 from ..states import WorkerState
+from ..text import same_uuid
 from ..worker.comeback import AWAY_S
 from .child import Child, exit_reason
 from .fleet import Fleet
+from .known_databases import KnownDatabases, copies
 from .parts import Parts
 
 #: Added to the scout's own deadline, for a scout that hangs beyond its reach.
@@ -52,6 +54,14 @@ class Rescan:
         self.has_listed = False
         #: Databases without a worker that the last probe could not reach, and why. What runs there is unknown.
         self.unreachable: dict[str, str] = {}
+        #: Which databases are new, and wait for an operator's word.
+        self.known = KnownDatabases(hold=config.holds_new)
+        #: Called when what `known` keeps has changed.
+        self.on_known: Callable[[float], None] = lambda _now_s: None
+        #: The database.uuid of databases, by name.
+        self._uuids: dict[str, str] = {}
+        #: Those that are served and share one, as the log has it.
+        self._told_copies: list[tuple[str, ...]] = []
         #: When the first eligible database was seen (monotonic).
         self.first_found_s: float | None = None
         #: When a scan last completed (monotonic).
@@ -184,14 +194,7 @@ class Rescan:
 
     def _take(self, message: Mapping[str, Any], now_s: float) -> None:
         if "database" in message:
-            self._judge(str(message["database"]), str(message.get("verdict")), str(message.get("reason")), now_s)
-            worker = self._fleet.workers.get(str(message["database"]))
-            if worker is not None and message.get("look"):
-                worker.send({"do": "look"})
-            if message.get("ended"):
-                self._ended.add(str(message["database"]))
-            if worker is not None:
-                worker.tell_server(message.get("details"))
+            self._take_probe(str(message["database"]), message, now_s)
         elif "listed" in message:
             self._listed.update(message["listed"])
         elif "error" in message:
@@ -200,7 +203,29 @@ class Rescan:
         elif message.get("done"):
             self._complete = True
 
-    def _judge(self, database: str, verdict: str, reason: str, now_s: float) -> None:
+    def _take_probe(self, database: str, message: Mapping[str, Any], now_s: float) -> None:
+        details = message.get("details")
+        details = details if isinstance(details, Mapping) else {}
+        oid, uuid = details.get("oid"), details.get("uuid")
+        self._uuids.pop(database, None)
+        if isinstance(uuid, str) and uuid:
+            self._uuids[database] = uuid
+        verdict, reason = str(message.get("verdict")), str(message.get("reason"))
+        self._judge(database, verdict, reason, oid if isinstance(oid, int) else None, now_s)
+        worker = self._fleet.workers.get(database)
+        if worker is not None and message.get("look"):
+            worker.send({"do": "look"})
+        if message.get("ended"):
+            self._ended.add(database)
+        if worker is not None:
+            worker.tell_only(self.known.oid_of(database))
+            worker.tell_server(details)
+
+    def copies(self) -> list[tuple[str, ...]]:
+        """Databases that are served and have one database.uuid."""
+        return copies({name: uuid for name, uuid in self._uuids.items() if name in self._fleet.workers})
+
+    def _judge(self, database: str, verdict: str, reason: str, oid: int | None, now_s: float) -> None:
         """Apply one probe's verdict to the fleet."""
         if verdict != "absent":
             self.ignored.pop(database, None)
@@ -212,17 +237,16 @@ class Rescan:
             self._not_looked_at.add(database)
         if verdict == "ready":
             self.first_found_s = self.first_found_s or now_s
-            why_not = self._fleet.want(
-                database, self.config.worker_settings(database), self.config.weight(database), now_s
-            )
-            self._note_unserved(database, why_not)
+            self._want(database, oid, now_s)
         elif verdict == "absent":
             self._note_unserved(database, None)
             if self.ignored.get(database) != reason:
                 self.ignored[database] = reason
                 self._log.info("database_ignored", database=database, reason=reason)
             self._fleet.drop(database, reason, now_s)
+            self.known.notice(database, oid)
         else:
+            self.known.notice(database, oid)
             self._had_unreachable = self._had_unreachable or verdict == "unreachable"
             worker = self._fleet.workers.get(database)
             if verdict == "blocked" and worker is not None:
@@ -230,6 +254,40 @@ class Rescan:
             elif verdict == "unreachable" and worker is not None and worker.state is WorkerState.FAILED:
                 worker.fail(reason)
             self._note_unserved(database, None if worker is not None else reason)
+
+    def _want(self, database: str, oid: int | None, now_s: float) -> None:
+        """See that an eligible database has a worker, unless it is new and waits for an operator's word."""
+        twins = [name for name, uuid in self._uuids.items() if uuid == self._uuids.get(database) and name != database]
+        why_not = self.known.admits(database, oid, [name for name in twins if name in self._fleet.workers])
+        if why_not is not None:
+            self._fleet.drop(database, why_not, now_s)
+        else:
+            settings, weight = self.config.worker_settings(database), self.config.weight(database)
+            why_not = self._fleet.want(database, settings, weight, now_s)
+        self._note_unserved(database, why_not)
+
+    def resume(self, database: str, now_s: float) -> bool:
+        """Serve a new database that waits for that; False: it does not."""
+        if not self.known.resume(database):
+            return False
+        self._log.info("database_resumed", database=database)
+        self.unserved.pop(database, None)
+        self._note_known(now_s)
+        self.request(now_s)
+        return True
+
+    def _note_known(self, now_s: float) -> None:
+        if self.known.changed:
+            self.known.changed = False
+            self.on_known(now_s)
+
+    def _tell_copies(self) -> None:
+        """Once for each change."""
+        found = self.copies()
+        for names in found:
+            if names not in self._told_copies:
+                self._log.warning("databases_alike", databases=list(names), reason=same_uuid(names))
+        self._told_copies = found
 
     def _note_unserved(self, database: str, reason: str | None) -> None:
         """Record why a database has no worker (None: it has one). Logs changes only."""
@@ -251,6 +309,10 @@ class Rescan:
                 self._note_unserved(database, None)
             self.ignored = {name: why for name, why in self.ignored.items() if name in self._listed}
             self.unreachable = {name: why for name, why in self.unreachable.items() if name in self._listed}
+            self._uuids = {name: uuid for name, uuid in self._uuids.items() if name in self._listed}
+            self.known.listed(self._listed)
+            self._tell_copies()
+            self._note_known(now_s)
         interval_s = float(self.config.rescan_interval_s)
         if self.unreachable and self.first_found_s is not None and not self._parts.table.start_barrier_open:
             interval_s = _AT_ONCE_S  # all others wait for it

@@ -71,6 +71,10 @@ class Snapshot:
     reloads: Mapping[str, Any] = field(default_factory=dict)
     #: Who ordered each pause, if known.
     paused_by: Mapping[Scope, str] = field(default_factory=dict)
+    #: New databases that wait for an operator's word, by name.
+    held: Mapping[str, str] = field(default_factory=dict)
+    #: Databases that are served and share one database.uuid.
+    copies: Sequence[Sequence[str]] = ()
     #: The state file: its path, and why it is not written, or was not read.
     state: Mapping[str, str | None] = field(default_factory=dict)
     #: UTC seconds, to compute how long jobs have waited.
@@ -107,6 +111,7 @@ def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, 
         "stopping": snapshot.stopping,
         "log_lines_lost": snapshot.log_lines_lost,
         "config_file": config.config_file,
+        "copies": [list(names) for names in snapshot.copies],
         "state_file": dict(snapshot.state),
         "cluster": snapshot.cluster,
     }
@@ -124,6 +129,7 @@ def _database(
     return {
         "name": worker.database,
         "state": worker.state.value,
+        "held": False,
         "pid": worker.pid,
         "restarts": worker.restarts,
         "last_error": worker.last_error,
@@ -157,12 +163,14 @@ def _database(
 
 def _unserved(name: str, reason: str, snapshot: Snapshot) -> dict[str, Any]:
     """A database without a worker, with the same keys."""
-    if snapshot.next_scan_in_s is not None:
+    held = name in snapshot.held
+    if snapshot.next_scan_in_s is not None and not held:
         reason = f"{reason}; looked at again in {snapshot.next_scan_in_s:.0f} s"
     counts = dict.fromkeys(("restarts", "pending", "running", "failed", "dispatched", "finished"), 0)
     return {
         "name": name,
-        "state": WorkerState.FAILED.value,
+        "state": (WorkerState.BLOCKED if held else WorkerState.FAILED).value,
+        "held": held,
         "pid": None,
         "last_error": reason,
         "heartbeat_age_s": None,

@@ -100,6 +100,8 @@ class WorkerProcess:
         self.modules = Modules()
         #: Whether this process was told of pauses.
         self.told_pauses = False
+        #: The oid of the only database of its name that may be served; None: any.
+        self.only_oid: int | None = None
         #: The database is no longer to be served: the fleet forgets this worker once it has no process.
         self.leaving = False
         #: The pipe came to its end, and must not be listened to any more.
@@ -195,6 +197,11 @@ class WorkerProcess:
     def send(self, message: Mapping[str, Any]) -> bool:
         """Send an order; False if it has no process, or does not listen."""
         return self.child is not None and self.child.pipe.send(message)
+
+    def tell_only(self, oid: int | None) -> None:
+        """Let it know which database of its name it may serve; None: any."""
+        if oid != self.only_oid and (self.child is None or self.send({"do": "only", "oid": oid})):
+            self.only_oid = oid
 
     def tell_server(self, details: object) -> None:
         """Let it know where a new connection of the scout's led to; once for each change, most often never."""

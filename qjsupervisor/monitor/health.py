@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..config.settings import LONGEST_HEARTBEAT_S
 from ..postgres.eligibility import named
 from ..states import WorkerState
-from ..text import seconds
+from ..text import same_uuid, seconds
 
 #: An idle worker stamps the shared table every LONGEST_HEARTBEAT_S, or a moment later on a busy machine.
 STALE_HEARTBEAT_S = LONGEST_HEARTBEAT_S + 10.0
@@ -131,7 +131,13 @@ def _of_targets(status: Status) -> Iterator[Problem]:
 def _warnings(status: Status) -> Iterator[Problem]:
     views = status.get("databases", ())
     causes = ((str(view.get("name")), text) for view in views for text in _of_database(view))
-    for each in (*_shared(causes), *_of_silent_targets(status), *_of_channels(status), *_of_state(status)):
+    for each in (
+        *_shared(causes),
+        *_of_silent_targets(status),
+        *_of_channels(status),
+        *_of_copies(status),
+        *_of_state(status),
+    ):
         yield each._replace(is_warning=True)
 
 
@@ -148,6 +154,11 @@ def _of_silent_targets(status: Status) -> Iterator[Problem]:
             ]
             text = f"Odoo at {url} does not answer: {done}, and the request open until it was let go; does it hang?"
             yield Problem(text, tuple(names))
+
+
+def _of_copies(status: Status) -> Iterator[Problem]:
+    for names in status.get("copies") or ():
+        yield Problem(same_uuid([str(name) for name in names]), tuple(map(str, names)))
 
 
 def _of_state(status: Status) -> Iterator[Problem]:

@@ -51,6 +51,7 @@ DATABASE = (
     Measure("database_restarts", "restarts", "Restarts of the database's worker.", counter=True),
     Measure("database_heartbeat_age_seconds", "heartbeat_age_s", "Time since the worker's last turn."),
     Measure("database_wait_seconds", "wait_s", "How long the database's best job has waited for a permit."),
+    Measure("database_held", "held", "1 while the database is new and waits for `resume` (new_databases = hold)."),
     Measure("database_overdue", "overdue", "Jobs that run for longer than max_runtime of their channel."),
     Measure(
         "database_modules_seconds", "modules_for_s", "How long a module has been half installed; jobs wait for it."

@@ -103,6 +103,10 @@ class Facts:
 
     #: When the server was started.
     started: str = ""
+    #: Of the database: another one of the same name has another.
+    oid: int = 0
+    #: database.uuid, by which Odoo tells databases apart; None where our role may not read it.
+    uuid: str | None = None
     #: Tables whose row-level security may hide rows from our role.
     policies: tuple[str, ...] = ()
 

@@ -82,13 +82,13 @@ def gather(session: Session, statements_s: float, ask_leader: bool) -> Facts:
     """Query everything that judge() needs."""
     session.rows(queries.BEGIN, {"timeout_ms": int(statements_s * 1000)})
     (row,) = session.rows(queries.FACTS)
-    role, version, in_recovery, read_only, encoding, has_modules, has_jobs, started, policies = row
+    role, version, in_recovery, read_only, encoding, has_modules, has_jobs, started, oid, policies = row
     elsewhere = None if has_jobs else session.rows(queries.ELSEWHERE)[0][0]
     columns = _columns(session.rows(queries.COLUMNS))
     module_columns = columns.get("ir_module_module", {})
     readable = all(module_columns.get(name, (False, False))[0] for name in ("name", "state"))
     modules = dict(session.rows(worker_queries.MODULES)) if has_modules and readable else {}
-    neutralized = _neutralized(session, columns.get("ir_config_parameter"))
+    neutralized, uuid = _parameters(session, columns.get("ir_config_parameter"))
     trigger = session.rows(worker_queries.TRIGGER) if has_jobs else []
     halves = {"high": LEADER_LOCK >> 32, "low": LEADER_LOCK & 0xFFFFFFFF}
     leader = session.rows(queries.LEADER, halves) if ask_leader else []
@@ -110,17 +110,23 @@ def gather(session: Session, statements_s: float, ask_leader: bool) -> Facts:
         trigger_complete=bool(trigger and trigger[0][1]),
         leader=_who(leader[0]) if leader else None,
         started=started,
+        oid=oid,
+        uuid=uuid,
         policies=tuple(policies),
     )
 
 
-def _neutralized(session: Session, columns: Mapping[str, tuple[bool, bool]] | None) -> bool | None:
-    """Whether the database is a neutralised copy; None if unreadable. `columns`: those of ir_config_parameter."""
+def _parameters(session: Session, columns: Mapping[str, tuple[bool, bool]] | None) -> tuple[bool | None, str | None]:
+    """(whether the database is a neutralised copy, its database.uuid); None if unreadable.
+
+    `columns`: those of ir_config_parameter.
+    """
     if columns is None:
-        return False
+        return False, None
     if not all(columns.get(name, (False, False))[0] for name in ("key", "value")):
-        return None
-    return is_neutralized(session.rows(worker_queries.NEUTRALIZED))
+        return None, None
+    found = dict(session.rows(queries.PARAMETERS))
+    return is_neutralized([(found.get("database.is_neutralized"),)]), found.get("database.uuid")
 
 
 def changes_backend(database: str, dsn: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """The scout's statements: what a database contains and what our role may do there. All are read-only.
 
 They wait for no lock that an Odoo upgrade may hold for long, except when reading ir_module_module and
-ir_config_parameter (MODULES and NEUTRALIZED of the worker's queries).
+ir_config_parameter (MODULES of the worker's queries, and PARAMETERS).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BEGIN = "BEGIN READ ONLY; SET LOCAL statement_timeout = %(timeout_ms)s; SET LOCA
 COMMIT = "COMMIT"
 
 #: The server and the database. No params. One row: (role, server version, in recovery, read-only, encoding,
-#: has ir_module_module, has queue_job, server start time, tables whose policies may hide rows from us).
+#: has ir_module_module, has queue_job, server start time, oid of the database, tables whose policies may hide rows).
 #: The search path decides which table a name refers to, as it does for the worker.
 FACTS = f"""
 SELECT current_user::text,
@@ -37,6 +37,7 @@ SELECT current_user::text,
        to_regclass('ir_module_module') IS NOT NULL,
        to_regclass('queue_job') IS NOT NULL,
        {SERVER_START},
+       (SELECT oid::bigint FROM pg_database WHERE datname = current_database()),
        ARRAY(SELECT name FROM unnest(ARRAY['ir_module_module', 'queue_job', 'queue_job_lock', 'queue_job_channel']) name
               WHERE to_regclass(name) IS NOT NULL AND row_security_active(to_regclass(name)))
 """
@@ -48,6 +49,11 @@ SELECT min(n.nspname)::text
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relname = 'queue_job' AND c.relkind IN ('r', 'p')
+"""
+
+#: What Odoo says of the database itself. No params. Rows: (key, value).
+PARAMETERS = """
+SELECT key, value FROM ir_config_parameter WHERE key IN ('database.is_neutralized', 'database.uuid')
 """
 
 #: Columns of the tables that the worker uses, with our privileges. No params.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import DatabaseUnavailable
+from ..errors import DatabaseGone, DatabaseUnavailable
 from ..states import Phase
 from .long_runs import LongRuns
 from .module_gate import ModuleGate
@@ -25,6 +25,9 @@ class Checks:
 
     def check(self, now_s: float) -> None:
         """Whether the database may be served, and its jobs may run now."""
+        only, about = self._instructions.only_oid, self._database.about
+        if only is not None and about is not None and about.oid != only:
+            raise DatabaseGone(self._database.name, "another database has its name since it was looked at")
         self._database.refuses_neutralized = not self._instructions.rules.serve_neutralized
         self._database.check()
         self._note_modules(now_s)

@@ -54,6 +54,8 @@ class Instructions:
         self.look = False
         #: When the server was started that new connections lead to, as the scout found; '' where it said nothing.
         self.server = ""
+        #: The oid of the only database of this name that may be served; None: any.
+        self.only_oid: int | None = None
         #: Jobs run though modules are in transition.
         self.anyway = False
 
@@ -94,6 +96,9 @@ class Instructions:
             self.rebuild = True
         elif order == "server":
             self.server = str(message.get("started"))
+        elif order == "only":
+            self.only_oid = message["oid"]
+            self.look = True
         elif order == "look":
             self.look = True
         elif order == "modules":
