@@ -257,14 +257,18 @@ class Rescan:
 
     def _want(self, database: str, oid: int | None, now_s: float) -> None:
         """See that an eligible database has a worker, unless it is new and waits for an operator's word."""
-        twins = [name for name, uuid in self._uuids.items() if uuid == self._uuids.get(database) and name != database]
-        why_not = self.known.admits(database, oid, [name for name in twins if name in self._fleet.workers])
+        why_not = self.known.admits(database, oid, self._twins(database) if self.known.hold else ())
         if why_not is not None:
             self._fleet.drop(database, why_not, now_s)
         else:
             settings, weight = self.config.worker_settings(database), self.config.weight(database)
             why_not = self._fleet.want(database, settings, weight, now_s)
         self._note_unserved(database, why_not)
+
+    def _twins(self, database: str) -> list[str]:
+        """Databases that are served and have the database.uuid of this one."""
+        uuid = self._uuids.get(database)
+        return [name for name in self._fleet.workers if name != database and uuid and self._uuids.get(name) == uuid]
 
     def resume(self, database: str, now_s: float) -> bool:
         """Serve a new database that waits for that; False: it does not."""

@@ -57,8 +57,7 @@ def test_a_copy_of_production_waits_for_its_word(
         assert copy.states() == {"pending": 2}
         assert running.run("resume", name).returncode == 0
         copy.wait_for_states(done=2)
-        (alike,) = [each for each in running.status()["copies"]]
-        assert alike == [prod.name, name]
+        assert running.status()["copies"] == [[prod.name, name]]
         assert len(running.log_events("databases_alike")) == 1
         assert "have one database.uuid" in running.run("status").stdout.replace("\n", " ")
         copy.drop()
