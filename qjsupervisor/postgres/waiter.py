@@ -28,13 +28,17 @@ class Waiter:
 
     def __init__(self, stamp: Callable[[], None] = lambda: None) -> None:
         self._stamp = stamp
+        #: When the next heartbeat is due.
+        self._beat_s = 0.0
         #: Called at most once per wait, when the answer is late. It must not use the connection.
         self.on_late: Callable[[], None] = lambda: None
 
     def wait(self, connection: Any, deadline_s: float) -> None:
         """Wait until the connection has finished. Raises TimeoutError at the deadline, or psycopg2.Error."""
         state = connection.poll()
-        late_s = math.inf if state == extensions.POLL_OK else time.monotonic() + LATE_S
+        if state == extensions.POLL_OK:
+            return
+        late_s = time.monotonic() + LATE_S
         while state != extensions.POLL_OK:
             poller = select.poll()
             # Anew each time: libpq changes the descriptor while it connects.
@@ -47,10 +51,10 @@ class Waiter:
                 if now_s >= late_s:
                     late_s = math.inf
                     self.on_late()
+                # Also during an answer that comes in without a pause, and between many that are short.
+                if now_s >= self._beat_s:
+                    self._beat_s = now_s + _WAIT_SLICE_S
+                    self._stamp()
                 if poller.poll(min(left_s, _WAIT_SLICE_S) * 1000):
                     break
-                self._stamp()
-                if time.monotonic() >= late_s:
-                    late_s = math.inf
-                    self.on_late()
             state = connection.poll()

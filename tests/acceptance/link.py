@@ -13,6 +13,7 @@ from contextlib import suppress
 from types import TracebackType
 
 _CHUNK_BYTES = 65536
+PIECE_BYTES = 2048
 _Pair = tuple[socket.socket, socket.socket]
 
 
@@ -31,6 +32,8 @@ class Link:
         #: Connections made from now on get nothing but their login answered, as from a pooler that is full.
         self.only_logins = False
         self._no_queries: set[socket.socket] = set()
+        #: Between two pieces of PIECE_BYTES, whoever they are for: a long way, with a narrow place in it.
+        self.pause_s = 0.0
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._waker, self._wakes = socket.socketpair()
@@ -123,7 +126,7 @@ class Link:
                 return
             peer = self._peers[sock]
             try:
-                data = sock.recv(_CHUNK_BYTES)
+                data = sock.recv(PIECE_BYTES if self.pause_s else _CHUNK_BYTES)
                 if data[:1] == b"Q" and sock in self._no_queries:
                     self._silent.add(sock)
                     self._selector.unregister(sock)
@@ -133,6 +136,8 @@ class Link:
                 data = b""
             if not data:
                 self._drop(sock)
+        if self.pause_s:
+            threading.Event().wait(self.pause_s)
 
     def _drop(self, sock: socket.socket) -> None:
         peer = self._peers.pop(sock, None)

@@ -394,6 +394,28 @@ def test_an_old_primary_that_lives_on(stand_in: StandInFactory, supervisor: Supe
         one.connection.close()
 
 
+def test_a_read_that_takes_longer_than_the_hang_timeout(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """Over a long and narrow way: its rows come without a pause, and it was killed for it, again and again."""
+    one = database()
+    one.insert_jobs(700, channel="root." + "n" * 240)
+    one.execute("UPDATE queue_job SET state = 'started', date_enqueued = now(), date_started = now()")
+    with Link((postgres.host, postgres.port)) as link:
+        own = {"options": {"db_port": link.port}, "qjsupervisor": {"hang_timeout": 2}}
+        running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name, sections=own))
+        running.wait_ready(one.name)
+        pids = running.pids()
+        link.pause_s = 0.06
+        begun_s, mark = time.monotonic(), running.mark()
+        link.cut()
+        running.wait_for("database_ready", after=mark, timeout_s=40)
+        assert time.monotonic() - begun_s > 5, "too quick to tell"
+        link.pause_s = 0
+        assert not running.log_events("worker_aborted")
+        assert running.pids() == pids
+
+
 # -- poolers -----------------------------------------------------------------------------------------------------
 
 

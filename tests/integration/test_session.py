@@ -261,3 +261,26 @@ def test_what_the_commands_ask_an_old_server_means_the_same(database: DatabaseFa
     assert [row[0] for row in rows] == [uuid]
     moved = one.execute(putting, {"uuids": None, "states": ["enqueued"], "channel": None, "older_than_s": None})
     assert moved == [(uuid, "enqueued", True)]
+
+
+# -- answers that are long -------------------------------------------------------------------------------------
+
+#: Comes a piece at a time, for three seconds, and never pauses for one.
+TRICKLE = "SELECT repeat('x', 10000), pg_sleep(0.1) FROM generate_series(1, 30)"
+
+
+def test_a_long_answer_has_heartbeats_and_a_deadline_while_it_comes(database: DatabaseFactory) -> None:
+    """A worker that reads for longer than hang_timeout was taken for one that hangs."""
+    one = database()
+    beats: list[float] = []
+    session = Session(one.name, one.dsn(), Waiter(lambda: beats.append(time.monotonic())))
+    with closing(session):
+        session.connect()
+        beats.clear()
+        assert len(session.rows(TRICKLE)) == 30
+        assert len(beats) in (2, 3, 4), "one a second"
+        begun_s = session.deadline_s = time.monotonic()
+        session.deadline_s += 1.5
+        with pytest.raises(DatabaseUnavailable, match="no answer within"):
+            session.rows(TRICKLE)
+        assert time.monotonic() - begun_s < 2
