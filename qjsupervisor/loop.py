@@ -6,6 +6,7 @@ changes a registration, events already pending for the old one are dropped, even
     register(source, events, callback)    until unregister(source); modify(source, events, callback)
     call_at(monotonic_s, callback)        once; returns a handle with cancel()
     Alarm(timers, callback)               a deadline that can move: set(at_s), clear()
+    Deadline(timers, callback)            an alarm that remembers that it rang (is_due), for who looks at it in turns
 
 A callback that raises ends the loop, unless `on_error` is given: then it receives the exception, the loop continues,
 and the callback is retried after RETRY_S if it is still registered.
@@ -146,6 +147,45 @@ class Alarm:
     def _ring(self, now_s: float) -> None:
         self.at_s = math.inf
         self._callback(now_s)
+
+
+class Deadline(Alarm):
+    """An alarm that stays due after it rang, until it is set or cleared."""
+
+    __slots__ = ("is_due",)
+
+    def __init__(self, timers: Timers, callback: Callback) -> None:
+        super().__init__(timers, callback)
+        self.is_due = False
+
+    def set(self, at_s: float) -> None:
+        """As Alarm.set."""
+        self.is_due = False
+        super().set(at_s)
+
+    def set_earlier(self, at_s: float) -> None:
+        """As Alarm.set_earlier; one that rang already stays due."""
+        if at_s < self.at_s and not self.is_due:
+            self.set(at_s)
+
+    def set_if_idle(self, at_s: float) -> None:
+        """Ring at this moment, unless it is to ring already, or rang."""
+        if self.at_s == math.inf and not self.is_due:
+            self.set(at_s)
+
+    def clear(self) -> None:
+        """Do not ring; what rang is not due any more."""
+        self.is_due = False
+        super().clear()
+
+    def ring(self) -> None:
+        """It is due now; nobody is called."""
+        self.clear()
+        self.is_due = True
+
+    def _ring(self, now_s: float) -> None:
+        self.is_due = True
+        super()._ring(now_s)
 
 
 class _Registration:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import types
@@ -118,8 +119,8 @@ class OursShared(Ours):
             self._worker_slot.exchange(self.tree)
 
     def wakes_at(self) -> float | None:
-        look_again_ns = self._worker_slot.look_again_ns(self.tree.wanted_channels)
-        moments = [super().wakes_at(), None if look_again_ns is None else look_again_ns / 1e9 - 1]
+        look_again_s = self._worker_slot.look_again_s(self.tree.wanted_channels)
+        moments = [super().wakes_at(), None if math.isinf(look_again_s) else look_again_s - 1]
         return min((moment for moment in moments if moment is not None), default=None)
 
     def close(self) -> None:

@@ -17,8 +17,9 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from ..config.settings import TargetSettings
-from ..loop import Loop
-from ..states import ServerVerdict
+from ..loop import Alarm, Callback, Loop
+from ..states import ServerVerdict, TargetState
+from .breaker import NO_LIMIT
 from .request import DRAIN_S, HEAD_S, Address, End, Outcome, Request
 from .resolver import NoThreadError
 from .target import Server, Target
@@ -67,6 +68,7 @@ class Dispatcher:
         *,
         connect_timeout_s: float,
         read_timeout_s: float | None,
+        wake: Callback = lambda _now_s: None,
     ) -> None:
         """`servers`: the shared health of each target, in the same order."""
         self._loop = loop
@@ -84,13 +86,14 @@ class Dispatcher:
         self._probes: dict[Target, _Open] = {}
         #: Answered requests whose connections wait for the server to finish.
         self._draining: set[_Open] = set()
-        self._deadline_s: float | None = None
-        self._asked_s = 0.0
+        self._expiry = Alarm(loop, self._expire_due)
+        self._probe_alarm = Alarm(loop, wake)
+        #: When more may be sent than `allowance` said.
+        self._limit_alarm = Alarm(loop, wake)
+        self._wake = wake
         self.ended: list[Ended] = []
         #: Time of the current turn.
         self.now_s = 0.0
-        #: When to check again whether a server should be probed.
-        self._probe_due_s: float | None = None
         #: A server's state has changed, or a probe has ended, since this was last reset.
         self.has_news = False
         #: What probes have changed, to be logged.
@@ -105,22 +108,40 @@ class Dispatcher:
 
     def allowance(self, now_s: float) -> int:
         """How many more jobs may be sent now."""
-        self._asked_s = now_s
         room = MAX_OPEN - len(self._open)
         allowed = 0
         for target in self.targets:
-            allowed += target.allowance(now_s)
+            allowed += self._allowance(target, now_s)
             if allowed >= room:
                 return room
+        self._await_room(now_s)
         return allowed
+
+    def _allowance(self, target: Target, now_s: float) -> int:
+        if target.is_down:
+            return 0
+        if target.breaker.state is TargetState.UP:
+            return NO_LIMIT
+        return target.breaker.allowance(now_s, self._sent_s(target))
+
+    def _sent_s(self, target: Target) -> list[float]:
+        """When each open request to a target was sent."""
+        return [opened.began_s for opened in self._open.values() if opened.target is target]
+
+    def _await_room(self, now_s: float) -> None:
+        """Wake when more may be sent. A server that is down wakes by its probe."""
+        limited = [t for t in self.targets if not t.is_down and t.breaker.state is not TargetState.UP]
+        moments = [target.breaker.wakes_at_s(now_s, self._sent_s(target)) for target in limited]
+        self._limit_alarm.set(min([moment for moment in moments if moment is not None], default=math.inf))
 
     def send(self, uuid: str) -> None:
         """Send the request to an available target. Its end will be in `ended`."""
         now_s = time.monotonic()
         target = self._choose(now_s)
         opened = self._open[uuid] = _Open(target, uuid, now_s)
-        target.sent_s[uuid] = now_s
         target.breaker.probe_sent()
+        if target.breaker.state is not TargetState.UP:
+            self._await_room(now_s)
         self._connect(opened)
 
     def _choose(self, now_s: float) -> Target:
@@ -128,25 +149,25 @@ class Dispatcher:
         count = len(self.targets)
         for step in range(count):
             target = self.targets[(self._next_target + step) % count]
-            if target.allowance(now_s):
+            if self._allowance(target, now_s):
                 self._next_target = (self._next_target + step + 1) % count
                 return target
         return self.targets[self._next_target]
 
-    def _probe(self, target: Target, due_ns: int | None, now_s: float) -> None:
+    def _probe(self, target: Target, due_s: float | None, now_s: float) -> None:
         """Probe a server that is down or in doubt, if that is due and this worker's task."""
         self._take_note(target)
-        if due_ns is None or target in self._probes:
+        if due_s is None or target in self._probes:
             return
         if target.server.take_probe():
             opened = self._probes[target] = _Open(target, "", now_s)
             self._connect(opened)
         else:
-            self._probe_due_s = min(self._probe_due_s or math.inf, due_ns / 1e9)
+            self._probe_alarm.set_earlier(due_s)
 
     def look_at_servers(self) -> None:
         """Take note of the servers' shared states: nothing goes to one that is down; the next turn may probe it."""
-        self._probe_due_s = self.now_s
+        self._probe_alarm.set(self.now_s)
         for target in self.targets:
             self._take_note(target)
 
@@ -204,7 +225,7 @@ class Dispatcher:
             self._draining.discard(opened)
             request.close()
             if not (self._open or self._probes or self._draining):
-                self._deadline_s = None  # or an idle worker would wake for a request that is over
+                self._expiry.clear()  # or an idle worker would wake for a request that is over
         elif request.asked and request.outcome is None:
             self._set_deadline(opened, self._answer_due_s(opened, request))
 
@@ -244,7 +265,6 @@ class Dispatcher:
             self._end_probe(opened, outcome)
             return
         self._open.pop(opened.uuid, None)
-        opened.target.sent_s.pop(opened.uuid, None)
         self.ended.append(Ended(opened.uuid, opened.target, outcome, now_s - opened.began_s))
 
     def _end_probe(self, opened: _Open, outcome: Outcome) -> None:
@@ -263,35 +283,21 @@ class Dispatcher:
 
     def _set_deadline(self, opened: _Open, deadline_s: float | None) -> None:
         opened.deadline_s = deadline_s
-        if deadline_s is not None:
-            self._deadline_s = min(self._deadline_s or deadline_s, deadline_s)
-
-    @property
-    def tick_due_s(self) -> float | None:
-        """When `tick` must be called at the latest: for an overdue request or a probe."""
-        if self._deadline_s is None or self._probe_due_s is None:
-            return self._deadline_s or self._probe_due_s
-        return min(self._deadline_s, self._probe_due_s)
-
-    def next_deadline_s(self) -> float | None:
-        """tick_due_s, or when more may be sent than `allowance` last said, if that is earlier.
-
-        A moment that has passed since `allowance` was called still counts, because nobody has acted on it.
-        """
-        moments = [target.wakes_at_s(self._asked_s) for target in self.targets]
-        return min([m for m in (*moments, self._deadline_s, self._probe_due_s) if m is not None], default=None)
+        if deadline_s is not None and deadline_s < self._expiry.at_s:
+            self._expiry.set(deadline_s)
 
     def tick(self, now_s: float) -> None:
-        """End overdue requests and send due probes. Called once a turn, before anything is sent."""
+        """Probe the servers whose probe is due. Called once a turn, before anything is sent."""
         self.now_s = now_s
-        self._probe_due_s = None
+        if self._probe_alarm.at_s < math.inf:
+            self._probe_alarm.clear()
         for target in self.targets:
-            due_ns = target.server.probe_due_ns()
-            if due_ns is not None or target.is_down:
-                self._probe(target, due_ns, now_s)
-        if self._deadline_s is None or now_s < self._deadline_s:
-            return
-        moments = []
+            due_s = target.server.probe_due_s()
+            if due_s is not None or target.is_down:
+                self._probe(target, due_s, now_s)
+
+    def _expire_due(self, now_s: float) -> None:
+        """End overdue requests and probes."""
         for opened in self._all():
             if opened.deadline_s is None:
                 continue
@@ -299,8 +305,9 @@ class Dispatcher:
                 self._expire(opened)
             deadline_s = opened.deadline_s  # changes when the next address is tried
             if deadline_s is not None and deadline_s > now_s:
-                moments.append(deadline_s)
-        self._deadline_s = min(moments, default=None)
+                self._expiry.set_earlier(deadline_s)
+        if self.ended or self.has_news:
+            self._wake(now_s)
 
     def _all(self) -> Iterator[_Open]:
         return iter([*self._open.values(), *self._probes.values(), *self._draining])
@@ -341,6 +348,11 @@ class Dispatcher:
     def is_open(self, uuid: str) -> bool:
         """Whether a request for this job is open."""
         return uuid in self._open
+
+    def target_of(self, uuid: str) -> Target | None:
+        """Where the open request for this job went."""
+        opened = self._open.get(uuid)
+        return opened.target if opened is not None else None
 
     @property
     def open(self) -> int:

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from ..config.settings import TargetSettings
 from ..states import ServerVerdict, TargetHealth, TargetState
-from .breaker import NO_LIMIT, Breaker
+from .breaker import Breaker
 from .resolver import Resolver
 
 #: Keeps the health of many targets within one message.
@@ -43,7 +43,7 @@ class Server(Protocol):
     def failed(self, reason: str, began_ns: int) -> bool: ...
     def doubt(self) -> int: ...
     def probed_since(self, moment_ns: int) -> bool: ...
-    def probe_due_ns(self) -> int | None: ...
+    def probe_due_s(self) -> float | None: ...
     def take_probe(self) -> bool: ...
     def probed(self, began_ns: int, reason: str) -> ServerVerdict: ...
     def postpone(self) -> None: ...
@@ -68,8 +68,6 @@ class Target:
         self.breaker = Breaker()
         #: Encoding of uuids; Latin-1 if the database may hold any bytes (SQL_ASCII), so that they pass unchanged.
         self.encoding = "utf-8"
-        #: When each open request was sent, by uuid.
-        self.sent_s: dict[str, float] = {}
         name = quote(database, safe="")
         self._head = f"GET {url.path.rstrip('/')}/queue_job/runjob?db={name}&job_uuid="
         headers = {"Host": url.netloc.rpartition("@")[2], "User-Agent": "qjsupervisor", "Accept": "*/*"}
@@ -98,20 +96,6 @@ class Target:
     def payload(self, uuid: str) -> bytes:
         """The request for one job."""
         return (self._head + quote(uuid, safe="", encoding=self.encoding) + self._tail).encode("latin-1")
-
-    def allowance(self, now_s: float) -> int:
-        """How many more requests may be sent now."""
-        if self.is_down:
-            return 0
-        if self.breaker.state is TargetState.UP:
-            return NO_LIMIT
-        return self.breaker.allowance(now_s, list(self.sent_s.values()))
-
-    def wakes_at_s(self, now_s: float) -> float | None:
-        """When more may be sent if nothing happens before. While the server is down: None; its return wakes us."""
-        if self.breaker.state is TargetState.UP or self.is_down:
-            return None
-        return self.breaker.wakes_at_s(now_s, list(self.sent_s.values()))
 
 
 def _head_end(headers: dict[str, str]) -> str:

@@ -70,7 +70,7 @@ class ServerHealth:
         """Whether a probe that began after that moment has ended: the verdict is there."""
         return self._core.words[self._base + Server.PROBED_NS] >= moment_ns or self.is_down
 
-    def probe_due_ns(self) -> int | None:
+    def probe_due_s(self) -> float | None:
         """When this worker should probe, or look whether it has to; None: nothing to do for it."""
         words, base = self._words, self._base
         prober = words[base + Server.PROBER]
@@ -78,8 +78,8 @@ class ServerHealth:
             if words[base + Server.DOUBT_NS] <= words[base + Server.PROBED_NS]:
                 return None
         elif prober == self._slot + 1:
-            return words[base + Server.RETRY_NS]
-        return words[base + Server.LEASE_NS]  # where nobody probes: when anybody may
+            return words[base + Server.RETRY_NS] / 1e9
+        return words[base + Server.LEASE_NS] / 1e9  # where nobody probes: when anybody may
 
     def _is_wanted(self) -> bool:
         words, base = self._core.words, self._base
@@ -127,12 +127,12 @@ class ServerHealth:
 
     def take_probe(self) -> bool:
         """Whether this worker is the one to probe, now."""
-        due_ns = self.probe_due_ns()
-        if due_ns is None or due_ns > time.monotonic_ns():
+        due_s = self.probe_due_s()
+        if due_s is None or due_s > time.monotonic_ns() / 1e9:
             return False
         with self._locked() as now_ns:
-            due_ns = self.probe_due_ns()
-            if due_ns is None or due_ns > now_ns:
+            due_s = self.probe_due_s()
+            if due_s is None or due_s > now_ns / 1e9:
                 return False
             self._appoint(now_ns)
         return True

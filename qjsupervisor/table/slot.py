@@ -6,6 +6,7 @@ jobs: `grants.Source` is what the worker's queue looks like from here.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from array import array
@@ -310,8 +311,8 @@ class WorkerSlot:
             for i, word in enumerate(key):
                 self._core.words[start + i] = word
 
-    def look_again_ns(self, wanted: int) -> int | None:
-        """When an exchange is due if nothing happens before; None: never.
+    def look_again_s(self, wanted: int) -> float:
+        """When an exchange is due if nothing happens before (monotonic); infinity: never.
 
         The end of the first throttle that holds up one of the `wanted` channels (a bitmap), or of our patience with
         a database that does not come for its grant.
@@ -322,7 +323,7 @@ class WorkerSlot:
         ends = [core.not_before_ns(c) for c in bits(throttled) if tree.below[c] & wanted]
         if self._look_again_ns is not None:
             ends.append(self._look_again_ns)
-        return min(ends, default=None)
+        return min(ends) / 1e9 if ends else math.inf
 
     # -- channels ----------------------------------------------------------------------------------------
 

@@ -19,8 +19,8 @@ class Checks:
         self._database = parts.database
         self._progress = progress
         self._instructions = instructions
-        self.module_gate = ModuleGate(parts.database, parts.reporting.tell)
-        self.long_runs = LongRuns(parts.database, parts.dispatcher, parts.log, parts.reporting.tell)
+        self.module_gate = ModuleGate(parts.database, parts.reporting.tell, parts.deadline())
+        self.long_runs = LongRuns(parts.database, parts.dispatcher, parts.log, parts.reporting.tell, parts.deadline())
         self.long_runs.apply(instructions.rules)
 
     def check(self, now_s: float) -> None:
@@ -39,12 +39,13 @@ class Checks:
         if self._instructions.look:
             self._instructions.look = False
             self.check(now_s)
-        elif self.module_gate.is_due(now_s):
+        elif self._database.modules_suspected or self.module_gate.look.is_due:
             self._database.check_modules()
             self._note_modules(now_s)
-        long_runs_s = self.long_runs.due_s(any_held=serving.backlog.holds_any)
-        if long_runs_s is not None and now_s >= long_runs_s:
+        if self.long_runs.due.is_due:
             self.long_runs.look(serving.backlog.holding(), serving.jobs, now_s)
+        if self.long_runs.is_idle and (serving.backlog.holds_any or self.long_runs.any_overdue):
+            self.long_runs.expect()
 
     def _see_server(self) -> None:
         """Whether new connections lead elsewhere: an old primary may live on behind an address that has moved."""

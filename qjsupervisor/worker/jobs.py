@@ -16,11 +16,11 @@ from __future__ import annotations
 import enum
 import math
 import time
-from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..job import Pending
+from ..loop import Deadline
 from ..odoo.dispatcher import Ended
 
 #: Notifications of a job from its start to `done`.
@@ -107,22 +107,23 @@ class JobRecord:
     over_since_s: float = 0.0
     #: UNATTENDED: since when it looks dead; 0: it does not.
     dead_since_s: float = 0.0
+    #: The last look at which it ran for too long (long_runs.py), and whether its session was ended since then.
+    overdue_look: int = 0
+    is_session_ended: bool = False
 
 
 class Jobs:
     """The records of one worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, look: Deadline) -> None:
+        """`look`: when the jobs with an open request are to be looked at: one may be over without an answer."""
+        self.look = look
         self._by_id: dict[int, JobRecord] = {}
         #: Of jobs that were sent, until their notifications are news again. At one time a uuid is sent once.
         self._by_uuid: dict[str, JobRecord] = {}
         self._in: dict[State, dict[JobRecord, None]] = {state: {} for state in State}
-        #: In the order in which they were; some are not any more.
-        self._over: deque[JobRecord] = deque()
         #: Whether notifications of jobs with an open request are news too.
         self.include_running = False
-        #: When the jobs with an open request are to be looked at: one may be over without an answer.
-        self.look_s = math.inf
         #: The channel of the last two jobs that were sent; None: they differ, or have none.
         self.usual_channel: str | None = None
         self._last_channel: str | None = None
@@ -241,11 +242,11 @@ class Jobs:
             record.heard = min(record.heard, 1)
         elif not record.over_since_s:
             record.over_since_s = now_s
-            self.look_s = min(self.look_s, now_s + OVER_S)
+            self.look.set_earlier(now_s + OVER_S)
 
     def over_unanswered(self, now_s: float) -> tuple[list[JobRecord], list[JobRecord]]:
         """Of the jobs with an open request: those that are over for too long, and those that may be over by now."""
-        self.look_s = math.inf
+        self.look.clear()
         too_long, perhaps = [], []
         for record in self._in[State.REQUESTED]:
             if not record.over_since_s:
@@ -254,7 +255,7 @@ class Jobs:
             elif now_s >= record.over_since_s + OVER_S:
                 too_long.append(record)
             else:
-                self.look_s = min(self.look_s, record.over_since_s + OVER_S)
+                self.look.set_earlier(record.over_since_s + OVER_S)
         return too_long, perhaps
 
     def disown(self, now_s: float) -> None:
@@ -281,11 +282,11 @@ class Jobs:
         now_s = time.monotonic()
         record.until_s = now_s + OWN_S
         self.enter(record, State.OVER)
-        self._over.append(record)
-        while self._over[0].state is not State.OVER or self._over[0].until_s < now_s or len(self._over) > MAX_OVER:
-            oldest = self._over.popleft()
-            if oldest.state is State.OVER:
-                self.forget(oldest)
+        over = self._in[State.OVER]
+        oldest = next(iter(over))
+        while oldest.until_s < now_s or len(over) > MAX_OVER:
+            self.forget(oldest)
+            oldest = next(iter(over))
 
     # -- notifications -------------------------------------------------------------------------------------
 
@@ -300,8 +301,8 @@ class Jobs:
             return True
         record.heard += 1
         if record.state is State.REQUESTED:
-            if record.heard >= OWN_NOTIFICATIONS and math.isinf(self.look_s):
-                self.look_s = time.monotonic() + ANSWER_S
+            if record.heard >= OWN_NOTIFICATIONS and self.look.at_s == math.inf:
+                self.look.set_if_idle(time.monotonic() + ANSWER_S)
             return self.include_running
         if record.state is State.ENDED:  # its row is about to be read
             return record.heard > OWN_NOTIFICATIONS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 
+from ..loop import Deadline
 from ..postgres.database import Database
 from ..postgres.waiter import LATE_S
 from .jobs import State
@@ -15,20 +16,21 @@ from .rows import Rows
 class LateClaims:
     """The late claims of one worker."""
 
-    def __init__(self, database: Database, rows: Rows, permits: Permits) -> None:
+    def __init__(self, database: Database, rows: Rows, permits: Permits, due: Deadline) -> None:
+        """`due`: while the database is away, when an unanswered claim is late."""
         self._database = database
         self._rows = rows
         self._permits = permits
         #: When jobs were claimed last.
         self.claimed_s = 0.0
+        self.due = due
         #: Permits went back in the middle of a statement; what became of their jobs is to be read.
         self.any = False
         database.waiter.on_late = self.release
 
-    @property
-    def due_s(self) -> float:
-        """While the database is away: when an unanswered claim is late."""
-        return self.claimed_s + LATE_S if self._rows.jobs.has(State.CLAIMING) else math.inf
+    def lost(self) -> None:
+        """The database went away, perhaps under a claim."""
+        self.due.set(self.claimed_s + LATE_S if self._rows.jobs.has(State.CLAIMING) else math.inf)
 
     def release(self) -> None:
         """Give the permits back. Called in the middle of a statement, or while the database is away.
@@ -40,6 +42,7 @@ class LateClaims:
             backlog.forget(record.permit)
             jobs.enter(record, State.LATE)
         backlog.taken = []
+        self.due.clear()
         self.any = True
         self._permits.exchange(backlog, time.monotonic(), start=False)
 

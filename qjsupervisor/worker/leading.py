@@ -45,12 +45,12 @@ class Leading:
         if until_s is not None:
             database.close()
             progress.enter(Phase.APART, f"an administrator ended its session: left alone for {AWAY_S:g} s")
-            progress.due_s = until_s
+            progress.next_step.set(until_s)
             return False
         may_lead_s = self._comeback.may_lead_at_s(now_s)
         if may_lead_s > now_s:
             progress.enter(Phase.STANDBY, "the connection was lost: whoever led this database before goes first")
-            progress.due_s = may_lead_s
+            progress.next_step.set(may_lead_s)
         return may_lead_s <= now_s
 
     def lead(self, now_s: float) -> bool:
@@ -63,12 +63,12 @@ class Leading:
             self._let_go(now_s)
             progress.enter(Phase.STANDBY, "another runner holds the leader lock of this database")
             self._tried_s = now_s
-            progress.due_s = now_s + STANDBY_S
+            progress.next_step.set(now_s + STANDBY_S)
         elif lead is Lead.FORMER:
             # Its jobs are ours, and go on counting.
             who = ", ".join(str(pid) for pid in database.leadership.former)
             progress.enter(Phase.APART, f"waits for a former session of ours to end (server process {who})")
-            progress.due_s = now_s + FORMER_S
+            progress.next_step.set(now_s + FORMER_S)
         return lead is Lead.OURS
 
     def begin_tenure(self) -> int | None:
@@ -83,11 +83,11 @@ class Leading:
         notified = self._parts.database.notified
         if self._progress.phase is Phase.STANDBY and notified.let_go:
             notified.let_go = False
-            self._progress.due_s = max(now_s, self._tried_s + STANDBY_AGAIN_S)
+            self._progress.next_step.set(max(now_s, self._tried_s + STANDBY_AGAIN_S))
 
     def _let_go(self, now_s: float) -> None:
         """Hold no permit any more: another runner leads."""
-        if math.isinf(self._progress.unread_since_s):
+        if not self._progress.holds_unread:
             return
         self._progress.note_read()
         if self._parts.serving is not None:

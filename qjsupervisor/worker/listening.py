@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from ..errors import DatabaseUnavailable
-from ..loop import Loop
+from ..loop import Deadline, Loop
 from ..postgres.database import Database
 
 #: How often it sees that its connection does; with SIGN_LIMIT_S, a dead one is noticed within 30 s.
@@ -32,6 +32,7 @@ class Listening:
         database: Database,
         loop: Loop,
         on_ready: Callable[[float], None],
+        sign: Deadline,
         leader_timeout_s: float | None = None,
     ) -> None:
         """`leader_timeout_s`: the server ends a session that says nothing for so long."""
@@ -41,19 +42,19 @@ class Listening:
         self._loop = loop
         self._on_ready = on_ready
         self._watched_fd = -1
-        self._quiet_until_s = 0.0
-        #: Not listening until then.
-        self._is_quiet = False
+        self.quiet_until_s = 0.0
+        #: It does not listen until `quiet_until_s`.
+        self.is_quiet = False
         self._dispatched = 0
         self._sign_expected = False
         #: When the next sign is due.
-        self.sign_due_s = 0.0
+        self.sign = sign
 
     def watch(self, now_s: float, *, busy: bool) -> None:
         """Keep the loop in line with the connection; `busy`: requests are open, whose jobs may be noisy."""
         fd = self._database.fileno() if self._database.connected else -1
-        self._is_quiet = busy and now_s < self._quiet_until_s
-        if self._is_quiet:
+        self.is_quiet = busy and now_s < self.quiet_until_s
+        if self.is_quiet:
             fd = -1
         if fd == self._watched_fd:
             return
@@ -70,15 +71,12 @@ class Listening:
         """
         if dispatched > self._dispatched:
             self._dispatched = dispatched
-            self._quiet_until_s = now_s + (FULL_QUIET_S if full else QUIET_S)
-
-    def wake_s(self, due_s: float) -> float:
-        """When to call `watch` again, where the loop is to wake at `due_s`; it may have passed meanwhile."""
-        return min(due_s, self._quiet_until_s) if self._is_quiet else due_s
+            self.quiet_until_s = now_s + (FULL_QUIET_S if full else QUIET_S)
 
     def begin_signs(self) -> None:
         """A connection listens from now on."""
-        self.sign_due_s, self._sign_expected = time.monotonic() + self._sign_s, False
+        self.sign.set(time.monotonic() + self._sign_s)
+        self._sign_expected = False
 
     def give_sign(self, now_s: float) -> None:
         """See that the connection still hears: what it says to itself has to have come back by the next time.
@@ -91,4 +89,4 @@ class Listening:
             )
         self._database.call_itself()
         self._sign_expected = True
-        self.sign_due_s = now_s + self._sign_s
+        self.sign.set(now_s + self._sign_s)

@@ -14,10 +14,11 @@ from structlog.typing import FilteringBoundLogger
 
 from ..channelspec import max_runtime_of
 from ..config.settings import ServingRules
+from ..loop import Deadline
 from ..odoo.dispatcher import Dispatcher
 from ..postgres.database import Database
 from ..text import seconds
-from .jobs import Jobs
+from .jobs import JobRecord, Jobs
 
 #: They are looked at so many times in the shortest max_runtime, within these bounds in seconds.
 _LOOKS = 20
@@ -28,57 +29,81 @@ class LongRuns:
     """The jobs of one database that run for too long. `tell` sends the master how many there are."""
 
     def __init__(
-        self, database: Database, dispatcher: Dispatcher, log: FilteringBoundLogger, tell: Callable[[Any], None]
+        self,
+        database: Database,
+        dispatcher: Dispatcher,
+        log: FilteringBoundLogger,
+        tell: Callable[[Any], None],
+        due: Deadline,
     ) -> None:
+        """`due`: when to look; not set while there is nothing to look at."""
+        self.due = due
         self._database = database
         self._dispatcher = dispatcher
         self._log = log
         self._tell = tell
         self._rules = ServingRules()
-        #: Uuids by job id.
-        self._overdue: dict[int, str] = {}
-        #: Those whose sessions were ended.
-        self._ended: set[int] = set()
+        #: How many ran for too long at the last look, and the number of that look.
+        self._overdue = 0
+        self._looks = 1
         self._looked_s = 0.0
+        #: There are limits, and no look is to come.
+        self.is_idle = False
 
     def apply(self, rules: ServingRules) -> None:
         """What the configuration says now."""
         self._rules = rules
+        self.due.clear()
+        self.is_idle = bool(rules.max_runtimes)
+        if not rules.max_runtimes:
+            self._note_overdue(0)
 
-    def due_s(self, *, any_held: bool) -> float | None:
-        """When to look; None: there is nothing to look at."""
-        limits = self._rules.max_runtimes.values()
-        if not limits or not (any_held or self._overdue):
-            return None
-        return self._looked_s + min(_LONGEST_S, max(_SHORTEST_S, min(limits) / _LOOKS))
+    @property
+    def any_overdue(self) -> bool:
+        """Whether any job ran for too long at the last look."""
+        return self._overdue > 0
+
+    def expect(self) -> None:
+        """There are jobs that hold permits, or that were overdue: look at them when that is due."""
+        self.is_idle = False
+        shortest_s = min(self._rules.max_runtimes.values())
+        self.due.set(self._looked_s + min(_LONGEST_S, max(_SHORTEST_S, shortest_s / _LOOKS)))
 
     def look(self, held: set[int], jobs: Jobs, now_s: float) -> None:
         """See which of the jobs that hold permits run for too long. Raises DatabaseError."""
         self._looked_s = now_s
+        self.due.clear()
+        self.is_idle = True
         rows = self._database.running_for(held, min(self._rules.max_runtimes.values())) if held else []
-        overdue = {}
+        overdue = 0
+        self._looks += 1
         for job_id, uuid, channel, age_s in rows:
             limit = max_runtime_of(channel, self._rules.max_runtimes)
             if limit is not None and age_s > limit[1]:
-                overdue[job_id] = uuid
-                if job_id not in self._overdue:
+                overdue += 1
+                record = jobs.of(job_id)
+                if record.overdue_look < self._looks - 1:
                     of = f"max_runtime of {limit[0]} is {seconds(limit[1])}"
                     self._log.warning("job_overdue", job_uuid=uuid, channel=channel, reason=of, for_s=round(age_s))
+                    record.is_session_ended = False
+                record.overdue_look = self._looks
                 if self._rules.max_runtime_action == "terminate":
-                    self._end(job_id, uuid, jobs)
-        if len(overdue) != len(self._overdue):
-            self._tell({"is": "overdue", "jobs": len(overdue)})
-        self._overdue = overdue
-        self._ended &= overdue.keys()
+                    self._end(record, uuid, jobs)
+        self._note_overdue(overdue)
 
-    def _end(self, job_id: int, uuid: str, jobs: Jobs) -> None:
+    def _note_overdue(self, overdue: int) -> None:
+        if overdue != self._overdue:
+            self._overdue = overdue
+            self._tell({"is": "overdue", "jobs": overdue})
+
+    def _end(self, record: JobRecord, uuid: str, jobs: Jobs) -> None:
         """End its session; at the next look, hang up if Odoo did not notice: then its row tells."""
-        if job_id in self._ended:
+        if record.is_session_ended:
             if jobs.sent(uuid) is not None and self._dispatcher.is_open(uuid):
                 self._dispatcher.let_go(uuid, "it ran for too long, and its session was ended")
             return
-        self._ended.add(job_id)
-        ended = self._database.end_session_of(job_id)
+        record.is_session_ended = True
+        ended = self._database.end_session_of(record.id)
         if ended is None:
             reason = "no session holds its lock row: it cannot be ended from here"
             self._log.error("job_not_ended", job_uuid=uuid, reason=reason)

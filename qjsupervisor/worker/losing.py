@@ -53,11 +53,11 @@ class Losing:
         database.close()
         if isinstance(error, DatabaseUnfit):
             progress.enter(Phase.BLOCKED, f"{error}; looked at again every {BLOCKED_S:g} s")
-            progress.due_s = now_s + BLOCKED_S
+            progress.next_step.set(now_s + BLOCKED_S)
         else:
             progress.enter(Phase.APART, str(error))
             led, stood_by = was is Phase.SERVING, was is Phase.STANDBY
-            progress.due_s = self._comeback.lost(error, now_s, led=led, stood_by=stood_by, server=server)
+            progress.next_step.set(self._comeback.lost(error, now_s, led=led, stood_by=stood_by, server=server))
             self._parts.reporting.tell({"is": "away", "for_s": self._comeback.away_s(now_s)})
 
     def arrive(self) -> None:
@@ -79,12 +79,13 @@ class Losing:
         what = "; ".join(holders) or str(error)
         reason = f"{what}; its running jobs keep their permits, which other databases may wait for"
         self._progress.enter(Phase.BLOCKED, reason)
-        self._progress.due_s = now_s + LOCKED_S
+        self._progress.next_step.set(now_s + LOCKED_S)
 
     def keep_away(self, now_s: float) -> None:
         """An administrator has the database for himself: no connection. Requests go on, and count."""
         if not self.is_released:
-            self.is_released, self._progress.due_s = True, math.inf
+            self.is_released = True
+            self._progress.next_step.clear()
             self._reading.close()
             self._stop_reading(now_s)
             self._parts.database.close()
@@ -93,7 +94,8 @@ class Losing:
 
     def come_back(self) -> None:
         """The administrator does not want the database for himself any more."""
-        self.is_released, self._progress.due_s = False, 0.0
+        self.is_released = False
+        self._progress.next_step.ring()
 
     def _awaits_end(self, now_s: float) -> bool:
         """A database that is gone may still have jobs in Odoo: whether they are to be counted for a moment more."""
@@ -105,8 +107,8 @@ class Losing:
         serving, progress = self._parts.serving, self._progress
         if serving is not None:
             self._parts.dispatcher.tick(now_s)
-            serving.offline.settle_unread(now_s, gave_up=math.isinf(progress.unread_since_s))
-        if now_s >= progress.unread_since_s + GIVE_UP_S:
+            serving.offline.settle_unread(now_s, gave_up=not progress.holds_unread)
+        if progress.give_up.is_due:
             self._give_up(now_s)
 
     def _give_up(self, now_s: float) -> None:

@@ -8,9 +8,11 @@ looking again while it lasts. An operator's word lets the jobs run anyway, for a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..loop import Deadline
 from ..postgres.database import Database
 from ..postgres.eligibility import waits_for
 
@@ -21,12 +23,12 @@ LOOK_S = 2.0
 class ModuleGate:
     """One database's gate. `tell` sends the master what changed."""
 
-    def __init__(self, database: Database, tell: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(self, database: Database, tell: Callable[[Mapping[str, Any]], None], look: Deadline) -> None:
+        """`look`: when to look again; not set while no module is in transition."""
         self._database = database
         self._tell = tell
         self._told: dict[str, str] | None = None
-        #: When to look again; None: when something else leads to it.
-        self.due_s: float | None = None
+        self.look = look
 
     @property
     def is_closed(self) -> bool:
@@ -38,10 +40,6 @@ class ModuleGate:
         """Why; '' while it is open."""
         return waits_for(self._database.modules) if self.is_closed else ""
 
-    def is_due(self, now_s: float) -> bool:
-        """Whether the database is to be looked at now."""
-        return self._database.modules_suspected or (self.due_s is not None and now_s >= self.due_s)
-
     def let_through(self, anyway: bool) -> None:
         """An operator says that jobs run though modules are in transition, or takes that back."""
         self._database.ignores_modules = anyway
@@ -49,7 +47,7 @@ class ModuleGate:
     def looked(self, now_s: float) -> None:
         """The database was looked at (Database.check)."""
         modules = self._database.modules
-        self.due_s = now_s + LOOK_S if modules else None
+        self.look.set(now_s + LOOK_S if modules else math.inf)
         if not modules:
             self._database.ignores_modules = False  # it was said of this transition, not of the next one
         if modules != self._told:

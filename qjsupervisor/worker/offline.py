@@ -37,6 +37,7 @@ class Offline:
     def lost(self, now_s: float) -> None:
         """The connection is gone: what was decided and not claimed yet is undone; open requests go on."""
         self.drop_taken()
+        self._late_claims.lost()
         self._permits.exchange(self._rows.backlog, now_s, start=False)
 
     def drop_taken(self) -> None:
@@ -46,11 +47,6 @@ class Offline:
             backlog.forget(job_id)
         backlog.taken = []
 
-    @property
-    def due_s(self) -> float:
-        """When `settle_unread` is to be called, if nothing happens before."""
-        return self._late_claims.due_s
-
     def settle_unread(self, now_s: float, *, gave_up: bool) -> None:
         """The database cannot be asked now: where Odoo says that all went well, the permit goes back.
 
@@ -59,7 +55,7 @@ class Offline:
         sent to nobody.
         """
         self._outcomes.look()
-        if now_s >= self._late_claims.due_s:
+        if self._late_claims.due.is_due:
             self._late_claims.release()
         if self._dispatcher.ended:
             self._note_ended()

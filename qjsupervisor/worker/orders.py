@@ -5,6 +5,7 @@ It is noted here and done by the worker when its loop comes to it, as a signal m
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import signal
@@ -15,7 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from ..config.settings import ServingRules
 from ..control import Message, Pipe
 from ..errors import ProtocolError
-from ..loop import Loop
+from ..loop import Alarm, Loop
 from ..states import RELEASED
 
 #: A worker that does not get to its end after its master died is ended by the kernel.
@@ -30,6 +31,7 @@ class Instructions:
         pipe: Pipe,
         wakeup: int,
         log: FilteringBoundLogger,
+        loop: Loop,
         *,
         on_pauses: Callable[[], None],
         on_rules: Callable[[], None] = lambda: None,
@@ -40,7 +42,9 @@ class Instructions:
         self._log = log
         self._on_pauses = on_pauses
         self._on_rules = on_rules
-        self._loop: Loop | None = None
+        self._loop = loop
+        loop.register(pipe, selectors.EVENT_READ, self._hear)
+        self._pause_end = Alarm(loop, self._end_pauses)
         self.stop = False
         #: After the stop another worker of ours follows: the database is not let go.
         self.returns = False
@@ -59,12 +63,10 @@ class Instructions:
         #: Jobs run though modules are in transition.
         self.anyway = False
 
-    def attach(self, loop: Loop) -> None:
-        """Hear signals and orders from now on."""
+    def attach(self) -> None:
+        """Hear signals from now on."""
         signal.signal(signal.SIGTERM, self._note_stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self._loop = loop
-        loop.register(self._pipe, selectors.EVENT_READ, self._hear)
 
     def _note_stop(self, _signum: int, _frame: object) -> None:
         """SIGTERM: from an operator, or because the master died."""
@@ -77,7 +79,6 @@ class Instructions:
             for message in self._pipe.receive_all():
                 self._take(message)
         except EOFError:
-            assert self._loop is not None
             self._log.warning("master_lost")
             self._loop.unregister(self._pipe)
             self.stop = True
@@ -121,12 +122,9 @@ class Instructions:
 
     def _set_pauses(self, pauses: dict[str, float | None]) -> None:
         self.pauses = dict(pauses)
+        self._pause_end.set(min([end_s for end_s in pauses.values() if end_s is not None], default=math.inf))
         self._on_pauses()
 
-    def end_pauses(self, now_s: float) -> None:
+    def _end_pauses(self, now_s: float) -> None:
         """Forget the pauses whose time is over."""
-        if not self.pauses:
-            return
-        going_on = {name: end_s for name, end_s in self.pauses.items() if end_s is None or end_s > now_s}
-        if len(going_on) < len(self.pauses):
-            self._set_pauses(going_on)
+        self._set_pauses({name: end_s for name, end_s in self.pauses.items() if end_s is None or end_s > now_s})

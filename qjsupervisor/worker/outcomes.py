@@ -128,11 +128,11 @@ class RequestOutcomes:
 
     def record_success(self, uuid: str) -> None:
         """A job that a request is open for was started: the target runs jobs."""
-        for target in self._targets:
-            if uuid in target.sent_s:
-                self._tell_success(target)
-                if target.breaker.proved():
-                    self._is_back(target)
+        target = self._dispatcher.target_of(uuid)
+        if target is not None:
+            self._tell_success(target)
+            if target.breaker.proved():
+                self._is_back(target)
 
     def _tell_success(self, target: Target) -> None:
         target.told_success_s = self._dispatcher.now_s

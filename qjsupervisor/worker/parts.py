@@ -7,7 +7,7 @@ import time
 from .. import logs
 from ..config.settings import WorkerSettings
 from ..control import Pipe
-from ..loop import Loop
+from ..loop import Deadline, Loop
 from ..odoo.dispatcher import Dispatcher
 from ..postgres.database import Database
 from ..postgres.waiter import Waiter
@@ -24,6 +24,8 @@ class Parts:
         self.worker_slot = worker_slot
         self.log = logs.bound_logger(database=settings.database)
         self.loop = Loop()
+        #: A moment has come that something is to be done at.
+        self.is_due = False
         self.database = Database(
             settings.database,
             settings.connect_kwargs,
@@ -39,7 +41,16 @@ class Parts:
             worker_slot.attach_servers([target.url for target in settings.targets]),
             connect_timeout_s=settings.connect_timeout_s,
             read_timeout_s=settings.read_timeout_s,
+            wake=self.wake,
         )
-        self.reporting = Reporting(worker_slot, pipe, self.dispatcher, self.log)
+        self.reporting = Reporting(worker_slot, pipe, self.dispatcher, self.log, self.deadline())
         #: None until the database was read for the first time.
         self.serving: Serving | None = None
+
+    def wake(self, _now_s: float) -> None:
+        """The loop is to take a turn, though no descriptor is ready."""
+        self.is_due = True
+
+    def deadline(self) -> Deadline:
+        """One that wakes the loop for a turn."""
+        return Deadline(self.loop, self.wake)

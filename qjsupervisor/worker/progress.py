@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 
+from ..backoff import GIVE_UP_S
+from ..loop import Deadline
 from ..states import Phase
 from .reporting import Reporting
 
@@ -12,15 +13,21 @@ from .reporting import Reporting
 class Progress:
     """One worker's phase."""
 
-    def __init__(self, reporting: Reporting) -> None:
+    def __init__(self, reporting: Reporting, next_step: Deadline, give_up: Deadline) -> None:
+        """`next_step`: the next one towards serving.
+
+        `give_up`: the end of our patience with a database that cannot be read: the permits held for it go back.
+        """
         self._reporting = reporting
         self.phase = Phase.APART
         #: What was told of the phase.
         self._shown = (Phase.APART, "")
-        #: When the next step towards serving is due.
-        self.due_s = 0.0
-        #: Since when the database was not read, as long as permits may be held for it: those of a predecessor at first.
-        self.unread_since_s = time.monotonic()
+        self.next_step = next_step
+        next_step.ring()
+        self.give_up = give_up
+        #: Whether permits may be held for a database that cannot be read: those of a predecessor at first.
+        self.holds_unread = False
+        self.note_unread(time.monotonic())
         #: What to add to the reason, as long as permits were given up.
         self._given_up = ""
         #: What the worker ends with; None: it goes on.
@@ -44,11 +51,14 @@ class Progress:
 
     def note_unread(self, now_s: float) -> None:
         """The database cannot be read from now on."""
-        self.unread_since_s = min(self.unread_since_s, now_s)
+        if not self.holds_unread:
+            self.holds_unread = True
+            self.give_up.set(now_s + GIVE_UP_S)
 
     def note_read(self) -> None:
         """The database was read, or no permit is held for it any more."""
-        self.unread_since_s = math.inf
+        self.holds_unread = False
+        self.give_up.clear()
 
     def note_given_up(self, what: str) -> None:
         """Permits were given up: that goes with every reason until the database is served."""

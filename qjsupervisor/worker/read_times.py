@@ -20,20 +20,18 @@ class ReadTimes:
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
         self._took_s = 0.0
-        #: When the table is to be read again, to be sure.
-        self.reconcile_due_s = 0.0
         #: Not to be read afresh before, whoever asks for it.
-        self.reload_due_s = 0.0
+        self.reload_from_s = 0.0
 
-    def was_read(self, took_s: float, now_s: float) -> None:
-        """A read is over."""
+    def was_read(self, took_s: float, now_s: float) -> float:
+        """A read is over; when the next one is to be, to be sure."""
         self._took_s = took_s
-        self.reconcile_due_s = now_s + max(self._interval_s, took_s / RECONCILE_SHARE)
-        self.reload_due_s = now_s + RELOAD_S + took_s / RELOAD_SHARE
+        self.reload_from_s = now_s + RELOAD_S + took_s / RELOAD_SHARE
+        return now_s + max(self._interval_s, took_s / RECONCILE_SHARE)
 
-    def begin(self, now_s: float) -> None:
-        """A read begins, and may come to nothing."""
-        self.reconcile_due_s = now_s + self._interval_s
+    def begin(self, now_s: float) -> float:
+        """A read begins, and may come to nothing; when the next one is to be then."""
+        return now_s + self._interval_s
 
     @property
     def is_quick(self) -> bool:

@@ -18,7 +18,7 @@ from ..backlog.nodes import Node
 from ..backoff import Backoff
 from ..errors import DatabaseError, DatabaseUnavailable
 from ..job import Job, Pending, job_of
-from ..loop import Loop
+from ..loop import Alarm, Callback, Loop
 from ..postgres import queries
 from ..postgres.database import Database
 from ..postgres.reader import Reader
@@ -51,7 +51,8 @@ class Loaded(NamedTuple):
 class Reading:
     """All reads of one worker."""
 
-    def __init__(self, database: Database, loop: Loop, window: int) -> None:
+    def __init__(self, database: Database, loop: Loop, window: int, wake: Callback = lambda _now_s: None) -> None:
+        """`wake`: called when a read that had to wait may begin, or one has got no answer."""
         self._database = database
         self._loop = loop
         self._window = window
@@ -63,7 +64,9 @@ class Reading:
         self._backoff = Backoff(first_s=1, limit_s=60)
         self._not_before_s = 0.0
         #: When a read that was to begin too soon after a failed one may do so.
-        self.retry_s: float | None = None
+        self.retry = Alarm(loop, wake)
+        self._silence = Alarm(loop, self._give_up)
+        self._wake = wake
         #: So much changed during the last read of everything aside that it was not worth keeping.
         self.overtaken = False
         self._got_no_connection = False
@@ -153,7 +156,7 @@ class Reading:
         if self.busy:
             return False
         if now_s < self._not_before_s:
-            self.retry_s = self._not_before_s
+            self.retry.set(self._not_before_s)
             return False
         self._nodes = nodes[:NODES_AT_ONCE] if nodes is not None else None
         self._backlog = backlog
@@ -188,6 +191,7 @@ class Reading:
             self._fail(error)
             return
         if events:
+            self._silence.set(reader.deadline_s)
             wanted = selectors.EVENT_READ if events == select.POLLIN else selectors.EVENT_WRITE
             self._watch(reader.fileno(), wanted, anew=reader.connecting)
         else:
@@ -212,6 +216,7 @@ class Reading:
         assert results is not None
         took_s = time.monotonic() - reader.began_s
         self._unwatch()
+        self._silence.clear()
         self._reader = None
         self._backoff.reset()
         self._got_no_connection = False
@@ -226,13 +231,12 @@ class Reading:
             found = {n.name: sort_out(r, self._window, ageing_s)[1] for n, r in zip(nodes, results, strict=True)}
             backlog.merge(found)
 
-    def tick(self, now_s: float) -> None:
-        """Give up a read that a silent server would hold up for ever; let one that had to wait begin."""
-        if self.retry_s is not None and now_s >= self.retry_s:
-            self.retry_s = None
-        if self._reader is not None and now_s >= self._reader.deadline_s:
+    def _give_up(self, now_s: float) -> None:
+        """End a read that a silent server would hold up for ever."""
+        if self._reader is not None:
             what = "a second connection gets no answer" if self._reader.connecting else "the server does not answer"
             self._fail(DatabaseUnavailable(self._reader.name, what), SILENT_PAUSE_S)
+            self._wake(now_s)
 
     def _fail(self, error: DatabaseError, pause_s: float = 0.0) -> None:
         """`pause_s`: at least so long nothing is tried."""
@@ -244,6 +248,7 @@ class Reading:
 
     def close(self) -> None:
         """Give up what is being read."""
+        self._silence.clear()
         self._unwatch()
         if self._reader is not None:
             self._reader.close()

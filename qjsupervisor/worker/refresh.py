@@ -32,8 +32,10 @@ class Refresh:
         self._instructions = instructions
         self._checks = checks
         self._database = parts.database
-        self.reading = Reading(parts.database, parts.loop, parts.settings.window)
-        self.times = ReadTimes(parts.settings.reconcile_interval_s)
+        self.reading = Reading(parts.database, parts.loop, parts.settings.window, parts.wake)
+        self._times = ReadTimes(parts.settings.reconcile_interval_s)
+        self._reconciliation = parts.deadline()
+        self._reload = parts.deadline()
 
     def begin(self) -> None:
         """Make the channel tree afresh, and fill it, or of a big table its head; the loop waits."""
@@ -52,7 +54,9 @@ class Refresh:
         loaded = self.reading.read_first(backlog)  # where that fails, the old tree goes on holding its permits
         self._database.limit_statements(STATEMENT_TIMEOUT_S)
         if serving is None:
-            serving = parts.serving = Serving(self._database, parts.worker_slot, backlog, parts.dispatcher, parts.log)
+            serving = parts.serving = Serving(
+                self._database, parts.worker_slot, backlog, parts.dispatcher, parts.log, parts.deadline
+            )
         else:
             serving.replace(backlog)
         self._take(serving, loaded)
@@ -63,13 +67,12 @@ class Refresh:
 
     def refresh(self, serving: Serving, now_s: float) -> None:
         """Before a turn: read what is to be read again by now, and take in what was read in the background."""
-        if self._instructions.rebuild or (self.awaits_reload and now_s >= self.times.reload_due_s):
+        if self._instructions.rebuild or (self._database.notified.reload and self._may_reload(now_s)):
             self.begin()
             self._parts.log.info("channels_read", channels=len(serving.backlog.nodes))
-        if now_s >= self.times.reconcile_due_s or self._database.notified.overflowed:
+        if self._reconciliation.is_due or self._database.notified.overflowed:
             self._reconcile(serving, now_s)
         reading = self.reading
-        reading.tick(now_s)
         if reading.loaded is not None:
             self._take(serving, reading.loaded)
             reading.loaded = None
@@ -93,17 +96,21 @@ class Refresh:
         self._complete(serving)
         return True
 
-    @property
-    def awaits_reload(self) -> bool:
-        """Whether the database's own tree is to be read again. Anybody can ask for that, as often as he likes."""
-        return self._database.notified.reload and self._parts.settings.mode is not Mode.SERVER_WIDE
+    def _may_reload(self, now_s: float) -> bool:
+        """Whether the database's own tree is to be read again now. Anybody can ask for that, as often as he likes."""
+        if self._parts.settings.mode is Mode.SERVER_WIDE:
+            return False
+        if now_s < self._times.reload_from_s:
+            self._reload.set(self._times.reload_from_s)
+            return False
+        return True
 
     def _reconcile(self, serving: Serving, now_s: float) -> None:
         """See whether the database may still be served, and read it afresh: notifications can have been missed."""
         self._checks.check(now_s)
         self._database.check_trigger()
-        self.times.begin(now_s)
-        if self.times.is_quick and not self.reading.busy:
+        self._reconciliation.set(self._times.begin(now_s))
+        if self._times.is_quick and not self.reading.busy:
             self._take(serving, self.reading.read_all(serving.backlog))
         else:
             self.reading.start(serving.backlog, None, now_s)
@@ -117,7 +124,7 @@ class Refresh:
     def _take(self, serving: Serving, loaded: Loaded) -> None:
         serving.after_load(loaded.held, loaded.conflicting)
         self._parts.reporting.wait_dependencies = loaded.wait_dependencies
-        self.times.was_read(loaded.took_s, time.monotonic())
+        self._reconciliation.set(self._times.was_read(loaded.took_s, time.monotonic()))
 
     def _note_last_starts(self, backlog: Backlog) -> None:
         """Throttles go on where a former supervisor left them."""

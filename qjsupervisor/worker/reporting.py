@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
 from ..control import Pipe
+from ..loop import Deadline
 from ..odoo.dispatcher import Dispatcher
 from ..states import Phase, TargetState
 from ..table.layout import Slot
@@ -23,7 +25,11 @@ RATE_S = 60.0
 class Reporting:
     """Numbers at most a few times a second; messages at once, or as soon as the master reads again."""
 
-    def __init__(self, worker_slot: WorkerSlot, pipe: Pipe, dispatcher: Dispatcher, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, worker_slot: WorkerSlot, pipe: Pipe, dispatcher: Dispatcher, log: FilteringBoundLogger, due: Deadline
+    ) -> None:
+        """`due`: when `write` should be called again, though nothing happens; not set while all is written."""
+        self.due = due
         self._worker_slot = worker_slot
         self._pipe = pipe
         self._dispatcher = dispatcher
@@ -34,8 +40,6 @@ class Reporting:
         self._last_s = 0.0
         #: Second and number of finished jobs of the younger mark.
         self._mark: tuple[float, int] | None = None
-        #: When `write` should be called again, though nothing happens; None: all is written.
-        self.due_s: float | None = None
         self.wait_dependencies = 0
         self.reason = ""
         #: What slows it down, where nothing worse is to be said.
@@ -79,11 +83,12 @@ class Reporting:
         """Write the numbers, if it is time."""
         again_s = self._last_s + REPORT_S
         if now_s < again_s:
-            if self.due_s is None or self.due_s > again_s:
-                self.due_s = again_s
+            if self.due.at_s > again_s:
+                self.due.set(again_s)
             return
         self._last_s = now_s
-        self.due_s = None
+        if self.due.at_s < math.inf:
+            self.due.clear()
         changed = self._put(Slot.DISPATCHED, serving.dispatched)
         changed |= self._put(Slot.FINISHED, serving.finished)
         if self._mark is None or now_s >= self._mark[0] + RATE_S or serving.finished < self._mark[1]:
@@ -106,9 +111,9 @@ class Reporting:
                 self._worker_slot.report_pending(channel, number, not_due[channel])
         self._put_target()
         if changed and not more:
-            self.due_s = now_s + REPORT_S
+            self.due.set(now_s + REPORT_S)
         elif self._mark is not None and self._written[Slot.RATE_FINISHED] != serving.finished:
-            self.due_s = self._mark[0] + RATE_S
+            self.due.set(self._mark[0] + RATE_S)
 
     def _set_mark(self, finished: int, now_s: float) -> None:
         """From now on the rate is counted from the younger mark. Before it nothing ended, if that is long ago."""

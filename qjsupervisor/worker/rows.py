@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from structlog.typing import FilteringBoundLogger
 
 from ..backlog.backlog import Backlog
 from ..job import Job, Pending, refusal
+from ..loop import Deadline
 from ..states import JobState
 from .jobs import OWN_NOTIFICATIONS, JobRecord, Jobs, State
 
@@ -35,9 +36,20 @@ class Rows:
     """The rows of one database, as they were last seen."""
 
     def __init__(
-        self, jobs: Jobs, backlog: Backlog, log: FilteringBoundLogger, on_late_end: Callable[[JobRecord, str], None]
+        self,
+        jobs: Jobs,
+        backlog: Backlog,
+        log: FilteringBoundLogger,
+        on_late_end: Callable[[JobRecord, str], None],
+        on_unattended: Callable[[], None],
+        release: Deadline,
     ) -> None:
-        """`on_late_end`: called with an unattended job and its row's state, when it is over."""
+        """`on_late_end`: called with an unattended job and its row's state, when it is over.
+
+        `on_unattended`: called when a job becomes unattended. `release`: when the first of the deferred jobs may run.
+        """
+        self.release = release
+        self._on_unattended = on_unattended
         self._on_late_end = on_late_end
         self.jobs = jobs
         self.backlog = backlog
@@ -118,6 +130,7 @@ class Rows:
         if record.state is not State.UNATTENDED:
             record.until_s = record.dead_since_s = 0.0
         self.jobs.enter(record, State.UNATTENDED)
+        self._on_unattended()
 
     def unclaim(self, job_ids: Iterable[int]) -> None:
         """These jobs were not claimed: their permits go back."""
@@ -142,12 +155,16 @@ class Rows:
         else:
             wait_longer(record, now_s)
         self.jobs.enter(record, State.DEFERRED)
+        self.release.set_earlier(record.until_s)
         self.backlog.defer(job.pending)
 
     def release_due(self, now_s: float) -> None:
         """Let the jobs whose time is over compete again."""
+        self.release.clear()
         for record in self.jobs.all_in(State.DEFERRED):
-            if record.until_s <= now_s and record.pending is not None:
+            if record.until_s > now_s:
+                self.release.set_earlier(record.until_s)
+            elif record.pending is not None:
                 self.backlog.release(record.id)
                 self.jobs.wait(record)
                 self.backlog.put(record.pending)
@@ -155,10 +172,6 @@ class Rows:
     def release_all(self) -> None:
         """Let all of them compete: what stood in their way may be over."""
         self.release_due(math.inf)
-
-    def release_times_s(self) -> Iterator[float]:
-        """When the time of each is over."""
-        return (record.until_s for record in self.jobs.all_in(State.DEFERRED))
 
     # -- rows that are gone --------------------------------------------------------------------------------
 

@@ -12,8 +12,9 @@ DatabaseError passes through; whoever catches it calls `offline.lost`.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from structlog.typing import FilteringBoundLogger
 
@@ -22,6 +23,7 @@ from ..backlog.backlog import Backlog
 from ..backoff import Backoff
 from ..errors import DatabaseError
 from ..job import Job, Pending
+from ..loop import Deadline
 from ..odoo.dispatcher import Dispatcher
 from ..postgres.database import Database
 from ..states import JobState, TargetState
@@ -44,6 +46,8 @@ READ_BATCH = 400
 MERGE_FROM = 4
 #: How often jobs without a row are looked for, at most, and which part of the time that takes.
 MISSING_S, MISSING_SHARE = 0.1, 0.05
+#: The next start is not armed anew for less: that of an eta differs by microseconds from turn to turn.
+NEXT_START_SLACK_S = 0.0005
 #: With so many jobs deferred, and others refused, nothing is tried for a while.
 MANY_DEFERRED = 1000
 
@@ -58,37 +62,41 @@ class Serving:
         backlog: Backlog,
         dispatcher: Dispatcher,
         log: FilteringBoundLogger,
+        deadline: Callable[[], Deadline],
     ) -> None:
+        """`deadline` makes one that wakes the loop for a turn."""
         self._database = database
         self._worker_slot = worker_slot
         self._dispatcher = dispatcher
         self._log = log
         #: The jobs that wait, and the permits that are held.
         self.backlog = backlog
-        self.jobs = Jobs()
-        self._rows = Rows(self.jobs, backlog, log, self._tell_late_end)
+        self.jobs = Jobs(deadline())
+        self._rows = Rows(self.jobs, backlog, log, self._tell_late_end, lambda: self._unattended.expect(), deadline())
         self._claiming = Claims(database, log)
         self._permits = Permits(database, worker_slot, dispatcher)
         self._outcomes = RequestOutcomes(
             dispatcher, log, logs.bound_logger(), self._rows.release_all, can_tell_dead=lambda: database.can_tell_dead
         )
-        self._unattended = Unattended(database, self._claiming, self.jobs, log)
+        self._unattended = Unattended(database, self._claiming, self.jobs, log, deadline())
         self._suspects = Suspects(database, self._rows, log)
         self._giving_back = GivingBack(database, self._rows, self._claiming)
-        self._late_claims = LateClaims(database, self._rows, self._permits)
+        self._late_claims = LateClaims(database, self._rows, self._permits, deadline())
         #: What is done while the database cannot be asked.
         self.offline = Offline(
             self._rows, self._permits, dispatcher, self._outcomes, self._late_claims, self._note_ended
         )
-        #: A job without a row was spoken of; when that is looked into at the earliest.
-        self._was_missing = False
-        self._missing_due_s = 0.0
+        #: A job without a row was spoken of; when that is looked into, and the earliest moment for that.
+        self._missing = deadline()
+        self._missing_from_s = 0.0
         self._oid = database.about.oid if database.about is not None else 0
         #: Jobs were claimed since somebody cleared it.
         self.has_claimed = False
-        #: Nothing is started before: too many rows were refused.
+        #: Nothing is started as long as it is to come: too many rows were refused.
+        self._pause = deadline()
         self._refusing = Backoff(first_s=1, limit_s=60)
-        self._start_at_s = 0.0
+        #: When something may be able to start, if nothing happens before.
+        self._next_start = deadline()
         self.dispatched = 0
         self.finished = 0
         database.notified.is_news = self.jobs.is_news
@@ -98,25 +106,14 @@ class Serving:
 
     def turn(self, now_s: float, *, start: bool) -> bool:
         """One turn; `start` False: nothing new is started. True if there is more to do at once."""
-        start = start and now_s >= self._start_at_s
-        self._dispatcher.tick(now_s)
-        self._outcomes.look()
-        if self._dispatcher.ended:
-            self._note_ended()
-        if self.jobs.has(State.DEFERRED):
-            self._rows.release_due(now_s)
-        if now_s >= self.jobs.look_s:
-            self._look_at_open(now_s)
-        if self._late_claims.any:
-            self._late_claims.read()
-        if self._was_missing and now_s >= self._missing_due_s:
-            self._forget_missing(now_s)
+        start = start and self._pause.at_s == math.inf
+        self._hear(now_s)
         ended = self.jobs.all_in(State.ENDED)
         claims = self._taken()
         if start and ended:
             claims |= self._permits.hand_over(self.backlog, ended, now_s)
         self._read_and_claim(claims, ended, now_s, start=start)
-        if self._unattended.is_due(now_s):
+        if self._unattended.look.is_due:
             for job in self._unattended.revive(now_s):
                 self._rows.apply(job)
         self._permits.exchange(self.backlog, now_s, start=start)
@@ -125,7 +122,35 @@ class Serving:
         self._attend_to_targets()
         # Changed: a job that was not to be had leaves its permit to the next one.
         more = self.backlog.taken or self.backlog.changed or self._dispatcher.ended or len(self._database.notified)
-        return bool(more) or self._late_claims.any or self.jobs.has(State.ENDED)
+        if more or self._late_claims.any or self.jobs.has(State.ENDED):
+            return True
+        next_s = self._next_start_s(now_s)
+        if abs(next_s - self._next_start.at_s) > NEXT_START_SLACK_S:  # not where both are infinite
+            self._next_start.set(next_s)
+        return False
+
+    def _hear(self, now_s: float) -> None:
+        """Take note of what ended, and of what is due."""
+        self._dispatcher.tick(now_s)
+        self._outcomes.look()
+        if self._dispatcher.ended:
+            self._note_ended()
+        if self._rows.release.is_due:
+            self._rows.release_due(now_s)
+        if self.jobs.look.is_due:
+            self._look_at_open(now_s)
+        if self._late_claims.any:
+            self._late_claims.read()
+        if self._missing.is_due:
+            self._forget_missing(now_s)
+
+    def _next_start_s(self, now_s: float) -> float:
+        """When something may be able to start: an eta, the end of a throttle, of our patience with another worker."""
+        next_s = self._worker_slot.look_again_s(self.backlog.wanted_channels)
+        wall_us = self.backlog.next_deadline_us()
+        if wall_us is None:
+            return next_s
+        return min(next_s, now_s + max(0.0, (wall_us - self._database.clock_us) / 1e6 - time.time()))
 
     def _attend_to_targets(self) -> None:
         """As long as a target has not proved itself, it is worth knowing that one of its jobs was started."""
@@ -182,7 +207,8 @@ class Serving:
         self._take_in(read, ended, missed, now_s)
         if len(read) < len(uuids) or missed or self.jobs.any_at_rest:
             self._rows.forget_gone(uuids, missed, read)
-        self._was_missing = self._was_missing or len(read) < len(uuids)
+        if len(read) < len(uuids):
+            self._missing.set_if_idle(self._missing_from_s)
 
     def _to_read(self, ended: list[JobRecord]) -> list[str]:
         """The uuids of requests that ended, and of notifications."""
@@ -222,7 +248,7 @@ class Serving:
             self.has_claimed = True
             self._refusing.reset()
         elif self._claiming.refused and len(self.jobs.all_in(State.DEFERRED)) >= MANY_DEFERRED:
-            self._start_at_s = now_s + self._refusing.next_s()
+            self._pause.set(now_s + self._refusing.next_s())
 
     def _take_claimed(self, claimed: list[Job], now_s: float) -> None:
         late, doubles = [], []
@@ -278,12 +304,12 @@ class Serving:
 
     def _forget_missing(self, now_s: float) -> None:
         """A job without a row was spoken of: which of those that are known is it? Anybody can ask for that."""
-        self._was_missing = False
+        self._missing.clear()
         ids = self.backlog.known()
         for job_id in self._database.without_row(ids) if ids else ():
             self.backlog.forget(job_id)
         ended_s = time.monotonic()
-        self._missing_due_s = ended_s + max(MISSING_S, (ended_s - now_s) / MISSING_SHARE)
+        self._missing_from_s = ended_s + max(MISSING_S, (ended_s - now_s) / MISSING_SHARE)
 
     # -- requests ----------------------------------------------------------------------------------------
 
@@ -335,23 +361,6 @@ class Serving:
     def settle(self) -> None:
         """Write into the shared table what is held here, and start nothing."""
         self._permits.exchange(self.backlog, time.monotonic(), start=False)
-
-    def next_deadline_s(self, now_s: float) -> float | None:
-        """When, if nothing happens before, the next turn is due (monotonic)."""
-        moments = [self._dispatcher.next_deadline_s(), self._unattended.due_s, *self._rows.release_times_s()]
-        if self._was_missing:
-            moments.append(self._missing_due_s)
-        if self._start_at_s > now_s:
-            moments.append(self._start_at_s)
-        if self.jobs.has(State.REQUESTED):
-            moments.append(self.jobs.look_s)
-        wall_us = self.backlog.next_deadline_us()
-        if wall_us is not None:
-            moments.append(now_s + max(0.0, (wall_us - self._database.clock_us) / 1e6 - time.time()))
-        look_again_ns = self._worker_slot.look_again_ns(self.backlog.wanted_channels)
-        if look_again_ns is not None:
-            moments.append(look_again_ns / 1e9)
-        return min([moment for moment in moments if moment is not None], default=None)
 
     def drain(self, now_s: float, *, connected: bool) -> None:
         """The end: start nothing more, judge what ended, give back what nobody was asked to run.

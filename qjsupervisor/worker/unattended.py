@@ -9,6 +9,7 @@ from __future__ import annotations
 from structlog.typing import FilteringBoundLogger
 
 from ..job import Job
+from ..loop import Deadline
 from ..postgres.database import Database
 from .claiming import Claims
 from .jobs import JobRecord, Jobs, State
@@ -26,25 +27,25 @@ DEAD_CHECK_S = 2.0
 class Unattended:
     """The jobs of one database that nobody here waits for."""
 
-    def __init__(self, database: Database, claims: Claims, jobs: Jobs, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, database: Database, claims: Claims, jobs: Jobs, log: FilteringBoundLogger, look: Deadline
+    ) -> None:
+        """`look`: when they are to be looked at; not set while there are none."""
         self._database = database
         self._claims = claims
         self._jobs = jobs
         self._log = log
-        self._due_s = 0.0
+        self.look = look
+        #: Not before.
+        self._from_s = 0.0
 
-    @property
-    def due_s(self) -> float | None:
-        """When they are to be looked at; None: there are none."""
-        return self._due_s if self._jobs.has(State.UNATTENDED) else None
-
-    def is_due(self, now_s: float) -> bool:
-        """Whether it is time to look at them."""
-        return now_s >= self._due_s and self._jobs.has(State.UNATTENDED)
+    def expect(self) -> None:
+        """There is one."""
+        self.look.set_if_idle(self._from_s)
 
     def revive(self, now_s: float) -> list[Job]:
         """Look, and put back those that are dead; these, as they are now. Raises DatabaseError."""
-        self._due_s = now_s + DEAD_CHECK_S
+        self._look_at(now_s + DEAD_CHECK_S)
         records = {record.id: record for record in self._jobs.all_in(State.UNATTENDED) if record.until_s <= now_s}
         dead = self._database.look_dead(records, DEAD_AFTER_S) if records else {}
         certain = {}
@@ -61,9 +62,16 @@ class Unattended:
             self._log.warning("job_found_dead", job_uuid=job.uuid, channel=job.channel, state=job.state)
         return revived
 
+    def _look_at(self, at_s: float) -> None:
+        self._from_s = at_s
+        if self._jobs.has(State.UNATTENDED):
+            self.look.set(at_s)
+        else:
+            self.look.clear()
+
     def _is_certain(self, record: JobRecord, now_s: float, *, dated: bool) -> bool:
         """Whether a job that looks dead has done so for long enough; `dated`: its row says since when."""
         if not record.dead_since_s:
             record.dead_since_s = now_s
-            self._due_s = now_s + DEAD_AGAIN_S
+            self._look_at(now_s + DEAD_AGAIN_S)
         return now_s - record.dead_since_s >= (DEAD_AGAIN_S * 0.9 if dated else DEAD_AFTER_S)

@@ -22,7 +22,7 @@ from structlog.typing import FilteringBoundLogger
 from .. import logs
 from ..config.settings import Config
 from ..job import Job, job_of
-from ..loop import Loop
+from ..loop import Deadline, Loop
 from ..odoo.dispatcher import Dispatcher, Ended
 from ..odoo.request import End, Outcome, Request
 from ..postgres.database import Database
@@ -84,13 +84,14 @@ def rehearse(config: Config) -> None:
         database = FakeDatabase()
         servers = worker_slot.attach_servers([target.url for target in settings.targets])
         dispatcher = FakeDispatcher(loop, settings.targets, _NAME, servers, connect_timeout_s=1, read_timeout_s=None)
-        serving = Serving(database, worker_slot, shared_tree(worker_slot, window=settings.window), dispatcher, log)
+        tree = shared_tree(worker_slot, window=settings.window)
+        serving = Serving(database, worker_slot, tree, dispatcher, log, lambda: Deadline(loop, lambda _now_s: None))
         for number, together in enumerate(_notifications()):
             for notify in together:
                 database.notified.append(notify)
             sort_out([("due", number, str(number), "root", "pending", 10, 1.0, None)], 10)
             while serving.turn(time.monotonic(), start=True):
-                serving.next_deadline_s(time.monotonic())
+                pass
         dispatcher.close()
     for wakeup in table.core.wakeups:
         os.close(wakeup)

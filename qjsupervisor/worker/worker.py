@@ -14,11 +14,10 @@ import math
 import selectors
 import time
 
-from ..backoff import GIVE_UP_S
 from ..config.settings import WorkerSettings
 from ..control import Pipe
 from ..errors import DatabaseError
-from ..states import EXIT_STOPPED, RELEASED, Phase
+from ..states import EXIT_STOPPED, Phase
 from ..table.semaphore import SemaphoreTable
 from ..table.slot import WorkerSlot
 from .checks import Checks
@@ -47,12 +46,14 @@ class Worker:
         self.parts = parts = Parts(settings, worker_slot, pipe)
         self._database = parts.database
         self._worker_slot = worker_slot
-        self._listening = Listening(parts.database, parts.loop, self._hear_database, settings.leader_timeout_s)
+        self._listening = Listening(
+            parts.database, parts.loop, self._hear_database, parts.deadline(), settings.leader_timeout_s
+        )
         self.instructions = Instructions(
-            pipe, worker_slot.wakeup, parts.log, on_pauses=self._apply_pauses, on_rules=self._apply_rules
+            pipe, worker_slot.wakeup, parts.log, parts.loop, on_pauses=self._apply_pauses, on_rules=self._apply_rules
         )
         self.instructions.rules = settings.rules
-        self.progress = Progress(parts.reporting)
+        self.progress = Progress(parts.reporting, parts.deadline(), parts.deadline())
         self._comeback = Comeback()
         self._leading = Leading(parts, self.progress, self._comeback)
         self._checks = Checks(parts, self.progress, self.instructions)
@@ -60,33 +61,46 @@ class Worker:
         self._losing = Losing(parts, self.progress, self._comeback, self.refresh.reading)
         #: When a connection that goes on counts as a good one, unless a job is claimed on it before.
         self._proved_s = math.inf
-        #: When to wake for more than to listen to the database again.
-        self._turn_due_s = 0.0
 
     # -- the loop ----------------------------------------------------------------------------------------
 
     def run(self) -> int:
         """Run until the exit code is known."""
-        loop, slot = self.parts.loop, self._worker_slot
-        self.instructions.attach(loop)
+        slot = self._worker_slot
+        self.instructions.attach()
         slot.attach()
-        loop.register(slot.wakeup, selectors.EVENT_READ, lambda _now_s: slot.drain_wakeup())
+        self.parts.loop.register(slot.wakeup, selectors.EVENT_READ, lambda _now_s: slot.drain_wakeup())
+        self._beat(time.monotonic())
         more = True
         while self.progress.exit_code is None:
-            now_s = time.monotonic()
-            timeout_s = 0.0 if more else max(0.0, self.next_deadline_s(now_s) - now_s)
-            ready = loop.turn(timeout_s)
-            if ready or more or time.monotonic() >= self._turn_due_s:
-                more = self.step(time.monotonic())
-            else:
-                self._watch(time.monotonic())
+            more = self.turn(more=more)
         self.close()
         return self.progress.exit_code
 
+    def turn(self, *, more: bool, limit_s: float = math.inf) -> bool:
+        """Wait until there is something to do, unless there is `more`, and do it. True if there is more to do at once.
+
+        `limit_s`: how long to wait at most.
+        """
+        parts, listening = self.parts, self._listening
+        if more:
+            limit_s = 0.0
+        elif listening.is_quiet:
+            limit_s = min(limit_s, listening.quiet_until_s - time.monotonic())
+        if parts.loop.turn(limit_s) or parts.is_due or more:
+            return self.step(time.monotonic())
+        self._watch(time.monotonic())
+        return False
+
+    def _beat(self, now_s: float) -> None:
+        """However little happens, a turn is taken now and then, and the master sees that the worker is alive."""
+        self.parts.loop.call_at(now_s + self.parts.settings.heartbeat_s, self._beat)
+        self.parts.wake(now_s)
+
     def step(self, now_s: float) -> bool:
-        """One turn; True if there is more to do at once."""
+        """Do what there is to do. True if there is more to do at once."""
+        self.parts.is_due = False
         self._worker_slot.heartbeat(time.monotonic_ns())
-        self.instructions.end_pauses(now_s)
         more = False
         try:
             if self.instructions.stop:
@@ -97,7 +111,8 @@ class Worker:
                 more = self._serve(now_s)
             else:
                 self._losing.wait(now_s)
-                if now_s >= self.progress.due_s:
+                if self.progress.next_step.is_due:
+                    self.progress.next_step.clear()
                     more = self._approach(now_s)
         except DatabaseError as error:
             self._losing.lose(error, now_s)
@@ -106,27 +121,6 @@ class Worker:
             self.parts.reporting.write(self.parts.serving, now_s, more=more)
         self.parts.reporting.flush()
         return more
-
-    def next_deadline_s(self, now_s: float) -> float:
-        """When to wake at the latest; `_turn_due_s`: when for more than to listen to the database again."""
-        parts, serving = self.parts, self.parts.serving
-        moments = [now_s + parts.settings.heartbeat_s, parts.reporting.due_s]
-        if self.progress.phase is Phase.SERVING and serving is not None:
-            times = self.refresh.times
-            moments += [times.reconcile_due_s, self._listening.sign_due_s, serving.next_deadline_s(now_s)]
-            moments.append(self.refresh.reading.retry_s)
-            moments += [*self.instructions.pauses.values(), self._checks.module_gate.due_s]
-            moments.append(self._checks.long_runs.due_s(any_held=serving.backlog.holds_any))
-            if self.refresh.awaits_reload:
-                moments.append(times.reload_due_s)
-        else:
-            # Nothing is started: neither the end of a pause nor a target that may be asked again is worth a turn.
-            moments += [self.progress.due_s, self.progress.unread_since_s + GIVE_UP_S]
-            moments.append(self.instructions.pauses.get(RELEASED))
-            if serving is not None:
-                moments += [parts.dispatcher.tick_due_s, serving.offline.due_s]
-        self._turn_due_s = due_s = min([moment for moment in moments if moment is not None])
-        return self._listening.wake_s(due_s)
 
     def _watch(self, now_s: float) -> None:
         self._listening.watch(now_s, busy=self.parts.dispatcher.open > 0)
@@ -179,7 +173,7 @@ class Worker:
     def _serve(self, now_s: float) -> bool:
         serving = self.parts.serving
         assert serving is not None
-        if now_s >= self._listening.sign_due_s:
+        if self._listening.sign.is_due:
             self._listening.give_sign(now_s)
         self._checks.look(serving, now_s)
         self.refresh.refresh(serving, now_s)
@@ -194,6 +188,7 @@ class Worker:
     # -- orders --------------------------------------------------------------------------------------------
 
     def _apply_pauses(self) -> None:
+        self.parts.wake(time.monotonic())
         if self._losing.is_released and not self.instructions.is_released:
             self._losing.come_back()
         serving = self.parts.serving

@@ -18,7 +18,7 @@ from qjsupervisor.control import Pipe
 from qjsupervisor.table.semaphore import SemaphoreTable
 from qjsupervisor.testing.jobs import insert_row
 from qjsupervisor.testing.postgres import ThrowawayPostgres
-from qjsupervisor.worker import jobs, losing
+from qjsupervisor.worker import jobs, progress
 from qjsupervisor.worker.worker import Worker
 
 from ..conftest import DatabaseFactory
@@ -43,13 +43,12 @@ class Rig:
         worker_slot = self.table.worker_slot(0)
         worker_slot.attach()
         self.worker = Worker(config.worker_settings(one.name), worker_slot, self.pipe)
+        self.more = True
         self.until(lambda: self.message == "", "it serves")
 
     def turns(self) -> None:
         """One round of its loop; it would sleep no longer than this."""
-        now_s = time.monotonic()
-        more = self.worker.step(now_s)
-        self.worker.parts.loop.turn(0.0 if more else min(0.05, self.worker.next_deadline_s(now_s) - now_s))
+        self.more = self.worker.turn(more=self.more, limit_s=0.05)
 
     def until(self, predicate: Callable[[], bool], message: str, timeout_s: float = 10.0) -> None:
         deadline_s = time.monotonic() + timeout_s
@@ -120,7 +119,7 @@ def test_open_requests_count_for_as_long_as_the_rows_cannot_be_read(
     rig: Rig, postgres: ThrowawayPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a minute without the database 8 jobs ran for 4. What only a row speaks for is given up, and said so."""
-    monkeypatch.setattr(losing, "GIVE_UP_S", 0.5)
+    monkeypatch.setattr(progress, "GIVE_UP_S", 0.5)
     rig.send(2)
     insert_row(rig.one.connection, state="started")
     rig.until(lambda: rig.running == 3, "three are counted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import select
 import time
@@ -173,7 +174,7 @@ class Hand:
             moments.append(self._running[0].end_ns)
         if self._quiet_until_ns > now_ns:
             moments.append(self._quiet_until_ns)
-        look_again_ns = self._worker_slot.look_again_ns(self._work.wanted_channels)
-        if look_again_ns is not None:
-            moments.append(look_again_ns)
+        look_again_s = self._worker_slot.look_again_s(self._work.wanted_channels)
+        if look_again_s < math.inf:
+            moments.append(int(look_again_s * 1e9))
         return min(moments)

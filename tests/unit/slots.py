@@ -6,6 +6,7 @@ raised in place of a chosen store. What its database says (`Database`) outlives 
 
 from __future__ import annotations
 
+import math
 import os
 import select
 from bisect import insort
@@ -228,7 +229,8 @@ class Worker:
         if self.worker_slot.is_due(self.queue):
             self.worker_slot.exchange(self.queue)
             self.queue.taken.clear()
-        self.deadline_ns = self.worker_slot.look_again_ns(self.queue.wanted_channels)
+        look_again_s = self.worker_slot.look_again_s(self.queue.wanted_channels)
+        self.deadline_ns = None if math.isinf(look_again_s) else round(look_again_s * 1e9)
 
     def dies(self) -> None:
         if self.queue is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from qjsupervisor.loop import Loop
+from qjsupervisor.loop import Deadline, Loop
 from qjsupervisor.postgres.database import Database
 from qjsupervisor.postgres.waiter import Waiter
 from qjsupervisor.worker.listening import FULL_QUIET_S, QUIET_S, Listening
@@ -17,13 +17,14 @@ LATER_S = 1000.0
 @pytest.fixture
 def listening() -> Iterator[Listening]:
     with Loop() as loop:
-        yield Listening(Database("db", {}, Waiter(lambda: None)), loop, lambda _now_s: None)
+        sign = Deadline(loop, lambda _now_s: None)
+        yield Listening(Database("db", {}, Waiter(lambda: None)), loop, lambda _now_s: None, sign)
 
 
 def wakes(listening: Listening, now_s: float, *, busy: bool = True) -> float:
     """When a loop that looked at its ear just now wakes."""
     listening.watch(now_s, busy=busy)
-    return listening.wake_s(LATER_S)
+    return listening.quiet_until_s if listening.is_quiet else LATER_S
 
 
 def test_quiet_for_a_moment_after_each_start(listening: Listening) -> None:
@@ -47,7 +48,8 @@ def test_a_quiet_moment_that_is_over_before_the_loop_sleeps_ends_all_the_same(li
     """Its statements had taken longer than that; then nothing was heard until a request ended, or for 20 s."""
     listening.note_started(1, 100.0, full=False)
     listening.watch(100.0, busy=True)
-    assert listening.wake_s(LATER_S) == 100.0 + QUIET_S
+    assert listening.is_quiet
+    assert listening.quiet_until_s == 100.0 + QUIET_S
 
 
 def test_quiet_for_longer_only_where_nothing_could_start(listening: Listening) -> None:

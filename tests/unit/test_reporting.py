@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -11,7 +12,7 @@ from qjsupervisor import logs
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.config.settings import TargetSettings
 from qjsupervisor.control import Pipe
-from qjsupervisor.loop import Loop
+from qjsupervisor.loop import Deadline, Loop
 from qjsupervisor.odoo.dispatcher import Dispatcher
 from qjsupervisor.postgres.database import Database
 from qjsupervisor.postgres.waiter import Waiter
@@ -39,8 +40,13 @@ class Rig:
         self.master, self.pipe = Pipe.pair()
         log = logs.silent_logger()
         database = Database("db", {}, Waiter(lambda: None))
-        self.serving = Serving(database, worker_slot, shared_tree(worker_slot, window=10), self.dispatcher, log)
-        self.reporting = Reporting(worker_slot, self.pipe, self.dispatcher, log)
+
+        def deadline() -> Deadline:
+            return Deadline(loop, lambda _now_s: None)
+
+        tree = shared_tree(worker_slot, window=10)
+        self.serving = Serving(database, worker_slot, tree, self.dispatcher, log, deadline)
+        self.reporting = Reporting(worker_slot, self.pipe, self.dispatcher, log, deadline())
         self.now_s = 1000.0
 
     def write(self) -> None:
@@ -94,12 +100,14 @@ def test_the_rate_follows_what_ended_and_falls_to_nothing_by_itself(rig: Rig) ->
     rig.write()
     rig.write()
     assert since() == (start_s, 30)
-    assert rig.reporting.due_s == pytest.approx(start_s + RATE_S), "it wakes for the next mark, though nothing happens"
+    assert rig.reporting.due.at_s == pytest.approx(start_s + RATE_S), (
+        "it wakes for the next mark, though nothing happens"
+    )
     for marks in (1, 2):
         rig.now_s = start_s + marks * RATE_S - REPORT_S
         rig.write()
     assert since() == (start_s + RATE_S, 0)
-    assert rig.reporting.due_s is None, "an idle worker sleeps"
+    assert rig.reporting.due.at_s == math.inf, "an idle worker sleeps"
 
 
 def test_the_rate_after_a_long_rest_counts_no_rest(rig: Rig) -> None:

@@ -230,7 +230,7 @@ class ServerMachine(RuleBasedStateMachine):
                 self.looks(slot, name, None)
                 self.probe_ends(slot, name, None)
         healths = [health for worker in self.workers if worker.responsive for health in worker.healths]
-        return [end for end in (health.probe_due_ns() for health in healths) if end is not None]
+        return [int(end_s * 1e9) + 1 for end_s in (health.probe_due_s() for health in healths) if end_s is not None]
 
     @rule()
     def all_resume(self) -> None:

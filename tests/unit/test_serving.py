@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -14,7 +15,7 @@ from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.config.settings import TargetSettings
 from qjsupervisor.errors import DatabaseError, DatabaseUnavailable
 from qjsupervisor.job import Job, Pending
-from qjsupervisor.loop import Loop
+from qjsupervisor.loop import Deadline, Loop, Timers
 from qjsupervisor.odoo.breaker import ACCEPTED_AFTER_S, UNPROVEN_LIMIT
 from qjsupervisor.odoo.dispatcher import Dispatcher, Ended
 from qjsupervisor.odoo.request import End, Outcome
@@ -91,7 +92,8 @@ class Rows(Database):
 class Play:
     """One worker's serving, with a job that holds a permit, of one if nothing else is said, and whose request ends."""
 
-    def __init__(self, loop: Loop, *specs: ChannelSpec) -> None:
+    def __init__(self, loop: Loop, listener: socket.socket, *specs: ChannelSpec) -> None:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self.table = SemaphoreTable(specs, slots=2, fairness=Fairness.ROUND_ROBIN)
         self.table.assign(0, "db", 1)
         self.table.open_start_barrier()
@@ -100,14 +102,18 @@ class Play:
         self.rows = Rows()
         self.dispatcher = Dispatcher(
             loop,
-            [TargetSettings(url="http://127.0.0.1:1")],
+            [TargetSettings(url=url)],
             "db",
-            worker_slot.attach_servers(["http://127.0.0.1:1"]),
+            worker_slot.attach_servers([url]),
             connect_timeout_s=1,
             read_timeout_s=None,
         )
+        self.loop = loop
+        tree = shared_tree(worker_slot, window=10)
         log = logs.silent_logger()
-        self.serving = Serving(self.rows, worker_slot, shared_tree(worker_slot, window=10), self.dispatcher, log)
+        self.serving = Serving(
+            self.rows, worker_slot, tree, self.dispatcher, log, lambda: Deadline(loop, lambda _now_s: None)
+        )
         self.sends()
 
     def sends(self, job_id: int = 1) -> None:
@@ -116,6 +122,11 @@ class Play:
         self.serving.backlog.hold(job_id, "root")
         jobs.request(jobs.enter(jobs.of(job_id), State.CLAIMING), "u", "root")
         self.serving.settle()
+
+    def turn(self, now_s: float, *, start: bool = True) -> bool:
+        """What is due by then, and a turn."""
+        self.loop.run_due(now_s)
+        return self.serving.turn(now_s, start=start)
 
     def ends(self, outcome: Outcome) -> None:
         self.dispatcher.ended.append(Ended("u", self.dispatcher.targets[0], outcome, 0.1))
@@ -127,18 +138,25 @@ class Play:
 
 
 @pytest.fixture
-def play() -> Iterator[Play]:
+def listener() -> Iterator[socket.socket]:
+    """Of a target that accepts connections, and answers nobody."""
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        yield made
+
+
+@pytest.fixture
+def play(listener: socket.socket) -> Iterator[Play]:
     with Loop() as loop:
-        made = Play(loop, ChannelSpec(name="root", capacity=1, sequential=True))
+        made = Play(loop, listener, ChannelSpec(name="root", capacity=1, sequential=True))
         yield made
         made.dispatcher.close()
 
 
 @pytest.fixture
-def wide() -> Iterator[Play]:
+def wide(listener: socket.socket) -> Iterator[Play]:
     """With room for one more."""
     with Loop() as loop:
-        made = Play(loop, ChannelSpec(name="root", capacity=2))
+        made = Play(loop, listener, ChannelSpec(name="root", capacity=2))
         yield made
         made.dispatcher.close()
 
@@ -150,9 +168,9 @@ def test_a_job_that_odoo_took_after_its_row_was_read_keeps_its_permit(play: Play
     """Read as `enqueued`, `started` when it was to be given back: root had 7 rows of 6 once (chaos, seed 21)."""
     play.rows.state = "started"
     play.ends(NOT_FOUND)
-    assert play.serving.turn(1000.0, start=True), "its row is looked at again, at once"
+    assert play.turn(1000.0, start=True), "its row is looked at again, at once"
     assert play.running == 1
-    play.serving.turn(1000.1, start=True)
+    play.turn(1000.1, start=True)
     assert play.running == 1
     assert play.serving.backlog.is_held(1)
 
@@ -165,7 +183,7 @@ def test_what_a_jobs_own_statement_brings_along_is_worth_a_turn_if_it_is_news(
     play.rows.state = play.rows.read_as = "done"
     play.rows.brings = brings
     play.ends(Outcome(End.ANSWERED, 200, "HTTP 200"))
-    assert play.serving.turn(1000.0, start=True) is more
+    assert play.turn(1000.0, start=True) is more
     assert bool(len(play.rows.notified)) is more
 
 
@@ -174,15 +192,15 @@ def test_what_was_said_before_a_request_ended_is_no_echo_that_is_still_owed(play
     for _ in ("started", "done"):
         play.rows.replace("done")
     play.ends(Outcome(End.ANSWERED, 200, "HTTP 200"))
-    assert not play.serving.turn(1000.0, start=True)
+    assert not play.turn(1000.0, start=True)
     play.rows.replace("pending")
-    play.serving.turn(1000.1, start=True)
+    play.turn(1000.1, start=True)
     assert play.rows.claims == [1], "somebody wants it to run once more"
 
 
 def test_a_job_that_was_given_back_has_none(play: Play) -> None:
     play.ends(NOT_FOUND)
-    play.serving.turn(1000.0, start=False)
+    play.turn(1000.0, start=False)
     assert play.running == 0
 
 
@@ -199,19 +217,19 @@ def test_a_pause_that_ends_between_the_turn_and_the_sleep_is_not_slept_over(play
     """A job waited for 20 s, as the pause of its target had ended a millisecond before its worker went to sleep."""
     (target,) = play.dispatcher.targets
     if down:
-        target.breaker.failed(1000.0, "HTTP 404", "7")
+        target.breaker.failed(time.monotonic(), "HTTP 404", "7")
         ends_s = target.breaker.retry_at_s
     else:
-        target.sent_s.update(dict.fromkeys("abcdefgh"[:UNPROVEN_LIMIT], 1000.0))
-        ends_s = 1000.0 + ACCEPTED_AFTER_S
+        ends_s = time.monotonic() + ACCEPTED_AFTER_S
+        for uuid in "abcdefgh"[:UNPROVEN_LIMIT]:
+            play.dispatcher.send(uuid)
     play.serving.backlog.forget(1)
     play.serving.backlog.put(Pending((10, 2, 2), "root", None))
-    play.serving.turn(ends_s - 0.001, start=True)
+    play.turn(ends_s - 0.001, start=True)
     assert not play.rows.claims
-    due_s = play.serving.next_deadline_s(ends_s + 0.001)
-    assert due_s is not None
-    assert due_s <= ends_s
-    play.serving.turn(ends_s + 0.002, start=True)
+    assert play.loop.next_s() <= ends_s + 0.1
+    while play.turn(ends_s + 0.1, start=True) and not play.rows.claims:
+        pass
     assert play.rows.claims == [2]
 
 
@@ -221,9 +239,9 @@ def test_a_double_that_cannot_be_given_back_keeps_its_permit(wide: Play, locked:
     wide.serving.backlog.put(Pending((10, 2, 2), "root", None))
     wide.rows.claimed = [Job(2, "u", "root", "enqueued", (10, 2, 2), None)]
     wide.rows.id, wide.rows.locked = 2, locked
-    assert wide.serving.turn(1000.0, start=True)
+    assert wide.turn(1000.0, start=True)
     assert bool(len(wide.rows.notified)) is locked, "its row is looked at again"
-    wide.serving.turn(1000.1, start=True)
+    wide.turn(1000.1, start=True)
     assert wide.running == running
     assert wide.serving.dispatched == 0
     assert wide.serving.jobs.state(2) is (State.UNATTENDED if locked else State.DEFERRED)
@@ -233,7 +251,7 @@ def test_a_double_that_cannot_be_given_back_keeps_its_permit(wide: Play, locked:
 def deferred(play: Play) -> JobRecord:
     """Of a job that nobody ran: it was given back, and is left alone. Its target is well again."""
     play.ends(NOT_FOUND)
-    play.serving.turn(1000.0, start=False)
+    play.turn(1000.0, start=False)
     assert list(play.serving.backlog.deferred) == [1]
     play.dispatcher.targets[0].breaker.proved()
     return play.serving.jobs.of(1)
@@ -248,10 +266,10 @@ def test_a_deferred_job_whose_row_is_deleted_holds_up_nobody(
     play: Play, deferred: JobRecord, state: str, job_id: int
 ) -> None:
     play.serving.backlog.put(Pending((10, 2, 2), "root", None))
-    play.serving.turn(1000.1, start=True)
+    play.turn(1000.1, start=True)
     assert not play.rows.claims, "in a sequential channel the others wait for it"
     play.rows.replace(state, job_id)
-    play.serving.turn(1000.2, start=True)
+    play.turn(1000.2, start=True)
     assert not play.serving.backlog.deferred
     assert play.rows.claims == [2]
     assert play.serving.jobs.get(1) is None
@@ -259,7 +277,7 @@ def test_a_deferred_job_whose_row_is_deleted_holds_up_nobody(
 
 def test_a_deferred_job_stays_so_as_long_as_it_has_a_row(play: Play, deferred: JobRecord) -> None:
     play.rows.replace("pending")
-    play.serving.turn(1000.1, start=True)
+    play.turn(1000.1, start=True)
     assert list(play.serving.backlog.deferred) == [1]
     assert (deferred.state, deferred.attempts) == (State.DEFERRED, 1)
 
@@ -267,7 +285,7 @@ def test_a_deferred_job_stays_so_as_long_as_it_has_a_row(play: Play, deferred: J
 def test_attempts_are_forgotten_where_the_row_is_not_there_to_be_claimed(play: Play, deferred: JobRecord) -> None:
     """TRUNCATE, for one, notifies nobody."""
     play.rows.state = play.rows.read_as = "gone"
-    play.serving.turn(2000.0, start=True)
+    play.turn(2000.0, start=True)
     assert play.rows.claims == [1]
     assert play.serving.jobs.get(1) is None
 
@@ -276,12 +294,12 @@ def test_attempts_are_forgotten_where_the_row_is_not_there_to_be_claimed(play: P
 def test_attempts_are_forgotten_where_the_row_is_not_there_after_the_request(
     play: Play, deferred: JobRecord, state: str, job_id: int
 ) -> None:
-    play.serving.turn(2000.0, start=False)
+    play.turn(2000.0, start=False)
     assert deferred.state is State.WAITING
     play.sends()
     play.rows.state, play.rows.read_as, play.rows.id = state, state, job_id
     play.ends(NOT_FOUND)
-    play.serving.turn(2000.1, start=False)
+    play.turn(2000.1, start=False)
     assert play.serving.jobs.get(1) is None
 
 
@@ -291,7 +309,7 @@ def test_a_claim_that_got_nothing_asks_for_the_next_turn(play: Play) -> None:
     play.rows.state = play.rows.read_as = "gone"
     for job_id in (2, 3, 4):
         play.serving.backlog.put(Pending((10, 2, job_id), "root", None))
-    while play.serving.turn(1000.0, start=True):
+    while play.turn(1000.0, start=True):
         pass
     assert play.rows.claims == [2, 3, 4]
 
@@ -299,7 +317,7 @@ def test_a_claim_that_got_nothing_asks_for_the_next_turn(play: Play) -> None:
 def test_there_is_an_end_to_how_many_attempts_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of rows that were deleted while the database could not be heard nobody tells."""
     monkeypatch.setattr(jobs, "MAX_REMEMBERED", 2)
-    known = Jobs()
+    known = Jobs(Deadline(Timers(), lambda _now_s: None))
     for job_id in (1, 2, 1, 3):
         record = known.enter(known.of(job_id), State.CLAIMING)
         record.attempts += 1
@@ -309,7 +327,7 @@ def test_there_is_an_end_to_how_many_attempts_are_remembered(monkeypatch: pytest
 
 
 def test_only_allowed_transitions() -> None:
-    known = Jobs()
+    known = Jobs(Deadline(Timers(), lambda _now_s: None))
     record = known.enter(known.of(1), State.CLAIMING)
     known.request(record, "u", None)
     with pytest.raises(AssertionError, match="job 1: requested -> over"):
@@ -326,10 +344,11 @@ def test_how_long_a_job_has_to_look_dead(
     monkeypatch.setattr(play.rows, "revive", lambda dead, _grace_s: revived.extend(dead) or [])
     play.rows.state = play.rows.read_as = "started"
     play.ends(NOT_FOUND)
+    play.turn(1000.0, start=False)
     passed_s = -1
     while not revived:
         passed_s += 1
-        play.serving.turn(1000.0 + passed_s, start=False)
+        play.turn(1000.0 + passed_s, start=False)
     assert passed_s == after_s
 
 
@@ -341,7 +360,7 @@ def test_a_claim_whose_answer_is_lost_keeps_its_permit_until_the_rows_are_read(
     wide.rows.error.refused = refused
     wide.serving.backlog.put(Pending((10, 2, 2), "root", None))
     with pytest.raises(DatabaseUnavailable):
-        wide.serving.turn(1000.0, start=True)
+        wide.turn(1000.0, start=True)
     wide.serving.offline.lost(1000.0)
     assert wide.running == running
     backlog = wide.serving.backlog
@@ -357,7 +376,7 @@ def test_a_failed_job_that_was_requeued_is_not_counted_as_failed(wide: Play) -> 
     wide.rows.state, wide.rows.id = "pending", 2
     wide.serving.apply(Job(2, "v", "root", "pending", (10, 2, 2), None))
     wide.rows.claimed = [Job(2, "v", "root", "enqueued", (10, 2, 2), None)]
-    wide.serving.turn(1000.0, start=True)
+    wide.turn(1000.0, start=True)
     assert wide.serving.dispatched == 1
     assert wide.serving.backlog.nodes["root"].failed == 0
 
@@ -379,7 +398,7 @@ def test_each_end_is_counted_by_its_outcome_and_status(
 ) -> None:
     play.rows.state = play.rows.read_as = state
     play.ends(Outcome(End.ANSWERED if status else End.LOST, status, "a reason"))
-    play.serving.turn(1000.0, start=False)
+    play.turn(1000.0, start=False)
     totals = play.table.totals()
     assert [totals.outcomes[each] for each in WhatBecame] == [int(each is outcome) for each in WhatBecame]
     assert totals.statuses[(status or 0) // 100] == sum(totals.statuses) == 1
@@ -390,7 +409,7 @@ def test_the_time_from_due_to_dispatch_is_observed(wide: Play) -> None:
     wide.serving.backlog.put(Pending((10, 1, 7), "root", None))
     due_us = int((time.time() - 42) * 1e6)
     wide.rows.claimed = [Job(7, "v", "root", "enqueued", (10, 1, 7), due_us)]
-    wide.serving.turn(1000.0, start=True)
+    wide.turn(1000.0, start=True)
     waited = wide.table.totals().waited
     assert sum(waited.counts) == 1
     assert waited.sum_s == pytest.approx(42, abs=5)
