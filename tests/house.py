@@ -21,17 +21,42 @@ from qjsupervisor.worker import warmup
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "qjsupervisor"
 _SERVING = "worker/serving.py"
+_WARMUP = "worker/warmup.py"
+#: What the warm-up calls as a worker's loop does; the rest of what it calls directly is no part of a job's life.
+_BEGINNINGS = (_SERVING, "postgres/notifications.py")
 #: Functions that compute when their object wants to be called next.
-_DEADLINE = re.compile(r"^_?(next_deadline|next_due|next_wake|wakes_at|wakes?|look_again|due)_?(s|us|ns)$")
+_DEADLINE = re.compile(
+    r"(^|_)(deadline|due|wakes?|wakes_at|look_again|retry|release_times?|next_(start|step|wake|look|turn))_(s|us|ns)$"
+)
+#: Functions named like that which compute no moment to wake at; each with what it tells.
+NOT_DEADLINES: dict[str, str] = {
+    "job.py due_us": "since when a job may run, as its row says",
+    "backlog/backlog.py oldest_due_us": "since when the oldest job waits, for the status",
+    "odoo/dispatcher.py _answer_due_s": "how long an answer may take; it is set as a timer",
+}
 #: Annotations of containers whose key is a job: by id, by uuid, or its record.
-_KEYED_BY_JOB = re.compile(r"^(dict\[(int|str|JobRecord)\b.*|set\[(int|str|JobRecord)\]|deque\[(int|str|JobRecord)\])$")
-#: Attributes of that shape in worker/ that are keyed by something else; each with what it is keyed by.
+_KEYED_BY_JOB = re.compile(
+    r"^(dict\[(int|str|JobRecord)\b.*|dict\[State, dict\[JobRecord.*|(set|deque)\[(int|str|JobRecord)\])$"
+)
+#: Whose objects know jobs in a worker. `backlog` is left out: its windows and sets are the order of the jobs itself,
+#: and of a job it knows no more than its place.
+_KNOW_JOBS = ("worker", "odoo", "postgres")
+#: Attributes of that shape in these folders that are keyed by something else; each with what it is keyed by.
 NOT_JOBS: dict[str, str] = {
     "_told": "module",
     "pauses": "channel",
     "_unsent": "subject of a message",
     "_written": "word of the table",
     "_channels": "channel",
+    "_former": "server process",
+    "modules": "module",
+    "reached": "option of a connection",
+}
+
+
+_STAND_INS: dict[type, str] = {
+    warmup.FakeDatabase: "postgres/database.py",
+    warmup.FakeDispatcher: "odoo/dispatcher.py",
 }
 
 
@@ -71,11 +96,15 @@ def packages_with_content() -> list[str]:
 
 
 def deadline_functions() -> list[str]:
+    """But for the stubs of protocols, whose functions are counted where they are."""
     return [
         f"{path}:{node.lineno} {node.name}"
         for path, tree in sources()
         for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and _DEADLINE.match(node.name)
+        if isinstance(node, ast.FunctionDef)
+        and _DEADLINE.search(node.name)
+        and f"{path} {node.name}" not in NOT_DEADLINES
+        and ast.unparse(node.body[-1]) != "..."
     ]
 
 
@@ -83,7 +112,8 @@ def containers_keyed_by_job() -> list[str]:
     """Attributes of the worker's objects, as they are annotated."""
     return [
         f"{path}:{node.lineno} {ast.unparse(node.target)}: {annotation}"
-        for path, tree in sources(PACKAGE / "worker")
+        for folder in _KNOW_JOBS
+        for path, tree in sources(PACKAGE / folder)
         for node in ast.walk(tree)
         if isinstance(node, ast.AnnAssign)
         and ast.unparse(node.target).startswith("self.")
@@ -92,25 +122,40 @@ def containers_keyed_by_job() -> list[str]:
     ]
 
 
+def module_of(frame: FrameType | None) -> str:
+    """The module that a frame runs in, relative to the package; '' outside of it, and for the warm-up itself.
+
+    The warm-up's stand-ins are counted as what they stand in for, and so is what they call.
+    """
+    file = "" if frame is None else frame.f_code.co_filename
+    if frame is None or not file.startswith(str(PACKAGE)):
+        return ""
+    module = file[len(str(PACKAGE)) + 1 :]
+    return _STAND_INS.get(type(frame.f_locals.get("self")), "") if module == _WARMUP else module
+
+
 def calls(jobs: int) -> tuple[Counter[str], int]:
     """Calls by module while a worker runs so many jobs, and how often `serving` was entered from elsewhere.
 
     Counted are calls of worker/, and those that it makes of other folders: what is behind them (a lock, a bitmap, a
-    window of sorted keys) knows no job.
+    window of sorted keys, a request's bytes) knows no job of this worker.
     """
     counted: Counter[str] = Counter()
     entered = 0
-    worker = str(PACKAGE / "worker")
+    #: What the warm-up itself called that is no part of a job's life, until it returns.
+    beside: FrameType | None = None
 
     def count(frame: FrameType, event: str, _argument: object) -> None:
-        nonlocal entered
-        file = frame.f_code.co_filename
-        if event != "call" or not file.startswith(str(PACKAGE)):
-            return
-        module = file[len(str(PACKAGE)) + 1 :]
-        caller = frame.f_back.f_code.co_filename if frame.f_back else ""
-        counted[module] += file.startswith(worker) or caller.startswith(worker)
-        entered += module == _SERVING and not caller.endswith(_SERVING)
+        nonlocal entered, beside
+        if beside is not None:
+            beside = None if event == "return" and frame is beside else beside
+        elif event == "call" and (module := module_of(frame)):
+            caller = module_of(frame.f_back)
+            if not caller and module not in _BEGINNINGS:
+                beside = frame
+                return
+            counted[module] += module.startswith("worker/") or caller.startswith("worker/")
+            entered += module == _SERVING and caller != _SERVING
 
     config = load({}, {"ODOO_QUEUE_JOB_CHANNELS": "root:4,root.sub:2", "ODOO_RC": "/dev/null"})
     kept, warmup.JOBS = warmup.JOBS, jobs
@@ -139,7 +184,7 @@ def figures() -> list[Figure]:
         Figure("__init__.py files with content", len(full), 0, tuple(full)),
         Figure("floors of the import contract", len(rows), 14, tuple(rows)),
         Figure("functions that compute a next deadline", len(deadlines), 5, tuple(deadlines)),
-        Figure("containers keyed by job in worker/", len(containers), 8, tuple(containers)),
+        Figure("containers keyed by job in a worker, besides the backlog", len(containers), 8, tuple(containers)),
         Figure("modules that a job's life enters", len(modules), 15, tuple(modules)),
         Figure("entries into worker/serving.py in a job's life", entered, 4),
     ]

@@ -35,7 +35,9 @@ class Breaker:
         self.reason = ""
         self.retry_at_s = 0.0
         self._probing = False
-        self._failing_jobs: set[str] = set()
+        #: The job that failed last, and whether another one failed too, since the last success.
+        self._failing_job = ""
+        self._several_fail = False
 
     def allowance(self, now_s: float, in_flight_s: list[float]) -> int:
         """How many more requests may be sent. `in_flight_s`: when each open request to the target was sent."""
@@ -50,14 +52,6 @@ class Breaker:
         """Note that a request was sent; while down, it is the only one until it ends."""
         self._probing = self.state is TargetState.DOWN
 
-    def wakes_at_s(self, now_s: float, in_flight_s: list[float]) -> float | None:
-        """When more may be sent if nothing happens before; None if nothing is held up."""
-        if self.state is TargetState.DOWN:
-            return self.retry_at_s if not self._probing and self.retry_at_s > now_s else None
-        if self.state is TargetState.UNKNOWN and not self.allowance(now_s, in_flight_s):
-            return min((s for s in in_flight_s if now_s - s < ACCEPTED_AFTER_S), default=now_s) + ACCEPTED_AFTER_S
-        return None
-
     def proved(self) -> bool:
         """Note that a job was run there. True if the target was down until now."""
         was_down = self.state is TargetState.DOWN
@@ -70,14 +64,14 @@ class Breaker:
         self.failures += 1
         self.reason = reason
         self._probing = False
-        self._failing_jobs.add(uuid)
+        self._several_fail = self._several_fail or self._failing_job not in ("", uuid)
+        self._failing_job = uuid
         if self.state is TargetState.UP and self.failures <= TOLERATED:
             return False
         goes_down = self.state is not TargetState.DOWN
         # Requests that were open together count as one failure, so that the pause does not grow with their number.
         if goes_down or now_s >= self.retry_at_s:
-            alone = len(self._failing_jobs) == 1
-            self.retry_at_s = now_s + (ONE_JOB_PAUSE_S if alone else self._backoff.next_s())
+            self.retry_at_s = now_s + (self._backoff.next_s() if self._several_fail else ONE_JOB_PAUSE_S)
         self.state = TargetState.DOWN
         return goes_down
 
@@ -95,5 +89,5 @@ class Breaker:
         self.failures = 0
         self.reason = ""
         self._probing = False
-        self._failing_jobs.clear()
+        self._failing_job, self._several_fail = "", False
         self._backoff.reset()

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from ..config.settings import TargetSettings
 from ..loop import Alarm, Callback, Loop
 from ..states import ServerVerdict, TargetState
-from .breaker import NO_LIMIT
+from .breaker import ACCEPTED_AFTER_S, NO_LIMIT
 from .request import DRAIN_S, HEAD_S, Address, End, Outcome, Request
 from .resolver import NoThreadError
 from .target import Server, Target
@@ -88,8 +88,8 @@ class Dispatcher:
         self._draining: set[_Open] = set()
         self._expiry = Alarm(loop, self._expire_due)
         self._probe_alarm = Alarm(loop, wake)
-        #: When more may be sent than `allowance` said.
-        self._limit_alarm = Alarm(loop, wake)
+        #: The first end of a pause after which `allowance` says more.
+        self._retry_alarm = Alarm(loop, wake)
         self._wake = wake
         self.ended: list[Ended] = []
         #: Time of the current turn.
@@ -114,25 +114,17 @@ class Dispatcher:
             allowed += self._allowance(target, now_s)
             if allowed >= room:
                 return room
-        self._await_room(now_s)
         return allowed
 
     def _allowance(self, target: Target, now_s: float) -> int:
         if target.is_down:
             return 0
-        if target.breaker.state is TargetState.UP:
+        breaker = target.breaker
+        if breaker.state is TargetState.UP:
             return NO_LIMIT
-        return target.breaker.allowance(now_s, self._sent_s(target))
-
-    def _sent_s(self, target: Target) -> list[float]:
-        """When each open request to a target was sent."""
-        return [opened.began_s for opened in self._open.values() if opened.target is target]
-
-    def _await_room(self, now_s: float) -> None:
-        """Wake when more may be sent. A server that is down wakes by its probe."""
-        limited = [t for t in self.targets if not t.is_down and t.breaker.state is not TargetState.UP]
-        moments = [target.breaker.wakes_at_s(now_s, self._sent_s(target)) for target in limited]
-        self._limit_alarm.set(min([moment for moment in moments if moment is not None], default=math.inf))
+        if breaker.state is TargetState.DOWN and now_s < breaker.retry_at_s:
+            self._retry_alarm.set_earlier(breaker.retry_at_s)
+        return breaker.allowance(now_s, [opened.began_s for opened in self._open.values() if opened.target is target])
 
     def send(self, uuid: str) -> None:
         """Send the request to an available target. Its end will be in `ended`."""
@@ -140,8 +132,8 @@ class Dispatcher:
         target = self._choose(now_s)
         opened = self._open[uuid] = _Open(target, uuid, now_s)
         target.breaker.probe_sent()
-        if target.breaker.state is not TargetState.UP:
-            self._await_room(now_s)
+        if target.breaker.state is TargetState.UNKNOWN:
+            self._loop.call_at(now_s + ACCEPTED_AFTER_S, self._wake)  # there is room for another one then
         self._connect(opened)
 
     def _choose(self, now_s: float) -> Target:

@@ -95,6 +95,7 @@ class Serving:
         #: Nothing is started as long as it is to come: too many rows were refused.
         self._pause = deadline()
         self._refusing = Backoff(first_s=1, limit_s=60)
+        self._was_refused = False
         #: When something may be able to start, if nothing happens before.
         self._next_start = deadline()
         self.dispatched = 0
@@ -246,8 +247,11 @@ class Serving:
         """A database that refuses so many rows, a full disk's for one, is left alone for a while."""
         if claimed:
             self.has_claimed = True
-            self._refusing.reset()
+            if self._was_refused:
+                self._was_refused = False
+                self._refusing.reset()
         elif self._claiming.refused and len(self.jobs.all_in(State.DEFERRED)) >= MANY_DEFERRED:
+            self._was_refused = True
             self._pause.set(now_s + self._refusing.next_s())
 
     def _take_claimed(self, claimed: list[Job], now_s: float) -> None:

@@ -24,7 +24,6 @@ def test_few_at_first(breaker: Breaker) -> None:
     sent = [100.0] * UNPROVEN_LIMIT
     assert breaker.allowance(100.0, []) == UNPROVEN_LIMIT
     assert breaker.allowance(100.1, sent) == 0
-    assert breaker.wakes_at_s(100.1, sent) == 100.0 + ACCEPTED_AFTER_S
     # Not turned away for so long: that was taken, and more may follow.
     assert breaker.allowance(100.0 + ACCEPTED_AFTER_S, sent) == UNPROVEN_LIMIT
 
@@ -33,7 +32,6 @@ def test_all_once_it_is_proved(breaker: Breaker) -> None:
     assert breaker.proved() is False
     assert breaker.state is TargetState.UP
     assert breaker.allowance(100.0, [100.0] * 500) > 500
-    assert breaker.wakes_at_s(100.0, []) is None
 
 
 def test_a_failure_takes_an_unproved_target_down_once(breaker: Breaker) -> None:
@@ -60,13 +58,11 @@ def test_a_success_in_between_forgives(breaker: Breaker) -> None:
 
 def test_one_probe_after_the_pause(breaker: Breaker) -> None:
     take_down(breaker)
-    assert breaker.wakes_at_s(100.0, []) == breaker.retry_at_s
     assert breaker.allowance(breaker.retry_at_s - 0.01, []) == 0
     now_s = breaker.retry_at_s
     assert breaker.allowance(now_s, []) == 1
     breaker.probe_sent()
     assert breaker.allowance(now_s + 1000, [now_s]) == 0
-    assert breaker.wakes_at_s(now_s, [now_s]) is None
     assert breaker.proved() is True
     assert breaker.state is TargetState.UP
 
