@@ -92,8 +92,10 @@ class Rows(Database):
 class Play:
     """One worker's serving, with a job that holds a permit, of one if nothing else is said, and whose request ends."""
 
-    def __init__(self, loop: Loop, listener: socket.socket, *specs: ChannelSpec) -> None:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    def __init__(self, loop: Loop, *specs: ChannelSpec) -> None:
+        #: Of a target that accepts connections, and answers nobody.
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.table = SemaphoreTable(specs, slots=2, fairness=Fairness.ROUND_ROBIN)
         self.table.assign(0, "db", 1)
         self.table.open_start_barrier()
@@ -123,6 +125,10 @@ class Play:
         jobs.request(jobs.enter(jobs.of(job_id), State.CLAIMING), "u", "root")
         self.serving.settle()
 
+    def close(self) -> None:
+        self.dispatcher.close()
+        self.listener.close()
+
     def turn(self, now_s: float, *, start: bool = True) -> bool:
         """What is due by then, and a turn."""
         self.loop.run_due(now_s)
@@ -138,27 +144,20 @@ class Play:
 
 
 @pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    """Of a target that accepts connections, and answers nobody."""
-    with socket.create_server(("127.0.0.1", 0)) as made:
-        yield made
-
-
-@pytest.fixture
-def play(listener: socket.socket) -> Iterator[Play]:
+def play() -> Iterator[Play]:
     with Loop() as loop:
-        made = Play(loop, listener, ChannelSpec(name="root", capacity=1, sequential=True))
+        made = Play(loop, ChannelSpec(name="root", capacity=1, sequential=True))
         yield made
-        made.dispatcher.close()
+        made.close()
 
 
 @pytest.fixture
-def wide(listener: socket.socket) -> Iterator[Play]:
+def wide() -> Iterator[Play]:
     """With room for one more."""
     with Loop() as loop:
-        made = Play(loop, listener, ChannelSpec(name="root", capacity=2))
+        made = Play(loop, ChannelSpec(name="root", capacity=2))
         yield made
-        made.dispatcher.close()
+        made.close()
 
 
 NOT_FOUND = Outcome(End.ANSWERED, 404, "HTTP 404")

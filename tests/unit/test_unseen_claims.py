@@ -32,26 +32,26 @@ def play(request: pytest.FixtureRequest) -> Iterator[Play]:
         for _ in range(2):
             made.serving.jobs.include_running = False
             made.ends(DONE)
-            made.serving.turn(999.0, start=True)
+            made.turn(999.0, start=True)
             made.sends()
         made.ends(DONE)
-        made.serving.turn(999.0, start=True)
+        made.turn(999.0, start=True)
         made.dispatcher.targets[0].breaker.proved()
-        made.serving.turn(999.0, start=True)
+        made.turn(999.0, start=True)
         made.rows.replace("pending")
         yield made
-        made.dispatcher.close()
+        made.close()
 
 
 def _runs_well(play: Play) -> None:
     play.rows.state = play.rows.read_as = "done"
     play.dispatcher.ended.clear()  # nobody listens there
     play.ends(DONE)
-    play.serving.turn(1000.1, start=True)
+    play.turn(1000.1, start=True)
 
 
 def test_a_job_like_those_before_it_is_claimed_unseen(play: Play) -> None:
-    play.serving.turn(1000.0, start=True)
+    play.turn(1000.0, start=True)
     assert play.rows.unseen == ["root"]
     assert not play.rows.claims
     assert play.serving.dispatched == 1
@@ -65,7 +65,7 @@ def test_a_job_like_those_before_it_is_claimed_unseen(play: Play) -> None:
 
 def test_a_job_that_is_in_another_channel_is_claimed_as_any(play: Play) -> None:
     play.rows.channel = "root.other"
-    play.serving.turn(1000.0, start=True)
+    play.turn(1000.0, start=True)
     assert play.rows.unseen == ["root"]
     assert play.rows.claims == [1]
     assert play.serving.backlog.holding() <= {1}
@@ -76,7 +76,7 @@ def test_a_dead_job_that_was_requeued_holds_one_permit(play: Play) -> None:
     play.serving.backlog.hold(1, "root")
     play.serving.jobs.enter(play.serving.jobs.of(1), State.UNATTENDED)
     play.serving.settle()
-    play.serving.turn(1000.0, start=True)
+    play.turn(1000.0, start=True)
     assert play.rows.unseen == ["root"]
     play.serving.settle()
     assert play.running == 1
@@ -86,14 +86,14 @@ def test_a_dead_job_that_was_requeued_holds_one_permit(play: Play) -> None:
 
 def test_a_failed_job_that_was_requeued_is_not_counted_as_failed(play: Play) -> None:
     play.serving.backlog.fail(1, "root")
-    play.serving.turn(1000.0, start=True)
+    play.turn(1000.0, start=True)
     assert play.rows.unseen == ["root"]
     assert play.serving.backlog.nodes["root"].failed == 0
 
 
 def test_a_job_that_is_over_already_keeps_no_permit(play: Play) -> None:
     play.rows.replace("done")
-    play.serving.turn(1000.0, start=True)
+    play.turn(1000.0, start=True)
     assert play.rows.unseen == ["root"]
     assert play.serving.dispatched == play.running == 0
 
@@ -102,7 +102,7 @@ def test_a_job_that_got_another_uuid_while_it_is_run_is_not_run_twice(play: Play
     play.sends()
     play.rows.notified.take(1)
     play.rows.notified.append(Notify(play.rows.notified.own_pid + 1, "queue_job", "v"))
-    play.serving.turn(1000.0, start=True)
+    play.turn(1000.0, start=True)
     assert play.rows.unseen == ["root"]
     assert play.rows.state == "pending", "it was given back"
     assert play.serving.dispatched == 0
@@ -117,7 +117,7 @@ def test_a_claim_whose_answer_is_lost_keeps_its_permit_until_the_rows_are_read(
     play.rows.error = DatabaseUnavailable("db", "away")
     play.rows.error.refused = refused
     with pytest.raises(DatabaseUnavailable):
-        play.serving.turn(1000.0, start=True)
+        play.turn(1000.0, start=True)
     play.serving.offline.lost(1000.0)
     assert play.running == running
     backlog = play.serving.backlog
@@ -140,12 +140,12 @@ def test_a_claim_whose_answer_is_late_holds_nobody_up(play: Play, monkeypatch: p
         seen.append(play.running)
 
     play.rows.meanwhile = late
-    play.serving.turn(1000.0, start=True)
+    play.turn(1000.0, start=True)
     assert seen == [0]
     assert play.rows.state == state, "what was claimed nevertheless is given back"
     assert play.serving.dispatched == 0
     monkeypatch.setattr(play.rows, "read_ids", lambda _ids: [])
-    play.serving.turn(1000.1, start=False)
+    play.turn(1000.1, start=False)
     assert not play.serving.jobs.has(State.LATE)
     assert play.rows.claims == ([1] if state == "pending" else []), "it competes again"
 
@@ -239,7 +239,7 @@ def _several(play: Play) -> None:
 def test_nothing_is_claimed_unseen(play: Play, prepare: Callable[[Play], None]) -> None:
     """Where another one is next, or it could not start, or nothing speaks for where it is."""
     prepare(play)
-    play.serving.turn(1000.0, start=True)
+    play.turn(1000.0, start=True)
     assert not play.rows.unseen
     assert all(job_id > 0 for job_id in play.serving.backlog.holding())
     assert all(job_id > 0 for job_id in play.serving.backlog.known())
@@ -253,19 +253,19 @@ def test_nothing_is_claimed_unseen(play: Play, prepare: Callable[[Play], None]) 
     indirect=True,
 )
 def test_nothing_is_claimed_unseen_where_a_start_is_counted_or_has_its_place(play: Play) -> None:
-    play.serving.turn(1000.0, start=True)
+    play.turn(1000.0, start=True)
     assert not play.rows.unseen
     assert play.rows.claims == [1]
 
 
 def test_nothing_is_claimed_unseen_where_nothing_may_start(play: Play) -> None:
-    play.serving.turn(1000.0, start=False)
+    play.turn(1000.0, start=False)
     assert not play.rows.unseen
 
 
 def test_what_was_decided_before_is_claimed_first(play: Play) -> None:
     play.serving.backlog.taken = [2]
     play.serving.backlog.hold(2, "root")
-    play.serving.turn(1000.0, start=True)
+    play.turn(1000.0, start=True)
     assert play.rows.claims[:1] == [2]
     assert not play.rows.unseen
