@@ -84,7 +84,7 @@ def configure(config: Config) -> None:
 
     Raises ConfigError and changes nothing if the file cannot be opened. A full disk does not raise.
     """
-    global _sink, _chain
+    global _sink, _chain, jobs_wanted
     sink = _sink if _sink is not None and _sink.path == config.log_file else None
     if sink is None:
         sink = _open_sink(config.log_file)
@@ -92,6 +92,7 @@ def configure(config: Config) -> None:
         _sink.close()
         sink.lost_in_all += _sink.lost_in_all
     _sink = sink
+    jobs_wanted = config.log_jobs
     _chain = _processors(
         _renderer(config.log_format, terminal=is_terminal(config.log_file)),
         prefixed=config.log_file is None and _is_journal(),
@@ -132,6 +133,8 @@ def lost_lines() -> int:
     return 0 if _sink is None else _sink.lost_in_all
 
 
+#: Whether lines of single jobs are wanted: read before each, which costs less than a logger that drops them.
+jobs_wanted = True
 _sink: LogSink | None = None
 _chain: list[Processor] = []
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from ..config.load import Config
@@ -31,7 +34,25 @@ class Refused(QJSupervisorError):
 
 
 def order(config: Config, do: str, *, timeout_s: float = TIMEOUT_S, **details: object) -> dict[str, Any]:
-    """Send one order and return the answer; raises Unavailable or Refused."""
+    """Send one order, with who gives it, and return the answer; raises Unavailable or Refused."""
+    return _ask(config, do, timeout_s, {**details, "by": _who()})
+
+
+def note(config: Config, order: str, **details: object) -> None:
+    """Have the supervisor, if one runs, log that this command did something itself."""
+    with suppress(Unavailable, Refused):
+        _ask(config, "note", TIMEOUT_S, {"order": order, **details, "by": _who()})
+
+
+def _who() -> str:
+    """Who gives the order, for those who wonder later."""
+    try:
+        return f"{pwd.getpwuid(os.getuid()).pw_name} (command line)"
+    except KeyError:  # a container's user without an entry
+        return f"user id {os.getuid()} (command line)"
+
+
+def _ask(config: Config, do: str, timeout_s: float, details: Mapping[str, object]) -> dict[str, Any]:
     path = config.control_socket
     try:
         answer = ask(path, {"do": do, **details}, timeout_s=timeout_s)
@@ -44,7 +65,7 @@ def order(config: Config, do: str, *, timeout_s: float = TIMEOUT_S, **details: o
 
 def status(config: Config) -> dict[str, Any]:
     """What `status --json` prints; raises Unavailable."""
-    answer = order(config, "status")
+    answer = _ask(config, "status", TIMEOUT_S, {})
     inner = answer.get("status", answer)
     return {key: value for key, value in inner.items() if key != "ok"} if isinstance(inner, dict) else {}
 

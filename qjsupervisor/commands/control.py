@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import selectors
 from collections.abc import Mapping
 from typing import Any
@@ -50,7 +49,7 @@ def stop(config: Config) -> int:
 
 def pause(config: Config, scope: Scope, for_s: float | None) -> int:
     """Start no more jobs in the scope, for some time or until resumed."""
-    answer = order(config, "pause", database=scope.database, channel=scope.channel, for_s=for_s, by=_who())
+    answer = order(config, "pause", database=scope.database, channel=scope.channel, for_s=for_s)
     until = "until resumed" if for_s is None else f"for {seconds(for_s)}"
     print_line(f"paused {until}: {scope}; what runs in Odoo runs on")
     _print_warning(answer)
@@ -75,14 +74,6 @@ def resume(config: Config, scope: Scope, *, anyway: bool = False) -> int:
     print_line(f"resumed: {scope}")
     _print_warning(answer)
     return 0
-
-
-def _who() -> str:
-    """Who pauses, for those who wonder later."""
-    try:
-        return f"{pwd.getpwuid(os.getuid()).pw_name} (command line)"
-    except KeyError:  # a container's user without an entry
-        return f"user id {os.getuid()} (command line)"
 
 
 def _print_warning(answer: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from ..config.load import Config
 from ..errors import QJSupervisorError
 from ..postgres.session import Session
 from . import statements
+from .client import note
 from .databases import in_all
 from .job_rows import columns, fetch
 from .output import print_line, print_lines
@@ -51,6 +52,11 @@ class Wanted:
             "channel": self.channel,
             "older_than_s": self.older_than_s,
         }
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """For the log."""
+        return {"state": self.state, "channel": self.channel}
 
 
 class Outcome(NamedTuple):
@@ -107,9 +113,12 @@ def _requeue_in(config: Config, names: Sequence[str] | None, wanted: Wanted) -> 
         if done.result is not None:
             outcomes = done.result.outcomes
             absent.difference_update(outcome.uuid for outcome in outcomes)
-            left += sum(not outcome.moved for outcome in outcomes)
-            moved += sum(outcome.moved for outcome in outcomes)
-            databases += any(outcome.moved for outcome in outcomes)
+            put_back = sum(outcome.moved for outcome in outcomes)
+            left += len(outcomes) - put_back
+            moved += put_back
+            databases += bool(put_back)
+            if put_back:
+                note(config, "requeue", database=done.database, jobs=put_back, **wanted.facts)
             if outcomes or names is not None:
                 _print(done.database, done.result)
     for uuid in sorted(absent):

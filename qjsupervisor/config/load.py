@@ -95,6 +95,7 @@ def _build(sources: Sources) -> Config:
         log_file=get(options.LOG_FILE),
         log_level=get(options.LOG_LEVEL),
         log_format=get(options.LOG_FORMAT),
+        log_jobs=get(options.LOG_JOBS),
         monitor=get(options.MONITOR),
         odoo=OdooSettings(
             version=sources.odoo.major,

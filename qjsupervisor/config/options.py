@@ -245,6 +245,9 @@ LOG_FORMAT = _own(
     choice("auto", "json", "console"),
     "json, console, or auto (console on a terminal)",
 )
+LOG_JOBS = _own(
+    "log_jobs", True, "yes", yes_or_no, "log a line when a job is dispatched and one when it is over; warnings stay"
+)
 MONITOR: Option[tuple[str, int] | None] = _own(
     "monitor", None, "", address, "HOST:PORT of the metrics and health page; default: off"
 )
@@ -294,6 +297,7 @@ OPTIONS: tuple[Option[Any], ...] = (
     LOG_FILE,
     LOG_LEVEL,
     LOG_FORMAT,
+    LOG_JOBS,
     MONITOR,
     MONITOR_TOKEN,
     MONITOR_USER,

@@ -231,6 +231,8 @@ class Config:
     log_file: str | None
     log_level: str
     log_format: str
+    #: Lines for each job that is dispatched and that is over.
+    log_jobs: bool
     #: Host and port of the metrics page; None: off.
     monitor: tuple[str, int] | None
     odoo: OdooSettings = field(default_factory=OdooSettings)

@@ -8,9 +8,11 @@
     {"do": "release", "database", "for_s"}                         "database"
     {"do": "resume", "database", "channel"}                        "resumed": scopes; "warning"
     {"do": "resume", "database", "anyway": true}                   "resumed": [database]; "modules": name -> state
+    {"do": "note", "order", "database", ...}                       nothing: a command did something itself, for the log
 
-"database" may be null (all), "channel" too (root), "for_s" too (until resumed), "by" too (who says so). The caller is
-trusted (see control), its input is not. A reload is answered when the configuration was read; refused, with "option".
+"database" may be null (all), "channel" too (root), "for_s" too (until resumed), "by" too (who says so, in any order).
+The caller is trusted (see control), its input is not. Each order is logged with who gave it: by his own words, and as
+the kernel knows him. A reload is answered when the configuration was read; refused, with "option".
 """
 
 from __future__ import annotations
@@ -21,18 +23,30 @@ from collections.abc import Callable
 from ..channelspec import ROOT, complete_name
 from ..config.values import is_unicode
 from ..control import Message
-from ..errors import ProtocolError
+from ..errors import ProtocolError, QJSupervisorError
+from ..logs import get_logger
 from ..states import RELEASED, Mode
-from .control_socket import Deferred
+from .control_socket import Deferred, Peer
 from .operations import Operations
 from .pauses import LONGEST_NAME, LONGEST_S, Scope
+
+#: Of a request, in the log; of a note "order" says which it was.
+_LOGGED = ("order", "database", "channel", "for_s", "anyway", "state", "jobs", "by")
 
 
 class Orders:
     """Turns a request into what is done, and into the response. `stop` ends the master."""
 
-    def __init__(self, operations: Operations, stop: Callable[[float], None], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        operations: Operations,
+        stop: Callable[[float], None],
+        clock: Callable[[], float],
+        peer: Callable[[], Peer],
+    ) -> None:
         self._operations = operations
+        self._peer = peer
+        self._log = get_logger()
         self._stop_master = stop
         self._clock = clock
         self._handlers: dict[str, Callable[[Message], Message | Deferred]] = {
@@ -42,6 +56,7 @@ class Orders:
             "pause": self._pause,
             "release": self._release,
             "resume": self._resume,
+            "note": lambda _: {},
         }
 
     def handle(self, request: Message) -> Message | Deferred:
@@ -50,8 +65,22 @@ class Orders:
         if not isinstance(do, str) or do not in self._handlers:
             known = ", ".join(self._handlers)
             raise ProtocolError(f"unknown order {str(do)[:80]!r}; known are {known}")
-        response = self._handlers[do](request)
+        if do == "status":
+            return {"ok": True, "status": self._operations.status(self._clock())}
+        facts = self._facts(do, request)
+        try:
+            response = self._handlers[do](request)
+        except QJSupervisorError as error:
+            self._log.warning("order_refused", **facts, reason=str(error))
+            raise
+        self._log.info("order_accepted", **facts)
         return response if isinstance(response, Deferred) else {"ok": True, **response}
+
+    def _facts(self, do: str, request: Message) -> dict[str, object]:
+        """What is logged of an order."""
+        peer = self._peer()
+        told = {key: request[key] for key in _LOGGED if isinstance(request.get(key), (str, int, float))}
+        return {"order": do, **told, "client_uid": peer.uid, "client_pid": peer.pid}
 
     def _reload(self, _request: Message) -> Deferred:
         deferred = Deferred()

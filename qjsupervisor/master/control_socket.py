@@ -17,6 +17,7 @@ import socket
 import stat
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from typing import NamedTuple
 
 from ..control import MAX_FRAME_BYTES, Message, decode, encode, is_trusted, peer_credentials
 from ..errors import AlreadyRunning, ConfigError, ProtocolError, QJSupervisorError, unusable_path
@@ -53,6 +54,13 @@ class Deferred:
             take(self._response)
 
 
+class Peer(NamedTuple):
+    """Who asks, as the kernel knows it."""
+
+    pid: int
+    uid: int
+
+
 Handle = Callable[[Message], "Message | Deferred"]
 
 
@@ -62,6 +70,8 @@ class ControlSocket:
     def __init__(self, path: str, handle: Handle) -> None:
         self.path = path
         self._handle = handle
+        #: Whose request is being handled.
+        self.peer = Peer(os.getpid(), os.geteuid())
         self._lock = Pidfile(path + ".lock", option=_OPTION)
         self._listener: socket.socket | None = None
         self._loop: Loop | None = None
@@ -161,7 +171,7 @@ class ControlSocket:
         if len(self._clients) >= MAX_CLIENTS:
             self._drop(min(self._clients.values(), key=lambda each: each.limit.at_s))
         sock.setblocking(False)
-        client = _Client(sock)
+        client = _Client(sock, Peer(pid, uid))
         client.limit = Alarm(self._loop, lambda _now_s: self._drop(client))
         client.limit.set(now_s + CLIENT_TIMEOUT_S)
         self._clients[sock] = client
@@ -215,6 +225,7 @@ class ControlSocket:
             if len(line) > MAX_FRAME_BYTES:
                 client.ending = True
                 raise ProtocolError(f"a request may have {MAX_FRAME_BYTES} bytes at most")
+            self.peer = client.peer
             return self._handle(decode(line))
         except QJSupervisorError as error:
             return {"ok": False, "error": str(error)}
@@ -248,8 +259,9 @@ class _Client:
     #: Ends it.
     limit: Alarm
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, peer: Peer) -> None:
         self.sock = sock
+        self.peer = peer
         self.incoming = bytearray()
         self.outgoing = bytearray()
         #: Close the connection once the response has been sent.

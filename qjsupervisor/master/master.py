@@ -113,7 +113,7 @@ class Master:
         )
         parts.spawner = ChildSpawner(self._close_in_child, parts.fork, parts.kill)
         self._operations = Operations(config, self._load_again, parts, Pauses())
-        self._orders = Orders(self._operations, self.stop, parts.clock)
+        self._orders = Orders(self._operations, self.stop, parts.clock, lambda: self._control.peer)
         self._fleet, self._rescan = self._operations.fleet, self._operations.rescan
         self._monitor, self._broker = self._operations.monitor, self._operations.broker
         self._config_reader, self._state = self._operations.config_reader, self._operations.state

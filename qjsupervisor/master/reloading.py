@@ -16,7 +16,7 @@ _FIXED = (
 #: Their meaning depends on the mode, which is fixed at start too.
 _OF_THE_MODE = ("channels", "max_capacity", "db_max_capacity")
 _OF_THE_MONITOR = ("monitor", "monitor_token", "monitor_user", "monitor_password", "connection", "db_names")
-LOGGING = ("log_file", "log_level", "log_format")
+LOGGING = ("log_file", "log_level", "log_format", "log_jobs")
 
 
 class Change(NamedTuple):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
+from .. import logs
 from ..odoo.answers import meaning
 from ..odoo.dispatcher import GATEWAY, Dispatcher, Ended
 from ..odoo.request import End
@@ -104,6 +105,8 @@ class RequestOutcomes:
 
     def tell(self, ended: Ended, state: str, channel: str | None, waited_s: float) -> None:
         """Log what became of a job: one line with all that is known of it."""
+        if not logs.jobs_wanted:
+            return
         self._log.info(
             "job_finished" if state != JobState.ENQUEUED else "job_not_run",
             job_uuid=ended.uuid,

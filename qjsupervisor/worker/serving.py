@@ -269,7 +269,8 @@ class Serving:
             record.waited_s = time.time() - job.due_us / 1e6
             self._worker_slot.statistics.dispatched(record.waited_s)
             self._dispatcher.send(job.uuid)
-            self._log.info("job_dispatched", job_uuid=job.uuid, channel=job.channel)
+            if logs.jobs_wanted:
+                self._log.info("job_dispatched", job_uuid=job.uuid, channel=job.channel)
         for job in self._giving_back.give_back(late, now_s) if late else ():
             self._rows.apply(job)
         for job in self._giving_back.give_back(doubles, now_s) if doubles else ():

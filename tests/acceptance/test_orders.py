@@ -86,8 +86,9 @@ def test_a_new_log_level_holds_for_running_workers(
 ) -> None:
     one = database()
 
-    def configured(level: str) -> str:
-        return odoo_conf(postgres, odoo.port, db_name=one.name, sections={"qjsupervisor": {"log_level": level}})
+    def configured(level: str, log_jobs: str = "yes") -> str:
+        own = {"log_level": level, "log_jobs": log_jobs}
+        return odoo_conf(postgres, odoo.port, db_name=one.name, sections={"qjsupervisor": own})
 
     running = supervisor(configured("warning"))
     running.wait_ready(one.name)
@@ -100,8 +101,16 @@ def test_a_new_log_level_holds_for_running_workers(
         one.wait_for_states(done=len(uuids))
     first, _, third = uuids
     running.wait_for("job_finished", job_uuid=third)
+    running.write_conf(configured("info", "no"))
+    assert running.run("reload").returncode == 0
+    one.insert_jobs(1)
+    one.wait_for_states(done=4)
+    assert running.run("pause", one.name).returncode == 0
+    running.wait_for("order_accepted", order="pause", database=one.name, client_uid=os.getuid())
     assert [entry["job_uuid"] for entry in running.log_events("job_finished")] == [first, third]
+    assert len(running.log_events("job_dispatched")) == 2
     assert running.pids() == pids
+    assert len(running.log_events("order_accepted", order="reload")) == 2, "those at level info"
 
 
 def test_status_for_people(

@@ -14,7 +14,7 @@ from qjsupervisor.errors import ConfigError, SemaphoreError
 from qjsupervisor.loop import Timers
 from qjsupervisor.master.child import Body
 from qjsupervisor.master.control_requests import Orders
-from qjsupervisor.master.control_socket import Deferred
+from qjsupervisor.master.control_socket import Deferred, Peer
 from qjsupervisor.master.operations import Operations
 from qjsupervisor.master.parts import Parts
 from qjsupervisor.master.pauses import Pauses
@@ -261,7 +261,7 @@ class Rig:
         parts.loop = self.loop  # type: ignore[assignment]
         self.operations = Operations(config, self._load_again, parts, Pauses())
         self.fleet, self.rescan = self.operations.fleet, self.operations.rescan
-        self.orders = Orders(self.operations, lambda _: None, lambda: self.now_s)
+        self.orders = Orders(self.operations, lambda _: None, lambda: self.now_s, lambda: Peer(4711, 1000))
 
     @property
     def wall_s(self) -> float:

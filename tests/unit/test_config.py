@@ -206,7 +206,7 @@ def test_every_option_can_be_set_in_every_place(conf: Loader, tmp_path: Path) ->
         "window": "77", "targets": "http://h:7", "ca_file": str(tmp_path / "ca"), "connect_timeout": "7",
         "read_timeout": "7", "graceful_timeout": "7", "boot_timeout": "7", "hang_timeout": "7",
         "control_socket": "/r/s", "state_dir": "/r/d", "pidfile": "/r/p", "log_file": "/r/l", "log_level": "error",
-        "log_format": "json", "monitor": "h:7", "upgrade_timeout": "7", "serve_neutralized": "yes",
+        "log_format": "json", "monitor": "h:7", "upgrade_timeout": "7", "serve_neutralized": "yes", "log_jobs": "no",
         "channel_options": "slow:max_runtime=2h", "max_runtime_action": "terminate", "ageing": "60s",
         "dead_after_restart": "7", "leader_timeout": "7", "cluster": "c",
         "cluster_database": "d",

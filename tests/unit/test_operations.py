@@ -187,6 +187,29 @@ def test_resume_says_what_it_did_and_what_still_holds(rig: Rig) -> None:
         rig.order("resume")
 
 
+def test_orders_are_logged_with_who_gave_them(rig: Rig) -> None:
+    rig.scan(a="ready")
+    with capture_logs() as lines:
+        rig.order("pause", database="a", for_s=10, by="anna (command line)")
+        rig.order("note", order="requeue", database="a", jobs=3, by=["no name"])
+        rig.order("status")
+        with pytest.raises(ProtocolError):
+            rig.order("resume", database="b", by="anna (command line)")
+    who = {"client_uid": 1000, "client_pid": 4711}
+    orders = [line for line in lines if str(line["event"]).startswith("order_")]
+    assert [(line.pop("event"), line.pop("log_level")) for line in orders] == [
+        ("order_accepted", "info"),
+        ("order_accepted", "info"),
+        ("order_refused", "warning"),
+    ]
+    assert "is not served" in str(orders[2].pop("reason"))
+    assert orders == [
+        {"order": "pause", "database": "a", "for_s": 10, "by": "anna (command line)", **who},
+        {"order": "requeue", "database": "a", "jobs": 3, **who},
+        {"order": "resume", "database": "b", "by": "anna (command line)", **who},
+    ]
+
+
 def test_a_paused_database_that_is_gone_can_be_resumed(rig: Rig) -> None:
     rig.scan(a="ready")
     rig.order("pause", database="a")

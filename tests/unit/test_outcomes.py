@@ -10,6 +10,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from qjsupervisor import logs
 from qjsupervisor.config.settings import TargetSettings
 from qjsupervisor.loop import Loop
 from qjsupervisor.odoo.dispatcher import Dispatcher, Ended
@@ -118,6 +119,17 @@ def test_the_line_of_a_job_tells_its_channel_and_how_long_it_waited(
     end(outcomes(dispatcher), "u", target, Outcome(End.ANSWERED, 200, "HTTP 200"), "done", 2.25)
     (line,) = logged
     assert (line["event"], line["channel"], line["waited_s"], line["duration_s"]) == ("job_finished", "root", 1.5, 2.25)
+
+
+def test_without_log_jobs_only_warnings_are_told_of_jobs(
+    dispatcher: Dispatcher, target: Target, logged: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "jobs_wanted", False)
+    known = outcomes(dispatcher)
+    end(known, "u", target, Outcome(End.ANSWERED, 200, "HTTP 200"), "done")
+    end(known, "v", target, Outcome(End.ANSWERED, 500, "HTTP 500"), "failed")
+    end(known, "w", target, Outcome(End.LOST, None, "closed"), "started", 1.0)
+    assert [line["event"] for line in logged] == ["job_unanswered"]
 
 
 @pytest.mark.parametrize(("can_tell_dead", "names"), [(True, False), (False, True)])
