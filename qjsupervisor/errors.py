@@ -8,6 +8,7 @@
     ├─ SemaphoreError         the shared table is full or corrupt
     └─ DatabaseError          raised "from" psycopg2.Error
        ├─ DatabaseUnavailable try again after a pause
+       │  └─ ServerDown       so it is with all databases of that PostgreSQL
        ├─ DatabaseGone        it no longer exists, or queue_job is not installed in it
        └─ DatabaseUnfit       it cannot be served as it is (privilege, trigger, 'to upgrade')
 
@@ -84,6 +85,15 @@ class DatabaseError(QJSupervisorError):
 
 class DatabaseUnavailable(DatabaseError):
     """Not reachable now (down, restarting, too many connections, silent): try again after a pause."""
+
+
+class ServerDown(DatabaseUnavailable):
+    """PostgreSQL itself cannot be reached, or takes no connections now. `server`: 'host:port'; `reason`: why."""
+
+    def __init__(self, database: str, server: str, reason: str) -> None:
+        super().__init__(database, f"PostgreSQL at {server} cannot be reached: {reason}")
+        self.server = server
+        self.reason = reason
 
 
 class DatabaseGone(DatabaseError):

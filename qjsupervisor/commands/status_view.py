@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ..channelspec import ROOT
 from ..master.totals import totals
-from ..monitor.health import problems, warnings
+from ..monitor.health import find_problems
 from ..states import WorkerState
 from ..text import channel_settings
 from .columns import Column, Row, folded, lines
@@ -82,17 +82,13 @@ def choose(status: Status, patterns: Sequence[str]) -> Status:
 def troubles(status: Status) -> Troubles:
     """Problems and warnings of the status by what they are of."""
     of: dict[str, list[tuple[str, bool]]] = {}
-    shared: dict[str, None] = dict.fromkeys(map(str, status.get("problems", ())))
-    for view in status.get("databases", ()):
-        name, only = str(view.get("name")), {"databases": [view]}
-        for found, is_problem in ((problems(only), True), (warnings(only), False)):
-            for line in found:
-                own = line.removeprefix(f"{name}: ")
-                if own == line:
-                    shared[line] = None
-                else:
-                    of.setdefault(name, []).append((own, is_problem))
-    return Troubles(list(shared), warnings({**status, "databases": ()}), of)
+    shared: tuple[list[str], list[str]] = ([], [])
+    for each in find_problems(status):
+        if not each.own:
+            shared[each.is_warning].append(each.text)
+        for name in each.databases if each.own else ():
+            of.setdefault(name, []).append((each.own, not each.is_warning))
+    return Troubles(*shared, of)
 
 
 def render(status: Status, choice: Choice = EVERYTHING, width: int = 0) -> Shown:

@@ -16,6 +16,8 @@ from typing import NamedTuple
 #: The first Odoo that reads its configuration from the environment.
 READS_ENVIRONMENT = 19
 
+#: What the name of a PostgreSQL begins with where there are servers of other kinds too.
+SERVER_PREFIX = "postgresql://"
 #: Key of [options] -> variable of libpq: by Odoo 19, and by libpq itself where an older Odoo says nothing (but for
 #: the last two, which libpq takes for something else or does not know).
 LIBPQ_VARIABLES = {
@@ -104,3 +106,21 @@ def nearly(names: Iterable[str], known: Iterable[str], *, prefixes: tuple[str, .
             near = difflib.get_close_matches(name, wanted, n=1, cutoff=0.8)
             if near:
                 yield name, near[0]
+
+
+def server_of(dsn: Mapping[str, object], environ: Mapping[str, str]) -> str:
+    """'host:port' of the PostgreSQL that arguments for a connection lead to.
+
+    Databases for which this is the same share a server, and its outages. `environ`: what libpq reads.
+    """
+
+    def value(name: str, variable: str) -> str:
+        found = dsn.get(name)
+        return environ.get(variable, "") if found in (None, "") else str(found)
+
+    service = value("service", "PGSERVICE")
+    if service:
+        return f"service {service}"
+    host = value("host", "PGHOST") or value("hostaddr", "PGHOSTADDR") or "local socket"
+    port = value("port", "PGPORT") or "5432"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

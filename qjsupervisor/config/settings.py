@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from psycopg2.extensions import parse_dsn
 
 from ..channelspec import ChannelSpec
 from ..states import Fairness, Mode
-from .environment import READS_ENVIRONMENT
+from .environment import READS_ENVIRONMENT, server_of
 from .values import Rules, first_match
 
 #: In the host of a target: stands for the name of the database.
@@ -167,6 +168,8 @@ class WorkerSettings:
     heartbeat_s: float = LONGEST_HEARTBEAT_S
     #: What our sessions are recognised by; see master.session_mark.
     session_mark: int = field(default=0, repr=False)
+    #: What its PostgreSQL is called; databases whose server has the same name share its outages.
+    server: str = ""
     #: Not compared: these change without a restart.
     rules: ServingRules = field(default=ServingRules(), compare=False)
 
@@ -282,12 +285,17 @@ class Config:
         uris: Mapping[str, str | None] = {entry.name: entry.uri for entry in self.db_names}
         return self.connection.dsn(database, uris.get(database))
 
+    def server_of(self, database: str) -> str:
+        """What the PostgreSQL of a database is called; see environment."""
+        return server_of(self.dsn(database), os.environ)
+
     def worker_settings(self, database: str) -> WorkerSettings:
         """What a worker of that database is to be started with."""
         hang_s = self.hang_timeout_s
         return WorkerSettings(
             database=database,
             dsn=tuple(self.dsn(database).items()),
+            server=self.server_of(database),
             targets=self.targets_for(database),
             mode=self.mode,
             root_capacity=self.db_capacity(database),

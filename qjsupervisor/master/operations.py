@@ -272,7 +272,9 @@ class Operations:
             unserved=self.rescan.unserved,
             ignored=self.rescan.ignored,
             pauses=self.pauses.items(),
-            problems=[each for each in (self.rescan.error, self._monitor_problem()) if each],
+            problems=[each for each in (self._monitor_problem(),) if each],
+            scan_error=self.rescan.error,
+            scan_lacks=self.rescan.server_down,
             stopping=self.fleet.stopping,
             log_lines_lost=logs.lost_lines(),
             next_scan_in_s=self.rescan.next_in_s(now_s),
@@ -338,4 +340,5 @@ def _view(worker: WorkerProcess, now_s: float) -> WorkerView:
         worker.targets,
         worker.modules.view(now_s, worker.limits.upgrade_s),
         worker.overdue,
+        worker.settings.server,
     )

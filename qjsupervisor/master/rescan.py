@@ -26,6 +26,7 @@ from .child import Child, exit_reason
 from .fleet import Fleet
 from .known_databases import KnownDatabases, copies
 from .parts import Parts
+from .scan_log import ScanLog
 
 #: Added to the scout's own deadline, for a scout that hangs beyond its reach.
 _GRACE_S = 5.0
@@ -50,6 +51,8 @@ class Rescan:
         self.ignored: dict[str, str] = {}
         #: Why the last scan could not list the databases; None if it could.
         self.error: str | None = None
+        #: The PostgreSQL that is down, where that is the reason.
+        self.server_down = ""
         #: Whether a scan has completed, so that every existing database has been seen.
         self.has_listed = False
         #: Databases without a worker that the last probe could not reach, and why. What runs there is unknown.
@@ -83,6 +86,7 @@ class Rescan:
         self._had_unreachable = False
         #: Databases that the last scan did not get to.
         self._not_looked_at: set[str] = set()
+        self._scan_log = ScanLog(fleet)
         self._log = get_logger()
 
     @property
@@ -144,7 +148,8 @@ class Rescan:
     def _start(self, now_s: float) -> None:
         if self._fleet.stopping or self._is_put_off(now_s):
             return
-        self.error, self._complete, self._had_unreachable, self._again = None, False, False, False
+        self.error, self.server_down = None, ""
+        self._complete, self._had_unreachable, self._again = False, False, False
         self._listed, self._pipe_ended = set(), False
         config, run_scout = self.config, self._parts.run_scout
         self._ended.clear()
@@ -193,13 +198,14 @@ class Rescan:
             self._child.signal(signal.SIGKILL)
 
     def _take(self, message: Mapping[str, Any], now_s: float) -> None:
+        self._scan_log.take(message, self.config)
         if "database" in message:
             self._take_probe(str(message["database"]), message, now_s)
         elif "listed" in message:
             self._listed.update(message["listed"])
         elif "error" in message:
-            self.error = str(message["error"])
-            self._log.warning("scan_failed", reason=self.error)
+            self.error, self.server_down = str(message["error"]), str(message.get("server_down", ""))
+            self._scan_log.failed(self.error, of_server=bool(self.server_down))
         elif message.get("done"):
             self._complete = True
 
@@ -210,8 +216,7 @@ class Rescan:
         self._uuids.pop(database, None)
         if isinstance(uuid, str) and uuid:
             self._uuids[database] = uuid
-        verdict, reason = str(message.get("verdict")), str(message.get("reason"))
-        self._judge(database, verdict, reason, oid if isinstance(oid, int) else None, now_s)
+        self._judge(message, oid if isinstance(oid, int) else None, now_s)
         worker = self._fleet.workers.get(database)
         if worker is not None and message.get("look"):
             worker.send({"do": "look"})
@@ -225,8 +230,9 @@ class Rescan:
         """Databases that are served and have one database.uuid."""
         return copies({name: uuid for name, uuid in self._uuids.items() if name in self._fleet.workers})
 
-    def _judge(self, database: str, verdict: str, reason: str, oid: int | None, now_s: float) -> None:
+    def _judge(self, message: Mapping[str, Any], oid: int | None, now_s: float) -> None:
         """Apply one probe's verdict to the fleet."""
+        database, verdict, reason = (str(message.get(key)) for key in ("database", "verdict", "reason"))
         if verdict != "absent":
             self.ignored.pop(database, None)
         if verdict == "unreachable" and database not in self._fleet.workers:
@@ -253,7 +259,8 @@ class Rescan:
                 worker.fail(reason)  # no effect on a living worker: it checks for itself
             elif verdict == "unreachable" and worker is not None and worker.state is WorkerState.FAILED:
                 worker.fail(reason)
-            self._note_unserved(database, None if worker is not None else reason)
+            of_server = "server_down" in message
+            self._note_unserved(database, None if worker is not None else reason, of_server=of_server)
 
     def _want(self, database: str, oid: int | None, now_s: float) -> None:
         """See that an eligible database has a worker, unless it is new and waits for an operator's word."""
@@ -293,20 +300,21 @@ class Rescan:
                 self._log.warning("databases_alike", databases=list(names), reason=same_uuid(names))
         self._told_copies = found
 
-    def _note_unserved(self, database: str, reason: str | None) -> None:
+    def _note_unserved(self, database: str, reason: str | None, *, of_server: bool = False) -> None:
         """Record why a database has no worker (None: it has one). Logs changes only."""
         if reason is None:
             if self.unserved.pop(database, None) is not None:
-                self._log.info("database_cleared", database=database)
+                self._scan_log.cleared(database)
         elif self.unserved.get(database) != reason:
             self.unserved[database] = reason
-            self._log.warning("database_unserved", database=database, reason=reason)
+            self._scan_log.unserved(database, reason, of_server=of_server)
 
     def _finish(self, now_s: float) -> None:
         if len(self._ended) == 1:  # several: the server was stopped
             self._fleet.leave_alone(self._ended.pop(), now_s + AWAY_S)
         if self._complete:
             self.has_listed, self._listed_s = True, now_s
+            self._scan_log.completed()
             for database in [each for each in self._fleet.workers if each not in self._listed]:
                 self._fleet.drop(database, "it does not exist any more, or is not selected any more", now_s)
             for database in [each for each in self.unserved if each not in self._listed]:

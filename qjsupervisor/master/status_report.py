@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..channelspec import ROOT
+from ..config.environment import SERVER_PREFIX
 from ..config.settings import Config
 from ..states import RELEASED, Outcome, TargetHealth, TargetState, WorkerState
 from ..version import __version__
@@ -41,6 +42,8 @@ class WorkerView(NamedTuple):
     modules: Mapping[str, Any] | None = None
     #: Number of jobs that have been running for longer than max_runtime.
     overdue: int = 0
+    #: What its PostgreSQL is called.
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,9 @@ class Snapshot:
     copies: Sequence[Sequence[str]] = ()
     #: The state file: its path, and why it is not written, or was not read.
     state: Mapping[str, str | None] = field(default_factory=dict)
+    #: Why the databases cannot be listed, and the PostgreSQL whose outage that is.
+    scan_error: str | None = None
+    scan_lacks: str = ""
     #: UTC seconds, to compute how long jobs have waited.
     wall_s: float = 0.0
 
@@ -88,6 +94,7 @@ def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, 
     databases += [_unserved(name, reason, snapshot) for name, reason in snapshot.unserved.items()]
     databases.sort(key=lambda each: str(each["name"]))
     targets = _targets(databases, servers, snapshot.now_ns)
+    postgresql = _postgresql(servers, snapshot.now_ns)
     first_url = _first_url(config)
     return {
         "version": __version__,
@@ -102,7 +109,8 @@ def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, 
         "target": next((each for each in targets if each["url"] == first_url), _unasked(first_url)),
         "targets": targets or [_unasked(first_url)],
         "pauses": [_pause(scope, until_s, snapshot) for scope, until_s in snapshot.pauses],
-        "problems": list(snapshot.problems),
+        "postgresql": postgresql,
+        "problems": _problems(snapshot, postgresql),
         "ignored": [{"name": name, "reason": why} for name, why in sorted(snapshot.ignored.items())],
         "slots": {"used": len(snapshot.workers), "limit": table.slots},
         "scan_age_s": snapshot.scan_age_s,
@@ -128,6 +136,7 @@ def _database(
     targets = [_target_of_database(url, told.get(url), servers.get(url), now_ns) for url in urls]
     return {
         "name": worker.database,
+        "postgresql": worker.server,
         "state": worker.state.value,
         "held": False,
         "pid": worker.pid,
@@ -169,6 +178,7 @@ def _unserved(name: str, reason: str, snapshot: Snapshot) -> dict[str, Any]:
     counts = dict.fromkeys(("restarts", "pending", "running", "failed", "dispatched", "finished"), 0)
     return {
         "name": name,
+        "postgresql": None,
         "state": (WorkerState.BLOCKED if held else WorkerState.FAILED).value,
         "held": held,
         "pid": None,
@@ -232,6 +242,26 @@ def _targets(databases: Iterable[Mapping[str, Any]], servers: Mapping[str, Any],
             if seen["state"] == "down" and not seen["shared"]:
                 found[url]["refuses"].append(database["name"])
     return list(found.values())
+
+
+def _postgresql(servers: Mapping[str, Any], now_ns: int) -> list[dict[str, Any]]:
+    """Each PostgreSQL that a worker depends on, as all of them find it."""
+    found = []
+    for name, view in servers.items():
+        if name.startswith(SERVER_PREFIX):
+            described = _server(name, view, now_ns)
+            del described["url"]
+            state = "down" if view.state is TargetState.DOWN else "up"  # nobody tells of each that works
+            found.append(
+                {"server": name.removeprefix(SERVER_PREFIX), **described, "state": state, "databases": view.users}
+            )
+    return found
+
+
+def _problems(snapshot: Snapshot, postgresql: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What keeps more than one database from being served, but for what follows from a server that is down."""
+    is_told = any(each["state"] == "down" and each["server"] == snapshot.scan_lacks for each in postgresql)
+    return [*([snapshot.scan_error] if snapshot.scan_error and not is_told else []), *snapshot.problems]
 
 
 def _server(url: str, view: Any, now_ns: int) -> dict[str, Any]:

@@ -176,7 +176,7 @@ class WorkerProcess:
         self._cause, self._told, self._healthy_since_s, self._no_backoff = None, None, None, False
         self._boot_alarm.set(now_s + self.limits.boot_s)
         self.targets, self.overdue = [], 0
-        self._enter(WorkerState.STARTING, None)
+        self._enter(WorkerState.STARTING, None, is_told=True)
         self._log.info("worker_spawned", worker_pid=self.pid, restarts=self.restarts)
         return True
 
@@ -358,15 +358,15 @@ class WorkerProcess:
         if state is self.state:
             self.reason = reason
         else:
-            self._enter(state, reason)
+            self._enter(state, reason, is_told=True)
 
     def _fault(self, reason: str, now_s: float) -> None:
         self.last_error, self.last_error_s = reason, now_s
 
-    def _enter(self, state: WorkerState, reason: str | None) -> None:
-        """Every move of the state machine."""
+    def _enter(self, state: WorkerState, reason: str | None, *, is_told: bool = False) -> None:
+        """Every move of the state machine. `is_told`: the log has a line of it already, the worker's own."""
         assert state in TRANSITIONS[self.state], f"{self.database}: {self.state} -> {state}"
-        note = self._log.debug if self.state is WorkerState.STOPPING else self._log.info
+        note = self._log.debug if is_told or self.state is WorkerState.STOPPING else self._log.info
         former = self.state.value
         note("worker_state_changed", worker_pid=self.pid, state=state.value, former_state=former, reason=reason)
         self.state, self.reason = state, reason

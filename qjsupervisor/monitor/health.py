@@ -33,6 +33,8 @@ class Problem(NamedTuple):
     databases: tuple[str, ...] = ()
     #: Somebody should look at it, though jobs are run.
     is_warning: bool = False
+    #: What is wrong with each of these databases by itself, without its name; '': nothing is.
+    own: str = ""
 
 
 def find_problems(status: Status) -> list[Problem]:
@@ -62,7 +64,7 @@ def _shared(causes: Iterator[tuple[str, str]]) -> Iterator[Problem]:
     for database, text in causes:
         found.setdefault(text, []).append(database)
     for text, databases in found.items():
-        yield Problem(f"{in_short(databases)}: {text}", tuple(databases))
+        yield Problem(f"{in_short(databases)}: {text}", tuple(databases), own=text)
 
 
 def in_short(databases: Sequence[str]) -> str:

@@ -115,6 +115,8 @@ class StatusCollector(Collector):
         targets = targets_of(status)
         yield _up("target_up", "1 while Odoo answers at that address.", "url", "up", targets)
         yield from _families(TARGET, "url", "url", targets)
+        servers = status.get("postgresql", ())
+        yield _up("postgresql_up", "1 unless workers cannot connect to it.", "server", "up", servers)
 
 
 def content_type(accept: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg2
 
 from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseUnfit
@@ -12,6 +14,14 @@ ADMIN_SHUTDOWN = "57P01"
 LOCK_NOT_AVAILABLE = "55P03"
 #: The server cannot convert a row's text to our encoding: untranslatable_character, character_not_in_repertoire.
 _UNDECODABLE = ("22P05", "22021")
+#: libpq's advice where an address refused, or cannot be reached.
+_NOT_REACHED = "Is the server running"
+#: What besides makes a server unfit for any connection.
+_OF_SERVER = ("could not translate host name", "timeout expired", "the database system is ")
+#: What libpq begins with, and what has its place in ours.
+_PLACE = re.compile(r"^(?:connection to server .*? failed|could not connect to server): ")
+#: In libpq's words on a failed connection: the server itself refused it; in whatever language, two blanks follow.
+_SERVERS_WORD = re.compile(r"^connection to server .*? failed: [^\s:]+:  ", re.MULTILINE)
 #: A server may quote a whole row.
 _LONGEST_MESSAGE = 2000
 
@@ -26,7 +36,9 @@ def translated(database: str, error: Exception, *, of_row: bool = False) -> Data
     if isinstance(error, UnicodeEncodeError):
         return DatabaseUnfit(database, f"asked for {error.object!r}, which is not UTF-8")
     code = error.pgcode if isinstance(error, psycopg2.Error) else None
-    return _flagged(_kind(database, code, message_of(error)), code, of_row and is_survived(error))
+    found = _flagged(_kind(database, code, message_of(error)), code, of_row and is_survived(error))
+    found.refused = found.refused or bool(_SERVERS_WORD.search(str(error)))
+    return found
 
 
 def is_survived(error: Exception) -> bool:
@@ -57,6 +69,19 @@ def _flagged(found: DatabaseError, code: str | None, of_row: bool) -> DatabaseEr
 def is_gone(database: str, message: str) -> bool:
     """Whether a refused connection means that the database does not exist. Only works for messages in English."""
     return f'database "{database}" does not exist' in message
+
+
+def why_unreachable(error: Exception) -> str:
+    """Why PostgreSQL could not be connected to, if that holds for all its databases; '' where it does not.
+
+    By libpq's words, since a connection that did not come about has no SQLSTATE.
+    """
+    message = str(error)
+    lines = message.strip().splitlines() or [""]
+    words = _PLACE.sub("", lines[0]).strip()
+    if _NOT_REACHED in message or any(each in words for each in _OF_SERVER):
+        return words.removeprefix("FATAL:").strip()
+    return ""
 
 
 def is_undecodable(error: DatabaseError) -> bool:

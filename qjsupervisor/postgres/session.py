@@ -8,6 +8,8 @@ psycopg2 error is raised as a DatabaseError. This module knows no table, logs no
 from __future__ import annotations
 
 import math
+import os
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -16,9 +18,10 @@ from typing import Any
 import psycopg2
 from psycopg2 import extensions
 
-from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable
+from ..config.environment import server_of
+from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable, ServerDown
 from .addresses import is_wrong_server, rounds
-from .failures import ADMIN_SHUTDOWN, LOCK_NOT_AVAILABLE, is_undecodable, translated
+from .failures import ADMIN_SHUTDOWN, LOCK_NOT_AVAILABLE, is_undecodable, translated, why_unreachable
 from .waiter import STATEMENT_TIMEOUT_S, Waiter
 
 #: If connect_kwargs do not say.
@@ -95,11 +98,15 @@ class Session:
 
     def _worst(self, failures: list[DatabaseUnavailable | DatabaseGone]) -> DatabaseError:
         """One error for all addresses; DatabaseGone only if all of them say so."""
+        down = [error for error in failures if isinstance(error, ServerDown)]
+        if len(down) == len(failures):
+            return ServerDown(self.database, down[0].server, "; ".join(dict.fromkeys(error.reason for error in down)))
         first = next((error for error in failures if isinstance(error, DatabaseUnavailable)), failures[0])
         said = dict.fromkeys(str(error) for error in failures)
         if len(said) == 1:
             return first
-        return type(first)(self.database, "; ".join(said))
+        kind = DatabaseUnavailable if isinstance(first, DatabaseUnavailable) else type(first)
+        return kind(self.database, "; ".join(said))
 
     def _connect(self, kwargs: dict[str, Any]) -> None:
         self._open({**kwargs, "client_encoding": "UTF8"})
@@ -124,15 +131,32 @@ class Session:
             self._cursor = self._connection.cursor()
         except (psycopg2.Error, UnicodeError) as error:
             self.close()
+            if reason := why_unreachable(error):
+                raise self._server_down(reason) from error
             if isinstance(error, UnicodeEncodeError):
                 raise DatabaseGone(
                     self.database, f"{self.database!r} is not UTF-8: no database is called that"
                 ) from error
             raise translated(self.database, error) from error
         except TimeoutError:
+            was_reached = self._is_reached()
             self.close()
+            if not was_reached:
+                raise self._server_down(f"no connection within {self._connect_s:g} s") from None
             reason = f"the server does not answer: no connection within {self._connect_s:g} s{self._where(kwargs)}"
             raise DatabaseUnavailable(self.database, reason) from None
+
+    def _server_down(self, reason: str) -> ServerDown:
+        return ServerDown(self.database, server_of(self.connect_kwargs, os.environ), reason)
+
+    def _is_reached(self) -> bool:
+        """Whether somebody is at the address, though we are not let in: a pooler perhaps, for one database."""
+        try:
+            with socket.socket(fileno=os.dup(self._connection.fileno())) as sock:
+                sock.getpeername()
+        except (OSError, psycopg2.Error):
+            return False
+        return True
 
     @staticmethod
     def _where(kwargs: Mapping[str, Any]) -> str:

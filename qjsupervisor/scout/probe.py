@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import DatabaseError, DatabaseGone
+from ..errors import DatabaseError, DatabaseGone, ServerDown
 from ..postgres import queries as worker_queries
 from ..postgres.eligibility import Facts, Verdict, in_transition, is_neutralized, judge
 from ..postgres.failures import ADMIN_SHUTDOWN
@@ -36,6 +36,8 @@ class Probe:
     warnings: tuple[str, ...] = ()
     #: An administrator ended the session, or stopped the server.
     was_ended: bool = False
+    #: Its PostgreSQL, if that cannot be reached at all.
+    server_down: str = ""
     #: None if the database could not be queried.
     facts: Facts | None = field(default=None, repr=False)
 
@@ -72,8 +74,13 @@ def probe(
     except DatabaseGone as error:
         return Probe(database=database, verdict=Verdict.ABSENT, reason=str(error))
     except DatabaseError as error:
-        ended = error.sqlstate == ADMIN_SHUTDOWN
-        return Probe(database=database, verdict=Verdict.UNREACHABLE, reason=str(error), was_ended=ended)
+        return Probe(
+            database=database,
+            verdict=Verdict.UNREACHABLE,
+            reason=str(error),
+            was_ended=error.sqlstate == ADMIN_SHUTDOWN,
+            server_down=error.server if isinstance(error, ServerDown) else "",
+        )
     verdict, reason, warnings = judge(facts, mode, serve_neutralized=serve_neutralized)
     return Probe(database=database, verdict=verdict, reason=reason, warnings=warnings, facts=facts)
 

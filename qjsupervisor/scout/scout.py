@@ -19,7 +19,7 @@ from typing import Any
 
 from ..config.settings import Config
 from ..control import MAX_FRAME_BYTES, Pipe
-from ..errors import DatabaseError, DatabaseUnavailable
+from ..errors import DatabaseError, DatabaseUnavailable, ServerDown
 from ..logs import get_logger
 from ..postgres.eligibility import Verdict, can_be_counted
 from ..states import EX_OK
@@ -49,7 +49,8 @@ def run_scout(config: Config, pipe: Pipe, first: Collection[str] = ()) -> int:
     try:
         names = list_databases(config)
     except DatabaseError as error:
-        _send(pipe, {"error": f"the databases cannot be listed: {error}"})
+        server = {"server_down": error.server} if isinstance(error, ServerDown) else {}
+        _send(pipe, {"error": f"the databases cannot be listed: {error}", **server})
         return EX_OK
     for part in _in_parts(names):
         _send(pipe, {"listed": part})
@@ -140,6 +141,7 @@ def as_message(found: Probe, config: Config) -> dict[str, Any]:
         "database": found.database,
         "verdict": (Verdict.READY if countable else found.verdict).value,
         "reason": found.reason,
+        **({"server_down": found.server_down} if found.server_down else {}),
         "look": found.verdict is Verdict.BLOCKED,
         "ended": found.was_ended,
         "details": {

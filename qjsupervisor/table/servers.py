@@ -62,6 +62,11 @@ class ServerHealth:
         """Requests of all databases that were let go since its last answer: their jobs were over, no answer came."""
         return self._words[self._base + Server.UNANSWERED]
 
+    @property
+    def since_s(self) -> float:
+        """Monotonic: since when it is up or down."""
+        return self._words[self._base + Server.SINCE_NS] / _NS
+
     def succeeded_since(self, moment_ns: int) -> bool:
         """Whether a job of any database was run there after that moment."""
         return self._core.words[self._base + Server.SUCCESS_NS] > moment_ns
@@ -149,6 +154,17 @@ class ServerHealth:
                 words[base + Server.PROBER] = 0
             self._wake_users()
         return verdict
+
+    def recover(self) -> bool:
+        """It was reached, whoever was to probe it. True: it was down until now."""
+        if not self.is_down:
+            return False
+        with self._locked() as now_ns:
+            was_down = self.state is TargetState.DOWN
+            if was_down:
+                bring_back(self._core, self._base, now_ns)
+                self._wake_users()
+        return was_down
 
     def postpone(self) -> None:
         """This worker lacks what a probe takes: in a moment anybody may try, this one too."""

@@ -36,7 +36,7 @@ class Leading:
     def connect(self, now_s: float) -> bool:
         """Connect. False: somebody else goes first, and we come back later."""
         database, progress = self._parts.database, self._progress
-        database.connect()
+        self._parts.outage.connect(database.connect, now_s)
         assert database.about is not None
         was_away = self._comeback.away_s(now_s) > 0
         until_s = self._comeback.stays_away_until_s(database.about.started, now_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..backoff import GIVE_UP_S
-from ..errors import DatabaseError, DatabaseGone, DatabaseUnfit
+from ..errors import DatabaseError, DatabaseGone, DatabaseUnfit, ServerDown
 from ..postgres.failures import LOCK_NOT_AVAILABLE
 from ..states import EXIT_GONE, Phase
 from .comeback import Comeback
@@ -13,6 +13,7 @@ from .jobs import OVER_S
 from .parts import Parts
 from .progress import Progress
 from .reading import Reading
+from .reporting import Loss
 
 #: How often a database that cannot be served as it is is looked at again.
 BLOCKED_S = 5.0
@@ -54,8 +55,12 @@ class Losing:
         if isinstance(error, DatabaseUnfit):
             progress.enter(Phase.BLOCKED, f"{error}; looked at again every {BLOCKED_S:g} s")
             progress.next_step.set(now_s + BLOCKED_S)
+        elif isinstance(error, ServerDown):
+            parts.outage.failed(error)
+            progress.enter(Phase.APART, str(error), Loss.OF_SERVER)
+            progress.next_step.set(parts.outage.next_try_s(now_s))
         else:
-            progress.enter(Phase.APART, str(error))
+            progress.enter(Phase.APART, str(error), Loss.OWN)
             led, stood_by = was is Phase.SERVING, was is Phase.STANDBY
             progress.next_step.set(self._comeback.lost(error, now_s, led=led, stood_by=stood_by, server=server))
             self._parts.reporting.tell({"is": "away", "for_s": self._comeback.away_s(now_s)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from .. import logs
+from ..config.environment import SERVER_PREFIX
 from ..config.settings import WorkerSettings
 from ..control import Pipe
 from ..loop import Deadline, Loop
@@ -12,6 +13,7 @@ from ..odoo.dispatcher import Dispatcher
 from ..postgres.database import Database
 from ..postgres.waiter import Waiter
 from ..table.slot import WorkerSlot
+from .outage import Outage
 from .reporting import Reporting
 from .serving import Serving
 
@@ -34,15 +36,19 @@ class Parts:
         )
         self.database.dead_after_restart_s = settings.dead_after_restart_s
         self.database.ageing_s = settings.rules.ageing_s
+        *odoos, postgresql = worker_slot.attach_servers(
+            [*(target.url for target in settings.targets), SERVER_PREFIX + settings.server]
+        )
         self.dispatcher = Dispatcher(
             self.loop,
             settings.targets,
             settings.database,
-            worker_slot.attach_servers([target.url for target in settings.targets]),
+            odoos,
             connect_timeout_s=settings.connect_timeout_s,
             read_timeout_s=settings.read_timeout_s,
             wake=self.wake,
         )
+        self.outage = Outage(postgresql, settings.server, worker_slot.slot, logs.get_logger())
         self.reporting = Reporting(worker_slot, pipe, self.dispatcher, self.log, self.deadline())
         #: None until the database was read for the first time.
         self.serving: Serving | None = None

@@ -7,7 +7,7 @@ import time
 from ..backoff import GIVE_UP_S
 from ..loop import Deadline
 from ..states import Phase
-from .reporting import Reporting
+from .reporting import Loss, Reporting
 
 
 class Progress:
@@ -33,16 +33,16 @@ class Progress:
         #: What the worker ends with; None: it goes on.
         self.exit_code: int | None = None
 
-    def enter(self, phase: Phase, reason: str) -> None:
-        """Change the phase."""
+    def enter(self, phase: Phase, reason: str, loss: Loss | None = None) -> None:
+        """Change the phase; `loss`: the database is lost, or one more attempt came to nothing."""
         self.phase = phase
-        self.show(phase, reason + self._given_up)
+        self.show(phase, reason + self._given_up, loss)
 
-    def show(self, phase: Phase, reason: str) -> None:
+    def show(self, phase: Phase, reason: str, loss: Loss | None = None) -> None:
         """Tell the phase; once for each change."""
-        if (phase, reason) != self._shown:
+        if loss is not None or (phase, reason) != self._shown:
             self._shown = (phase, reason)
-            self._reporting.enter(phase, reason)
+            self._reporting.enter(phase, reason, loss)
 
     def arrive(self) -> None:
         """The database is served from now on."""

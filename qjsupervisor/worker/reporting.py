@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,66 @@ from .serving import Serving
 REPORT_S = 0.2
 #: The rate is that of the last minute or two: a mark is set each RATE_S, and the one before it counts.
 RATE_S = 60.0
+
+
+class Loss(enum.Enum):
+    """Whose doing it is that a database is lost, or an attempt to connect came to nothing."""
+
+    #: Of its PostgreSQL, and so of all databases there: the log has that already.
+    OF_SERVER = 0
+    #: Of the database; or of the server, which the next attempt tells.
+    OWN = 1
+
+
+class ChangeLog:
+    """Which changes of state get a line in the log.
+
+    The first loss waits for the next attempt: where that fails for the server's sake, there is one line for all
+    databases, and none here, neither now nor when it is back.
+    """
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        self._log = log
+        #: A loss without a line.
+        self._unlogged = ""
+        #: An attempt failed since it was served, and the reason that the last line told.
+        self._has_failed = False
+        self._told = ""
+        self._blocked = ""
+        self._of_server = False
+
+    def note(self, phase: Phase, reason: str, loss: Loss | None) -> None:
+        """A change, or one more attempt in vain."""
+        if loss is Loss.OF_SERVER:
+            self._unlogged, self._of_server = "", True
+        elif loss is Loss.OWN:
+            self._note_loss(reason)
+        else:
+            if self._unlogged:
+                self._log.warning("database_lost", reason=self._unlogged)
+                self._unlogged = ""
+            self._note_phase(phase, reason)
+
+    def _note_loss(self, reason: str) -> None:
+        """The second attempt in vain is something that somebody has to see to."""
+        if not self._has_failed:
+            self._has_failed, self._unlogged = True, reason
+        elif reason != self._told:
+            self._unlogged, self._told = "", reason
+            self._log.error("database_lost", reason=reason)
+
+    def _note_phase(self, phase: Phase, reason: str) -> None:
+        if phase is Phase.APART:
+            self._log.warning("database_lost", reason=reason)
+            return
+        of_server, self._of_server = self._of_server, False
+        self._has_failed, self._told = False, ""
+        if phase is not Phase.BLOCKED:
+            note = self._log.debug if of_server else self._log.info
+            note(f"database_{phase.value}", **({"reason": reason} if reason else {}))
+        elif not of_server or reason != self._blocked:
+            self._log.error("database_blocked", reason=reason)
+        self._blocked = reason if phase is Phase.BLOCKED else ""
 
 
 class Reporting:
@@ -42,6 +103,7 @@ class Reporting:
         self._mark: tuple[float, int] | None = None
         self.wait_dependencies = 0
         self.reason = ""
+        self._changes = ChangeLog(log)
         #: What slows it down, where nothing worse is to be said.
         self.remark = ""
         self._told_targets: list[list[object]] = []
@@ -50,14 +112,11 @@ class Reporting:
 
     # -- the master ----------------------------------------------------------------------------------------
 
-    def enter(self, phase: Phase, reason: str) -> None:
-        """A change of state, with its reason ('' = none)."""
-        if phase is Phase.APART:
-            self._log.warning("database_lost", reason=reason)
-        elif phase is Phase.BLOCKED:
-            self._log.error("database_blocked", reason=reason)
-        else:
-            self._log.info(f"database_{phase.value}", **({"reason": reason} if reason else {}))
+    def enter(self, phase: Phase, reason: str, loss: Loss | None = None) -> None:
+        """A change of state, with its reason ('' = none), or one more attempt that came to nothing (`loss`)."""
+        self._changes.note(phase, reason, loss)
+        if loss is not None and reason == self.reason:
+            return
         self.reason = reason
         self._say(reason)
         self.tell({"is": phase.value, "reason": reason} if reason else {"is": phase.value})

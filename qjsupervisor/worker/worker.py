@@ -111,6 +111,7 @@ class Worker:
                 more = self._serve(now_s)
             else:
                 self._losing.wait(now_s)
+                self.progress.next_step.set_earlier(self.parts.outage.comeback_s(now_s))
                 if self.progress.next_step.is_due:
                     self.progress.next_step.clear()
                     more = self._approach(now_s)
@@ -217,5 +218,6 @@ class Worker:
         """Close all that is open; after the last step."""
         self.refresh.reading.close()
         self.parts.dispatcher.close()
+        self.parts.outage.close()
         self._database.close()
         self.parts.loop.close()

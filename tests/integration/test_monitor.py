@@ -80,6 +80,7 @@ def status(**more: Any) -> dict[str, Any]:
             },
             {"name": "root.free", "capacity": None, "running": 0, "pending": 0, "failed": 0, "paused": True},
         ],
+        "postgresql": [{"server": "pg:5432", "state": "up"}],
         "target": target,
         "targets": [target, {**target, "url": "http://b:1", "state": "down", "failures": 3, "retry_in_s": 7.5}],
         **more,
@@ -235,6 +236,7 @@ def test_metrics(monitor: StartMonitor) -> None:
         'qjsupervisor_channel_paused{channel="root.free"} 1.0',
         'qjsupervisor_target_up{url="http://localhost:8069"} 1.0',
         'qjsupervisor_target_up{url="http://b:1"} 0.0',
+        'qjsupervisor_postgresql_up{server="pg:5432"} 1.0',
         'qjsupervisor_target_retry_seconds{url="http://b:1"} 7.5',
     ):
         assert line in lines

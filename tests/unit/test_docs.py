@@ -42,6 +42,7 @@ def metrics_table() -> str:
         "databases": [{**view, "name": "d", "state": "ready", "outcomes": {"done": 1}}],
         "channels": [{**view, "name": "c"}],
         "targets": [{**view, "url": "u", "state": "up"}],
+        "postgresql": [{"server": "s", "state": "up"}],
         "slots": {"used": 1, "limit": 2},
         "reloads": {"success": 1, "refused": 0, "last_successful": True, "last_success_at": 1.0},
         "scan_age_s": 1.0,

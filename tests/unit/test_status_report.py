@@ -238,3 +238,16 @@ def test_the_rate_is_that_of_the_time_since_the_mark() -> None:
     assert [each["per_minute"] for each in found["databases"]] == [120.0, 0.0, 18.0, 0.0, 0.0]
     assert found["totals"]["per_minute"] == 138.0
     assert found["totals"]["states"] == {"ready": 4, "failed": 1}
+
+
+def test_a_postgresql_that_is_down_is_told_once_and_never_as_a_target() -> None:
+    """Neither does the scan, which meets it too, tell it again."""
+    down = ServerView("postgresql://pg:5432", DOWN, 3, 1, 2, "Connection refused", 2)
+    told: dict[str, Any] = {"scan_error": "the databases cannot be listed: ...", "scan_lacks": "pg:5432"}
+    found = status(servers=[down, ServerView(URL, UP)], **told)
+    (server,) = found["postgresql"]
+    assert (server["server"], server["state"], server["reason"]) == ("pg:5432", "down", "Connection refused")
+    assert server["databases"] == 2
+    assert found["problems"] == []
+    assert all(each["url"] == URL for each in found["targets"])
+    assert status(servers=[down._replace(state=UP)], **told)["problems"] == ["the databases cannot be listed: ..."]

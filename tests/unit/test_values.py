@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from qjsupervisor.config.environment import server_of
 from qjsupervisor.config.values import (
     address,
     certificates,
@@ -190,3 +191,18 @@ def test_shown_is_short_and_printable() -> None:
     assert shown("a\x1b\n" * 100).isprintable()
     assert len(shown("x" * 10_000)) < 100
     assert os.linesep not in shown("a\nb")
+
+
+@pytest.mark.parametrize(
+    ("dsn", "environ", "name"),
+    [
+        ({}, {}, "local socket:5432"),
+        ({"host": "pg", "port": 5433}, {"PGHOST": "other", "PGPORT": "1"}, "pg:5433"),
+        ({"host": ""}, {"PGHOST": "/run/pg", "PGPORT": "6432"}, "/run/pg:6432"),
+        ({"host": "a,b"}, {}, "a,b:5432"),
+        ({"hostaddr": "::1"}, {}, "[::1]:5432"),
+        ({"service": "main"}, {}, "service main"),
+    ],
+)
+def test_what_a_server_is_called(dsn: dict[str, object], environ: dict[str, str], name: str) -> None:
+    assert server_of(dsn, environ) == name

@@ -1,0 +1,76 @@
+"""What the log says of scans: a line for each change, none for each scan, and one for all databases of a server.
+
+A PostgreSQL that goes away is reported by the worker that sees it first (worker/outage.py); here only where no worker
+runs that could.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..logs import get_logger
+from .fleet import Fleet
+
+_OF_SERVER = " cannot be reached: "
+
+
+class ScanLog:
+    """Remembers what was logged. `config` is an argument, because a reload replaces it."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        #: Servers that were reported here as down.
+        self._down: set[str] = set()
+        self._error: str | None = None
+        #: Unserved databases whose reason has no line of its own, because their server's has one.
+        self._quiet: set[str] = set()
+        self._log = get_logger()
+
+    def take(self, message: Mapping[str, Any], config: Any) -> None:
+        """Note what a message of the scout says of servers."""
+        server = message.get("server_down")
+        if server is not None:
+            self._note_down(str(server), str(message.get("reason") or message.get("error")))
+        elif not self._down:
+            return
+        elif "database" in message and message.get("verdict") != "unreachable":
+            self._note_up(config.server_of(str(message["database"])))
+        elif "listed" in message and not config.db_names:
+            self._note_up(config.server_of(config.maintenance_db))
+
+    def failed(self, reason: str, *, of_server: bool) -> None:
+        """The databases cannot be listed. `of_server`: because their PostgreSQL is down."""
+        if not of_server and reason != self._error:
+            self._log.error("scan_failed", reason=reason)
+        self._error = reason
+
+    def completed(self) -> None:
+        """A scan came to its end: the next failure is news."""
+        self._error = None
+
+    def unserved(self, database: str, reason: str, *, of_server: bool) -> None:
+        """A database has no worker, for a new reason."""
+        if of_server:
+            self._quiet.add(database)
+        else:
+            self._quiet.discard(database)
+            self._log.warning("database_unserved", database=database, reason=reason)
+
+    def cleared(self, database: str) -> None:
+        """A database that was unserved has a worker now, or is gone."""
+        note = self._log.debug if database in self._quiet else self._log.info
+        self._quiet.discard(database)
+        note("database_cleared", database=database)
+
+    def _note_down(self, server: str, reason: str) -> None:
+        workers = self._fleet.workers.values()
+        if server in self._down or any(w.pid is not None and w.settings.server == server for w in workers):
+            return
+        self._down.add(server)
+        self._log.error("postgresql_down", server=server, reason=reason.partition(_OF_SERVER)[2] or reason)
+
+    def _note_up(self, server: str) -> None:
+        if server in self._down:
+            self._down.discard(server)
+            self._log.info("postgresql_recovered", server=server)
