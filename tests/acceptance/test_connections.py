@@ -265,9 +265,10 @@ def test_silent_connections(
             waits = []
             while len(noticed) < 3 and time.monotonic() < began_s + 40:
                 waits.append(time_a_job(well))
-                for view in running.status()["databases"]:
-                    if view["state"] != "ready":
-                        noticed.setdefault(view["name"], time.monotonic() - began_s)
+                lost = [view["name"] for view in running.status()["databases"] if view["state"] != "ready"]
+                lost += [entry["database"] for entry in running.log_events("database_lost")]
+                for name in lost:
+                    noticed.setdefault(name, time.monotonic() - began_s)
             assert set(noticed) == {"stopped", "dropped", "frozen"}
             assert max(noticed.values()) < 31, noticed
             assert max(waits) < 2, "nobody else notices"
