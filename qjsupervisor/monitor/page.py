@@ -229,7 +229,7 @@ def _database(view: Mapping[str, Any], history: History) -> dict[str, Any]:
     targets = view.get("targets") or ()
     down = [each for each in targets if each.get("state") == "down"]
     why = str(view.get("last_error") or view.get("message") or "")
-    if down and len(down) == len(targets):
+    if down and len(down) == len(targets) and state in ("ready", "paused"):
         why = f"Odoo at {down[0].get('url')} is down" + (f": {down[0].get('reason')}" if down[0].get("reason") else "")
     track = history.track(str(view.get("name")))
     return {

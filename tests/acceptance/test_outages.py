@@ -107,7 +107,7 @@ class Screens:
         assert re.search(cause, page)
         for text in (health.text, shown, page):
             assert strange not in text, text
-        assert not re.search(r"Odoo at \S+ is down: [^;<]*(upgrade|PostgreSQL)", page + health.text + shown)
+        assert not re.search(r"Odoo at \S+ is down: [^;<\n]*(upgrade|PostgreSQL)", page + health.text + shown)
 
 
 @pytest.mark.timeout(60 + ODOO_S + POSTGRES_S + 3 * DATABASES)
