@@ -6,11 +6,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 ROOT = "root"
 #: The longest name that fits into the shared table.
 MAX_NAME_BYTES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `starts` in any window of `period_s` seconds."""
+
+    starts: int
+    period_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,14 +33,25 @@ class ChannelSpec:
     sequential: bool = False
     #: Minimum number of seconds between two starts.
     throttle_s: int = 0
+    rate: Rate | None = None
     paused: bool = False
     #: Jobs that run for longer are reported or terminated; None: no limit.
     max_runtime_s: float | None = None
     #: For subchannels that nobody configured: None means no limit of their own.
     capacity_default: int | None = None
     sequential_default: bool = False
+    rate_default: Rate | None = None
     #: Whether it exists only because of an ancestor's defaults; nobody configured it.
     made: bool = False
+
+
+def spec_from(told: Mapping[str, Any]) -> ChannelSpec:
+    """From dataclasses.asdict of a ChannelSpec, by way of JSON; what a newer one says besides is left out."""
+    known = {each.name: told[each.name] for each in fields(ChannelSpec) if each.name in told}
+    for name in ("rate", "rate_default"):
+        if known.get(name):
+            known[name] = Rate(**known[name])
+    return ChannelSpec(**known)
 
 
 def complete_name(channel: str | None) -> str:
@@ -39,6 +59,11 @@ def complete_name(channel: str | None) -> str:
     if not channel or channel == ROOT:
         return ROOT
     return channel if channel.startswith(ROOT + ".") else f"{ROOT}.{channel}"
+
+
+def makes_channels(spec: ChannelSpec) -> bool:
+    """Whether its defaults limit a subchannel that nobody configured."""
+    return bool(spec.sequential_default or spec.capacity_default or spec.rate_default)
 
 
 def parent_name(name: str) -> str | None:
@@ -49,8 +74,8 @@ def parent_name(name: str) -> str | None:
 def inherited(name: str, parent: ChannelSpec, *, made: bool = False) -> ChannelSpec:
     """The settings of an unconfigured channel, from the defaults of its nearest ancestor."""
     if parent.sequential_default:
-        return ChannelSpec(name=name, capacity=1, sequential=True, made=made)
-    return ChannelSpec(name=name, capacity=parent.capacity_default or None, made=made)
+        return ChannelSpec(name=name, capacity=1, sequential=True, rate=parent.rate_default, made=made)
+    return ChannelSpec(name=name, capacity=parent.capacity_default or None, rate=parent.rate_default, made=made)
 
 
 def complete_tree(specs: Iterable[ChannelSpec]) -> tuple[ChannelSpec, ...]:

@@ -41,15 +41,45 @@ def same_uuid(names: Sequence[str]) -> str:
     )
 
 
+_UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+_PERIODS = {1: "this second", 60: "this minute", 3600: "this hour", 86400: "this day"}
+
+
+def rate(view: Mapping[str, Any]) -> str:
+    """'100/1m': a rate as it is configured; from a mapping with the names of channelspec.Rate."""
+    period_s = view["period_s"]
+    unit_s, unit = next(((each, name) for each, name in _UNITS if period_s % each == 0), (1, "s"))
+    return f"{view['starts']}/{period_s / unit_s:g}{unit}"
+
+
+def _rate_words(view: Mapping[str, Any]) -> str:
+    used = view.get("used")
+    return f"rate {rate(view)}" + ("" if used is None else f", {used} used")
+
+
+def rate_used(view: Mapping[str, Any]) -> str:
+    """'100 of 100 in this minute, next in 4 s': from a channel's "rate" in the status."""
+    period_s, next_s = view["period_s"], view.get("next_in_s")
+    window = _PERIODS.get(period_s) or f"these {seconds(period_s)}"
+    when = "" if next_s is None else f"{math.ceil(next_s)} s" if next_s < 120 else seconds(next_s)
+    following = f", next in {when}" if when else ""
+    return f"{view['used']} of {view['starts']} in {window}{following}"
+
+
 def channel_settings(view: Mapping[str, Any]) -> list[str]:
-    """A channel's settings beside its capacity, a few words each, from a mapping with ChannelSpec's names."""
+    """A channel's settings beside its capacity, a few words each, from a mapping with ChannelSpec's names.
+
+    Of a channel of the status also how much of its rate is used.
+    """
     throttle_s = view.get("throttle_s")
     words = (
         "paused" if view.get("paused") else "",
         "sequential" if view.get("sequential") else "",
         f"throttle {throttle_s:g} s" if throttle_s else "",
+        _rate_words(view["rate"]) if view.get("rate") else "",
         f"max_runtime {seconds(view['max_runtime_s'])}" if view.get("max_runtime_s") else "",
         f"subchannels {view['capacity_default']}" if view.get("capacity_default") else "",
         "subchannels sequential" if view.get("sequential_default") else "",
+        f"subchannels rate {rate(view['rate_default'])}" if view.get("rate_default") else "",
     )
     return [word for word in words if word]

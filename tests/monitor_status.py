@@ -39,6 +39,9 @@ def _database(number: int, troubled: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
+RATE = {"starts": 100, "period_s": 60.0, "used": 100, "next_in_s": 4.2, "unread": False}
+
+
 def _channel(number: int, databases: int) -> dict[str, Any]:
     names = ("root", "root.mail", "root.imports", "root.stock", "root.stock.sync", "root.reports")
     name = names[number] if number < len(names) else f"root.extra{number}"
@@ -46,6 +49,7 @@ def _channel(number: int, databases: int) -> dict[str, Any]:
         "name": name, "capacity": (24, 8, 4, 1, None, 6)[number % 6], "running": (17, 8, 0, 0, 2, 3)[number % 6],
         "pending": 1234 * (number + 1), "failed": 7 if number == 3 else 0, "sequential": number == 3,
         "throttle_s": 2 if number == 5 else 0, "paused": number == 2, "retired": False, "throttled_for_s": None,
+        "rate": RATE if number == 1 else None,
         "holders": [
             {"database": f"customer-{each:03d}", "running": each % 3, "pending": each * 5}
             for each in range(min(4, databases))

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ..channelspec import ROOT
+from ..channelspec import ROOT, ChannelSpec, makes_channels
 from ..job import Key, Pending
 from .nodes import Node
 from .tree import KNOWN_FAILED, Change, ChannelTree, Failed
@@ -91,11 +91,11 @@ class Backlog(ChannelTree):
         return not self._line and not self.deferred and self._changes_during_read is None
 
     def is_plain(self, channel: str) -> bool:
-        """Whether no job waits in a channel, and one in it needs not be counted (throttle) nor put into an order."""
+        """Whether no job waits in a channel, and its jobs need neither be counted (throttle, rate) nor put in order."""
         node: Node | None = self.node_for(channel)
         if node is not None and node.pending:
             return False
-        while node is not None and not node.spec.throttle_s and not node.spec.sequential:
+        while node is not None and not (node.spec.throttle_s or node.spec.sequential or node.spec.rate):
             node = node.parent
         return node is None
 
@@ -108,6 +108,37 @@ class Backlog(ChannelTree):
     def longest_throttle_s(self) -> int:
         """0: there is none."""
         return max(node.spec.throttle_s for node in self.nodes.values())
+
+    def rated(self) -> list[ChannelSpec]:
+        """The channels whose starts are limited, or those of channels below them that nobody configured."""
+        specs = [node.spec for node in self.nodes.values()]
+        return [spec for spec in specs if spec.rate is not None or spec.rate_default is not None]
+
+    def await_starts(self, waits: bool) -> None:
+        """Starts of former processes are being read: channels whose rates are kept here are taken for full."""
+        for node in self.nodes.values():
+            if node.starts is not None and node.awaits_starts != waits:
+                node.awaits_starts = waits
+                self._give_room(node)
+
+    def note_past_starts(self, starts: Iterable[tuple[str | None, float]], now_us: int) -> dict[int, list[float]]:
+        """Jobs were started so many seconds ago, in the channels of their rows: rates that are kept here count them.
+
+        Returns the seconds by the channel's index in the shared table, for those that are kept there.
+        """
+        here: dict[Node, list[int]] = defaultdict(list)
+        shared: dict[int, list[float]] = defaultdict(list)
+        for channel, age_s in starts:
+            node = self.node_for(channel)
+            shared[node.shared].append(age_s)
+            for guard in node.guards:
+                if guard.starts is not None:
+                    here[guard].append(now_us - int(age_s * 1e6))
+        for guard, moments in here.items():
+            assert guard.starts is not None
+            guard.starts.add_past(moments)
+            self._follow_rate(guard)
+        return shared
 
     def note_start(self, channel: str | None, started_us: int) -> int:
         """A job was started then (UTC): throttles count from there. The channel's index in the shared table."""
@@ -194,8 +225,7 @@ class Backlog(ChannelTree):
     @property
     def can_begin_with_head(self) -> bool:
         """Whether no channel can turn up that is not there yet: it would be taken for empty."""
-        specs = [node.spec for node in self.nodes.values()]
-        return not any(spec.sequential_default or spec.capacity_default for spec in specs)
+        return not any(makes_channels(node.spec) for node in self.nodes.values())
 
     def load_head(self, held: Iterable[tuple[int, str | None]], due: Sequence[Pending]) -> None:
         """Begin with the best due jobs of all channels together, of which there are more; `load` has to follow.

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from ..channelspec import ROOT, ChannelSpec, complete_name, inherited, parent_name
+from ..channelspec import ROOT, ChannelSpec, complete_name, inherited, makes_channels, parent_name
 from .nodes import Branch, Node
 
 #: Raw channel names remembered, so that a read of one channel can use the index on it.
@@ -87,8 +87,7 @@ class ChannelNames(ABC):
 
     def _unknown(self, name: str) -> Node:
         above = self._configured_above(name)
-        defaults = above.spec
-        if not (defaults.sequential_default or defaults.capacity_default):
+        if not makes_channels(above.spec):
             nearest = self._nearest(name)
             # A failed job, or one that is not due, of a sequential channel itself holds up the others.
             if not nearest.spec.sequential:
@@ -102,7 +101,7 @@ class ChannelNames(ABC):
             if name in self.nodes:
                 return self.nodes[name]
         spec = inherited(name, above.spec, made=True)
-        if spec.capacity is not None:
+        if spec.capacity is not None or spec.rate is not None:
             index = self._share(spec, above.shared)
             if index is not None:
                 self._shared[name] = index

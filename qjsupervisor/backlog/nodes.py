@@ -13,6 +13,7 @@ from heapq import heapify, heappop, heappush
 
 from ..channelspec import ChannelSpec
 from ..job import Key
+from ..rates import RING_WORDS, Ring, window_of
 from .window import Window
 
 #: Comes before every job.
@@ -46,6 +47,12 @@ class Node:
         #: Jobs that hold a permit in this node or in its local subtree.
         self.running = 0
         self.not_before_us = 0
+        #: Its last starts, where it is for this process to keep its rate.
+        self.starts = ring_of(spec) if local_limits and spec.rate is not None else None
+        #: Whether a rate counts its starts, its own or that of a channel above it.
+        self.is_rated: bool = spec.rate is not None or (parent is not None and parent.is_rated)
+        #: Starts of former processes are being read: it is taken for full.
+        self.awaits_starts = False
         #: Nodes of the branch, from this one up, that can hold up a job of this node.
         self.guards = self._guards()
         self.parked: list[tuple[Key, Node]] = []
@@ -123,7 +130,15 @@ class Node:
             return False
         spec = self.spec
         full = spec.capacity is not None and self.running >= spec.capacity
-        return full or spec.paused or bool(spec.sequential and self.failed) or self.not_before_us > now_us
+        held_up = full or spec.paused or bool(spec.sequential and self.failed) or self.not_before_us > now_us
+        return held_up or self.awaits_starts
+
+
+def ring_of(spec: ChannelSpec) -> Ring:
+    """An empty ring for a channel's rate; moments in microseconds."""
+    assert spec.rate is not None
+    window_us = window_of(int(spec.rate.period_s * 1e6), 1_000_000)
+    return Ring([0] * RING_WORDS, 0, spec.rate.starts, window_us)
 
 
 class Branch:

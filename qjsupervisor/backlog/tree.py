@@ -63,6 +63,10 @@ class ChannelTree(ChannelNames):
         self.new_heads: set[int] = set()
         #: Ids of jobs that were given a permit and wait to be claimed.
         self.taken: list[int] = []
+        #: When jobs were taken that are not sent yet and that a rate counts, here or in the shared table.
+        self.counted: dict[int, int] = {}
+        #: Shared channels of those that are not to be sent after all.
+        self.withdrawn: list[int] = []
 
     def inherit(self, old: ChannelTree) -> None:
         """Take the place of a tree with other settings: what is not in the database goes on."""
@@ -73,6 +77,10 @@ class ChannelTree(ChannelNames):
             former = old.nodes.get(name)
             if former is not None and former.not_before_us:
                 self._throttle(node, former.not_before_us)
+            if former is not None and former.starts is not None and node.starts is not None:
+                node.awaits_starts = former.awaits_starts
+                node.starts.add_past(former.starts.moments())
+                self._follow_rate(node)
         self._turn_back(old.now_us)  # where a throttle is shorter now
 
     # -- jobs --------------------------------------------------------------------------------------------
@@ -168,6 +176,8 @@ class ChannelTree(ChannelNames):
             return
         held_in = self._holding.get(job_id)
         if held_in is not None:
+            if job_id in self.counted:
+                self._withdraw(job_id, held_in)
             self._count_held(job_id, held_in, -1)
             return
         failed_in = self._failed_in.pop(job_id, None)
@@ -248,10 +258,23 @@ class ChannelTree(ChannelNames):
             longest_us = now_us + node.spec.throttle_s * 1_000_000
             if node.not_before_us > longest_us:
                 self._throttle(node, longest_us)
+            if node.starts is not None:
+                known = [min(moment, now_us) for moment in node.starts.moments()]
+                node.starts.clear()
+                node.starts.add_past(known)
+                self._follow_rate(node)
 
     def _throttle(self, guard: Node, until_us: int) -> None:
         guard.not_before_us = until_us
         self._throttles.set(guard, until_us)
+
+    def _follow_rate(self, guard: Node) -> None:
+        """Its last starts changed: when may the next one be? Its throttle may hold it up for longer."""
+        assert guard.starts is not None
+        opens_us = guard.starts.opens()
+        guard.not_before_us = max(opens_us, guard.not_before_us) if guard.spec.throttle_s else opens_us
+        self._throttles.set(guard, guard.not_before_us if guard.not_before_us > self.now_us else None)
+        self._give_room(guard)
 
     def _settle(self) -> None:
         for shared in self._dirty:
@@ -303,8 +326,35 @@ class ChannelTree(ChannelNames):
         for guard in node.guards:
             if guard.local_limits and guard.spec.throttle_s:
                 self._throttle(guard, self.now_us + guard.spec.throttle_s * 1_000_000)
+            if guard.starts is not None:
+                guard.starts.count(self.now_us)
+                self._follow_rate(guard)
+        if node.is_rated:
+            self.counted[job_id] = self.now_us
         self._renew(node)
         self._settle()
+
+    def note_sent(self, job_ids: Iterable[int], now_us: int) -> list[int]:
+        """Odoo is about to be asked for these jobs: rates that are kept here count from now.
+
+        Returns the shared channels of those that a rate counts, one for each job.
+        """
+        sent = [(self._holding[i], since_us) for i in job_ids if (since_us := self.counted.pop(i, None)) is not None]
+        for node, since_us in sent:
+            for guard in node.guards:
+                if guard.starts is not None:
+                    guard.starts.delay(since_us, now_us)
+                    self._follow_rate(guard)
+        return [node.shared for node, _since_us in sent]
+
+    def _withdraw(self, job_id: int, node: Node) -> None:
+        """A job that was taken is not sent: rates are given its start back."""
+        since_us = self.counted.pop(job_id)
+        for guard in node.guards:
+            if guard.starts is not None:
+                guard.starts.take_back(since_us, self.now_us)
+                self._follow_rate(guard)
+        self.withdrawn.append(node.shared)
 
     def line_is_for(self, job_id: int) -> int | None:
         """The shared channel of a job that holds a permit, if the best job of all waits in the same node; else None."""

@@ -12,12 +12,13 @@ from ..config.load import Config
 from ..errors import DatabaseError, DatabaseUnfit
 from ..postgres import queries
 from ..postgres.session import Session
+from ..worker.past_starts import past_starts_params
 from . import client, statements
 from .databases import Done, in_all
 from .job_rows import Row, Wanted, fetch, read_rows, to_jobs
 from .output import duration, print_document, print_line, print_lines
 from .session import session
-from .trees import own_specs
+from .trees import Specs, own_specs
 from .why_waiting import Explainer, Job, Reason, Tree
 
 __all__ = ["Wanted", "entries", "run"]
@@ -175,6 +176,7 @@ def _read_tree(connection: Session, config: Config, database: str) -> Tree:
         running=dict(fetch(connection, statements.COUNT_RUNNING)),
         failed=dict(fetch(connection, statements.LIST_FAILED)),
         last_start_s=_last_starts(connection, longest_throttle_s) if longest_throttle_s else {},
+        starts_s=_starts(connection, own) if own is not None else {},
     )
 
 
@@ -184,6 +186,15 @@ def _last_starts(connection: Session, within_s: int) -> dict[str, float]:
     for channel, age_s in fetch(connection, queries.LAST_STARTS, {"within_s": within_s}):
         name = complete_name(channel)
         found[name] = min(age_s, found.get(name, math.inf))
+    return found
+
+
+def _starts(connection: Session, specs: Specs) -> dict[str, list[float]]:
+    """Seconds since each start of the last period, by complete name of the channel, where a rate counts them."""
+    found: dict[str, list[float]] = {}
+    params = past_starts_params([spec for spec in specs.values() if spec.rate or spec.rate_default])
+    for channel, age_s in fetch(connection, queries.PAST_STARTS, params) if params else ():
+        found.setdefault(complete_name(channel), []).append(age_s)
     return found
 
 

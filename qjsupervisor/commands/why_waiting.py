@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from ..channelspec import ROOT, ChannelSpec, inherited, max_runtime_of, parent_name
 from ..postgres.eligibility import waits_for
 from ..states import JobState, WorkerState
-from ..text import seconds
+from ..text import rate_used, seconds
 
 #: So many databases or uuids are named; the rest is counted.
 _NAMED = 5
@@ -67,6 +67,8 @@ class Tree:
     failed: Mapping[str, Sequence[str]] = field(default_factory=dict)
     #: Seconds since the last start in exactly that channel.
     last_start_s: Mapping[str, float] = field(default_factory=dict)
+    #: Seconds since each start that a rate counts in exactly that channel, where channels are the database's own.
+    starts_s: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     #: By complete name, in seconds.
     max_runtimes: Mapping[str, float] = field(default_factory=dict)
@@ -92,6 +94,15 @@ class Tree:
     def failed_below(self, channel: str) -> list[str]:
         """uuids of this database's failed jobs in the channel and everything below it."""
         return [uuid for name, uuids in self.failed.items() if _is_within(name, channel) for uuid in uuids]
+
+    def rate_used(self, spec: ChannelSpec) -> dict[str, Any] | None:
+        """What is used of the rate of a channel that is this database's own, as in the status; None: it has none."""
+        if spec.rate is None:
+            return None
+        ages = sorted(age for name, ages in self.starts_s.items() if _is_within(name, spec.name) for age in ages)
+        used = sum(age_s < spec.rate.period_s for age_s in ages)
+        left_s = spec.rate.period_s - ages[spec.rate.starts - 1] if used >= spec.rate.starts else None
+        return {**asdict(spec.rate), "used": used, "next_in_s": left_s}
 
     def throttled_for_s(self, spec: ChannelSpec) -> float:
         """How long a channel that is this database's own may not start another job; 0: it may."""
@@ -236,7 +247,21 @@ def _channel(job: Job, spec: ChannelSpec, status: Mapping[str, Any], tree: Tree)
     if throttled_s:
         text = f"channel {spec.name} is throttled for another {seconds(throttled_s)}"
         yield Reason("throttled", text, {"channel": spec.name, "for_s": throttled_s})
+    yield from _rate(spec, shared, tree)
     yield from _full(spec, shared, tree)
+
+
+def _rate(spec: ChannelSpec, shared: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
+    """No start is left in this period: over all databases where the channel is shared, in this one where it is not."""
+    found = shared.get("rate") if shared and not tree.is_own else tree.rate_used(spec)
+    if not found:
+        return
+    if found.get("unread"):
+        text = f"rate of {spec.name}: what was started before the supervisor was is still being read"
+        yield Reason("rate", text, {"channel": spec.name, "next_in_s": None})
+    elif found.get("next_in_s"):
+        text = f"rate of {spec.name}: {rate_used(found)}"
+        yield Reason("rate", text, {"channel": spec.name, **found})
 
 
 def _sequential(job: Job, spec: ChannelSpec, shared: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:

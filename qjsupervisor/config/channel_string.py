@@ -7,11 +7,11 @@ key, a channel configured twice), because there a job would run where it should 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ..channelspec import MAX_NAME_BYTES, ROOT, ChannelSpec, complete_name, complete_tree
-from .values import duration_in, entries, integer_in, is_unicode, shown, yes_or_no
+from ..channelspec import MAX_NAME_BYTES, ROOT, ChannelSpec, Rate, complete_name, complete_tree, inherited, parent_name
+from .values import duration, duration_in, entries, integer_in, is_unicode, shown, yes_or_no
 
 #: Far more than one Odoo can run, and far below what a counter in the shared table holds.
 HIGHEST_CAPACITY = 1_000_000
@@ -19,9 +19,13 @@ _MAX_THROTTLE_S = 366 * 86400
 
 #: Slips of the pen for ':' and ',', and what begins a comment or a quotation.
 _IMPOSSIBLE = ";=#|\"'"
-_KEYS = ("sequential", "throttle", "paused", "capacity_default", "sequential_default", "max_runtime")
 #: What queue_job's own channel settings do not have.
-_OWN_KEYS = ("max_runtime",)
+_OWN_KEYS = ("max_runtime", "rate", "rate_default")
+_KEYS = ("sequential", "throttle", "paused", "capacity_default", "sequential_default", *_OWN_KEYS)
+_MAX_STARTS = 1_000_000
+_MAX_PERIOD_S = 31 * 86400
+#: The same, as they are called in a ChannelSpec.
+_OPTION_FIELDS = ("max_runtime_s", "rate", "rate_default")
 _runtime = duration_in(1, 30 * 86400)
 
 
@@ -43,12 +47,12 @@ def parse_channels(text: str) -> tuple[ChannelSpec, ...]:
     return complete_tree(specs.values())
 
 
-def parse_channel_options(text: str) -> tuple[tuple[str, float], ...]:
-    """What channels are given beside what is set up for them in the databases: (complete name, max_runtime in seconds).
+def parse_channel_options(text: str) -> tuple[ChannelSpec, ...]:
+    """What channels are given beside what is set up for them: only what _OWN_KEYS say is set.
 
     Raises ValueError that names the entry.
     """
-    found: dict[str, float] = {}
+    found: dict[str, ChannelSpec] = {}
     for entry in entries(text):
         name, *items = (part.strip() for part in entry.split(":"))
         try:
@@ -60,11 +64,32 @@ def parse_channel_options(text: str) -> tuple[tuple[str, float], ...]:
                 spec = _with(spec, key, value)
         except ValueError as error:
             raise ValueError(f"entry {shown(entry)}: {error}") from None
-        if spec.name in found or len(pairs) > 1:
-            raise ValueError(f"entry {shown(entry)}: max_runtime of {shown(spec.name)} is given twice; keep one")
-        assert spec.max_runtime_s is not None
-        found[spec.name] = spec.max_runtime_s
-    return tuple(found.items())
+        keys = [key for key, _value in pairs]
+        if spec.name in found or len(set(keys)) < len(keys):
+            twice = next((key for key in keys if keys.count(key) > 1), "entry")
+            raise ValueError(f"entry {shown(entry)}: {twice} of {shown(spec.name)} is given twice; keep one")
+        found[spec.name] = spec
+    return tuple(found.values())
+
+
+def with_options(specs: Sequence[ChannelSpec], options: Sequence[ChannelSpec]) -> tuple[ChannelSpec, ...]:
+    """A tree of channels, and what `channel_options` give them; those that it lacks are made where they are limited."""
+    tree = {spec.name: spec for spec in specs}
+    for option in options:
+        own = {name: value for name in _OPTION_FIELDS if (value := getattr(option, name)) is not None}
+        if option.name not in tree:
+            if own.keys() <= {"max_runtime_s"}:
+                continue
+            tree[option.name] = inherited(option.name, _nearest(tree, option.name))
+        tree[option.name] = replace(tree[option.name], **own)
+    return complete_tree(tree.values())
+
+
+def _nearest(tree: Mapping[str, ChannelSpec], name: str) -> ChannelSpec:
+    above = parent_name(name) or ROOT
+    while above not in tree and above != ROOT:
+        above = parent_name(above) or ROOT
+    return tree.get(above) or ChannelSpec(name=ROOT, capacity=1)
 
 
 def checked(spec: ChannelSpec) -> ChannelSpec:
@@ -142,12 +167,26 @@ def _with(spec: ChannelSpec, key: str, value: str | None) -> ChannelSpec:
             return replace(spec, sequential_default=_flag(value))
         if key == "max_runtime":
             return replace(spec, max_runtime_s=_runtime(value or ""))
+        if key == "rate":
+            return replace(spec, rate=_rate(value or ""))
+        if key == "rate_default":
+            return replace(spec, rate_default=_rate(value or ""))
         number = integer_in(0, HIGHEST_CAPACITY if key == "capacity_default" else _MAX_THROTTLE_S)(value or "")
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
     if key == "capacity_default":
         return replace(spec, capacity_default=number)
     return replace(spec, throttle_s=number)
+
+
+def _rate(value: str) -> Rate:
+    starts, slash, period = value.partition("/")
+    if not slash or not starts.strip():
+        raise ValueError(f"{shown(value)} is not a rate; allowed: STARTS/PERIOD, as in 100/1m")
+    number, period_s = integer_in(1, _MAX_STARTS)(starts), duration(period)
+    if not 1 <= period_s <= _MAX_PERIOD_S:
+        raise ValueError(f"the period {shown(period)} is out of range; allowed: 1s to 31d")
+    return Rate(number, period_s)
 
 
 def _flag(value: str | None) -> bool:

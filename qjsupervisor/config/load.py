@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..states import Fairness, Mode
 from . import odoo_file as odooconf
 from . import options
+from .channel_string import with_options
 from .environment import Version, find_version, without_services
 from .options import ODOO, Option
 from .settings import (
@@ -115,19 +116,21 @@ def _build(sources: Sources) -> Config:
 def _channels(sources: Sources) -> tuple[Mode, tuple[ChannelSpec, ...], int | None]:
     """As queue_job decides it: channels go before max_capacity; without either, one job at a time."""
     channels, max_capacity = sources.get(options.CHANNELS), sources.get(options.MAX_CAPACITY)
+    given = sources.get(options.CHANNEL_OPTIONS)
     if channels is not None:
-        return Mode.SERVER_WIDE, channels, max_capacity
+        return Mode.SERVER_WIDE, with_options(channels, given), max_capacity
     if max_capacity is not None:
         return Mode.PER_DATABASE, (ChannelSpec(name=ROOT, capacity=max_capacity),), max_capacity
     return Mode.DEFAULT, (ChannelSpec(name=ROOT, capacity=1),), None
 
 
 def _rules(sources: Sources, channels: tuple[ChannelSpec, ...]) -> ServingRules:
-    limits = {spec.name: spec.max_runtime_s for spec in channels if spec.max_runtime_s is not None}
     channel_options = sources.get(options.CHANNEL_OPTIONS)
+    given = (*channels, *channel_options)
     return ServingRules(
         serve_neutralized=sources.get(options.SERVE_NEUTRALIZED),
-        max_runtimes={**limits, **dict(channel_options)},
+        max_runtimes={spec.name: spec.max_runtime_s for spec in given if spec.max_runtime_s is not None},
+        channel_options=channel_options,
         ageing_s=sources.get(options.AGEING) or 0.0,
         max_runtime_action=sources.get(options.MAX_RUNTIME_ACTION),
     )

@@ -204,12 +204,12 @@ UPGRADE_TIMEOUT = _own(
     duration_in(1, 30 * _DAY_S),
     "time after which a module still to be installed, upgraded or removed is reported; its database's jobs wait",
 )
-CHANNEL_OPTIONS: Option[tuple[tuple[str, float], ...]] = _own(
+CHANNEL_OPTIONS: Option[tuple[ChannelSpec, ...]] = _own(
     "channel_options",
     (),
     "",
     parse_channel_options,
-    "settings of channels that are set up in the databases (root.slow:max_runtime=2h)",
+    "more settings of channels that are set up in the databases (root.slow:max_runtime=2h:rate=100/1m)",
 )
 MAX_RUNTIME_ACTION = _own(
     "max_runtime_action",

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from psycopg2.extensions import parse_dsn
 
-from ..channelspec import ChannelSpec
+from ..channelspec import ChannelSpec, spec_from
 from ..states import Fairness, Mode
 from .environment import READS_ENVIRONMENT, server_of
 from .values import Rules, first_match
@@ -130,6 +130,8 @@ class ServingRules:
     serve_neutralized: bool = False
     #: By complete name of the channel, in seconds.
     max_runtimes: Mapping[str, float] = field(default_factory=dict)
+    #: What `channel_options` gives to channels that are set up in the database.
+    channel_options: tuple[ChannelSpec, ...] = ()
     #: What becomes of a job that runs for longer: 'warn' or 'terminate'.
     max_runtime_action: str = "warn"
     #: How much a waiting job ages for each priority (job.aged_us); 0: not at all.
@@ -138,7 +140,9 @@ class ServingRules:
     @classmethod
     def from_message(cls, told: Mapping[str, Any]) -> ServingRules:
         """From the dict of the fields; what a newer one says besides is left out."""
-        return cls(**{each.name: told[each.name] for each in fields(cls) if each.name in told})
+        known = {each.name: told[each.name] for each in fields(cls) if each.name in told}
+        options = tuple(map(spec_from, known.pop("channel_options", ())))
+        return cls(**known, channel_options=options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

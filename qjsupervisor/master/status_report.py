@@ -223,11 +223,25 @@ def _channels(table: Table, snapshot: Snapshot) -> list[dict[str, Any]]:
             "paused": view.paused or view.name in paused,
             "retired": view.retired,
             "throttled_for_s": _left_s(view.throttled_until_ns, snapshot.now_ns),
+            "rate": _rate(view, snapshot.now_ns),
             "holders": [holder._asdict() for holder in holders.get(view.name, ())],
         }
         for view in table.channel_views()
         if not view.retired or view.running or view.pending
     ]
+
+
+def _rate(view: Any, now_ns: int) -> dict[str, Any] | None:
+    """A channel's rate: what is allowed, what of that is used, and when the next start may be (None: now)."""
+    if not view.rate:
+        return None
+    return {
+        "starts": view.rate,
+        "period_s": view.rate_period_s,
+        "used": view.rate_used,
+        "next_in_s": _left_s(view.rate_opens_ns, now_ns),
+        "unread": view.rate_opens_ns < 0,
+    }
 
 
 def _targets(databases: Iterable[Mapping[str, Any]], servers: Mapping[str, Any], now_ns: int) -> list[dict[str, Any]]:

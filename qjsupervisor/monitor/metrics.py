@@ -42,6 +42,11 @@ class Measure(NamedTuple):
         return view.get(self.key) if isinstance(self.key, str) else self.key(view)
 
 
+def _of_rate(key: str) -> Callable[[View], object]:
+    """One of the facts about a channel's rate, for those that have one."""
+    return lambda channel: (channel.get("rate") or {}).get(key)
+
+
 DATABASE = (
     Measure("database_pending", "pending", "Jobs that wait, whatever for."),
     Measure("database_not_due", "not_due", "Of these, jobs whose eta is in the future."),
@@ -66,6 +71,9 @@ CHANNEL = (
     Measure("channel_pending", "pending", "Jobs that wait in the channel and below it."),
     Measure("channel_failed", "failed", "Jobs in state failed in the channel and below it."),
     Measure("channel_paused", "paused", "1 while the channel is paused."),
+    Measure("channel_rate_limit", _of_rate("starts"), "Starts that the channel's rate allows in a period."),
+    Measure("channel_rate_period_seconds", _of_rate("period_s"), "That period."),
+    Measure("channel_rate_used", _of_rate("used"), "Starts within the last period, where the channel has a rate."),
     Measure("channel_stopped", is_stopped, "1 while the channel is sequential and stopped at a failed job."),
 )
 TARGET = (

@@ -21,6 +21,7 @@ REASONS = (
     "stopped",
     "target_down",
     "throttled",
+    "rate",
     "full",
     "turn",
 )
@@ -76,6 +77,8 @@ def _reason(
         return "target_down"
     if any(channel.get("throttled_for_s") for channel in above):
         return "throttled"
+    if any(channel.get("rate") and _starts_left(channel) == 0 for channel in above):
+        return "rate"
     if any(_room(channel) == 0 for channel in above):
         return "full"
     return "turn"
@@ -103,6 +106,8 @@ def desired_workers(status: Status, cells: Sequence[Cell]) -> int:
             startable = min(startable, room)
         if channel.get("throttle_s"):
             startable = 0 if channel.get("throttled_for_s") else min(startable, 1)
+        if channel.get("rate"):
+            startable = min(startable, _starts_left(channel))
         above = parent_name(name)
         if above is None:
             return int(channel.get("running") or 0) + startable
@@ -114,6 +119,13 @@ def _room(channel: Mapping[str, Any]) -> int | None:
     """How many more may start in it; None: no limit."""
     capacity = channel.get("capacity")
     return None if capacity is None else max(0, int(capacity) - int(channel.get("running") or 0))
+
+
+def _starts_left(channel: Mapping[str, Any]) -> int:
+    """How many more may start now, by its rate."""
+    rate = channel["rate"]
+    closed = rate.get("unread") or rate.get("next_in_s")
+    return 0 if closed else max(0, int(rate["starts"]) - int(rate["used"]))
 
 
 def _pauses(status: Status) -> set[tuple[str | None, str]]:

@@ -214,6 +214,16 @@ SELECT channel, extract(epoch FROM (now() AT TIME ZONE 'UTC') - max(date_enqueue
  GROUP BY channel
 """
 
+#: The same of each start, the latest first. Params: also like (patterns for the channel; NULL and '' are root), limit.
+#: Rows: (channel as in the row, seconds ago).
+PAST_STARTS = (
+    LAST_STARTS.replace("max(date_enqueued)", "date_enqueued").partition(" GROUP BY")[0]
+    + """   AND coalesce(nullif(channel, ''), 'root') LIKE ANY(%(like)s::varchar[])
+ ORDER BY date_enqueued DESC
+ LIMIT %(limit)s
+"""
+)
+
 #: Everything up to the end of the transaction sees the rows as of one moment.
 BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL enable_seqscan = on"
 END_SNAPSHOT = "COMMIT"

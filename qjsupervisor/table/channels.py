@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..channelspec import ROOT, ChannelSpec
+from ..channelspec import ROOT, ChannelSpec, Rate
 from ..errors import SemaphoreError
 from .core import TableCore
-from .layout import NAME_BYTES, Channel, Flag, Header
+from .layout import CHANNEL_WORDS, NAME_BYTES, Channel, Flag, Header
 
 #: Records beyond the configured channels: for a reload that adds some, and for capacity_default.
 SPARE_CHANNELS = 256
@@ -50,6 +50,10 @@ def write_channel(core: TableCore, channel: int, spec: ChannelSpec, now_ns: int)
     words[base + Channel.THROTTLE_NS] = throttle_ns
     # The last start counts by the new throttle where that is shorter.
     words[base + Channel.NOT_BEFORE_NS] = min(words[base + Channel.NOT_BEFORE_NS], now_ns + throttle_ns)
+    _write_rate(core, channel, spec.rate)
+    default = spec.rate_default
+    words[base + Channel.RATE_DEFAULT] = default.starts if default else 0
+    words[base + Channel.RATE_DEFAULT_NS] = int(default.period_s * 1e9) if default else 0
     words[base + Channel.CAPACITY_DEFAULT] = _limit(spec.capacity_default, False)
     words[base + Channel.FLAGS] = (
         Flag.SEQUENTIAL * spec.sequential
@@ -57,6 +61,21 @@ def write_channel(core: TableCore, channel: int, spec: ChannelSpec, now_ns: int)
         + Flag.SEQUENTIAL_DEFAULT * spec.sequential_default
         + Flag.MADE * spec.made
     )
+
+
+def _write_rate(core: TableCore, channel: int, rate: Rate | None) -> None:
+    """Another rate goes on with the starts that the old one counted."""
+    base, words = core.channel_base(channel), core.words
+    old = core.ring(channel)
+    starts, period_ns = (rate.starts, int(rate.period_s * 1e9)) if rate else (0, 0)
+    if (starts, period_ns) == (words[base + Channel.RATE], words[base + Channel.RATE_NS]):
+        return
+    known = old.moments() if old is not None else []
+    words[base + Channel.RATE], words[base + Channel.RATE_NS] = starts, period_ns
+    new = core.ring(channel)
+    if new is not None and (old is None or (old.per, old.size) != (new.per, new.size)):
+        new.clear()
+        new.add_past(known)
 
 
 def _limit(capacity: int | None, is_root: bool) -> int:
@@ -69,7 +88,7 @@ def _limit(capacity: int | None, is_root: bool) -> int:
 def read_spec(core: TableCore, channel: int) -> ChannelSpec | None:
     """A channel's settings as they are in force; None for one that is no longer configured."""
     base = core.channel_base(channel)
-    w = core.words[base : base + Channel.CONFIGURED + 1].tolist()
+    w = core.words[base : base + CHANNEL_WORDS].tolist()
     flags = w[Channel.FLAGS]
     if flags & Flag.RETIRED:
         return None
@@ -81,5 +100,11 @@ def read_spec(core: TableCore, channel: int) -> ChannelSpec | None:
         paused=bool(flags & Flag.PAUSED),
         capacity_default=None if w[Channel.CAPACITY_DEFAULT] < 0 else w[Channel.CAPACITY_DEFAULT],
         sequential_default=bool(flags & Flag.SEQUENTIAL_DEFAULT),
+        rate=_rate(w[Channel.RATE], w[Channel.RATE_NS]),
+        rate_default=_rate(w[Channel.RATE_DEFAULT], w[Channel.RATE_DEFAULT_NS]),
         made=bool(flags & Flag.MADE),
     )
+
+
+def _rate(starts: int, period_ns: int) -> Rate | None:
+    return Rate(starts, period_ns / 1e9) if starts else None

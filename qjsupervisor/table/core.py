@@ -6,6 +6,8 @@ Invariants, whenever the lock is free and Header.DIRTY is 0
     total(c)   = sum of HELD over all databases and over c and all channels below it
     failed(c)  = sum of FAILED over all databases, in c alone
     closed(c)  = paused or retired, or total(c) >= capacity(c), or sequential and failed(c) > 0, or throttled
+    throttled  = closed by time alone: by a throttle until NOT_BEFORE, by a rate until its ring opens, or while
+                 Header.STARTS_UNREAD; Header.NEXT_OPEN_NS is not later than the first of these moments
     waiting(s) = s has demand and no grant that it did not take yet
     HELD(s, c) = what the worker of s knows to run there, + 1 if its untaken grant is for c
 A death of the lock's holder between any two stores breaks all but the truth (HELD, FAILED, the demand orders). Whoever
@@ -18,15 +20,21 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+from collections.abc import Iterable
 
+from ..rates import Ring
 from ..states import TargetState
-from .layout import CELL_WORDS, WORD, Cell, Channel, Flag, Header, Server, Slot
+from .layout import CELL_WORDS, NEVER_NS, WORD, Cell, Channel, Flag, Header, Server, Slot
 from .mutex import Acquired, RobustMutex
 from .stuck_holder import HolderWatch
 from .words import TableWords, bits
 
 #: How long a worker waits for the lock before it looks at the holder.
 LOCK_SLICE_S = 0.02
+#: A grant that is taken so late is counted anew: meanwhile others may have started.
+LATE_NS = 50_000_000
+#: Of Slot.STARTS: what was started in a database before is not known, is being read, is in the rings.
+STARTS_UNKNOWN, STARTS_UNREAD, STARTS_KNOWN = range(3)
 
 # os.eventfd_write lets other threads run, which may keep the interpreter, and with it the table's lock, for 5 ms.
 _eventfd_write = ctypes.PyDLL(None).eventfd_write
@@ -42,6 +50,7 @@ class TableCore(TableWords):
         self.leased = leased
         self.broker_wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if leased else -1
         self.words[Header.LEASE_UNTIL_NS] = 0 if leased else (1 << 63) - 1
+        self.words[Header.NEXT_OPEN_NS] = NEVER_NS
         self.mutex = RobustMutex(self.mapping, self.layout.mutex * WORD)
         #: One eventfd a slot: written under the lock by whoever granted something to that database.
         self.wakeups = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(slots)]
@@ -101,7 +110,7 @@ class TableCore(TableWords):
         if limits is None:
             return
         words, base = self.words, self.channel_base(channel)
-        throttled = bool(limits.throttle_ns) and words[base + Channel.NOT_BEFORE_NS] > now_ns
+        throttled = limits.paced and self.not_before_ns(channel) > now_ns
         closed = (
             throttled
             or bool(limits.flags & (Flag.PAUSED | Flag.RETIRED))
@@ -109,8 +118,10 @@ class TableCore(TableWords):
             or bool(limits.flags & Flag.SEQUENTIAL and words[base + Channel.FAILED])
         )
         self.put_bit(self.layout.closed, channel, closed)
-        if limits.throttle_ns:
+        if limits.paced:
             self.put_bit(self.layout.throttled, channel, throttled)
+            if throttled:
+                words[Header.NEXT_OPEN_NS] = min(words[Header.NEXT_OPEN_NS], self.not_before_ns(channel))
 
     def settle_anew(self, channel: int, now_ns: int) -> None:
         """The same, where the channel may have had limits before that it has no more."""
@@ -145,10 +156,10 @@ class TableCore(TableWords):
         return 0 <= self.words[root + Channel.CAPACITY] <= self.words[root + Channel.TOTAL]
 
     def has_rules(self, channel: int) -> bool:
-        """Whether a channel or one above it has more than a capacity to say of who may start: throttle, sequential."""
+        """Whether a channel or one above it has more to say of who may start than a capacity: by time, or by order."""
         tree = self.tree()
         limits = [tree.limits[node] for node in tree.paths[channel]]
-        return any(found is not None and (found.throttle_ns or found.flags & Flag.SEQUENTIAL) for found in limits)
+        return any(found is not None and (found.paced or found.flags & Flag.SEQUENTIAL) for found in limits)
 
     def has_weights(self) -> bool:
         """Whether databases differ in weight: then each single start is counted."""
@@ -157,8 +168,103 @@ class TableCore(TableWords):
         return len([members for members in self.class_bitmaps() if members]) > 1
 
     def not_before_ns(self, channel: int) -> int:
-        """The monotonic moment before which a throttled channel starts nothing."""
-        return self.words[self.channel_base(channel) + Channel.NOT_BEFORE_NS]
+        """The monotonic moment before which a channel starts nothing, by its throttle and its rate."""
+        limits = self.tree().limits[channel]
+        not_before_ns = self.words[self.channel_base(channel) + Channel.NOT_BEFORE_NS]
+        if limits is None or limits.ring is None:
+            return not_before_ns
+        if self.words[Header.STARTS_UNREAD]:
+            return NEVER_NS  # who has read the last of them settles, and wakes all
+        return max(not_before_ns if limits.throttle_ns else 0, limits.ring.opens())
+
+    def count_start(self, channel: int, now_ns: int) -> bool:
+        """A job is let through a channel now: throttles and rates of its path count it. Whether there are rates."""
+        tree, rated = self.tree(), False
+        for node in tree.paths[channel]:
+            limits = tree.limits[node]
+            if limits is not None and limits.paced:
+                if limits.throttle_ns:
+                    self.start_throttle(node, limits.throttle_ns, now_ns)
+                if limits.ring is not None:
+                    limits.ring.count(now_ns)
+                    rated = True
+                self.settle(node, now_ns)
+                # Whoever waits here wakes by itself when it opens, so it has to know when that is.
+                if limits.throttle_ns:
+                    self._wake_waiting(tree.below[node])
+                elif self.not_before_ns(node) > now_ns:
+                    self.wake_watchers(tree.below[node])
+        return rated
+
+    def rings(self, channel: int) -> list[tuple[int, Ring]]:
+        """The channels of a path that have a rate, and their last starts."""
+        tree = self.tree()
+        found = [(node, tree.limits[node]) for node in tree.paths[channel]]
+        return [(node, limits.ring) for node, limits in found if limits is not None and limits.ring is not None]
+
+    def delay_start(self, channel: int, since_ns: int, now_ns: int) -> None:
+        """A job that was counted at `since_ns` is sent only now."""
+        for node, ring in self.rings(channel):
+            ring.delay(since_ns, now_ns)
+            self.settle(node, now_ns)
+
+    def take_back_start(self, channel: int, since_ns: int, now_ns: int) -> None:
+        """A job that was counted at `since_ns` is not sent."""
+        for node, ring in self.rings(channel):
+            ring.take_back(since_ns, now_ns)
+            self.settle(node, now_ns)
+            if self.not_before_ns(node) > now_ns:  # sooner than those know that wait
+                self.wake_watchers(self.tree().below[node])
+
+    def add_past_starts(self, channel: int, moments_ns: Iterable[int]) -> None:
+        """Jobs were started then by somebody else: those that the ring does not know of take their places in it."""
+        ring = self.ring(channel)
+        known_ns = self.words[self.channel_base(channel) + Channel.STARTS_KNOWN_NS]
+        if ring is not None:
+            ring.add_past(moment_ns for moment_ns in moments_ns if moment_ns > max(0, known_ns))
+
+    def set_starts(self, slot: int, state: int, now_ns: int) -> None:
+        """Write how far a database's past starts are known."""
+        word = self.slot_base(slot) + Slot.STARTS
+        self.words[Header.STARTS_UNREAD] += (state == STARTS_UNREAD) - (self.words[word] == STARTS_UNREAD)
+        self.words[word] = state
+        for channel, limits in enumerate(self.tree().limits):
+            if limits is not None and limits.ring is not None:
+                self.settle(channel, now_ns)
+
+    def recount(self, channel: int, since_ns: int, now_ns: int) -> int:
+        """A job that was counted at `since_ns` is taken only now. When it counts; 0: there is no room for it now."""
+        rings = self.rings(channel)
+        unread = bool(rings and self.words[Header.STARTS_UNREAD])
+        if not unread and now_ns - since_ns < LATE_NS:
+            return since_ns
+        self.take_back_start(channel, since_ns, now_ns)
+        if unread or any(ring.opens() > now_ns for _node, ring in rings):
+            return 0
+        for node, ring in rings:
+            ring.count(now_ns)
+            self.settle(node, now_ns)
+        return now_ns
+
+    def pass_watch(self, channels: int) -> None:
+        """Somebody waits in these channels no more, who may have looked at the clock for others."""
+        tree = self.tree()
+        for channel in bits(self.read_bitmap(self.layout.throttled, self.layout.channels)):
+            if tree.below[channel] & channels:
+                self.wake_watchers(tree.below[channel])
+
+    def wake_watchers(self, channels: int) -> None:
+        """When these channels open has changed: wake those that look at the clock for all that wait there."""
+        for slot in {*self.watchers(channels)} - {-1}:
+            self.wake(slot)
+
+    def watchers(self, channels: int) -> tuple[int, int]:
+        """The slots that look at the clock for all that wait in these channels; -1: nobody waits.
+
+        The second one is the first one's substitute, as that may be stopped.
+        """
+        waiting = self.waiting_slots(channels) & self.read_bitmap(self.layout.waiting, self.slots)
+        return (waiting & -waiting).bit_length() - 1, waiting.bit_length() - 1
 
     def start_throttles(self, channel: int, started_ns: int, now_ns: int) -> None:
         """A job was let through a channel: its path's throttles count from then."""
@@ -166,16 +272,18 @@ class TableCore(TableWords):
         for node in tree.paths[channel]:
             limits = tree.limits[node]
             if limits is not None and limits.throttle_ns:
-                word = self.channel_base(node) + Channel.NOT_BEFORE_NS
-                self.words[word] = max(self.words[word], started_ns + limits.throttle_ns)
+                self.start_throttle(node, limits.throttle_ns, started_ns)
                 self.settle(node, now_ns)
-                # Whoever waits here wakes by itself when the throttle ends, so it has to know when that is.
                 self._wake_waiting(tree.below[node])
 
-    def restart_throttles(self, channel: int, granted_ns: int, now_ns: int) -> bool:
-        """A job that was let through a channel at `granted_ns` starts only now, and its throttles count from now.
+    def start_throttle(self, node: int, throttle_ns: int, started_ns: int) -> None:
+        word = self.channel_base(node) + Channel.NOT_BEFORE_NS
+        self.words[word] = max(self.words[word], started_ns + throttle_ns)
 
-        False: another one started meanwhile, so that this one has to wait.
+    def restart_throttles(self, channel: int, granted_ns: int, now_ns: int) -> bool:
+        """A job that was let through a channel at `granted_ns` is taken only now, and its throttles count from now.
+
+        False: another one started meanwhile, so that this one has to wait. Rates count from when it is sent.
         """
         tree = self.tree()
         for node in tree.paths[channel]:
@@ -196,12 +304,11 @@ class TableCore(TableWords):
             self.words[self.channel_base(channel) + Channel.FAILED] += change
             self.settle(channel, now_ns)
 
-    def is_throttled(self) -> bool:
-        """Whether any channel is closed by its throttle; without the lock."""
-        return bool(self.read_bitmap(self.layout.throttled, self.layout.channels))
-
     def open_throttled(self, now_ns: int) -> None:
-        """Reopen the channels whose throttle is over."""
+        """Reopen the channels that are throttled no more."""
+        if self.words[Header.NEXT_OPEN_NS] > now_ns:
+            return
+        self.words[Header.NEXT_OPEN_NS] = NEVER_NS
         for channel in bits(self.read_bitmap(self.layout.throttled, self.layout.channels)):
             self.settle(channel, now_ns)
 
@@ -263,10 +370,15 @@ class TableCore(TableWords):
             self.words[base + Channel.TOTAL] = self.words[base + Channel.FAILED] = 0
             for word in range(base + self.layout.waiting_slots_in, base + self.layout.channel_size):
                 self.bits[word] = 0
+        self.words[Header.STARTS_UNREAD] = 0
+        self.words[Header.NEXT_OPEN_NS] = NEVER_NS
         for slot in range(self.slots):
             if self.words[self.slot_base(slot) + Slot.NAME_LENGTH]:
                 self._repair_slot(slot, used)
         for channel in range(used):
+            limits = self.tree().limits[channel]
+            if limits is not None and limits.ring is not None:
+                limits.ring.mend()
             self.settle(channel, now_ns)
         for number in range(self.words[Header.USED_SERVERS]):
             self._repair_server(self.server_base(number))
@@ -288,6 +400,7 @@ class TableCore(TableWords):
         for channel in order:
             self.put_demand(slot, channel, True)
         base = self.slot_base(slot)
+        words[Header.STARTS_UNREAD] += words[base + Slot.STARTS] == STARTS_UNREAD
         waits = bool(order) and not words[base + Slot.GRANT]
         self.put_bit(self.layout.waiting, slot, waits)
         self.put_bit(self.layout.unserved, slot, waits)  # nobody knows: then rather one turn too early

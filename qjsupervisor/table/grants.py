@@ -76,6 +76,9 @@ class Source(Demand, Protocol):
     changed: set[int]
     #: Channels whose best job is another one since the last exchange, which empties it.
     new_heads: set[int]
+    #: Channels of jobs that were taken and are not sent after all, one for each, since the last exchange, which empties
+    #: it; of those in channels with a rate at least.
+    withdrawn: list[int]
 
     def take(self, channel: int) -> None:
         """A permit is there: start the best job of a channel (counts in `held`, but not as `changed`)."""
@@ -104,6 +107,7 @@ class Nothing(NoDemand):
         self.failed: dict[int, int] = {}
         self.changed: set[int] = set()
         self.new_heads: set[int] = set()
+        self.withdrawn: list[int] = []
 
     def take(self, _channel: int) -> None:
         raise AssertionError("given a permit without a demand")
@@ -264,11 +268,11 @@ class Scheduler:
 def give(core: TableCore, grant: Grant, now_ns: int) -> None:
     """Grant to another process: the permit is its own from the store to HELD on; then it is woken.
 
-    Should we die in between: a throttle that began for nobody costs time, a GRANT before it would let two jobs
+    Should we die in between: a throttle or a rate that counts nobody costs time, a GRANT before it would let two jobs
     through; a HELD that no GRANT explains is taken back by its owner, as Header.REPAIRS moves.
     """
     base = core.slot_base(grant.slot)
-    core.start_throttles(grant.channel, now_ns, now_ns)
+    core.count_start(grant.channel, now_ns)
     core.words[base + Slot.GRANTED_NS] = now_ns
     core.add_held(grant.slot, grant.channel, 1, now_ns)
     core.words[base + Slot.GRANT] = grant.channel + 1

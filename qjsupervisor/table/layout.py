@@ -9,7 +9,7 @@ slots/channels. A bitmap's bit i is bit i % 64 of its word i // 64.
     mutex         8              the lock (mutex.py)
     active        CW             bit c: somebody waits in channel c                                   derived
     closed        CW             bit c: channel c itself has no room now                              derived
-    throttled     CW             bit c: closed by its throttle, opens by itself at `NOT_BEFORE`       derived
+    throttled     CW             bit c: closed by its throttle or its rate, opens by itself           derived
     waiting       SW             bit s: database s waits, and holds no grant it did not take yet      derived
     unserved      SW             bit s: database s waits and was granted nothing since it began to  derived
     classes       8 x SW         bit s of row k: database s has the k-th weight             master, at assign
@@ -17,6 +17,7 @@ slots/channels. A bitmap's bit i is bit i % 64 of its word i // 64.
     slot          S x            `Slot` words, name, message, `Statistics` words, demand order (C x uint16)
     cell          S x C x 8      `Cell` words: one database in one channel
     server        R x            `Server` words, name, reason, users (SW): an Odoo or a PostgreSQL    servers.py
+    ring          C x RING_WORDS the last starts of a channel with a rate                             rates.py
 
 Who writes what, and under which lock
     Header.GATE, .CLASSES, slot names, classes  the master only, without the lock
@@ -35,6 +36,13 @@ Truth and what follows from it
     that the former holder died) recomputes all that is derived and adds one to Header.REPAIRS, on which each worker
     writes its own HELD words afresh (semaphore.py).
 
+Rates
+    The ring of a channel holds its last starts, and is the truth of them: rates.py has its invariants, and the order of
+    stores by which a death costs starts and never gives one too many. A start is counted before HELD says so; it is
+    taken back under the lock where nobody is asked to run the job, and moved to the moment it is sent. Repair mends
+    each ring. Slot.STARTS is 1 while the worker of s reads what was started before this table was: then
+    Header.STARTS_UNREAD, the number of such slots (derived), is not 0, and each channel with a rate is closed.
+
 Servers
     A record is taken by the first worker that depends on its address, and free for another address once no bit of
     `users` is set. Server.STATE is the truth. Invariants, whenever the lock is free and Header.DIRTY is 0:
@@ -52,6 +60,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..channelspec import MAX_NAME_BYTES
+from ..rates import RING_WORDS
 from ..states import Outcome
 
 WORD: Final = 8
@@ -80,9 +89,12 @@ class Header:
     BROKER_HEARTBEAT_NS: Final = 12  # when it was last seen alive                                    broker
     BROKER_SESSION: Final = 13  # number of its last session with the coordinator                     broker
     USED_SERVERS: Final = 14
+    STARTS_UNREAD: Final = 15  # slots whose STARTS is 1: channels with a rate are closed             derived
+    NEXT_OPEN_NS: Final = 16  # no throttled channel opens before; NEVER_NS: none will                derived
 
 
-HEADER_WORDS: Final = 16
+HEADER_WORDS: Final = 24
+NEVER_NS: Final = 1 << 62
 
 
 class Channel:
@@ -100,9 +112,14 @@ class Channel:
     CONFIGURED: Final = 9  # the capacity as configured; CAPACITY is less where a cluster leases it
     RIGHT: Final = 10  # permits leased; CAPACITY is at most that                               broker
     TOKEN: Final = 11  # 1: starts in a throttled channel are leased to us                      broker
+    RATE: Final = 12  # starts in any RATE_NS; 0: no limit
+    RATE_NS: Final = 13
+    RATE_DEFAULT: Final = 14
+    RATE_DEFAULT_NS: Final = 15
+    STARTS_KNOWN_NS: Final = 16  # monotonic, may be before the table: starts up to then are in the ring
 
 
-CHANNEL_WORDS: Final = 12
+CHANNEL_WORDS: Final = 17
 
 
 class Flag:
@@ -133,6 +150,7 @@ class Slot:
     FINISHED: Final = 12
     RATE_SINCE_NS: Final = 13  # a minute or two ago, while jobs end; 0: not known yet
     RATE_FINISHED: Final = 14  # FINISHED as it was then
+    STARTS: Final = 15  # 1: its worker reads what was started before; 2: that was read
     NAME_LENGTH: Final = 16
     MESSAGE_LENGTH: Final = 17
     GRANTED_NS: Final = 18  # when GRANT was written
@@ -243,4 +261,5 @@ class Layout:
         self.server_reason = self.server_name + NAME_BYTES // WORD
         self.server_users = self.server_reason + MESSAGE_BYTES // WORD
         self.server_size = self.server_users + slot_bits
-        self.total_bytes = (self.server + servers * self.server_size) * WORD
+        self.ring = self.server + servers * self.server_size
+        self.total_bytes = (self.ring + channels * RING_WORDS) * WORD

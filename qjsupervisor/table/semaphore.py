@@ -35,7 +35,7 @@ from ..channelspec import ChannelSpec, complete_tree, parent_name
 from ..errors import SemaphoreError
 from ..states import Fairness
 from .channels import SPARE_CHANNELS, add_channel, check_room, write_channel
-from .core import TableCore
+from .core import STARTS_UNKNOWN, STARTS_UNREAD, TableCore
 from .grants import NoDemand, Scheduler, grant_all
 from .layout import MAX_CLASSES, SLOT_WORDS, Cell, Channel, Flag, Header, Slot, bitmap_words
 from .servers import dismiss_dead
@@ -178,9 +178,12 @@ class SemaphoreTable(TableReader):
         core.words[base + Slot.TERM] = 0
         core.drop_demand(slot)
         dismiss_dead(core, slot)
+        if core.words[base + Slot.STARTS] == STARTS_UNREAD:
+            core.set_starts(slot, STARTS_UNKNOWN, now_ns)
         grant = core.words[base + Slot.GRANT]
         if grant:
             core.words[base + Slot.GRANT] = 0
+            core.take_back_start(grant - 1, core.words[base + Slot.GRANTED_NS], now_ns)
             core.add_held(slot, grant - 1, -1, now_ns)
         if give_up:
             for channel in range(core.words[Header.USED_CHANNELS]):
@@ -201,6 +204,7 @@ class SemaphoreTable(TableReader):
         index = dict(core.tree().index)
         wanted = {spec.name for spec in channels}
         check_room(core, [name for name in wanted if name not in index])
+        rated = {channel for channel in index.values() if core.ring(channel) is not None}
         for spec in channels:
             if spec.name in index:
                 write_channel(core, index[spec.name], spec, now_ns)
@@ -210,5 +214,15 @@ class SemaphoreTable(TableReader):
             if name not in wanted:
                 core.words[core.channel_base(channel) + Channel.FLAGS] = Flag.RETIRED
         core.words[Header.GENERATION] += 1
+        for slot in self.occupied():
+            self._count_grant(slot, rated)
         for channel in index.values():
             core.settle_anew(channel, now_ns)
+
+    def _count_grant(self, slot: int, rated: set[int]) -> None:
+        """A rate that was not there before begins with the grants that nobody took yet."""
+        core, base = self.core, self.core.slot_base(slot)
+        grant = core.words[base + Slot.GRANT]
+        for node, ring in core.rings(grant - 1) if grant else ():
+            if node not in rated:
+                ring.add_past([core.words[base + Slot.GRANTED_NS]])

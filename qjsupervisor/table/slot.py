@@ -10,7 +10,7 @@ import math
 import os
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,12 @@ from ..errors import SemaphoreError
 from ..job import Key
 from ..states import Fairness
 from .channels import add_channel, check_room, read_spec, write_channel
-from .core import TableCore
+from .core import STARTS_KNOWN, STARTS_UNKNOWN, STARTS_UNREAD, TableCore
 from .grants import Nothing, Scheduler, Source, give
-from .layout import WORD, Cell, Header, Slot
+from .layout import NEVER_NS, WORD, Cell, Header, Slot
 from .servers import ServerHealth, attach_servers
 from .statistics import SlotStatistics
-from .words import bitmap, bits
+from .words import Tree, bitmap, bits
 
 if TYPE_CHECKING:
     from .semaphore import SemaphoreTable
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 #: How many jobs, and for how long, a database may run one after the other on a permit while others wait their turn.
 SLICE_JOBS = 8
 SLICE_NS = 100_000_000
+#: How long the substitute waits for the one that looks at the clock for all.
+SUBSTITUTE_NS = 1_000_000_000
 
 
 class WorkerSlot:
@@ -51,6 +53,8 @@ class WorkerSlot:
         self._woken = True
         #: Permits were left for a database that is about to come for its grant; should it not come, look then.
         self._look_again_ns: int | None = None
+        #: When jobs were counted that were taken and not sent yet, by channel, where a rate counts them.
+        self._unsent: dict[int, list[int]] = {}
         #: The demand order as published.
         self._order: list[int] = []
         #: Permits kept since the last turn, and when its slice is over.
@@ -61,6 +65,7 @@ class WorkerSlot:
         """The source is another one: the next exchange writes all it holds."""
         self._repairs = -1
         self._woken = True
+        self._unsent = {}
 
     def is_due(self, source: Source) -> bool:
         """Whether an exchange could change anything: something is new here, or may be in the table."""
@@ -70,7 +75,7 @@ class WorkerSlot:
             or bool(source.changed)
             or bool(source.new_heads and self._order_matters(source))
             or wanted_channels != self._published
-            or bool(wanted_channels and self._core.is_throttled())
+            or bool(wanted_channels and self._core.words[Header.NEXT_OPEN_NS] <= time.monotonic_ns())
             or self._look_again_ns is not None
         )
 
@@ -119,9 +124,12 @@ class WorkerSlot:
         core, base = self._core, self._base
         now_ns = core.enter_waiting(self.slot)
         core.drop_demand(self.slot)
+        if core.words[base + Slot.STARTS] == STARTS_UNREAD:
+            core.set_starts(self.slot, STARTS_UNKNOWN, now_ns)
         grant = core.words[base + Slot.GRANT]
         if grant:
             core.words[base + Slot.GRANT] = 0
+            core.take_back_start(grant - 1, core.words[base + Slot.GRANTED_NS], now_ns)
             core.add_held(self.slot, grant - 1, -1, now_ns)
         core.words[base + Slot.HEARTBEAT_NS] = now_ns
         core.words[base + Slot.PID] = os.getpid()
@@ -235,6 +243,10 @@ class WorkerSlot:
         core = self._core
         if core.words[self._base + Slot.LET_GO]:
             return  # the coordinator is about to take it over, as it is
+        if source.withdrawn:
+            for channel, since_ns in self._unsent_of(source.withdrawn):
+                core.take_back_start(channel, since_ns, now_ns)
+            source.withdrawn.clear()
         repairs = core.words[Header.REPAIRS]
         everything = repairs != self._repairs
         channels = range(core.words[Header.USED_CHANNELS]) if everything else sorted(source.changed)
@@ -257,20 +269,88 @@ class WorkerSlot:
         core.words[self._base + Slot.GRANT] = 0
         granted_ns = core.words[self._base + Slot.GRANTED_NS]
         wanted = source.wanted_channels >> channel & 1 and not core.is_over(channel)
-        if wanted and core.restart_throttles(channel, granted_ns, now_ns):
+        counted_ns = core.recount(channel, granted_ns, now_ns) if wanted else granted_ns
+        if wanted and counted_ns and core.restart_throttles(channel, granted_ns, now_ns):
             source.take(channel)
+            if core.rings(channel):
+                self._unsent.setdefault(channel, []).append(counted_ns)
             return 1
+        if counted_ns:
+            core.take_back_start(channel, counted_ns, now_ns)
         core.add_held(self.slot, channel, -1, now_ns)
         return 0
+
+    def note_sent(self, channels: Sequence[int]) -> None:
+        """Odoo is about to be asked for jobs that were taken in these channels, one for each: rates count from now."""
+        counted = self._unsent_of(channels)
+        if not counted:
+            return
+        core = self._core
+        now_ns = core.enter_waiting(self.slot)
+        try:
+            for channel, since_ns in counted:
+                core.delay_start(channel, since_ns, now_ns)
+        except BaseException:  # whatever it is: a lock that is kept would stop all databases
+            core.abandon()
+            raise
+        core.leave()
+
+    def _unsent_of(self, channels: Sequence[int]) -> list[tuple[int, int]]:
+        """Of as many jobs in these channels: when they were counted."""
+        return [(channel, self._unsent[channel].pop(0)) for channel in channels if self._unsent.get(channel)]
+
+    # -- starts before this table was ---------------------------------------------------------------------------
+
+    @property
+    def starts_unknown(self) -> bool:
+        """Whether nobody has read yet what was started in this database before."""
+        return self._core.words[self._base + Slot.STARTS] == STARTS_UNKNOWN
+
+    @property
+    def starts_known(self) -> bool:
+        """Whether the rates know of it."""
+        return self._core.words[self._base + Slot.STARTS] == STARTS_KNOWN
+
+    def pass_starts(self) -> None:
+        """There is no rate that would have to know of it. Without the lock: nobody waited for it."""
+        self._core.words[self._base + Slot.STARTS] = STARTS_KNOWN
+
+    def forget_starts(self) -> None:
+        """Another runner starts jobs of this database now."""
+        self.end_starts({}, STARTS_UNKNOWN)
+
+    def await_starts(self) -> None:
+        """What was started before is being read: channels with a rate are closed until `end_starts`."""
+        self.end_starts({}, STARTS_UNREAD)
+
+    def end_starts(self, ages_s: Mapping[int, Sequence[float]], state: int = STARTS_KNOWN) -> None:
+        """Jobs were started so many seconds ago, by channel; rates count those that they do not know of yet."""
+        core = self._core
+        now_ns = core.enter_waiting(self.slot)
+        try:
+            by_ring: dict[int, list[int]] = {}
+            for channel, ages in ages_s.items():
+                for node, _ring in core.rings(channel):
+                    by_ring.setdefault(node, []).extend(now_ns - int(age_s * 1e9) for age_s in ages)
+            for node, moments in by_ring.items():
+                core.add_past_starts(node, moments)
+            core.set_starts(self.slot, state, now_ns)
+        except BaseException:  # whatever it is: a lock that is kept would stop all databases
+            core.abandon()
+            raise
+        core.leave()
+        core.wake_all()
 
     def _take_turns(self, source: Source, now_ns: int) -> int:
         core, taken = self._core, 0
         choice = Scheduler(core, self._fairness, self.slot, source, now_ns)
         while (grant := choice.next()) is not None:
             if grant.slot == self.slot:
-                core.start_throttles(grant.channel, now_ns, now_ns)
+                rated = core.count_start(grant.channel, now_ns)
                 core.add_held(self.slot, grant.channel, 1, now_ns)
                 source.take(grant.channel)
+                if rated:
+                    self._unsent.setdefault(grant.channel, []).append(now_ns)
                 taken += 1
             else:
                 give(core, grant, now_ns)
@@ -278,11 +358,12 @@ class WorkerSlot:
         return taken
 
     def _publish(self, source: Source, now_ns: int, *, served: bool) -> None:
-        core, base, wanted = self._core, self._base, source.wanted_channels
+        core, base, wanted, gone = self._core, self._base, source.wanted_channels, 0
         if source.new_heads or wanted != self._published:
             news = wanted ^ self._published
             for channel in bits(news):
                 core.put_demand(self.slot, channel, bool(wanted >> channel & 1))
+            gone = news & ~wanted
             if self._fairness is Fairness.PRIORITY:
                 # Also those that are wanted again: their best job may have changed while nothing was wanted.
                 self._publish_keys(source, wanted & news | wanted & bitmap(source.new_heads))
@@ -294,6 +375,8 @@ class WorkerSlot:
             self._published = wanted
             source.new_heads.clear()
         core.put_bit(core.layout.waiting, self.slot, bool(wanted))
+        if gone and core.words[Header.NEXT_OPEN_NS] != NEVER_NS:
+            core.pass_watch(gone)
         if served or not wanted:
             core.put_bit(core.layout.unserved, self.slot, False)
         elif not core.words[base + Slot.WAITING_SINCE_NS]:
@@ -320,10 +403,30 @@ class WorkerSlot:
         core = self._core
         tree = core.tree()
         throttled = core.read_bitmap(core.layout.throttled, core.layout.channels)
-        ends = [core.not_before_ns(c) for c in bits(throttled) if tree.below[c] & wanted]
+        ends: list[int] = []
+        for opens_ns, channel in sorted((core.not_before_ns(c), c) for c in bits(throttled) if tree.below[c] & wanted):
+            if opens_ns == NEVER_NS or (ends and opens_ns >= min(ends)):
+                break
+            patience_ns = self._patience_ns(channel, tree)
+            if patience_ns is not None:
+                ends.append(opens_ns + patience_ns)
         if self._look_again_ns is not None:
             ends.append(self._look_again_ns)
         return min(ends) / 1e9 if ends else math.inf
+
+    def _patience_ns(self, channel: int, tree: Tree) -> int | None:
+        """How long after a throttled channel opens to look at it; None: others do.
+
+        For a rate only two of those that wait look. It opens for each start of a busy channel: all of them would wake
+        each time, and one of them be served.
+        """
+        limits = tree.limits[channel]
+        if limits is None or limits.throttle_ns:
+            return 0
+        first, substitute = self._core.watchers(tree.below[channel])
+        if self.slot == first or first < 0:
+            return 0
+        return SUBSTITUTE_NS if self.slot == substitute else None
 
     # -- channels ----------------------------------------------------------------------------------------
 

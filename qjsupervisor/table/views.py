@@ -5,12 +5,13 @@ Takes no lock and writes nothing: each word is whole, but two of them may be of 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..states import TargetState
 from .core import TableCore
-from .layout import CELL_WORDS, SERVER_WORDS, SLOT_WORDS, Cell, Channel, Flag, Header, Server, Slot
+from .layout import CELL_WORDS, CHANNEL_WORDS, SERVER_WORDS, SLOT_WORDS, Cell, Channel, Flag, Header, Server, Slot
 from .statistics import Totals, outcomes_of, read_totals
 from .words import Tree, bits
 
@@ -58,6 +59,12 @@ class ChannelView(NamedTuple):
     throttled_until_ns: int
     #: Of a sequential channel: the databases whose failed jobs stop it.
     stopped_by: tuple[str, ...]
+    #: Starts in any `rate_period_s`; 0: it has no rate.
+    rate: int
+    rate_period_s: float
+    #: Starts within the last period, and when the next one may be; -1: past starts are still being read.
+    rate_used: int
+    rate_opens_ns: int
 
 
 class Waiting(NamedTuple):
@@ -244,8 +251,10 @@ class TableReader:
 
     def _channel_view(self, channel: int, name: str, pending: int, failed: int, failed_in: list[str]) -> ChannelView:
         base = self.core.channel_base(channel)
-        w = self.core.words[base : base + Channel.CONFIGURED + 1].tolist()
+        w = self.core.words[base : base + CHANNEL_WORDS].tolist()
         flags = w[Channel.FLAGS]
+        ring = None if flags & Flag.RETIRED else self.core.ring(channel)
+        unread = self.core.words[Header.STARTS_UNREAD]
         return ChannelView(
             name=name,
             capacity=None if w[Channel.CONFIGURED] < 0 else w[Channel.CONFIGURED],
@@ -258,4 +267,8 @@ class TableReader:
             retired=bool(flags & Flag.RETIRED),
             throttled_until_ns=w[Channel.NOT_BEFORE_NS],
             stopped_by=tuple(sorted(failed_in)) if flags & Flag.SEQUENTIAL else (),
+            rate=w[Channel.RATE] if ring is not None else 0,
+            rate_period_s=w[Channel.RATE_NS] / 1e9,
+            rate_used=0 if ring is None else ring.used(time.monotonic_ns()),
+            rate_opens_ns=0 if ring is None else -1 if unread else ring.opens(),
         )

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..errors import SemaphoreError
+from ..rates import RING_WORDS, Ring, window_of
 from .layout import CELL_WORDS, MAGIC, NAME_BYTES, WORD, Channel, Flag, Header, Layout, Server, bitmap_words
 
 
@@ -21,6 +22,10 @@ class Limits:
     capacity: int
     flags: int
     throttle_ns: int
+    #: Its last starts; None: it has no rate.
+    ring: Ring | None
+    #: It may be closed for a time that ends by itself.
+    paced: bool
 
 
 class Tree:
@@ -126,10 +131,21 @@ class TableWords:
             base = self.channel_base(channel)
             names.append(self.text(base + self.layout.channel_name, self.words[base + Channel.NAME_LENGTH]))
             parents.append(self.words[base + Channel.PARENT])
-            found = Limits(*(self.words[base + w] for w in (Channel.CAPACITY, Channel.FLAGS, Channel.THROTTLE_NS)))
+            ring, throttle_ns = self.ring(channel), self.words[base + Channel.THROTTLE_NS]
+            capacity, flags = self.words[base + Channel.CAPACITY], self.words[base + Channel.FLAGS]
+            found = Limits(capacity, flags, throttle_ns, ring, bool(throttle_ns) or ring is not None)
             closable = found.flags & (Flag.PAUSED | Flag.RETIRED | Flag.SEQUENTIAL)
-            limits.append(found if closable or found.capacity >= 0 or found.throttle_ns else None)
+            limits.append(found if closable or found.capacity >= 0 or found.paced else None)
         return Tree(names, parents, limits)
+
+    def ring(self, channel: int) -> Ring | None:
+        """The last starts of a channel, in nanoseconds; None: it has no rate."""
+        base = self.channel_base(channel)
+        starts, period_ns = self.words[base + Channel.RATE], self.words[base + Channel.RATE_NS]
+        if not starts:
+            return None
+        window_ns = window_of(period_ns, 1_000_000_000)
+        return Ring(self.words, self.layout.ring + channel * RING_WORDS, starts, window_ns)
 
     def turn_word(self, channel: int, weight_class: int) -> int:
         """First of the two words (cursor, pass) of one class in one channel."""

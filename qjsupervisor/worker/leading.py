@@ -90,6 +90,8 @@ class Leading:
         if not self._progress.holds_unread:
             return
         self._progress.note_read()
+        if self._parts.worker_slot.starts_known:
+            self._parts.worker_slot.forget_starts()  # the other one starts some too
         if self._parts.serving is not None:
             self._parts.serving.offline.let_go(now_s)
         else:

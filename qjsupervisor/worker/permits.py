@@ -49,7 +49,7 @@ class Permits:
 
         Where nothing waits, such a job is most likely due, and in the channel of those before it. The table, the other
         databases and the limits decide about it as about any other job, but it comes last in order; and not where its
-        start would be counted (throttle) or its place in an order matters. A wrong guess briefly holds a permit.
+        start would be counted (throttle, rate) or its place in an order matters. A wrong guess briefly holds a permit.
         """
         channel = jobs.usual_channel
         if channel is None or jobs.include_running or refusal(uuid) is not None:
@@ -66,6 +66,11 @@ class Permits:
             return None
         backlog.taken.remove(record.id)
         return record
+
+    def note_sent(self, backlog: Backlog, job_ids: Iterable[int]) -> None:
+        """Odoo is about to be asked for these jobs: the rates of their channels count from now."""
+        channels = backlog.note_sent(job_ids, time.time_ns() // 1000 + self._database.clock_us)
+        self._worker_slot.note_sent(channels)
 
     def hand_over(self, backlog: Backlog, ended: Iterable[JobRecord], now_s: float) -> dict[int, int]:
         """Jobs that take over the permits of jobs whose requests ended well, if nobody else has a right to those.

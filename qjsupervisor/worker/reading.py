@@ -74,6 +74,9 @@ class Reading:
         #: The error of the last read aside, until it is taken.
         self.error: DatabaseError | None = None
         self.loaded: Loaded | None = None
+        #: It is past starts that are being read; and what was found, until it is taken.
+        self._of_past = False
+        self.past_starts: Rows | None = None
 
     # -- on the main connection ----------------------------------------------------------------------------
 
@@ -151,33 +154,48 @@ class Reading:
         """Whether there was no connection to read aside on, and none is tried for now."""
         return self._got_no_connection and now_s < self._not_before_s
 
-    def start(self, backlog: Backlog, nodes: list[Node] | None, now_s: float) -> bool:
-        """Begin to read some nodes, or everything (None). False: one is under way, or the last one failed just now."""
+    def _may_begin(self, now_s: float) -> bool:
+        """False: a read is under way, or the last one failed just now."""
         if self.busy:
             return False
         if now_s < self._not_before_s:
             self.retry.set(self._not_before_s)
             return False
+        return True
+
+    def start_past(self, backlog: Backlog, statement: str, params: dict[str, Any], now_s: float) -> bool:
+        """Begin to read what was started before, for `past_starts`. False: not now."""
+        if not self._may_begin(now_s):
+            return False
+        return self._begin(backlog, [(statement, params)], now_s, of_past=True)
+
+    def start(self, backlog: Backlog, nodes: list[Node] | None, now_s: float) -> bool:
+        """Begin to read some nodes, or everything (None). False: not now."""
+        if not self._may_begin(now_s):
+            return False
         self._nodes = nodes[:NODES_AT_ONCE] if nodes is not None else None
-        self._backlog = backlog
         if nodes is None:
             self._database.notified.forget()
         backlog.begin_read()
+        statements = self._everything(backlog) if self._nodes is None else self._channels(backlog, self._nodes)
+        return self._begin(backlog, statements, now_s, of_past=False)
+
+    def _begin(self, backlog: Backlog, statements: list[Statement], now_s: float, *, of_past: bool) -> bool:
+        self._backlog, self._of_past = backlog, of_past
         self._reader = Reader(self._database)
         try:
-            self._reader.start(self._everything(backlog) if self._nodes is None else self._channels(self._nodes))
+            self._reader.start(statements)
         except DatabaseError as error:
             self._fail(error)
             return False
         self._go_on(now_s)
         return True
 
-    def _channels(self, nodes: list[Node]) -> list[Statement]:
-        assert self._backlog is not None
+    def _channels(self, backlog: Backlog, nodes: list[Node]) -> list[Statement]:
         statements: list[Statement] = []
-        deferred = list(self._backlog.deferred)
+        deferred = list(backlog.deferred)
         for node in nodes:
-            names, and_null = self._backlog.raw_names(node)
+            names, and_null = backlog.raw_names(node)
             params = {"channels": names, "and_null": and_null, "limit": self._window, "deferred": deferred}
             statements.append(self._ordered(queries.READ_CHANNELS, params))
         return statements
@@ -220,7 +238,9 @@ class Reading:
         self._reader = None
         self._backoff.reset()
         self._got_no_connection = False
-        if backlog.changed_too_much:
+        if self._of_past:
+            (self.past_starts,) = results
+        elif backlog.changed_too_much:
             backlog.abandon_read()
             self.overtaken = nodes is None
         elif nodes is None:

@@ -7,6 +7,7 @@ reading.py's business. Each method raises DatabaseError.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from ..backlog.backlog import Backlog
 from ..postgres import queries
@@ -16,6 +17,7 @@ from ..states import Mode
 from .checks import Checks
 from .orders import Instructions
 from .parts import Parts
+from .past_starts import PastStarts
 from .progress import Progress
 from .read_times import ReadTimes
 from .reading import Loaded, Reading
@@ -36,6 +38,7 @@ class Refresh:
         self._times = ReadTimes(parts.settings.reconcile_interval_s)
         self._reconciliation = parts.deadline()
         self._reload = parts.deadline()
+        self.past_starts = PastStarts(parts, self.reading)
 
     def begin(self) -> None:
         """Make the channel tree afresh, and fill it, or of a big table its head; the loop waits."""
@@ -44,7 +47,8 @@ class Refresh:
         if serving is not None:
             # The table may have grown big, queue_job be another version, or all of it another database.
             serving.recognise(self._database.look().oid)
-        backlog = build_tree(parts.settings, parts.worker_slot, self._database, self._note_full)
+        settings = replace(parts.settings, rules=self._instructions.rules)
+        backlog = build_tree(settings, parts.worker_slot, self._database, self._note_full)
         backlog.set_paused(self._instructions.paused_channels)
         if serving is not None:
             backlog.inherit(serving.backlog)
@@ -60,6 +64,7 @@ class Refresh:
         else:
             serving.replace(backlog)
         self._take(serving, loaded)
+        self.past_starts.begin(backlog, time.monotonic())
         self._progress.note_read()
         # Running jobs hold their permits in the table before the master hears of it, and opens the start barrier.
         serving.settle()
@@ -73,6 +78,7 @@ class Refresh:
         if self._reconciliation.is_due or self._database.notified.overflowed:
             self._reconcile(serving, now_s)
         reading = self.reading
+        self.past_starts.go_on(serving.backlog, now_s)
         if reading.loaded is not None:
             self._take(serving, reading.loaded)
             reading.loaded = None

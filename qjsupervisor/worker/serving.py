@@ -256,6 +256,9 @@ class Serving:
 
     def _take_claimed(self, claimed: list[Job], now_s: float) -> None:
         late, doubles = [], []
+        if self.backlog.counted:
+            in_time = [job.id for job in claimed if self.jobs.of(job.id).state is not State.LATE]
+            self._permits.note_sent(self.backlog, in_time)
         for job in claimed:
             record = self.jobs.of(job.id)
             if record.state is State.LATE:

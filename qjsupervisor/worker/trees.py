@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..backlog.backlog import Backlog
 from ..backlog.names import Shared, only_root
-from ..channelspec import ROOT, ChannelSpec, complete_tree
+from ..channelspec import ROOT, ChannelSpec
+from ..config.channel_string import with_options
 from ..errors import DatabaseUnfit
 from ..postgres import queries
 from ..postgres.database import Database
@@ -51,9 +52,8 @@ def own_tree(settings: WorkerSettings, rows: list[tuple[Any, ...]]) -> Backlog:
     root = specs.get(ROOT) or ChannelSpec(name=ROOT, capacity=None)
     limits = [limit for limit in (root.capacity, settings.root_capacity) if limit is not None]
     specs[ROOT] = replace(root, capacity=min(limits, default=None))
-    longest = settings.rules.max_runtimes
-    given = [replace(spec, max_runtime_s=longest.get(spec.name)) for spec in specs.values()]
-    return Backlog(complete_tree(given), only_root(), settings.window)
+    given = with_options(tuple(specs.values()), settings.rules.channel_options)
+    return Backlog(given, only_root(), settings.window)
 
 
 def build_tree(

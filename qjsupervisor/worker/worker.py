@@ -46,6 +46,7 @@ class Worker:
         self.parts = parts = Parts(settings, worker_slot, pipe)
         self._database = parts.database
         self._worker_slot = worker_slot
+        self._channel_options = settings.rules.channel_options
         self._listening = Listening(
             parts.database, parts.loop, self._hear_database, parts.deadline(), settings.leader_timeout_s
         )
@@ -199,9 +200,9 @@ class Worker:
     def _apply_rules(self) -> None:
         rules = self.instructions.rules
         self._checks.long_runs.apply(rules)
-        if self._database.ageing_s != rules.ageing_s:
-            self._database.ageing_s = rules.ageing_s
-            self.instructions.rebuild = True  # all that waits is in another order
+        if (self._database.ageing_s, self._channel_options) != (rules.ageing_s, rules.channel_options):
+            self._database.ageing_s, self._channel_options = rules.ageing_s, rules.channel_options
+            self.instructions.rebuild = True  # all that waits is in another order, or in other channels
         self.instructions.look = True
 
     # -- the end -----------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ class Work:
         self.failed: dict[int, int] = {}
         self.changed: set[int] = set()
         self.new_heads: set[int] = set()
+        self.withdrawn: list[int] = []
         self.waiting: list[list[Key]] = [[] for _ in range(channels)]
         self.taken: list[int] = []
         self._rng = rng

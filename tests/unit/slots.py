@@ -18,14 +18,16 @@ import pytest
 
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.job import Key
+from qjsupervisor.rates import window_of
 from qjsupervisor.states import Fairness
 from qjsupervisor.table import core as tablecore
 from qjsupervisor.table import semaphore, servers
 from qjsupervisor.table import slot as worker_slot
-from qjsupervisor.table.layout import CELL_WORDS, Cell, Channel, Flag, Header, Slot
+from qjsupervisor.table.core import STARTS_UNREAD
+from qjsupervisor.table.layout import CELL_WORDS, CHANNEL_WORDS, NEVER_NS, Cell, Channel, Flag, Header, Slot
 from qjsupervisor.table.mutex import Acquired
 from qjsupervisor.table.semaphore import SemaphoreTable
-from qjsupervisor.table.slot import WorkerSlot
+from qjsupervisor.table.slot import SUBSTITUTE_NS, WorkerSlot
 from qjsupervisor.table.words import bits
 
 
@@ -120,6 +122,7 @@ class Queue:
         self.failed = dict(database.failed)
         self.changed: set[int] = set()
         self.new_heads = set(database.waiting)
+        self.withdrawn: list[int] = []
         #: Taken in the exchange that goes on: not claimed yet, so a death undoes them.
         self.taken: list[tuple[int, Key]] = []
         for channel, _key in database.running:
@@ -228,9 +231,32 @@ class Worker:
             self.worker_slot.drain_wakeup()
         if self.worker_slot.is_due(self.queue):
             self.worker_slot.exchange(self.queue)
-            self.queue.taken.clear()
+            self.claim()
         look_again_s = self.worker_slot.look_again_s(self.queue.wanted_channels)
         self.deadline_ns = None if math.isinf(look_again_s) else round(look_again_s * 1e9)
+
+    def claim(self) -> None:
+        """What was taken is claimed, and sent; or it was not to be had, and waits again."""
+        assert self.worker_slot is not None
+        assert self.queue is not None
+        world, queue = self.world, self.queue
+        if not queue.taken:
+            return
+        world.now_ns += world.claim_ns
+        missed, world.failing = queue.taken[: world.failing], max(0, world.failing - len(queue.taken))
+        world.claim_ns = 0
+        if missed:
+            queue.withdrawn += [channel for channel, _key in missed]
+            for channel, key in missed:
+                queue.taken.remove((channel, key))
+                self.database.running.remove((channel, key))
+                queue.arrive(channel, key)
+                queue.held[channel] -= 1
+                queue.changed.add(channel)
+        self.worker_slot.note_sent([channel for channel, _key in queue.taken])
+        for channel, _key in queue.taken:
+            world.check_sent(channel)
+        queue.taken.clear()
 
     def dies(self) -> None:
         if self.queue is not None:
@@ -275,8 +301,13 @@ class World:
         self.core.mutex = self.mutex  # type: ignore[assignment]
         for name in ("words", "bits", "bytes"):
             setattr(self.core, name, Stores(getattr(self.core, name), self.fuse))
+        self.core._tree = None  # its rings are to store through these too
         self.specs = list(specs)
         self.started: list[tuple[int, int]] = []
+        #: When Odoo was asked for jobs in a channel with a rate or below it.
+        self.sent_ns: dict[int, list[int]] = {}
+        #: How long a claim takes, and how many of the next ones fail.
+        self.claim_ns = self.failing = 0
         self.workers = [Worker(self, slot) for slot in range(len(weights))]
         for slot, weight in enumerate(weights):
             self.table.assign(slot, f"db{slot}", weight)
@@ -338,11 +369,24 @@ class World:
             self.now_ns = max(self.now_ns, min(known))
         return bool(known)
 
+    def opens_ns(self, node: int) -> int:
+        """When a channel's throttle and rate let somebody through."""
+        base = self.core.channel_base(node)
+        throttle_ns, rate = self.core.words[base + Channel.THROTTLE_NS], self.core.words[base + Channel.RATE]
+        throttled = self.core.words[base + Channel.NOT_BEFORE_NS] if throttle_ns else 0
+        if not rate:
+            return int(throttled)
+        if self.core.words[Header.STARTS_UNREAD]:
+            return NEVER_NS
+        starts = sorted(self.core.ring(node).moments())[-rate:]
+        window_ns = window_of(self.core.words[base + Channel.RATE_NS], 1_000_000_000)
+        return int(max(throttled, starts[0] + window_ns if len(starts) >= rate else 0))
+
     # -- what must be true ----------------------------------------------------------------------------------
 
     def words(self, channel: int) -> list[int]:
         base = self.core.channel_base(channel)
-        return list(self.core.words[base : base + Channel.NAME_LENGTH])
+        return list(self.core.words[base : base + CHANNEL_WORDS])
 
     def row(self, slot: int, word: int) -> list[int]:
         used = self.core.words[Header.USED_CHANNELS]
@@ -369,7 +413,25 @@ class World:
             room = w[Channel.CAPACITY] < 0 or self.running(node) < w[Channel.CAPACITY]
             assert room, f"database {slot} starts in {channel}, but {node} is full"
             assert not w[Channel.FLAGS] & (Flag.PAUSED | Flag.RETIRED), f"{node} is closed"
+            assert not (w[Channel.RATE] and self.core.words[Header.STARTS_UNREAD]), "what was started is unknown"
         self.started.append((slot, channel))
+
+    def check_sent(self, channel: int) -> None:
+        """Never over its rate, in any window that ends now."""
+        for node in self.paths()[channel]:
+            w = self.words(node)
+            if not w[Channel.RATE]:
+                continue
+            moments = self.sent_ns.setdefault(node, [])
+            moments.append(self.now_ns)
+            within = sum(moment > self.now_ns - w[Channel.RATE_NS] for moment in moments)
+            assert within <= w[Channel.RATE], f"{within} starts in {node} within its period"
+
+    def note_past_starts(self, channel: int, ages_s: Sequence[float]) -> None:
+        """Somebody before this table started these."""
+        for node in self.paths()[channel]:
+            if self.words(node)[Channel.RATE]:
+                self.sent_ns.setdefault(node, []).extend(self.now_ns - int(age_s * 1e9) for age_s in ages_s)
 
     def check_derived(self) -> None:
         """Sums and bitmaps, against a computation of our own from the truth."""
@@ -390,12 +452,16 @@ class World:
             shut = bool(w[Channel.FLAGS] & (Flag.PAUSED | Flag.RETIRED)) or 0 <= w[Channel.CAPACITY] <= total
             shut = shut or bool(w[Channel.FLAGS] & Flag.SEQUENTIAL and w[Channel.FAILED])
             assert bool(closed >> node & 1) == (shut or bool(throttled >> node & 1)), f"closed of {node}"
-            if w[Channel.THROTTLE_NS] and w[Channel.NOT_BEFORE_NS] > self.now_ns:
+            if self.opens_ns(node) > self.now_ns:
                 assert throttled >> node & 1, f"throttled of {node}"
+            if throttled >> node & 1:
+                assert self.core.words[Header.NEXT_OPEN_NS] <= self.core.not_before_ns(node), "next to open"
             waiting_slots = {slot for slot in slots if node in self.core.demand_order(slot)}
             base = self.core.channel_base(node) + layout.waiting_slots_in
             assert set(bits(self.core.read_bitmap(base, layout.slots))) == waiting_slots, f"waiting slots of {node}"
             assert bool(active >> node & 1) == bool(waiting_slots), f"active of {node}"
+        reading = [self.core.words[self.core.slot_base(slot) + Slot.STARTS] for slot in slots].count(STARTS_UNREAD)
+        assert self.core.words[Header.STARTS_UNREAD] == reading, "slots that read what was started"
         waiting = self.core.read_bitmap(layout.waiting, layout.slots)
         unserved = self.core.read_bitmap(layout.unserved, layout.slots)
         for slot in slots:
@@ -438,11 +504,19 @@ class World:
                 return
             if w[Channel.FLAGS] & Flag.SEQUENTIAL and w[Channel.FAILED]:
                 return
-            if w[Channel.THROTTLE_NS]:
-                until = max(until, w[Channel.NOT_BEFORE_NS])
+            until = max(until, self.opens_ns(node))
         assert until > self.now_ns, f"database {worker.slot} could start in {channel} and does not"
-        known = worker.deadline_ns is not None and worker.deadline_ns <= until
-        assert known, f"database {worker.slot} does not know when the throttle of {channel} ends"
+        if until >= NEVER_NS:
+            return  # whoever reads the starts of former processes wakes all
+        by_rate = all(not self.words(node)[Channel.THROTTLE_NS] for node in self.paths()[channel])
+        known = [worker]
+        if by_rate:
+            shut = next(n for n in self.paths()[channel] if self.opens_ns(n) == until)
+            known = [self.workers[slot] for slot in self.core.watchers(self.core.tree().below[shut])]
+        for patience_ns, watcher in zip((0, SUBSTITUTE_NS), known, strict=False):
+            if watcher.responsive:
+                knows = watcher.deadline_ns is not None and watcher.deadline_ns <= until + patience_ns
+                assert knows, f"database {watcher.slot} does not know when the throttle of {channel} ends"
 
     def check_quiet(self) -> None:
         self.quiet()

@@ -135,6 +135,10 @@ class ChannelView(NamedTuple):
     paused: bool = False
     retired: bool = False
     throttled_until_ns: int = 0
+    rate: int = 0
+    rate_period_s: float = 0
+    rate_used: int = 0
+    rate_opens_ns: int = 0
     stopped_by: tuple[str, ...] = ()
 
 

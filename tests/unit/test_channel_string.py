@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qjsupervisor.channelspec import ChannelSpec, complete_tree, inherited, max_runtime_of, parent_name
-from qjsupervisor.config.channel_string import checked, parse_channel_options, parse_channels
+from qjsupervisor.channelspec import (
+    ChannelSpec,
+    Rate,
+    complete_tree,
+    inherited,
+    max_runtime_of,
+    parent_name,
+    spec_from,
+)
+from qjsupervisor.config.channel_string import checked, parse_channel_options, parse_channels, with_options
 
 
 def spec(name: str, capacity: int | None, **more: bool | int) -> ChannelSpec:
@@ -154,8 +165,49 @@ def test_max_runtime() -> None:
 
 
 def test_channel_options() -> None:
-    assert parse_channel_options("slow:max_runtime=2h, root:max_runtime=90") == (("root.slow", 7200), ("root", 90))
+    found = parse_channel_options("slow:max_runtime=2h, root:max_runtime=90:rate=5/1s:rate_default=1/1h")
+    assert [(spec.name, spec.max_runtime_s) for spec in found] == [("root.slow", 7200), ("root", 90)]
+    assert (found[1].rate, found[1].rate_default, found[0].rate) == (Rate(5, 1), Rate(1, 3600), None)
     assert parse_channel_options("") == ()
+
+
+def test_rates() -> None:
+    specs = {spec.name: spec for spec in parse_channels("root:4:rate=100/1m,mail:rate_default=10/30s,mail.a.b:2")}
+    assert specs["root"].rate == Rate(100, 60)
+    assert specs["root.mail"].rate is None
+    assert specs["root.mail.a"].rate == Rate(10, 30)
+    assert specs["root.mail.a.b"].rate is None
+    assert specs["root.mail.a"] == spec_from(json.loads(json.dumps(asdict(specs["root.mail.a"]))))
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("root:4:rate=", "'' is not a rate; allowed: STARTS/PERIOD, as in 100/1m"),
+        ("root:4:rate=5", "'5' is not a rate"),
+        ("root:4:rate=/1m", "'/1m' is not a rate"),
+        ("root:4:rate=0/1m", "rate: 0 is out of range; allowed: 1 to 1000000"),
+        ("root:4:rate=5/0", "the period '0' is out of range; allowed: 1s to 31d"),
+        ("root:4:rate=5/x", "'x' is not a duration"),
+        ("root:4:rate=5/1m:rate=5/1m", "rate is given twice"),
+        ("root:4:rate_default=x/1m", "rate_default: 'x' is not a whole number"),
+    ],
+)
+def test_wrong_rates_are_named(text: str, part: str) -> None:
+    with pytest.raises(ValueError, match=r"^entry ") as raised:
+        parse_channels(text)
+    assert part in str(raised.value)
+
+
+def test_options_go_with_channels_that_are_there_or_not() -> None:
+    specs = parse_channels("root:4,root.a:2")
+    given = with_options(specs, parse_channel_options("a:rate=5/1m,b.c:rate=6/1m,d:max_runtime=1h"))
+    assert [(spec.name, spec.capacity, spec.rate) for spec in given] == [
+        ("root", 4, None),
+        ("root.a", 2, Rate(5, 60)),
+        ("root.b", None, None),
+        ("root.b.c", None, Rate(6, 60)),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +220,8 @@ def test_channel_options() -> None:
         ("slow:max_runtme=3", ["did you mean max_runtime?"]),
         ("slow:max_runtime=x", ["max_runtime", "'x' is not a duration"]),
         ("slow:max_runtime=1,root.slow:max_runtime=2", ["root.slow", "given twice"]),
+        ("slow:rate=1/1s:rate=1/1s", ["root.slow", "rate", "given twice"]),
+        ("slow:rate=1", ["rate", "allowed: STARTS/PERIOD, as in 100/1m"]),
         ("a..b:max_runtime=1", ["single dots"]),
     ],
 )

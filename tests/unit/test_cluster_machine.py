@@ -106,6 +106,7 @@ class Jobs:
         self.failed: dict[int, int] = {}
         self.changed: set[int] = set()
         self.new_heads: set[int] = set()
+        self.withdrawn: list[int] = []
         self.may_start = True
         self.taken: list[int] = []
 

@@ -8,6 +8,8 @@ import pytest
 
 from qjsupervisor.monitor.waiting import REASONS, Cell, by_reason, desired_workers
 
+RATE = {"starts": 5, "period_s": 60, "unread": False}
+
 
 def status(**more: Any) -> dict[str, Any]:
     channels = [
@@ -18,6 +20,8 @@ def status(**more: Any) -> dict[str, Any]:
         {"name": "root.off", "capacity": 5, "running": 0, "paused": True},
         {"name": "root.rare", "capacity": 5, "running": 0, "throttle_s": 60, "throttled_for_s": 4},
         {"name": "root.busy", "capacity": 1, "running": 1},
+        {"name": "root.mail", "capacity": None, "running": 0, "rate": {**RATE, "used": 5, "next_in_s": 2.0}},
+        {"name": "root.sms", "capacity": None, "running": 0, "rate": {**RATE, "used": 3, "next_in_s": None}},
     ]
     up, down = [{"state": "up"}], [{"state": "down"}, {"state": "down"}]
     databases = [
@@ -38,6 +42,8 @@ CELLS = [
     Cell("b", "root", 6, 10),
     Cell("c", "root", 7, 0),
     Cell("gone", "root", 8, 0),
+    Cell("a", "root.mail", 9, 0),
+    Cell("a", "root.sms", 10, 0),
 ]
 
 
@@ -51,8 +57,9 @@ def test_each_job_is_counted_once_for_the_first_reason() -> None:
         "stopped": 2,
         "target_down": 7,
         "throttled": 4,
+        "rate": 9,
         "full": 5,
-        "turn": 21,
+        "turn": 31,
     }
     assert tuple(found) == REASONS
 
@@ -60,7 +67,7 @@ def test_each_job_is_counted_once_for_the_first_reason() -> None:
 @pytest.mark.parametrize("database", ["a", None])
 def test_pauses_by_order(database: str | None) -> None:
     found = by_reason(status(pauses=[{"database": database, "channel": "root.slow"}]), CELLS)
-    assert (found["paused"], found["turn"]) == (23, 1)
+    assert (found["paused"], found["turn"]) == (23, 11)
 
 
 def test_desired_workers_are_what_runs_and_what_could_start() -> None:

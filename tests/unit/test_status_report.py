@@ -171,6 +171,14 @@ def test_a_target_that_nobody_asked_is_unknown() -> None:
     assert status({0: View()})["target"]["state"] == "unknown"
 
 
+def test_rates_of_channels() -> None:
+    full = ChannelView("root", rate=5, rate_period_s=60.0, rate_used=5, rate_opens_ns=NOW_NS + 4 * NS)
+    found = status(channels=[full, ChannelView("root.a"), ChannelView("root.b", rate=5, rate_opens_ns=-1)])["channels"]
+    assert found[0]["rate"] == {"starts": 5, "period_s": 60.0, "used": 5, "next_in_s": 4.0, "unread": False}
+    assert found[1]["rate"] is None
+    assert (found[2]["rate"]["unread"], found[2]["rate"]["next_in_s"]) == (True, None)
+
+
 def test_channels_with_their_holders_and_times() -> None:
     found = status(
         channels=[

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from qjsupervisor.channelspec import ChannelSpec
+from qjsupervisor.channelspec import ChannelSpec, Rate
 from qjsupervisor.states import Fairness
 
 from .slots import Died, Worker, World
@@ -21,16 +21,21 @@ channels = st.integers(0, len(CHANNELS) - 1)
 deaths = st.none() | st.integers(2, 30)
 
 
+rates = st.none() | st.builds(Rate, st.integers(1, 4), st.integers(1, 3))
+
+
 @st.composite
 def trees(draw: st.DrawFn) -> list[ChannelSpec]:
     """The same channels, with other limits."""
     capacity = st.integers(1, 4)
     return [
         ChannelSpec(name="root", capacity=draw(capacity), paused=draw(st.integers(0, 9)) == 0),
-        ChannelSpec(name="root.slow", capacity=draw(st.none() | st.integers(1, 2))),
+        ChannelSpec(name="root.slow", capacity=draw(st.none() | st.integers(1, 2)), rate=draw(rates)),
         ChannelSpec(name="root.slow.deep", capacity=draw(st.none() | st.just(1))),
         ChannelSpec(name="root.seq", capacity=1, sequential=True),
-        ChannelSpec(name="root.calm", capacity=draw(st.none() | capacity), throttle_s=draw(st.integers(0, 2))),
+        ChannelSpec(
+            name="root.calm", capacity=draw(st.none() | capacity), throttle_s=draw(st.integers(0, 2)), rate=draw(rates)
+        ),
         ChannelSpec(name="root.free", capacity=None),
     ]
 
@@ -139,6 +144,33 @@ class TableMachine(RuleBasedStateMachine):
         if worker.responsive:
             self._mortal(worker, worker.turn, dies_at)
 
+    @rule(ms=st.sampled_from((0, 3, 100)), failing=st.integers(0, 2))
+    def claims_take_long_or_fail(self, ms: int, failing: int) -> None:
+        self.world.claim_ns, self.world.failing = ms * 1_000_000, failing
+
+    @rule(
+        database=databases,
+        channel=channels,
+        ages_s=st.lists(st.integers(0, 3), max_size=3),
+        leaves=st.booleans(),
+        dies_at=deaths,
+    )
+    def former_starts_are_read(
+        self, database: int, channel: int, ages_s: list[int], leaves: bool, dies_at: int | None
+    ) -> None:
+        worker = self.world.workers[database]
+        if not worker.responsive:
+            return
+        seat = worker.worker_slot
+        assert seat is not None
+        if seat.starts_unknown:
+            self._mortal(worker, seat.await_starts, dies_at)
+        elif not leaves:
+            self.world.note_past_starts(channel, ages_s)
+            self._mortal(worker, lambda: seat.end_starts({channel: ages_s}), dies_at)
+        else:
+            self._mortal(worker, seat.forget_starts, dies_at)
+
     @rule(database=databases, dies_at=deaths)
     def new_life(self, database: int, dies_at: int | None) -> None:
         worker = self.world.workers[database]
@@ -191,6 +223,9 @@ class TableMachine(RuleBasedStateMachine):
     @rule(specs=trees())
     def reload(self, specs: list[ChannelSpec]) -> None:
         assert self.world.table.try_configure(specs)
+        for channel, spec in enumerate(specs):
+            if spec.rate is None:
+                self.world.sent_ns.pop(channel, None)  # a rate that comes later begins to count then
 
     @rule(ms=st.sampled_from((1, 60, 1000, 2000)))
     def time_passes(self, ms: int) -> None:

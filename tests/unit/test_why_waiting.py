@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qjsupervisor.channelspec import ChannelSpec
+from qjsupervisor.channelspec import ChannelSpec, Rate
 from qjsupervisor.commands.why_waiting import Explainer, Job, Tree
 from qjsupervisor.text import seconds
 
@@ -18,6 +18,9 @@ SPECS = (
     ChannelSpec(name="root.shut", capacity=None, paused=True),
     ChannelSpec(name="root.slow.rare", capacity=None, throttle_s=10),
 )
+
+
+RATE = {"starts": 100, "period_s": 60.0, "unread": False}
 
 
 def channel(name: str, **more: Any) -> dict[str, Any]:
@@ -36,7 +39,7 @@ def status(**more: Any) -> dict[str, Any]:
 
 
 def tree(**more: Any) -> Tree:
-    return Tree(database="db1", specs={spec.name: spec for spec in SPECS}, **more)
+    return Tree(**{"database": "db1", "specs": {spec.name: spec for spec in SPECS}, **more})
 
 
 def pending(**more: Any) -> Job:
@@ -215,6 +218,38 @@ def test_whole_database(view: dict[str, Any] | None, code: str, text: str) -> No
             tree(),
             [("throttled", "channel root.slow is throttled for another 3.2 s")],
             id="throttled",
+        ),
+        pytest.param(
+            pending(),
+            status(channels=[channel("root.slow", rate={**RATE, "used": 100, "next_in_s": 3.2})]),
+            tree(),
+            [("rate", "rate of root.slow: 100 of 100 in this minute, next in 4 s")],
+            id="rate",
+        ),
+        pytest.param(
+            pending(),
+            status(channels=[channel("root.slow", rate={**RATE, "used": 99, "next_in_s": None})]),
+            tree(),
+            [("next", "next in turn")],
+            id="rate not used up",
+        ),
+        pytest.param(
+            pending(),
+            status(channels=[channel("root.slow", rate={**RATE, "used": 0, "next_in_s": None, "unread": True})]),
+            tree(),
+            [("rate", "rate of root.slow: what was started before the supervisor was is still being read")],
+            id="rate not known",
+        ),
+        pytest.param(
+            pending(),
+            status(),
+            tree(
+                is_own=True,
+                starts_s={"root.slow": [1.0, 3599.0, 4000.0], "root.slow.deep": [200.0]},
+                specs={"root.slow": ChannelSpec(name="root.slow", capacity=None, rate=Rate(3, 3600))},
+            ),
+            [("rate", "rate of root.slow: 3 of 3 in this hour, next in 1 s")],
+            id="rate of a channel of its own",
         ),
         pytest.param(
             pending(),

@@ -1,0 +1,106 @@
+"""What was started in a database before this worker was: the rates of its channels have to count it.
+
+It is read aside, like a big table, once, and until it is known the channels with a rate are closed. Rows tell of starts
+for as long as an hour; of a job that was retried no row tells, which is what the state file is for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..backlog.backlog import Backlog
+from ..channelspec import ROOT, ChannelSpec
+from ..postgres import queries
+from .parts import Parts
+from .reading import Reading
+
+#: Rows tell of starts no longer ago than that.
+LONGEST_S = 3600.0
+#: Starts of one database that are read at most.
+MOST = 100_000
+#: A database that does not answer for so long keeps the others' channels closed no longer.
+PATIENCE_S = 60.0
+
+
+class PastStarts:
+    """The past starts of one database."""
+
+    def __init__(self, parts: Parts, reading: Reading) -> None:
+        self._database = parts.database
+        self._worker_slot = parts.worker_slot
+        self._reading = reading
+        self._log = parts.log
+        #: What to read; None: nothing.
+        self._params: dict[str, Any] | None = None
+        self._patience = parts.deadline()
+        #: Our own channels were told already.
+        self._known = False
+
+    def begin(self, backlog: Backlog, now_s: float) -> None:
+        """The channels were read: see whether there are rates that have to be told."""
+        params = past_starts_params(backlog.rated())
+        unknown = self._worker_slot.starts_unknown
+        if self._known and not unknown and self._params is None:
+            return
+        self._known = self._known and not unknown
+        if params is None:
+            self._pass(backlog)
+            return
+        self._params = params
+        self._patience.set(now_s + PATIENCE_S)
+        backlog.await_starts(True)
+        if unknown:
+            self._worker_slot.await_starts()
+
+    def go_on(self, backlog: Backlog, now_s: float) -> None:
+        """Read, or see what was read. Raises DatabaseError."""
+        if self._params is None:
+            return
+        reading = self._reading
+        if reading.past_starts is not None:
+            rows, reading.past_starts = reading.past_starts, None
+            self._finish(backlog, rows)
+        elif self._patience.is_due:
+            self._log.warning("past_starts_unknown", reason=f"they could not be read for {PATIENCE_S:g} s: not counted")
+            self._finish(backlog, [])
+        elif not reading.start_past(backlog, queries.PAST_STARTS, self._params, now_s) and reading.is_refused(now_s):
+            self._finish(backlog, self._database.rows(queries.PAST_STARTS, self._params))
+
+    def _finish(self, backlog: Backlog, rows: list[tuple[Any, ...]]) -> None:
+        self._params, self._known = None, True
+        self._patience.clear()
+        now_us = time.time_ns() // 1000 + self._database.clock_us
+        shared = backlog.note_past_starts(rows, now_us)
+        backlog.await_starts(False)
+        if not self._worker_slot.starts_known:
+            self._worker_slot.end_starts(shared)
+
+    def _pass(self, backlog: Backlog) -> None:
+        """There is no rate that has to be told."""
+        if self._params is not None:
+            self._finish(backlog, [])
+        self._known = True
+        if not self._worker_slot.starts_known:
+            self._worker_slot.pass_starts()
+
+
+def past_starts_params(rated: Sequence[ChannelSpec]) -> dict[str, Any] | None:
+    """Of queries.PAST_STARTS, for the channels that have a rate or give one to subchannels; None: there are none."""
+    if not rated:
+        return None
+    longest_s = max(rate.period_s for spec in rated for rate in (spec.rate, spec.rate_default) if rate is not None)
+    within_s = min(LONGEST_S, longest_s * 1.01 + 1)
+    return {"within_s": within_s, "like": list(_patterns(rated)), "limit": MOST}
+
+
+def _patterns(specs: Sequence[ChannelSpec]) -> Iterator[str]:
+    """For LIKE: the names in rows that mean these channels or some below them."""
+    for spec in specs:
+        name = spec.name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        if spec.name == ROOT:
+            yield "%"
+        else:
+            for each in (name, name.removeprefix(f"{ROOT}.")):
+                yield from (each, f"{each}.%")
