@@ -118,6 +118,17 @@ class ServerVerdict(enum.Enum):
     CAME_BACK = 2
 
 
+class StoppedChannel(NamedTuple):
+    """A sequential channel of one database in which a job failed."""
+
+    channel: str
+    #: Of the first such job; '' where that is not known.
+    uuid: str
+    failed: int
+    #: It stops the jobs of all databases in this channel.
+    shared: bool
+
+
 class TargetHealth(NamedTuple):
     """One Odoo's health as one worker sees it, from the answers to its own requests."""
 

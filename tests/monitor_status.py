@@ -48,6 +48,7 @@ def _channel(number: int, databases: int) -> dict[str, Any]:
     return {
         "name": name, "capacity": (24, 8, 4, 1, None, 6)[number % 6], "running": (17, 8, 0, 0, 2, 3)[number % 6],
         "pending": 1234 * (number + 1), "failed": 7 if number == 3 else 0, "sequential": number == 3,
+        "stopped": number == 3, "stopped_by": ["customer-004"] * (number == 3),
         "throttle_s": 2 if number == 5 else 0, "paused": number == 2, "retired": False, "throttled_for_s": None,
         "rate": RATE if number == 1 else None,
         "holders": [

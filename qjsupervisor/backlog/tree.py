@@ -29,6 +29,16 @@ class Failed(NamedTuple):
     channel: str | None
 
 
+class Stop(NamedTuple):
+    """A sequential channel in which jobs failed. `shared`: it stops those of all databases."""
+
+    channel: str
+    failed: int
+    #: The first of these jobs that is known; None: only their number is.
+    job_id: int | None
+    shared: bool
+
+
 #: What is known of a job that changed during a read: pending, failed, or (None) neither.
 Change = Pending | Failed | None
 
@@ -52,6 +62,8 @@ class ChannelTree(ChannelNames):
         self._line: list[tuple[Key, int]] = []
         self._demand = 0
         self._changes_during_read: dict[int, Change] | None = None
+        #: A job of a sequential channel failed, or is not failed any more, since somebody took note of it.
+        self.stops_changed = True
         self.now_us = 0
         #: Pending jobs that are not to be started for now, whatever a read of the table says.
         self.deferred: dict[int, tuple[Node, Pending]] = {}
@@ -197,11 +209,25 @@ class ChannelTree(ChannelNames):
 
     def _count_failed(self, node: Node, failed: int) -> None:
         """So many jobs are failed directly in a node."""
+        if node.spec.sequential and node.failed != failed:
+            self.stops_changed = True
         node.failed = max(0, failed)
         if self._shared.get(node.name) == node.shared:
             self.failed[node.shared] = node.failed
             self.changed.add(node.shared)
         self._give_room(node)
+
+    def stops(self) -> list[Stop]:
+        """The sequential channels that failed jobs stop, in the order of their names."""
+        stopped = sorted(node for node in self.nodes.values() if node.spec.sequential and node.failed)
+        first: dict[Node, int] = {}
+        if stopped:
+            for job_id, node in self._failed_in.items():
+                first[node] = min(job_id, first.get(node, job_id))
+        return [
+            Stop(node.name, node.failed, first.get(node), self._shared.get(node.name) == node.shared)
+            for node in stopped
+        ]
 
     # -- who is next (grants.Source) -----------------------------------------------------------------------
 

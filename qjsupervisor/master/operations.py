@@ -341,4 +341,5 @@ def _view(worker: WorkerProcess, now_s: float) -> WorkerView:
         worker.modules.view(now_s, worker.limits.upgrade_s),
         worker.overdue,
         worker.settings.server,
+        worker.stopped,
     )

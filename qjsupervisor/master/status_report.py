@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ..channelspec import ROOT
 from ..config.environment import SERVER_PREFIX
 from ..config.settings import Config
-from ..states import RELEASED, Outcome, TargetHealth, TargetState, WorkerState
+from ..states import RELEASED, Outcome, StoppedChannel, TargetHealth, TargetState, WorkerState
 from ..version import __version__
 from .parts import Table
 from .pauses import Scope
@@ -44,6 +44,8 @@ class WorkerView(NamedTuple):
     overdue: int = 0
     #: What its PostgreSQL is called.
     server: str = ""
+    #: Sequential channels that its failed jobs stop.
+    stopped: Sequence[StoppedChannel] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +169,7 @@ def _database(
         "modules_for_s": worker.modules["for_s"] if worker.modules else None,
         "upgrade_overdue": bool(worker.modules and worker.modules["overdue"]),
         "overdue": worker.overdue,
+        "stopped": [each._asdict() for each in worker.stopped],
     }
 
 
@@ -202,6 +205,7 @@ def _unserved(name: str, reason: str, snapshot: Snapshot) -> dict[str, Any]:
         "modules_for_s": None,
         "upgrade_overdue": False,
         "overdue": 0,
+        "stopped": [],
     }
 
 

@@ -20,7 +20,7 @@ from ..backoff import RestartPolicy
 from ..errors import ProtocolError
 from ..logs import get_logger
 from ..loop import Alarm, Timers
-from ..states import EXIT_GONE, EXIT_STOPPED, TargetHealth, TargetState, WorkerState
+from ..states import EXIT_GONE, EXIT_STOPPED, StoppedChannel, TargetHealth, TargetState, WorkerState
 from ..text import printable, seconds
 from .child import Body, Child, ChildSpawner, exit_reason
 from .modules import Modules
@@ -94,6 +94,8 @@ class WorkerProcess:
         self.targets: list[TargetHealth] = []
         #: Number of jobs that have been running for longer than max_runtime.
         self.overdue = 0
+        #: Sequential channels that a failed job of its database stops.
+        self.stopped: list[StoppedChannel] = []
         #: Until then an administrator has the database for himself: he ended the worker's session.
         self.away_until_s = 0.0
         #: Modules in transition; kept when the process is replaced.
@@ -175,7 +177,7 @@ class WorkerProcess:
         self.has_read = self.told_pauses = self.pipe_ended = self._restart_wanted = False
         self._cause, self._told, self._healthy_since_s, self._no_backoff = None, None, None, False
         self._boot_alarm.set(now_s + self.limits.boot_s)
-        self.targets, self.overdue = [], 0
+        self.targets, self.stopped, self.overdue = [], [], 0
         self._enter(WorkerState.STARTING, None, is_told=True)
         self._log.info("worker_spawned", worker_pid=self.pid, restarts=self.restarts)
         return True
@@ -337,6 +339,8 @@ class WorkerProcess:
             self.targets = _healths(message.get("targets"))
         elif said == "away":
             self.away_until_s = now_s + min(float(message.get("for_s") or 0), LONGEST_AWAY_S)
+        elif said == "stopped":
+            self.stopped = _stopped(message.get("channels"))
         elif said == "overdue":
             self.overdue = int(message.get("jobs") or 0)
         elif said == "modules":
@@ -377,6 +381,15 @@ def _states(told: object) -> dict[str, str]:
     if not isinstance(told, dict):
         raise ProtocolError("modules are an object")
     return {str(name): str(state) for name, state in told.items()}
+
+
+def _stopped(told: object) -> list[StoppedChannel]:
+    if not isinstance(told, list):
+        raise ProtocolError("stopped channels are a list")
+    try:
+        return [StoppedChannel(*each) for each in told]
+    except TypeError as error:
+        raise ProtocolError(f"no stopped channel: {error}") from error
 
 
 def _healths(told: object) -> list[TargetHealth]:

@@ -63,6 +63,11 @@ DATABASE = (
     ),
     Measure("database_upgrade_overdue", "upgrade_overdue", "1 while that takes longer than upgrade_timeout."),
     Measure("database_oldest_pending_seconds", "oldest_pending_s", "How long the oldest job that is due has waited."),
+    Measure(
+        "database_stopped_channels",
+        lambda view: len(view.get("stopped") or ()),
+        "Sequential channels that failed jobs of the database stop, its own ones and those of all databases.",
+    ),
     Measure("database_paused", "paused", "1 while all of the database is paused by an operator."),
 )
 CHANNEL = (

@@ -40,7 +40,7 @@ class Cell(NamedTuple):
 
 def is_stopped(channel: Mapping[str, Any]) -> bool:
     """Whether a failed job stops this channel."""
-    return bool(channel.get("sequential") and channel.get("failed"))
+    return bool(channel.get("stopped"))
 
 
 def by_reason(status: Status, cells: Sequence[Cell]) -> dict[str, int]:

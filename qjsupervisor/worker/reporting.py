@@ -124,7 +124,7 @@ class Reporting:
     def tell(self, message: Mapping[str, Any]) -> None:
         """Send a message; of two of the same kind that could not be sent yet the last one counts."""
         kind = str(message["is"])
-        key = kind if kind in ("read", "error", "targets", "modules", "overdue") else "state"
+        key = kind if kind in ("read", "error", "targets", "modules", "overdue", "stopped") else "state"
         self._unsent.pop(key, None)
         self._unsent[key] = message
         self.flush()

@@ -29,6 +29,7 @@ from .orders import Instructions
 from .parts import Parts
 from .progress import Progress
 from .refresh import Refresh
+from .stops import Stops
 
 #: A connection is a good one when jobs were claimed on it, or when it went on for so long.
 PROVED_S = 60.0
@@ -59,6 +60,7 @@ class Worker:
         self._leading = Leading(parts, self.progress, self._comeback)
         self._checks = Checks(parts, self.progress, self.instructions)
         self.refresh = Refresh(parts, self.progress, self.instructions, self._checks)
+        self._stops = Stops(parts.database, parts.reporting.tell)
         self._losing = Losing(parts, self.progress, self._comeback, self.refresh.reading)
         #: When a connection that goes on counts as a good one, unless a job is claimed on it before.
         self._proved_s = math.inf
@@ -178,6 +180,8 @@ class Worker:
         if self._listening.sign.is_due:
             self._listening.give_sign(now_s)
         self._checks.look(serving, now_s)
+        if serving.backlog.stops_changed:
+            self._stops.look(serving.backlog)
         self.refresh.refresh(serving, now_s)
         more = serving.turn(now_s, start=not self._checks.module_gate.is_closed and self._worker_slot.is_served)
         more |= self._database.modules_suspected

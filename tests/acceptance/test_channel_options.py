@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from qjsupervisor.monitor.health import problems, warnings
 from qjsupervisor.testing.odoo_stats import Run
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.schema import set_channel
@@ -44,14 +45,18 @@ def test_order_and_sequence(
     first = one.insert_jobs(3, channel="root.seq", priority=10)
     very_first = one.insert_jobs(1, channel="root.seq", priority=1)
     one.execute("UPDATE queue_job SET date_created = now() WHERE uuid = %s", (bad[0],))
-    start(postgres, odoo, supervisor, one, other, channels="root:4,root.seq:1:sequential")
+    running = start(postgres, odoo, supervisor, one, other, channels="root:4,root.seq:1:sequential")
     wait_until(lambda: one.state(bad[0]) == "failed", "the failing job's turn")
     one.insert_jobs(3, channel="root.elsewhere")
     wait_until(lambda: done(one, "root.elsewhere") == 3, "other channels go on")
     assert [run["uuid"] for run in runs(odoo, "root.seq")] == [*very_first, *first, *bad]
     assert {one.state(uuid) for uuid in last} == {"pending"}
+    told = f"channel root.seq is stopped by failed job {bad[0]} of {one.name}: `qjsupervisor requeue"
+    wait_until(lambda: told in " ".join(warnings(running.status())), "the status names the job")
+    assert problems(running.status()) == [], "no database's service is less for it"
     one.execute("UPDATE queue_job SET state = 'done' WHERE uuid = %s", (bad[0],))
     wait_until(lambda: done(one, "root.seq") == 7, "what comes after the failed one")
+    wait_until(lambda: warnings(running.status()) == [], "nothing is stopped")
     assert [run["uuid"] for run in runs(odoo, "root.seq")][-2:] == last
     assert odoo.stats()["peak"]["root.seq"] == 1
 
@@ -191,7 +196,16 @@ def test_a_tree_of_each_database(
         assert peaks[each.name]["root"] <= 4
         begun = [run["received_s"] for run in runs(odoo, "root.slow") if run["database"] == each.name]
         assert min(later - earlier for earlier, later in pairwise(begun)) > 0.7
+    failed = [each.execute("SELECT uuid FROM queue_job WHERE state = 'failed'")[0][0] for each in (one, other)]
+    told = [
+        f"channel root.seq of {each.name} is stopped by failed job {uuid}: `qjsupervisor requeue"
+        for each, uuid in zip((one, other), failed, strict=True)
+    ]
+    shown = " ".join(warnings(running.status()))
+    assert all(each in shown for each in told), shown
     set_channel(one.connection, "root.off", capacity=1)
     set_channel(one.connection, "root.seq", capacity=1)
     one.wait_for_states(done=9, failed=1)
     assert other.states() == {"done": 7, "failed": 1, "pending": 2}
+    (left,) = warnings(running.status())
+    assert left.startswith(told[1]), "the channel of the other one is no sequential one any more"

@@ -75,6 +75,7 @@ def status(**more: Any) -> dict[str, Any]:
                 "pending": 12,
                 "failed": 1,
                 "sequential": False,
+                "stopped": False,
                 "throttle_s": 0,
                 "paused": False,
             },

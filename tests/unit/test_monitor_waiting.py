@@ -16,7 +16,7 @@ def status(**more: Any) -> dict[str, Any]:
         {"name": "root", "capacity": 10, "running": 2, "failed": 1},
         {"name": "root.slow", "capacity": 3, "running": 1},
         {"name": "root.slow.deep", "capacity": None, "running": 1},
-        {"name": "root.seq", "capacity": 1, "running": 0, "sequential": True, "failed": 1},
+        {"name": "root.seq", "capacity": 1, "running": 0, "sequential": True, "stopped": True, "failed": 1},
         {"name": "root.off", "capacity": 5, "running": 0, "paused": True},
         {"name": "root.rare", "capacity": 5, "running": 0, "throttle_s": 60, "throttled_for_s": 4},
         {"name": "root.busy", "capacity": 1, "running": 1},

@@ -50,6 +50,24 @@ def job(job_id: int, channel: str | None = None, eta_us: int | None = None, prio
     return Pending((priority, 0, job_id), channel, eta_us)
 
 
+def test_what_a_failed_job_stops_is_known_with_the_first_such_job() -> None:
+    tree = tree_of("root:4,seq:1:sequential,free:4")
+    assert tree.stops_changed, "nobody took note of it yet"
+    tree.stops_changed = False
+    tree.fail(1, "free")
+    assert not tree.stops_changed
+    for job_id in (7, 3):
+        tree.fail(job_id, "seq")
+    assert tree.stops_changed
+    assert tree.stops() == [("root.seq", 2, 3, False)]
+    tree.forget(3)
+    assert tree.stops() == [("root.seq", 1, 7, False)]
+    tree.stops_changed = False
+    tree.forget(7)
+    assert tree.stops_changed
+    assert tree.stops() == []
+
+
 def started(tree: ChannelTree, now_us: int = 0, budget: int = 1000) -> list[int]:
     """What starts now, in order."""
     tree.prepare(now_us, budget)
