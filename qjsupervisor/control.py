@@ -9,7 +9,8 @@ MAX_FRAME_BYTES. The kernel preserves message boundaries, so a message arrives w
 blocks: a message that does not fit into the kernel's buffer is refused to the sender.
 
     message                         from -> to          meaning
-    {"do": "stop"}                  master -> worker    drain, exit 0; with "restart": true another worker follows
+    {"do": "stop"}                  master -> worker    drain, exit 0; with "restart": true another worker follows,
+                                                        with "gone": true wait for open requests before
     {"do": "channels"}              master -> worker    the shared table's channels changed
     {"do": "pauses", "pauses": {}}  master -> worker    channel -> monotonic second of its end, null: until resumed
     {"do": "resync"}                master -> worker    read the tree and the rows afresh

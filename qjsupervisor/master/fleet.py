@@ -102,14 +102,14 @@ class Fleet:
         self.workers[database] = worker
         return None
 
-    def drop(self, database: str, reason: str, now_s: float) -> None:
-        """Stop and remove the worker of a database that is gone or no longer to be served."""
+    def drop(self, database: str, reason: str, now_s: float, *, gone: bool) -> None:
+        """Stop and remove the worker of a database that is `gone` or no longer to be served."""
         worker = self.workers.get(database)
         if worker is None:
             return
         self._log.info("database_dropped", database=database, reason=reason)
         worker.leaving = True
-        worker.stop(now_s, reason=reason)
+        worker.stop(now_s, reason=reason, gone=gone)
         if worker.child is None:
             self._retire(worker)
 

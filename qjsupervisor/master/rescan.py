@@ -249,7 +249,7 @@ class Rescan:
             if self.ignored.get(database) != reason:
                 self.ignored[database] = reason
                 self._log.info("database_ignored", database=database, reason=reason)
-            self._fleet.drop(database, reason, now_s)
+            self._fleet.drop(database, reason, now_s, gone=True)
             self.known.notice(database, oid)
         else:
             self.known.notice(database, oid)
@@ -266,7 +266,7 @@ class Rescan:
         """See that an eligible database has a worker, unless it is new and waits for an operator's word."""
         why_not = self.known.admits(database, oid, self._twins(database) if self.known.hold else ())
         if why_not is not None:
-            self._fleet.drop(database, why_not, now_s)
+            self._fleet.drop(database, why_not, now_s, gone=True)
         else:
             settings, weight = self.config.worker_settings(database), self.config.weight(database)
             why_not = self._fleet.want(database, settings, weight, now_s)
@@ -316,7 +316,9 @@ class Rescan:
             self.has_listed, self._listed_s = True, now_s
             self._scan_log.completed()
             for database in [each for each in self._fleet.workers if each not in self._listed]:
-                self._fleet.drop(database, "it does not exist any more, or is not selected any more", now_s)
+                gone = not self.config.db_names and self.config.selects(database)
+                reason = "it does not exist any more" if gone else "it is not selected any more"
+                self._fleet.drop(database, reason, now_s, gone=gone)
             for database in [each for each in self.unserved if each not in self._listed]:
                 self._note_unserved(database, None)
             self.ignored = {name: why for name, why in self.ignored.items() if name in self._listed}

@@ -42,6 +42,8 @@ TRANSITIONS: Mapping[WorkerState, frozenset[WorkerState]] = {
 _SAID = {state.value: state for state in _ALIVE}
 #: From SIGABRT, which writes the stacks, to SIGKILL.
 ABORT_GRACE_S = 1.0
+#: Added to a worker's time to stop if its database is gone: its open requests may go on for OVER_S.
+GONE_LIMIT_S = 10.0
 #: Pause between the end of a database and a worker for a new one of the same name.
 GONE_PAUSE_S = 1.0
 #: If others wait for a dead worker's permits, its successor starts at the latest this long after the death.
@@ -234,10 +236,15 @@ class WorkerProcess:
             self.child.signal(signal.SIGKILL)
             self._log.warning("worker_killed", worker_pid=self.pid, reason=self._cause or "it did not stop in time")
 
-    def stop(self, now_s: float, *, reason: str, restart: bool = False) -> None:
-        """Drain and end; with `restart` a new life follows. Without a process: FAILED, or due at once."""
+    def stop(self, now_s: float, *, reason: str, restart: bool = False, gone: bool = False) -> None:
+        """Drain and end; with `restart` a new life follows. Without a process: FAILED, or due at once.
+
+        Where its database is `gone`, it may wait for open requests of its jobs before it ends.
+        """
         self._restart_wanted = restart
         if self.state is WorkerState.STOPPING:
+            if not gone:
+                self.send({"do": "stop"})  # it may be waiting
             return
         if self.child is None:
             if restart:
@@ -245,9 +252,9 @@ class WorkerProcess:
             elif self.state is not WorkerState.FAILED:
                 self._enter(WorkerState.FAILED, reason)
             return
-        if not self.send({"do": "stop", **({"restart": True} if restart else {})}):
+        if not self.send({"do": "stop", **({"restart": True} if restart else {}), **({"gone": True} if gone else {})}):
             self.child.signal(signal.SIGTERM)
-        self._kill_alarm.set_earlier(now_s + self.limits.graceful_s)
+        self._kill_alarm.set_earlier(now_s + self.limits.graceful_s + (GONE_LIMIT_S if gone else 0.0))
         self._enter(WorkerState.STOPPING, reason)
 
     def abort(self, cause: str, now_s: float) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from ..backoff import GIVE_UP_S
-from ..errors import DatabaseError, DatabaseGone, DatabaseUnfit, ServerDown
+from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseUnfit, ServerDown
 from ..postgres.failures import LOCK_NOT_AVAILABLE
-from ..states import EXIT_GONE, Phase
+from ..states import EXIT_GONE, EXIT_STOPPED, Phase
 from .comeback import Comeback
 from .jobs import OVER_S
 from .parts import Parts
@@ -101,6 +101,16 @@ class Losing:
         """The administrator does not want the database for himself any more."""
         self.is_released = False
         self._progress.next_step.ring()
+
+    def leave(self, now_s: float) -> None:
+        """There is no database any more: end, once its jobs in Odoo need not be counted any longer."""
+        if self._progress.phase is not Phase.APART:
+            self.lose(DatabaseUnavailable(self._parts.database.name, "it does not exist any more"), now_s)
+        self.wait(now_s)
+        if self._awaits_end(now_s):
+            self._progress.next_step.set(self._gone_since_s + OVER_S)
+        else:
+            self._progress.exit_code = EXIT_STOPPED
 
     def _awaits_end(self, now_s: float) -> bool:
         """A database that is gone may still have jobs in Odoo: whether they are to be counted for a moment more."""

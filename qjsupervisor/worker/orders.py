@@ -48,6 +48,8 @@ class Instructions:
         self.stop = False
         #: After the stop another worker of ours follows: the database is not let go.
         self.returns = False
+        #: There is no such database any more, as the scout found.
+        self.gone = False
         #: The channels are to be read again, and everything in them.
         self.rebuild = False
         #: Channels, and when each pause ends (None: it does not by itself).
@@ -89,7 +91,8 @@ class Instructions:
     def _take(self, message: Message) -> None:
         order = message.get("do")
         if order == "stop":
-            self.stop = True
+            self.gone = message.get("gone") is True
+            self.stop = not self.gone
             self.returns = message.get("restart") is True
         elif order == "pauses":
             self._set_pauses(message["pauses"])

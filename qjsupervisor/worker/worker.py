@@ -108,6 +108,8 @@ class Worker:
         try:
             if self.instructions.stop:
                 self._stop(now_s)
+            elif self.instructions.gone:
+                self._losing.leave(now_s)
             elif self.instructions.is_released:
                 self._losing.keep_away(now_s)
             elif self.progress.phase is Phase.SERVING:

@@ -92,6 +92,21 @@ def test_created_dropped_and_created_again(
     assert {channel["running"] for channel in running.status()["channels"]} == {0}
 
 
+def test_dropped_under_jobs_that_go_on(database: DatabaseFactory, odoo: StandIn, start: Start) -> None:
+    """A scan finds that it is gone: its open requests count nevertheless, until they end."""
+    stays, comes = database("drop_stays"), database("drop_comes")
+    running = start("drop_*")
+    running.wait_ready("drop_stays", "drop_comes")
+    comes.insert_jobs(4, kwargs={"sleep": 4})
+    comes.wait_for_states(started=4)
+    stays.insert_jobs(8, kwargs={"sleep": 1})
+    comes.drop()
+    running.wait_for("database_dropped", database="drop_comes")
+    stays.wait_for_states(done=8)
+    assert odoo.stats()["peak"]["root"] == 4
+    wait_until(lambda: state(running, "drop_comes") is None, "status does not have it any more")
+
+
 def test_renamed(postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, start: Start) -> None:
     one = database("name_old")
     running = start("name_*")

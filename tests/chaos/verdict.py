@@ -43,6 +43,7 @@ def judge(world: World, drain_s: float, turn: Callable[[], None], say: Callable[
     say(f"at rest after {time.monotonic() - began_s:.1f} s")
     world.keep_runs()
     found += world.violations
+    (world.folder / "runs").write_text("\n".join(map(str, world.runs)))
     sent = counts.dispatches(world)
     changes: dict[str, list[Change]] = {}
     rows: list[counts.Step] = []

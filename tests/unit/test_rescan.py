@@ -31,8 +31,9 @@ def test_what_follows_from_each_verdict(rig: Rig) -> None:
 def test_a_running_worker_is_ended_only_where_its_database_is_gone(rig: Rig) -> None:
     rig.scan(a="ready", b="ready", c="ready", d="ready")
     rig.scan(a="blocked", b="unreachable", c="absent")
+    gone = [{"do": "stop", "gone": True}]
     told = {name: rig.child(name).pipe.told for name in "abcd"}
-    assert told == {"a": [], "b": [], "c": [{"do": "stop"}], "d": [{"do": "stop"}]}
+    assert told == {"a": [], "b": [], "c": gone, "d": gone}
     for name in "cd":
         rig.reap(name, 0)
     assert rig.workers() == ["a", "b"]
