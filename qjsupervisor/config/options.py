@@ -188,7 +188,7 @@ DEAD_AFTER_RESTART = _own(
     60.0,
     "60",
     duration_in(0, _DAY_S),
-    "seconds after a start of PostgreSQL in which jobs that were started before are not taken for dead",
+    "seconds after a start, crash or failover of PostgreSQL in which jobs started before are not taken for dead",
 )
 LEADER_TIMEOUT: Option[float | None] = _own(
     "leader_timeout",

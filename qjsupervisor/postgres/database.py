@@ -79,6 +79,8 @@ class Database:
         self._is_prepared = False
         self.notified = Notified()
         self.about: About | None = None
+        #: When our connections began to lead to another server, or the same after a restart; by its clock.
+        self._changed_s = 0.0
         #: How far the server's clock is ahead of ours, in microseconds. The server's clock decides what is due.
         self.clock_us = 0
         #: How long after a server restart a job that was running before counts as alive although it looks dead.
@@ -102,7 +104,10 @@ class Database:
         self.session.limit_s = STATEMENT_TIMEOUT_S
         self._is_prepared = False
         self.session.connect()
+        former = self.about
         about = self.look()
+        if former is not None and about.started != former.started:
+            self._changed_s = about.clock_s
         self.notified.begin(about.backend_pid)
         self.session.hear(self.notified)
         self.leadership.begin()
@@ -268,6 +273,7 @@ class Database:
         """
         statement = queries.LOOK_DEAD if self.can_tell_dead else queries.LOOK_DEAD_UNLOCKED
         params = {"ids": list(ids), "grace_s": grace_s, "after_restart_s": self.dead_after_restart_s}
+        params["changed_s"] = self._changed_s
         rows = self.rows(statement, params)
         return {job_id: (state, dated) for job_id, state, dated in rows}
 

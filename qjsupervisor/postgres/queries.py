@@ -282,13 +282,18 @@ SELECT id, channel FROM queue_job WHERE state = 'failed'
 _LONG_AGO = """coalesce(date_enqueued NOT BETWEEN (now() AT TIME ZONE 'UTC') - make_interval(secs => %(grace_s)s)
                                                AND (now() AT TIME ZONE 'UTC') + interval '1 hour', true)"""
 _DATED = "coalesce(isfinite(date_enqueued) AND date_enqueued <= (now() AT TIME ZONE 'UTC'), false)"
-#: Started before the server's last restart, which ended its session and so freed its lock row. Odoo may not have
-#: noticed yet, so the job's commit or failure may still come.
-_MAY_GO_ON = """state = 'started' AND date_enqueued < pg_postmaster_start_time() AT TIME ZONE 'UTC'
-       AND now() < pg_postmaster_start_time() + make_interval(secs => %(after_restart_s)s)"""
+#: When the server last ended all sessions, as far as can be told: by a start; by a crash of one server process, which
+#: resets the statistics; by a promotion, which is later than what was replayed last; by the change to another server.
+#: Params: changed_s, for the latter.
+_ALL_ENDED = """greatest(pg_postmaster_start_time(), (SELECT stats_reset FROM pg_stat_bgwriter),
+                         pg_last_xact_replay_timestamp(), to_timestamp(%(changed_s)s))"""
+#: Started before the server last ended all sessions, and so freed its lock row. Odoo may not have noticed yet, so the
+#: job's commit or failure may still come.
+_MAY_GO_ON = f"""state = 'started' AND date_enqueued < {_ALL_ENDED} AT TIME ZONE 'UTC'
+       AND now() < {_ALL_ENDED} + make_interval(secs => %(after_restart_s)s)"""
 #: Which of the jobs that hold a permit without a request of ours look dead by queue_job's rule.
-#: Params: ids, grace_s, after_restart_s. Rows: (id, state, whether the row says when it was enqueued). The lock rows
-#: stay locked only for the duration of this statement.
+#: Params: ids, grace_s, after_restart_s, changed_s. Rows: (id, state, whether the row says when it was enqueued). The
+#: lock rows stay locked only for the duration of this statement.
 LOOK_DEAD = f"""
 WITH suspect AS (
     SELECT id, state, {_DATED} AS dated FROM queue_job

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 
 import psycopg2
 import pytest
@@ -14,8 +18,11 @@ from qjsupervisor.postgres.waiter import Waiter
 from qjsupervisor.testing import jobs, schema
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 
+from ..acceptance.link import Link
 from ..conftest import DatabaseFactory
 from ..helpers import Database as Jobs
+from ..helpers import wait_until
+from ..replica import Replica
 
 
 @pytest.fixture
@@ -188,6 +195,63 @@ def test_a_job_that_ran_when_the_server_was_restarted_may_go_on() -> None:
             made.dead_after_restart_s = 60.0
             made.rows("UPDATE queue_job SET date_enqueued = pg_postmaster_start_time() AT TIME ZONE 'UTC'")
             assert made.look_dead(ids.values(), 0).keys() == set(ids.values()), "it ran on this very server"
+
+
+@contextmanager
+def running_since_now(cluster: ThrowawayPostgres) -> Iterator[int]:
+    """The id of a job in database db, whose lock row nobody holds."""
+    cluster.create_database("db")
+    with closing(cluster.connect("db")) as connection:
+        schema.install(connection)
+        jobs.insert_jobs(connection, 1)
+        with connection.cursor() as cursor:
+            now = "date_enqueued = now() AT TIME ZONE 'UTC'"  # after the server's start
+            cursor.execute(f"UPDATE queue_job SET state = 'started', {now} RETURNING id")
+            ((job_id,),) = cursor.fetchall()
+        yield job_id
+
+
+@contextmanager
+def database_of(cluster: ThrowawayPostgres, **where: object) -> Iterator[Database]:
+    made = Database("db", {**cluster.dsn("db"), **where}, Waiter())
+    made.connect()
+    with closing(made):
+        yield made
+
+
+def test_a_crash_of_one_server_process_ends_all_sessions() -> None:
+    """The server begins again by itself: its start is what it was."""
+    with ThrowawayPostgres() as cluster, running_since_now(cluster) as job_id:
+        with closing(cluster.connect("postgres")) as victim:
+            os.kill(victim.info.backend_pid, signal.SIGKILL)
+        wait_until(lambda: reachable(cluster), "it has recovered")
+        with database_of(cluster) as made:
+            assert made.look_dead([job_id], 0) == {}
+            made.dead_after_restart_s = 0.0
+            assert made.look_dead([job_id], 0).keys() == {job_id}
+
+
+def reachable(cluster: ThrowawayPostgres) -> bool:
+    with suppress(psycopg2.Error):
+        return bool(cluster.execute("db", "SELECT 1 FROM queue_job WHERE state = 'started'"))
+    return False
+
+
+def test_a_promoted_standby_ended_the_sessions_of_its_primary() -> None:
+    with ThrowawayPostgres() as old, Replica(old) as new, running_since_now(old) as job_id:
+        wait_until(lambda: reachable(new), "the standby has the job")
+        with Link((old.host, old.port)) as link, database_of(old, port=link.port) as made:
+            threading.Event().wait(1.5)  # nothing is replayed later
+            new.promote()
+            made.close()
+            link.lead_to((new.host, new.port))
+            made.connect()
+            made.dead_after_restart_s = 1.0
+            assert made.look_dead([job_id], 0) == {}, "the server changed a moment ago"
+        with database_of(new) as fresh:
+            assert fresh.look_dead([job_id], 0) == {}, "what it replayed last was a moment ago"
+            fresh.dead_after_restart_s = 1.0
+            assert fresh.look_dead([job_id], 0).keys() == {job_id}
 
 
 MANY = """
