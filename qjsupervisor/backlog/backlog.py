@@ -49,6 +49,8 @@ class Backlog(ChannelTree):
 
     #: Only the best due jobs are known so far; nothing of what failed, of what is not due, of how many there are.
     partial = False
+    #: Of the shared table, as of which its channels were read; 0: it shares the root alone.
+    tree_generation = 0
 
     def unread(self) -> list[Node]:
         """Nodes of which more should be read."""

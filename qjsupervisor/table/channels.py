@@ -4,39 +4,111 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..channelspec import ROOT, ChannelSpec, Rate
+from ..channelspec import ROOT, ChannelSpec, Rate, parent_name
 from ..errors import SemaphoreError
 from .core import TableCore
-from .layout import CHANNEL_WORDS, NAME_BYTES, Channel, Flag, Header
+from .layout import CELL_WORDS, CHANNEL_WORDS, NAME_BYTES, Channel, Flag, Header, Slot
 
 #: Records beyond the configured channels: for a reload that adds some, and for capacity_default.
 SPARE_CHANNELS = 256
 
 
-def check_room(core: TableCore, names: Sequence[str]) -> None:
-    """Raise SemaphoreError where there is no room for channels of these names."""
-    if core.words[Header.USED_CHANNELS] + len(names) > core.layout.channels:
-        raise SemaphoreError(
-            f"no room for channel {names[-1]!r}: the table was made for {core.layout.channels} channels at the start;"
-            " restart qjsupervisor to make a larger one"
-        )
+def places(core: TableCore, names: Sequence[str], free: Sequence[int]) -> dict[str, int]:
+    """A record for each of these new channels, parents before children. Raises SemaphoreError without room.
+
+    `free`: records that nobody uses, ascending. A parent's index is smaller than that of each child.
+    """
+    index, left, unused = dict(core.tree().index), list(free), core.words[Header.USED_CHANNELS]
+    found = {}
     for name in names:
         if len(name.encode()) > NAME_BYTES:
             raise SemaphoreError(f"the channel name {name[:40]!r}... is longer than {NAME_BYTES} bytes")
+        parent = index.get(parent_name(name) or "", -1)
+        channel = next((each for each in left if each > parent), unused)
+        if channel == unused == core.layout.channels:
+            raise SemaphoreError(
+                f"no room for channel {name!r}: the table was made for {core.layout.channels} channels at the start;"
+                " restart qjsupervisor to make a larger one"
+            )
+        if channel == unused:
+            unused += 1
+        else:
+            left.remove(channel)
+        found[name] = index[name] = channel
+    return found
 
 
-def add_channel(core: TableCore, spec: ChannelSpec, parent: int, now_ns: int) -> int:
-    """Take the next free record for a channel; returns its index. The caller has checked that there is room.
+def vacant(core: TableCore) -> list[int]:
+    """The records that belonged to a channel, and belong to none now."""
+    words = range(core.words[Header.USED_CHANNELS])
+    return [channel for channel in words if not core.words[core.channel_base(channel) + Channel.NAME_LENGTH]]
+
+
+def forgotten(core: TableCore) -> list[int]:
+    """Retired channels of which no worker knows any more, and in which nothing runs, or waits; children first.
+
+    In a cluster there are none: the coordinator knows channels by name, and may lease us some of one that is gone.
+    """
+    words, tree = core.words, core.tree()
+    trees = [words[core.slot_base(slot) + Slot.TREE] for slot in range(core.slots)]
+    oldest = min((each for each in trees if each), default=words[Header.GENERATION])
+    found: list[int] = []
+    kept = 0
+    for channel in reversed(range(0 if core.leased else len(tree.names))):
+        base = core.channel_base(channel)
+        is_used = (
+            not words[base + Channel.FLAGS] & Flag.RETIRED
+            or words[base + Channel.RETIRED_AT] > oldest
+            or words[base + Channel.TOTAL]
+            or core.read_bitmap(base + core.layout.waiting_slots_in, core.slots)
+            or tree.below[channel] & kept
+        )
+        if is_used:
+            kept |= 1 << channel
+        elif tree.names[channel]:
+            found.append(channel)
+    return found
+
+
+def vacate(core: TableCore, channel: int) -> None:
+    """Take a forgotten channel's name from its record; the caller moves Header.GENERATION."""
+    base = core.channel_base(channel)
+    core.words[base + Channel.NAME_LENGTH] = 0
+    core.words[base + Channel.PARENT] = 0
+
+
+def retire(core: TableCore, channel: int) -> None:
+    """A channel is no longer configured; the caller moves Header.GENERATION, by one."""
+    base = core.channel_base(channel)
+    if core.words[base + Channel.FLAGS] != Flag.RETIRED:
+        core.words[base + Channel.RETIRED_AT] = core.words[Header.GENERATION] + 1
+        core.words[base + Channel.FLAGS] = Flag.RETIRED
+
+
+def add_channel(core: TableCore, spec: ChannelSpec, channel: int, parent: int, now_ns: int) -> None:
+    """Give a channel the record that `places` found for it.
 
     The record is whole before it counts: a process killed in between leaves no channel of half the settings.
     """
-    channel = core.words[Header.USED_CHANNELS]
     base = core.channel_base(channel)
+    if channel < core.words[Header.USED_CHANNELS]:
+        _clear(core, channel)
     core.words[base + Channel.PARENT] = parent
     core.put_text(base + core.layout.channel_name, base + Channel.NAME_LENGTH, spec.name)
     write_channel(core, channel, spec, now_ns)
-    core.words[Header.USED_CHANNELS] = channel + 1
-    return channel
+    core.words[Header.USED_CHANNELS] = max(core.words[Header.USED_CHANNELS], channel + 1)
+
+
+def _clear(core: TableCore, channel: int) -> None:
+    """Leave nothing in a vacant record of the channel that it was, but that it is retired."""
+    base = core.channel_base(channel)
+    for word in range(base, base + core.layout.channel_name):
+        if word != base + Channel.FLAGS:
+            core.words[word] = 0
+    for slot in range(core.slots):
+        cell = core.cell_base(slot, channel)
+        for word in range(cell, cell + CELL_WORDS):
+            core.words[word] = 0
 
 
 def write_channel(core: TableCore, channel: int, spec: ChannelSpec, now_ns: int) -> None:

@@ -79,6 +79,8 @@ class Source(Demand, Protocol):
     #: Channels of jobs that were taken and are not sent after all, one for each, since the last exchange, which empties
     #: it; of those in channels with a rate at least.
     withdrawn: list[int]
+    #: WorkerSlot.tree_generation as of which it knows channels; 0: it goes by none but the root.
+    tree_generation: int
 
     def take(self, channel: int) -> None:
         """A permit is there: start the best job of a channel (counts in `held`, but not as `changed`)."""
@@ -101,6 +103,8 @@ class NoDemand:
 
 class Nothing(NoDemand):
     """The Source of a worker that has no queue: it holds nothing."""
+
+    tree_generation = 0
 
     def __init__(self) -> None:
         self.held: dict[int, int] = {}

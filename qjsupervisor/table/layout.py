@@ -117,9 +117,10 @@ class Channel:
     RATE_DEFAULT: Final = 14
     RATE_DEFAULT_NS: Final = 15
     STARTS_KNOWN_NS: Final = 16  # monotonic, may be before the table: starts up to then are in the ring
+    RETIRED_AT: Final = 17  # Header.GENERATION since which it is retired; of a worker that read later it knows nothing
 
 
-CHANNEL_WORDS: Final = 17
+CHANNEL_WORDS: Final = 18
 
 
 class Flag:
@@ -158,9 +159,10 @@ class Slot:
     TERM: Final = 21  # of a cluster: the tenure in which its jobs were counted; 0: they are not
     SETTLED: Final = 22  # the tenure that the coordinator knows of                             broker
     LET_GO: Final = 23  # 1: another runner leads; the permits go when the coordinator has them
+    TREE: Final = 24  # Header.GENERATION as of which its worker knows the channels; 0: it goes by none of them
 
 
-SLOT_WORDS: Final = 24
+SLOT_WORDS: Final = 25
 
 #: Upper bounds in seconds of a histogram's buckets; one more bucket holds what is above them.
 WAITED_S: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)

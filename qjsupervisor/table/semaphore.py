@@ -34,10 +34,10 @@ from collections.abc import Sequence
 from ..channelspec import ChannelSpec, complete_tree, parent_name
 from ..errors import SemaphoreError
 from ..states import Fairness
-from .channels import SPARE_CHANNELS, add_channel, check_room, write_channel
+from .channels import SPARE_CHANNELS, add_channel, forgotten, places, retire, vacant, vacate, write_channel
 from .core import STARTS_UNKNOWN, STARTS_UNREAD, TableCore
 from .grants import NoDemand, Scheduler, grant_all
-from .layout import MAX_CLASSES, SLOT_WORDS, Cell, Channel, Flag, Header, Slot, bitmap_words
+from .layout import MAX_CLASSES, SLOT_WORDS, Cell, Header, Slot, bitmap_words
 from .servers import dismiss_dead
 from .slot import WorkerSlot
 from .statistics import clear_outcomes
@@ -133,8 +133,9 @@ class SemaphoreTable(TableReader):
 
     def check_room(self, channels: Sequence[ChannelSpec]) -> None:
         """Raise SemaphoreError where the table has no room for these channels beside those it holds."""
-        known = self.core.tree().index
-        check_room(self.core, [spec.name for spec in complete_tree(channels) if spec.name not in known])
+        core, known = self.core, self.core.tree().index
+        new = [spec.name for spec in complete_tree(channels) if spec.name not in known]
+        places(core, new, sorted([*vacant(core), *forgotten(core)]))
 
     def try_after_death(self, slot: int) -> bool:
         """After a worker was reaped: drop its demand and its untaken grant, grant anew, wake all. False: lock busy."""
@@ -175,7 +176,7 @@ class SemaphoreTable(TableReader):
     def _release_dead_slot(self, slot: int, now_ns: int, *, give_up: bool) -> None:
         core, base = self.core, self.core.slot_base(slot)
         core.words[base + Slot.PID] = 0
-        core.words[base + Slot.TERM] = 0
+        core.words[base + Slot.TERM] = core.words[base + Slot.TREE] = 0
         core.drop_demand(slot)
         dismiss_dead(core, slot)
         if core.words[base + Slot.STARTS] == STARTS_UNREAD:
@@ -203,16 +204,22 @@ class SemaphoreTable(TableReader):
         core = self.core
         index = dict(core.tree().index)
         wanted = {spec.name for spec in channels}
-        check_room(core, [name for name in wanted if name not in index])
+        left = [channel for channel in forgotten(core) if core.tree().names[channel] not in wanted]
+        new = [spec.name for spec in channels if spec.name not in index]
+        found = places(core, new, sorted([*vacant(core), *left]))
+        for channel in left:
+            del index[core.tree().names[channel]]
+            vacate(core, channel)
         rated = {channel for channel in index.values() if core.ring(channel) is not None}
         for spec in channels:
             if spec.name in index:
                 write_channel(core, index[spec.name], spec, now_ns)
             else:
-                index[spec.name] = add_channel(core, spec, index.get(parent_name(spec.name) or "", -1), now_ns)
+                index[spec.name] = channel = found[spec.name]
+                add_channel(core, spec, channel, index.get(parent_name(spec.name) or "", -1), now_ns)
         for name, channel in index.items():
             if name not in wanted:
-                core.words[core.channel_base(channel) + Channel.FLAGS] = Flag.RETIRED
+                retire(core, channel)
         core.words[Header.GENERATION] += 1
         for slot in self.occupied():
             self._count_grant(slot, rated)

@@ -18,7 +18,7 @@ from ..channelspec import ChannelSpec
 from ..errors import SemaphoreError
 from ..job import Key
 from ..states import Fairness
-from .channels import add_channel, check_room, read_spec, write_channel
+from .channels import add_channel, places, read_spec, vacant, write_channel
 from .core import STARTS_KNOWN, STARTS_UNKNOWN, STARTS_UNREAD, TableCore
 from .grants import Nothing, Scheduler, Source, give
 from .layout import NEVER_NS, WORD, Cell, Header, Slot
@@ -49,6 +49,11 @@ class WorkerSlot:
         self._published = 0
         #: Header.REPAIRS as of the last exchange; another value means: write all our HELD words afresh.
         self._repairs = -1
+        #: Header.GENERATION as of which the channels were read last.
+        self.tree_generation = 0
+        #: How often all that this worker said of waiting jobs was taken back: it is to be said anew.
+        self.resets = 0
+        self._is_new = True
         #: Somebody granted us something, or repaired the table: the next exchange is due.
         self._woken = True
         #: Permits were left for a database that is about to come for its grant; should it not come, look then.
@@ -64,7 +69,7 @@ class WorkerSlot:
     def begin_again(self) -> None:
         """The source is another one: the next exchange writes all it holds."""
         self._repairs = -1
-        self._woken = True
+        self._woken = self._is_new = True
         self._unsent = {}
 
     def is_due(self, source: Source) -> bool:
@@ -133,7 +138,7 @@ class WorkerSlot:
             core.add_held(self.slot, grant - 1, -1, now_ns)
         core.words[base + Slot.HEARTBEAT_NS] = now_ns
         core.words[base + Slot.PID] = os.getpid()
-        core.words[base + Slot.RATE_SINCE_NS] = 0
+        core.words[base + Slot.RATE_SINCE_NS] = core.words[base + Slot.TREE] = 0
         core.leave()
 
     def attach_servers(self, names: Sequence[str]) -> list[ServerHealth]:
@@ -177,6 +182,9 @@ class WorkerSlot:
             if core.words[Header.START_BARRIER] and now_ns < core.words[Header.LEASE_UNTIL_NS]:
                 taken += self._take_turns(source, now_ns)
             self._publish(source, now_ns, served=taken > 0)
+            if self._is_new:
+                self._forget_former()
+            core.words[self._base + Slot.TREE] = source.tree_generation
             if taken:
                 self._kept, self._slice_ends_ns = 0, now_ns + SLICE_NS
         except BaseException:  # whatever it is: a lock that is kept would stop all databases
@@ -188,6 +196,15 @@ class WorkerSlot:
         if watches and (self._published or watches > 1):
             core.wake_broker()
         return taken
+
+    def _forget_former(self) -> None:
+        """The source is another one: nothing is left of the former in channels that only that one knew."""
+        core = self._core
+        for channel in range(core.words[Header.USED_CHANNELS]):
+            cell = core.cell_base(self.slot, channel)
+            core.words[cell + Cell.PENDING] = core.words[cell + Cell.NOT_DUE] = 0
+        self._is_new = False
+        self.resets += 1
 
     @property
     def holds_any(self) -> bool:
@@ -431,9 +448,21 @@ class WorkerSlot:
     # -- channels ----------------------------------------------------------------------------------------
 
     def channels(self) -> list[ChannelSpec | None]:
-        """The shared channels; the position is the index that everything else uses, None one that was retired."""
-        core = self._core
-        return [read_spec(core, channel) for channel in range(len(core.tree().names))]
+        """The shared channels; the position is the index that everything else uses, None one that was retired.
+
+        From now on no record of theirs is given to another channel, until an exchange with a source that knows less.
+        """
+        core, word = self._core, self._base + Slot.TREE
+        core.enter_waiting(self.slot)
+        try:
+            self.tree_generation = core.words[Header.GENERATION]
+            core.words[word] = min(core.words[word] or self.tree_generation, self.tree_generation)
+            found = [read_spec(core, channel) for channel in range(len(core.tree().names))]
+        except BaseException:  # whatever it is: a lock that is kept would stop all databases
+            core.abandon()
+            raise
+        core.leave()
+        return found
 
     def add_channel(self, spec: ChannelSpec, parent: int) -> int | None:
         """Share a channel that an ancestor's defaults make; its index, or None where the table is full."""
@@ -442,8 +471,8 @@ class WorkerSlot:
         try:
             found = core.tree().index.get(spec.name)
             if found is None:
-                check_room(core, [spec.name])
-                found = add_channel(core, spec, parent, now_ns)
+                found = places(core, [spec.name], vacant(core))[spec.name]
+                add_channel(core, spec, found, parent, now_ns)
                 core.words[Header.GENERATION] += 1
             elif read_spec(core, found) is None:  # a reload retired it, as it is in no configuration
                 write_channel(core, found, spec, now_ns)

@@ -34,7 +34,8 @@ class Tree:
     def __init__(self, names: list[str], parents: list[int], limits: list[Limits | None]) -> None:
         self.names = names
         self.limits = limits
-        self.index = {name: i for i, name in enumerate(names)}
+        #: A record that belongs to no channel has no name.
+        self.index = {name: i for i, name in enumerate(names) if name}
         #: From the channel itself up to the root.
         self.paths: list[tuple[int, ...]] = []
         #: Bitmap of the channel and all below it.

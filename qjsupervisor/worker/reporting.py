@@ -98,6 +98,8 @@ class Reporting:
         self._unsent: dict[str, Mapping[str, Any]] = {}
         self._written: dict[int, int] = {}
         self._channels: dict[int, tuple[int, int]] = {}
+        #: WorkerSlot.resets when these were told.
+        self._resets = 0
         self._last_s = 0.0
         #: Second and number of finished jobs of the younger mark.
         self._mark: tuple[float, int] | None = None
@@ -164,10 +166,7 @@ class Reporting:
         changed |= self._put(Slot.OLDEST_US, serving.backlog.oldest_due_us())
         changed |= self._put(Slot.RUNNING, len(serving.backlog.holding()))
         changed |= self._put(Slot.WAIT_DEPENDENCIES, self.wait_dependencies)
-        for channel, number in pending.items():
-            if self._channels.get(channel) != (number, not_due[channel]):
-                self._channels[channel] = (number, not_due[channel])
-                self._worker_slot.report_pending(channel, number, not_due[channel])
+        self._put_channels(pending, not_due)
         self._put_target()
         if changed and not more:
             self.due.set(now_s + REPORT_S)
@@ -182,6 +181,16 @@ class Reporting:
         self._put(Slot.RATE_SINCE_NS, int(max(since_s, now_s - RATE_S) * 1e9))
         self._put(Slot.RATE_FINISHED, then)
         self._mark = now_s, finished
+
+    def _put_channels(self, pending: Mapping[int, int], not_due: Mapping[int, int]) -> None:
+        """What waits directly in each shared channel."""
+        if self._worker_slot.resets != self._resets:
+            self._resets = self._worker_slot.resets
+            self._channels.clear()
+        for channel, number in pending.items():
+            if self._channels.get(channel) != (number, not_due[channel]):
+                self._channels[channel] = (number, not_due[channel])
+                self._worker_slot.report_pending(channel, number, not_due[channel])
 
     def _put_target(self) -> None:
         """How this database finds each of its targets; whether they can be reached at all is in the table."""

@@ -40,7 +40,9 @@ def shared_tree(
     shared = {spec.name: index for index, spec in enumerate(specs) if spec is not None}
     # Those that defaults made last: an ancestor of theirs may have been configured since.
     known = sorted((spec for spec in specs if spec is not None), key=lambda spec: spec.made)
-    return Backlog(known, Shared(shared, keep_limits=False, add=add), window)
+    backlog = Backlog(known, Shared(shared, keep_limits=False, add=add), window)
+    backlog.tree_generation = worker_slot.tree_generation
+    return backlog
 
 
 def own_tree(settings: WorkerSettings, rows: list[tuple[Any, ...]]) -> Backlog:

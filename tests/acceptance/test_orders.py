@@ -13,6 +13,7 @@ from pathlib import Path
 
 import requests
 
+from qjsupervisor.control import ask
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.stand_in import StandIn
 
@@ -79,6 +80,37 @@ def test_reload(postgres: ThrowawayPostgres, database: DatabaseFactory, supervis
     done = running.run("reload")
     assert done.returncode == 78, "the command reads the same file"
     assert "log_level" in done.stderr
+
+
+def test_channels_are_renamed_without_end(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """The shared table has room for 256 channels more than there were at the start, and gives it to others again."""
+    one, other = database(), database()
+
+    def configured(turn: int) -> str:
+        channels = ",".join(["root:4", *(f"root.area{turn}.c{number}:1" for number in range(29))])
+        return odoo_conf(postgres, odoo.port, db_name=f"{one.name},{other.name}", channels=channels)
+
+    running = supervisor(configured(0))
+    running.wait_ready(one.name, other.name)
+    pids = running.pids()
+    socket_path = str(running.runtime / "control.sock")
+    for turn in range(1, 35):  # a thousand
+        running.write_conf(configured(turn))
+        mark = running.mark()
+        assert ask(socket_path, {"do": "reload"}, timeout_s=20)["ok"]
+        for each in (one, other):
+            running.wait_for("channels_read", after=mark, database=each.name)
+    one.insert_jobs(2, channel="root.area34.c7")
+    other.insert_jobs(2, channel="root.area34.c28")
+    for each in (one, other):
+        each.wait_for_states(done=2)
+    names = [channel["name"] for channel in running.status()["channels"]]
+    assert names.count("root.area34.c7") == 1
+    assert len(names) == 31
+    assert odoo.stats()["peak"]["root.area34.c7"] == 1
+    assert running.pids() == pids
 
 
 def test_a_new_log_level_holds_for_running_workers(

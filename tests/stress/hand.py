@@ -39,6 +39,7 @@ class Work:
         self.new_heads: set[int] = set()
         self.withdrawn: list[int] = []
         self.waiting: list[list[Key]] = [[] for _ in range(channels)]
+        self.tree_generation = 1
         self.taken: list[int] = []
         self._rng = rng
         self._numbers = 0

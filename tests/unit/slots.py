@@ -117,6 +117,7 @@ class Queue:
     def __init__(self, database: Database, on_take: Callable[[int], None] = lambda _channel: None) -> None:
         self.database = database
         self.on_take = on_take
+        self.tree_generation = 1
         self.budget = 1000
         self.held: dict[int, int] = {}
         self.failed = dict(database.failed)

@@ -108,6 +108,7 @@ class Jobs:
         self.new_heads: set[int] = set()
         self.withdrawn: list[int] = []
         self.may_start = True
+        self.tree_generation = 1
         self.taken: list[int] = []
 
     @property

@@ -641,14 +641,27 @@ def test_death_between_any_two_stores_of_a_repair(make: Make) -> None:
         finish_all(world)
 
 
-def test_a_half_added_channel_is_none(make: Make) -> None:
-    """A killed process leaves no channel that counts without its settings, at none of its stores."""
-    world = make()
-    world.start_all()
+@pytest.mark.parametrize("is_vacant", [False, True])
+def test_a_half_added_channel_is_none(make: Make, is_vacant: bool) -> None:
+    """A killed process leaves no channel that counts without its settings, at none of its stores.
+
+    `is_vacant`: the record was another channel's.
+    """
+
+    def begin() -> World:
+        world = make()
+        if is_vacant:
+            former = ChannelSpec(name="root.slow.former", capacity=3, sequential=False, throttle_s=9, paused=True)
+            for specs in ([*tree(), former], tree(), tree()):
+                assert world.table.try_configure(specs)
+            assert world.core.tree().names[3] == ""
+        world.start_all()
+        return world
+
+    world = begin()
     stores = stores_of(prepare_channel(world), world)
     for dies_at in range(stores):
-        world = make()
-        world.start_all()
+        world = begin()
         act = prepare_channel(world)
         world.fuse.set(dies_at)
         with pytest.raises(Died):
