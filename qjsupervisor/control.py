@@ -17,6 +17,7 @@ blocks: a message that does not fit into the kernel's buffer is refused to the s
     {"do": "look"}                  master -> worker    see whether the database may be served, and its jobs run
     {"do": "modules", "anyway": true} master -> worker  run jobs though modules are in transition
     {"do": "rules", "rules": {}}    master -> worker    a settings.ServingRules, in place of the former
+    {"do": "limits", "limits": {}}  master -> worker    channel -> jobs at once in it (0: none), by the schedule
     {"do": "only", "oid": 1}        master -> worker    serve no other database of this name (null: any)
     {"do": "server", "started": ""} master -> worker    where new connections lead: when that server was started
     {"do": "log", "log_level": ...} master -> worker    log so from now on; obeyed by the Pipe itself (intercept)

@@ -74,6 +74,7 @@ def channel_settings(view: Mapping[str, Any]) -> list[str]:
     throttle_s = view.get("throttle_s")
     words = (
         "paused" if view.get("paused") else "",
+        str(view.get("schedule") or ""),
         "sequential" if view.get("sequential") else "",
         f"throttle {throttle_s:g} s" if throttle_s else "",
         _rate_words(view["rate"]) if view.get("rate") else "",

@@ -7,7 +7,7 @@ whichever order the names turn up.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from ..channelspec import ROOT, ChannelSpec, complete_name, inherited, makes_channels, parent_name
@@ -134,6 +134,21 @@ class ChannelNames(ABC):
             paused = self._is_paused(name)
             if node.paused_by_order != paused:
                 node.paused_by_order = paused
+                self._give_room(node)
+        return bool(unknown)
+
+    def set_limits(self, limits: Mapping[str, int]) -> bool:
+        """Limit exactly these channels, by the schedule, beside what they are configured with; 0: nothing starts.
+
+        True: jobs have to be read again for it to be in force.
+        """
+        unknown = limits.keys() - self.nodes.keys()
+        for name in unknown:
+            self._make(name, self._configured_above(name))
+        for name, node in self.nodes.items():
+            limit = limits.get(name)
+            if node.scheduled != limit:
+                node.scheduled = limit
                 self._give_room(node)
         return bool(unknown)
 

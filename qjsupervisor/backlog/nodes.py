@@ -33,6 +33,8 @@ class Node:
         self.local_limits = local_limits
         #: An operator paused it, or a channel above it.
         self.paused_by_order = False
+        #: Jobs at once in it and below it, by the schedule; None: it says nothing.
+        self.scheduled: int | None = None
         self.ready: Window[Key] = Window(window)
         self.etas: Window[tuple[int, Key]] = Window(window)
         #: Jobs beyond the due window that may be better than all in it: nothing starts before they were read.
@@ -124,7 +126,7 @@ class Node:
 
     def holds_up(self, now_us: int) -> bool:
         """Whether this guard lets nobody through now."""
-        if self.paused_by_order:
+        if self.paused_by_order or (self.scheduled is not None and self.running >= self.scheduled):
             return True
         if not self.local_limits:
             return False

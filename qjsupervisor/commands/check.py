@@ -5,13 +5,16 @@ It asks each Odoo for a job that is none, once for each database: that runs noth
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 from ..channelspec import ChannelSpec
 from ..config.load import Config
+from ..config.schedule import limit_text
 from ..config.settings import DATABASE, Origin, TargetSettings
 from ..errors import DatabaseError
 from ..master.state_file import path_of
@@ -27,6 +30,8 @@ from .output import console, print_json, print_line, table
 
 _EXIT_SOMETHING_WOULD_NOT_RUN = 1
 _PARALLEL = 8
+#: Changes of the schedule that are told.
+_CHANGES = 3
 #: Databases that one line names.
 _NAMED = 3
 
@@ -70,6 +75,7 @@ def gather(config: Config) -> Report:
     findings.append(note(_about_mode(config, databases)))
     if config.channels[0].capacity == 0:
         findings.append(problem("root has capacity 0: nothing would run"))
+    findings += _about_schedule(config)
     findings += check_odoo_settings(config)
     answers = _ask_targets(config, [each.name for each in that_run(databases)])
     findings += _about_supervisor(config)
@@ -98,6 +104,27 @@ def _about_mode(config: Config, databases: Sequence[DatabaseReport]) -> str:
     return (
         f"mode {config.mode.value}: neither `channels` nor max_capacity is set: one job runs at once over all"
         f" databases, and {own} of {len(databases)} have channels of their own (those with queue_job 18.0.4 or later)"
+    )
+
+
+def _about_schedule(config: Config) -> Iterator[Finding]:
+    """What holds now, and the next changes."""
+    schedule, now_s = config.schedule, time.time()
+    if not schedule.windows:
+        return
+    now = schedule.local(now_s)
+    held = [
+        f"{channel} is {limit_text(limit.limit, None if limit.until_s is None else schedule.local(limit.until_s), now)}"
+        for channel, limit in schedule.limits(now_s).items()
+    ]
+    coming = [
+        f"{schedule.local(change.at_s):%a %Y-%m-%d %H:%M} {change.channel} {limit_text(change.limit)}"
+        for change in islice(schedule.changes(now_s), _CHANGES)
+    ]
+    whose = "" if config.mode is Mode.SERVER_WIDE else "; root is over all databases, other channels are those of each"
+    yield note(
+        f"schedule in {schedule.timezone}{whose}: now {', '.join(held) or 'all is open'};"
+        f" then {', '.join(coming) or 'nothing changes'}"
     )
 
 
@@ -181,6 +208,12 @@ def _configuration(config: Config) -> Mapping[str, Any]:
         "ageing_s": config.rules.ageing_s or None,
         "max_runtime_action": config.rules.max_runtime_action,
         "serve_neutralized": config.rules.serve_neutralized,
+        "schedule": [window._asdict() for window in config.schedule.windows],
+        "timezone": config.schedule.timezone,
+        "schedule_next": [
+            {"at": config.schedule.local(change.at_s).isoformat(), "channel": change.channel, "limit": change.limit}
+            for change in islice(config.schedule.changes(time.time()), _CHANGES)
+        ],
         "new_databases": "hold" if config.holds_new else "serve",
         "state_file": path_of(config),
         "upgrade_timeout_s": config.upgrade_timeout_s,

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from ..channelspec import ROOT, ChannelSpec, inherited, max_runtime_of, parent_name
+from ..config.schedule import CLOSED, of_channel
 from ..postgres.eligibility import waits_for
 from ..states import JobState, WorkerState
 from ..text import rate_used, seconds
@@ -145,7 +146,7 @@ class Explainer:
         found = self._of_channel.get(key)
         if found is None:
             status, tree = self._status, self._tree
-            found = [*_paused(job, status, tree), *_target(status, tree.database)]
+            found = [*_paused(job, status, tree), *_closed(job, status, tree), *_target(status, tree.database)]
             for spec in tree.path(job.channel):
                 found += _channel(job, spec, status, tree)
             self._of_channel[key] = found
@@ -217,6 +218,15 @@ def _paused(job: Job, status: Mapping[str, Any], tree: Tree) -> Iterator[Reason]
             yield Reason("paused", f"channel {spec.name} is paused", {"channel": spec.name})
 
 
+def _closed(job: Job, status: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
+    """By the schedule."""
+    for spec in tree.path(job.channel):
+        said = of_channel(status.get("schedule"), spec.name)
+        if said.get("limit") == CLOSED:
+            details = {"channel": spec.name, "until": said.get("until"), "for_s": said.get("for_s")}
+            yield Reason("closed", f"channel {spec.name} is {said.get('text')}, by schedule", details)
+
+
 def _paused_by_command(pause: Mapping[str, Any]) -> Reason:
     channel, left_s = pause.get("channel", ROOT), pause.get("remaining_s")
     what = "everything" if channel == ROOT else f"channel {channel}"
@@ -248,7 +258,7 @@ def _channel(job: Job, spec: ChannelSpec, status: Mapping[str, Any], tree: Tree)
         text = f"channel {spec.name} is throttled for another {seconds(throttled_s)}"
         yield Reason("throttled", text, {"channel": spec.name, "for_s": throttled_s})
     yield from _rate(spec, shared, tree)
-    yield from _full(spec, shared, tree)
+    yield from _full(spec, shared, of_channel(status.get("schedule"), spec.name), tree)
 
 
 def _rate(spec: ChannelSpec, shared: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
@@ -276,19 +286,22 @@ def _sequential(job: Job, spec: ChannelSpec, shared: Mapping[str, Any], tree: Tr
         yield Reason("sequential", text, {"channel": spec.name, "not_due": job.not_due})
 
 
-def _full(spec: ChannelSpec, shared: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
+def _full(spec: ChannelSpec, shared: Mapping[str, Any], scheduled: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
     """The channel has no room: over all databases where it is shared, and in this one where it is its own."""
     capacity = shared.get("capacity")
     if capacity is not None and shared.get("running", 0) >= capacity:
         whose = " over all databases (max_capacity)" if tree.is_own else ""
+        whose += f" ({scheduled['text']}, by schedule)" if capacity == scheduled.get("limit") else ""
         yield _without_room(spec.name, whose, capacity, shared.get("running", 0), shared.get("holders", ()))
         return
     if shared and not tree.is_own:
         return
-    running = tree.running_below(spec.name)
-    if spec.capacity is not None and running >= spec.capacity:
+    running, whose = tree.running_below(spec.name), " in this database"
+    capacities = [each for each in (spec.capacity, scheduled.get("limit") or None) if each is not None]
+    if capacities and running >= min(capacities):
         holders = [{"database": tree.database, "running": running}]
-        yield _without_room(spec.name, " in this database", spec.capacity, running, holders)
+        whose += f" ({scheduled['text']}, by schedule)" if min(capacities) == scheduled.get("limit") else ""
+        yield _without_room(spec.name, whose, min(capacities), running, holders)
 
 
 def _without_room(name: str, whose: str, capacity: int, running: int, holders: Sequence[Mapping[str, Any]]) -> Reason:

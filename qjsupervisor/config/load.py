@@ -19,6 +19,7 @@ from . import options
 from .channel_string import with_options
 from .environment import Version, find_version, without_services
 from .options import ODOO, Option
+from .schedule import Schedule, own_timezone, unknown
 from .settings import (
     Config,
     ConnectionSettings,
@@ -30,7 +31,7 @@ from .settings import (
 )
 from .sources import Sources
 from .targets import ANY, TargetRules, completed
-from .values import socket_path
+from .values import shown, socket_path
 
 __all__ = ["Config", "ConnectionSettings", "DatabaseName", "TargetSettings", "WorkerSettings", "load"]
 
@@ -77,6 +78,7 @@ def _build(sources: Sources) -> Config:
         targets=_targets(sources),
         fairness=Fairness(get(options.FAIRNESS)),
         fairness_weights=get(options.FAIRNESS_WEIGHTS),
+        schedule=_schedule(sources, mode, channels),
         upgrade_timeout_s=get(options.UPGRADE_TIMEOUT),
         rules=_rules(sources, channels),
         rescan_interval_s=get(options.RESCAN_INTERVAL),
@@ -108,7 +110,7 @@ def _build(sources: Sources) -> Config:
         monitor_token=get(options.MONITOR_TOKEN),
         monitor_user=get(options.MONITOR_USER),
         monitor_password=get(options.MONITOR_PASSWORD),
-        warnings=tuple(_warnings(sources, mode)),
+        warnings=(*_warnings(sources, mode), *_idle_limits(sources, channels)),
         origins=tuple(sources.origins()),
     )
 
@@ -165,6 +167,22 @@ def _connection(sources: Sources) -> ConnectionSettings:
     )
 
 
+def _schedule(sources: Sources, mode: Mode, channels: Iterable[ChannelSpec]) -> Schedule:
+    """The schedule, in its time zone. In the server-wide mode the channels are known, and a slip is one."""
+    windows, found = sources.get(options.SCHEDULE), sources.find(options.SCHEDULE)
+    zone = sources.get(options.TIMEZONE)
+    if found is None or not windows:
+        return Schedule(timezone=zone or "UTC")
+    names = unknown(windows, channels) if mode is Mode.SERVER_WIDE else []
+    if names:
+        known = ", ".join(spec.name for spec in channels)
+        raise ConfigError("schedule", f"{found.place}: channel {shown(names[0])} is not in channels; allowed: {known}")
+    try:
+        return Schedule(windows, zone or own_timezone(sources.environ))
+    except ValueError as error:
+        raise ConfigError("timezone", f"timezone: {error}") from None
+
+
 def _targets(sources: Sources) -> TargetRules:
     get = sources.get
     scheme, port = get(options.SCHEME), get(options.PORT)
@@ -215,6 +233,18 @@ def _warnings(sources: Sources, mode: Mode) -> Iterable[str]:
         yield f"{found.place}: without max_capacity one job runs at once over all databases, whatever it allows"
     if (found := sources.find(options.HTTP_AUTH_PASSWORD)) and not sources.get(options.HTTP_AUTH_USER):
         yield f"{found.place} has no effect without http_auth_user"
+
+
+def _idle_limits(sources: Sources, channels: Iterable[ChannelSpec]) -> Iterable[str]:
+    """Numbers of the schedule that do not lower anything: of two limits the smaller one counts."""
+    capacities = {spec.name: spec.capacity for spec in channels}
+    for window in sources.get(options.SCHEDULE):
+        capacity = capacities.get(window.channel)
+        if capacity is not None and window.limit >= capacity:
+            yield (
+                f"schedule: {window.limit} at once has no effect in {window.channel}, whose capacity is {capacity}:"
+                " give it the largest number that it ever has, and lower that by schedule"
+            )
 
 
 def _about_environment(sources: Sources) -> Iterable[str]:

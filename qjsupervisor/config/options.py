@@ -12,6 +12,7 @@ from ..channelspec import ChannelSpec
 from .channel_string import HIGHEST_CAPACITY, parse_channel_options, parse_channels
 from .database_names import parse_database_names
 from .environment import parse_version
+from .schedule import Window, parse_schedule, parse_timezone
 from .settings import DatabaseName
 from .targets import Hosts, TargetRules, parse_hosts, parse_targets
 from .values import (
@@ -204,6 +205,20 @@ UPGRADE_TIMEOUT = _own(
     duration_in(1, 30 * _DAY_S),
     "time after which a module still to be installed, upgraded or removed is reported; its database's jobs wait",
 )
+SCHEDULE: Option[tuple[Window, ...]] = _own(
+    "schedule",
+    (),
+    "",
+    parse_schedule,
+    "when channels are closed or limited (root.heavy: closed mon-fri 08:00-18:00; root: 4 daily 02:00-03:00)",
+)
+TIMEZONE: Option[str | None] = _own(
+    "timezone",
+    None,
+    "",
+    parse_timezone,
+    "time zone of schedule (Europe/Berlin, UTC); default: the machine's",
+)
 CHANNEL_OPTIONS: Option[tuple[ChannelSpec, ...]] = _own(
     "channel_options",
     (),
@@ -287,6 +302,8 @@ OPTIONS: tuple[Option[Any], ...] = (
     HANG_TIMEOUT,
     DEAD_AFTER_RESTART,
     LEADER_TIMEOUT,
+    SCHEDULE,
+    TIMEZONE,
     CHANNEL_OPTIONS,
     MAX_RUNTIME_ACTION,
     UPGRADE_TIMEOUT,

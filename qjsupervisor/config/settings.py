@@ -18,6 +18,7 @@ from psycopg2.extensions import parse_dsn
 from ..channelspec import ChannelSpec, spec_from
 from ..states import Fairness, Mode
 from .environment import READS_ENVIRONMENT, server_of
+from .schedule import Schedule
 from .values import Rules, first_match
 
 #: In the host of a target: stands for the name of the database.
@@ -203,6 +204,7 @@ class Config:
     #: Odoo's db_template: never served.
     template: str
 
+    schedule: Schedule
     mode: Mode
     #: Root first, parents before children. Not in the server-wide mode: the root alone, with what limits all together.
     channels: tuple[ChannelSpec, ...]

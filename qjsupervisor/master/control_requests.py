@@ -135,7 +135,9 @@ class Orders:
         if not removed:
             held = ", ".join(self._operations.rescan.known.held)
             new = f"; new databases wait, to be resumed by name: {held}" if held and scope.database is None else ""
-            raise ProtocolError(f"{scope} is not paused{new}")
+            closed = self._operations.timetable.closed_until(scope.channel)
+            by_schedule = f"; {scope.channel} is {closed}, by schedule" if closed else ""
+            raise ProtocolError(f"{scope} is not paused{new}{by_schedule}")
         still = f"still paused by {', '.join(map(str, wider))}" if wider else None
         return {"resumed": [str(each) for each in removed], "warning": still}
 

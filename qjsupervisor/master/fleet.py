@@ -64,6 +64,8 @@ class Fleet:
         self.retried_calls = RetriedCalls(parts.loop)
         self._parts = parts
         self._limits = limits
+        #: What the schedule says of channels that are set up in the databases.
+        self._channel_limits: dict[str, int] = {}
         self._pauses_of = pauses_of
         self._on_gone = on_gone
         self._relog = relog
@@ -142,6 +144,11 @@ class Fleet:
         """Send an order to every worker. One that does not take it is in trouble, which its heartbeat shows."""
         for worker in self.workers.values():
             worker.send(message)
+
+    def limit(self, limits: Mapping[str, int]) -> None:
+        """Limit channels of the databases' own trees from now on: complete name -> jobs at once, in each database."""
+        self._channel_limits = dict(limits)
+        self.send_all({"do": "limits", "limits": self._channel_limits})
 
     def send_pauses(self) -> None:
         """Send every worker its complete set of pauses."""
@@ -265,6 +272,8 @@ class Fleet:
             if math.isinf(self._watch_alarm.at_s):
                 self._watch_at(now_s + WATCH_S)
             self._send_pauses(worker)
+            if self._channel_limits:
+                worker.send({"do": "limits", "limits": self._channel_limits})
             if worker.only_oid is not None:
                 worker.send({"do": "only", "oid": worker.only_oid})
             if worker.modules.anyway:

@@ -109,7 +109,10 @@ class Master:
         if slots < config.max_databases:
             self._log.warning("slots_limited", slots=slots, reason="too few descriptors, see ulimit -n")
         self._table = parts.table = parts.table_factory(
-            config.channels, slots=slots, fairness=config.fairness, leased=config.cluster is not None
+            config.schedule.applied(config.channels, parts.wall()),
+            slots=slots,
+            fairness=config.fairness,
+            leased=config.cluster is not None,
         )
         parts.spawner = ChildSpawner(self._close_in_child, parts.fork, parts.kill)
         self._operations = Operations(config, self._load_again, parts, Pauses())
@@ -134,7 +137,15 @@ class Master:
         self._control.close_in_child()
         if self._pidfile is not None:
             self._pidfile.close()
-        for part in (self._fleet, self._rescan, self._monitor, self._broker, self._config_reader, self._state):
+        for part in (
+            self._fleet,
+            self._rescan,
+            self._monitor,
+            self._broker,
+            self._config_reader,
+            self._state,
+            self._operations.timetable,
+        ):
             part.close_in_child()
         self._signals.close()
         self._loop.close()

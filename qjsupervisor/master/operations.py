@@ -15,7 +15,6 @@ from typing import Any
 
 from .. import logs
 from ..broker.settings import BrokerSettings
-from ..channelspec import ChannelSpec
 from ..config.settings import Config
 from ..control import Message
 from ..errors import ConfigError, SemaphoreError
@@ -30,6 +29,7 @@ from .rescan import Rescan
 from .service import Service
 from .state_file import StateFile
 from .status_report import Snapshot, WorkerView, build_status
+from .timetable import Timetable
 from .worker_process import Limits, WorkerProcess
 
 #: How often the broker's heartbeat is checked.
@@ -51,6 +51,7 @@ class Operations:
         self.fleet = Fleet(parts, limits_of(config), pauses.of, self._database_gone, self._relog)
         self.rescan = Rescan(config, parts, self.fleet)
         self.config_reader = ConfigReader(load_again, self._take_config, parts)
+        self.timetable = Timetable(config, parts, self.fleet)
         self.state = StateFile(config, parts)
         self.state.add("pauses", pauses.keep)
         self.state.add("databases", self.rescan.known.keep)
@@ -140,8 +141,9 @@ class Operations:
         self.config = self.rescan.config = change.config
         self.rescan.known.hold = change.config.holds_new
         self.state.changed(now_s)
+        self.timetable.replace(change.config, now_s)
         if change.channels:
-            self._configure(change.config.channels)
+            self._configure()
         restarted = self.fleet.replace_settings(change.config.worker_settings, limits_of(change.config), now_s)
         if change.monitor:
             self.start_monitor(now_s)
@@ -182,12 +184,12 @@ class Operations:
         except SemaphoreError as error:
             raise ConfigError("channels", str(error)) from error
 
-    def _configure(self, channels: Sequence[ChannelSpec]) -> None:
+    def _configure(self) -> None:
         """Write new channel settings into the table in place, as soon as its lock is free."""
 
         def configured() -> bool:
             try:
-                done = self._parts.table.try_configure(channels)
+                done = self._parts.table.try_configure(self.timetable.channels())
             except (ConfigError, SemaphoreError) as error:
                 self._log.error("channels_rejected", reason=str(error))
                 return True
@@ -222,6 +224,7 @@ class Operations:
         if self.pauses.items():
             self.pauses_changed()
         self.state.changed(now_s)
+        self.timetable.begin(now_s)
 
     def _expire_pauses(self, now_s: float) -> None:
         """Remove expired pauses."""
@@ -284,6 +287,7 @@ class Operations:
             paused_by=self.pauses.by,
             held=self.rescan.known.held,
             copies=self.rescan.copies(),
+            schedule=self.timetable.view(),
             state={"path": self.state.path, "error": self.state.error},
             wall_s=time.time(),
         )

@@ -17,6 +17,7 @@ from ..scout.scout import run_scout
 from ..table.semaphore import SemaphoreTable
 from ..worker.worker import run_worker
 from .child import ChildSpawner
+from .clock_watch import ClockWatch
 from .notify import Notifier
 
 
@@ -32,6 +33,7 @@ class Table(Protocol):
     def try_vacate(self, slot: int) -> bool: ...
     def check_room(self, channels: Sequence[ChannelSpec]) -> None: ...
     def try_configure(self, channels: Sequence[ChannelSpec]) -> bool: ...
+    def try_adjust(self, channels: Sequence[ChannelSpec]) -> bool: ...
     def try_after_death(self, slot: int) -> bool: ...
     def try_give_up(self, slot: int) -> bool: ...
     def stuck_owner(self, now_ns: int) -> int | None: ...
@@ -68,6 +70,8 @@ class Parts:
     clock: Callable[[], float] = time.monotonic
     #: UTC seconds.
     wall: Callable[[], float] = time.time
+    #: See ClockWatch.
+    watch_clock: Callable[[Loop, Callable[[float], None]], ClockWatch] = ClockWatch
     notifier: Notifier = field(default_factory=Notifier)
 
     loop: Loop = field(init=False)

@@ -196,10 +196,11 @@ class StateFile:
 
     def _write(self, now_s: float) -> None:
         """Have the file written, if what it should hold has changed."""
-        self._dirty, self._rests_until_s = False, now_s + WRITE_PAUSE_S
+        self._dirty = False
         sections = self._sections(now_s)
         if sections == self._written or (self._written is None and not sections and not self._is_named):
             return
+        self._rests_until_s = now_s + WRITE_PAUSE_S
         whole = {"version": VERSION, "written": self._parts.wall(), "socket": self._socket, **sections}
         content = json.dumps(whole).encode() + b"\n"
         path, spoilt, self._writing = self.path, self._spoilt, sections

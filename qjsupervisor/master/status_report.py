@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ..channelspec import ROOT
 from ..config.environment import SERVER_PREFIX
+from ..config.schedule import CLOSED, of_channel
 from ..config.settings import Config
 from ..states import RELEASED, Outcome, StoppedChannel, TargetHealth, TargetState, WorkerState
 from ..version import __version__
@@ -76,6 +77,8 @@ class Snapshot:
     reloads: Mapping[str, Any] = field(default_factory=dict)
     #: Who ordered each pause, if known.
     paused_by: Mapping[Scope, str] = field(default_factory=dict)
+    #: See Timetable.view; None: there is no schedule.
+    schedule: Mapping[str, Any] | None = None
     #: New databases that wait for an operator's word, by name.
     held: Mapping[str, str] = field(default_factory=dict)
     #: Databases that are served and share one database.uuid.
@@ -107,7 +110,7 @@ def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, 
         "ageing_s": config.rules.ageing_s or None,
         "totals": totals(databases),
         "databases": databases,
-        "channels": _channels(table, snapshot),
+        "channels": _channels(config, table, snapshot),
         "target": next((each for each in targets if each["url"] == first_url), _unasked(first_url)),
         "targets": targets or [_unasked(first_url)],
         "pauses": [_pause(scope, until_s, snapshot) for scope, until_s in snapshot.pauses],
@@ -121,6 +124,7 @@ def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, 
         "stopping": snapshot.stopping,
         "log_lines_lost": snapshot.log_lines_lost,
         "config_file": config.config_file,
+        "schedule": snapshot.schedule,
         "copies": [list(names) for names in snapshot.copies],
         "state_file": dict(snapshot.state),
         "cluster": snapshot.cluster,
@@ -209,9 +213,12 @@ def _unserved(name: str, reason: str, snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _channels(table: Table, snapshot: Snapshot) -> list[dict[str, Any]]:
+def _channels(config: Config, table: Table, snapshot: Snapshot) -> list[dict[str, Any]]:
     """Configured channels, and retired ones in which jobs still run."""
     paused = {scope.channel for scope, _ in snapshot.pauses if scope.database is None}
+    by_configuration = {spec.name for spec in config.channels if spec.paused}
+    scheduled = {view.name: of_channel(snapshot.schedule, view.name) for view in table.channel_views()}
+    closed = {name for name, said in scheduled.items() if said.get("limit") == CLOSED}
     holders = table.holders()
     return [
         {
@@ -224,7 +231,9 @@ def _channels(table: Table, snapshot: Snapshot) -> list[dict[str, Any]]:
             "stopped": bool(view.stopped_by),
             "stopped_by": list(view.stopped_by),
             "throttle_s": view.throttle_s,
-            "paused": view.paused or view.name in paused,
+            "paused": view.name in paused | by_configuration or (view.paused and view.name not in closed),
+            "closed": view.name in closed,
+            "schedule": scheduled[view.name].get("text"),
             "retired": view.retired,
             "throttled_for_s": _left_s(view.throttled_until_ns, snapshot.now_ns),
             "rate": _rate(view, snapshot.now_ns),

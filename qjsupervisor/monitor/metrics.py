@@ -79,6 +79,7 @@ CHANNEL = (
     Measure("channel_rate_limit", _of_rate("starts"), "Starts that the channel's rate allows in a period."),
     Measure("channel_rate_period_seconds", _of_rate("period_s"), "That period."),
     Measure("channel_rate_used", _of_rate("used"), "Starts within the last period, where the channel has a rate."),
+    Measure("channel_closed", "closed", "1 while the schedule closes the channel."),
     Measure("channel_stopped", is_stopped, "1 while the channel is sequential and stopped at a failed job."),
 )
 TARGET = (
@@ -184,6 +185,7 @@ def _of_supervisor(status: View) -> Iterator[Metric]:
     ):
         if value is not None:
             yield GaugeMetricFamily(PREFIX + name, text, value=_number(value, 0.0))
+    yield from _of_schedule(status.get("schedule") or {})
     yield CounterMetricFamily(
         PREFIX + "log_lines_lost",
         "Lines of the master's log that could not be written.",
@@ -196,6 +198,20 @@ def _of_supervisor(status: View) -> Iterator[Metric]:
         for result in ("success", "refused"):
             family.add_metric([result], float(reloads.get(result) or 0))
         yield family
+
+
+def _of_schedule(schedule: View) -> Iterator[Metric]:
+    if not schedule:
+        return
+    family = GaugeMetricFamily(
+        PREFIX + "schedule_limit", "What the schedule limits a channel to now; 0: it is closed.", labels=("channel",)
+    )
+    for limit in schedule.get("limits", ()):
+        family.add_metric([printable(limit.get("channel"))], _number(limit.get("limit"), 0.0) or 0.0)
+    yield family
+    for change in list(schedule.get("next", ()))[:1]:
+        text, in_s = "Time until the schedule changes a channel.", _number(change.get("in_s"), 0.0)
+        yield GaugeMetricFamily(PREFIX + "schedule_next_change_seconds", text, value=in_s)
 
 
 def _of_waiting(status: View, cells: Sequence[Cell]) -> Iterator[Metric]:

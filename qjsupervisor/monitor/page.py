@@ -53,7 +53,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
 
 _TAGS = {
     "ready": "good", "up": "good", "done": "good", "standby": "soft", "starting": "soft", "unknown": "soft",
-    "backing off": "warn", "stopping": "warn", "paused": "warn", "full": "warn",
+    "backing off": "warn", "stopping": "warn", "paused": "warn", "closed": "warn", "full": "warn",
     "blocked": "bad", "failed": "bad", "down": "bad", "stopped": "bad", "silent": "bad",
 }  # fmt: skip
 
@@ -130,6 +130,7 @@ def overview(said: Said, history: History, visitor: Visitor = NOBODY) -> bytes:
         channels=[_channel(view) for view in status.get("channels", ())],
         targets=targets_of(status),
         pauses=status.get("pauses", ()),
+        schedule=status.get("schedule"),
         tiles=_tiles(status, series),
     )
 
@@ -152,6 +153,7 @@ def database(
         view=_database(view, history),
         channels=_channels_of(said.status, name),
         pauses=[pause for pause in said.status.get("pauses", ()) if pause.get("database") in (None, name)],
+        schedule=said.status.get("schedule"),
         jobs=jobs,
         series=history.of(name),
         spark={kind: sparkline(getattr(history.of(name), kind)) for kind in Series._fields[1:]},
@@ -252,7 +254,8 @@ def _channel(view: Mapping[str, Any]) -> dict[str, Any]:
     capacity, running = view.get("capacity"), view.get("running") or 0
     full = capacity is not None and running >= capacity
     stopped = is_stopped(view)
-    state = "stopped" if stopped else "paused" if view.get("paused") else "full" if full else "open"
+    halted = "paused" if view.get("paused") else "closed" if view.get("closed") else ""
+    state = "stopped" if stopped else halted or ("full" if full else "open")
     return {
         **dict.fromkeys(("pending", "failed", "running"), 0),
         **view,

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..channelspec import ROOT, parent_name
+from ..config.schedule import CLOSED
 from ..states import WorkerState
 
 #: In the order in which they are looked at: a job is counted once, for the first that holds.
@@ -18,6 +19,7 @@ REASONS = (
     "not_due",
     "not_served",
     "paused",
+    "closed",
     "stopped",
     "target_down",
     "throttled",
@@ -48,13 +50,13 @@ def by_reason(status: Status, cells: Sequence[Cell]) -> dict[str, int]:
     found = dict.fromkeys(REASONS, 0)
     databases = {view["name"]: view for view in status.get("databases", ())}
     channels = {view["name"]: view for view in status.get("channels", ())}
-    pauses = _pauses(status)
+    pauses, closed = _pauses(status), _closed(status)
     found["dependencies"] = sum(int(view.get("waiting_dependencies") or 0) for view in databases.values())
     for cell in cells:
         found["not_due"] += cell.not_due
         if cell.due:
             view = databases.get(cell.database, {})
-            found[_reason(view, _path(cell.channel), cell.database, channels, pauses)] += cell.due
+            found[_reason(view, _path(cell.channel), cell.database, channels, pauses, closed)] += cell.due
     return found
 
 
@@ -64,12 +66,15 @@ def _reason(
     database: str,
     channels: Mapping[str, Mapping[str, Any]],
     pauses: set[tuple[str | None, str]],
+    closed: set[str],
 ) -> str:
     if view.get("state") != WorkerState.READY.value:
         return "not_served"
     above = [channels[name] for name in path if name in channels]
     if _is_paused(path, database, pauses) or any(channel.get("paused") for channel in above):
         return "paused"
+    if not closed.isdisjoint(path):
+        return "closed"
     if any(map(is_stopped, above)):
         return "stopped"
     targets = view.get("targets") or ()
@@ -100,7 +105,7 @@ def desired_workers(status: Status, cells: Sequence[Cell]) -> int:
         name = channel["name"]
         startable = waiting.get(name, 0)
         room = _room(channel)
-        if channel.get("paused") or channel.get("retired") or is_stopped(channel):
+        if channel.get("paused") or channel.get("closed") or channel.get("retired") or is_stopped(channel):
             startable = 0
         elif room is not None:
             startable = min(startable, room)
@@ -130,6 +135,12 @@ def _starts_left(channel: Mapping[str, Any]) -> int:
 
 def _pauses(status: Status) -> set[tuple[str | None, str]]:
     return {(pause.get("database"), pause.get("channel") or ROOT) for pause in status.get("pauses", ())}
+
+
+def _closed(status: Status) -> set[str]:
+    """Channels that the schedule closes now."""
+    limits = (status.get("schedule") or {}).get("limits", ())
+    return {str(each.get("channel")) for each in limits if each.get("limit") == CLOSED}
 
 
 def _is_paused(path: Sequence[str], database: str, pauses: set[tuple[str | None, str]]) -> bool:

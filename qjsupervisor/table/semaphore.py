@@ -131,6 +131,21 @@ class SemaphoreTable(TableReader):
         self.core.wake_all()
         return True
 
+    def try_adjust(self, channels: Sequence[ChannelSpec]) -> bool:
+        """Change the limits of these channels, and nothing else; left out are unknown ones. False: lock busy."""
+        now_ns = time.monotonic_ns()
+        if not self.core.enter(now_ns):
+            return False
+        try:
+            self._adjust(channels, now_ns)
+            self._grant_to_others(now_ns)
+        except BaseException:  # whatever it is: a lock that is kept would stop all databases
+            self.core.abandon()
+            raise
+        self.core.leave()
+        self.core.wake_all()
+        return True
+
     def check_room(self, channels: Sequence[ChannelSpec]) -> None:
         """Raise SemaphoreError where the table has no room for these channels beside those it holds."""
         core, known = self.core, self.core.tree().index
@@ -199,6 +214,15 @@ class SemaphoreTable(TableReader):
         self.core.open_throttled(now_ns)
         if self.core.may_start(now_ns):
             grant_all(self.core, Scheduler(self.core, self.fairness, -1, NoDemand(), now_ns), now_ns)
+
+    def _adjust(self, channels: Sequence[ChannelSpec], now_ns: int) -> None:
+        core, index = self.core, self.core.tree().index
+        known = [(index[spec.name], spec) for spec in channels if spec.name in index]
+        for channel, spec in known:
+            write_channel(core, channel, spec, now_ns)
+        core.words[Header.GENERATION] += 1
+        for channel, _spec in known:
+            core.settle_anew(channel, now_ns)
 
     def _configure(self, channels: Sequence[ChannelSpec], now_ns: int) -> None:
         core = self.core

@@ -60,6 +60,8 @@ class Instructions:
         self.look = False
         #: When the server was started that new connections lead to, as the scout found; '' where it said nothing.
         self.server = ""
+        #: What the schedule says of channels that are set up in the database: complete name -> jobs at once.
+        self.limits: dict[str, int] = {}
         #: The oid of the only database of this name that may be served; None: any.
         self.only_oid: int | None = None
         #: Jobs run though modules are in transition.
@@ -100,6 +102,9 @@ class Instructions:
             self.rebuild = True
         elif order == "server":
             self.server = str(message.get("started"))
+        elif order == "limits":
+            self.limits = message["limits"]
+            self._on_pauses()
         elif order == "only":
             self.only_oid = message["oid"]
             self.look = True

@@ -50,6 +50,7 @@ class Refresh:
         settings = replace(parts.settings, rules=self._instructions.rules)
         backlog = build_tree(settings, parts.worker_slot, self._database, self._note_full)
         backlog.set_paused(self._instructions.paused_channels)
+        backlog.set_limits(self._instructions.limits)
         if serving is not None:
             backlog.inherit(serving.backlog)
         self._database.limit_statements(READ_TIMEOUT_S)

@@ -200,8 +200,10 @@ class Worker:
         if self._losing.is_released and not self.instructions.is_released:
             self._losing.come_back()
         serving = self.parts.serving
-        if serving is not None and serving.backlog.set_paused(self.instructions.paused_channels):
-            self.instructions.rebuild = True
+        if serving is not None:
+            unknown = serving.backlog.set_paused(self.instructions.paused_channels)
+            unknown |= serving.backlog.set_limits(self.instructions.limits)
+            self.instructions.rebuild |= unknown
 
     def _apply_rules(self) -> None:
         rules = self.instructions.rules

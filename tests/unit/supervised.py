@@ -203,6 +203,9 @@ class FakeTable:
     def try_configure(self, channels: Sequence[ChannelSpec]) -> bool:
         return self._try("configure", *(each.name for each in channels))
 
+    def try_adjust(self, channels: Sequence[ChannelSpec]) -> bool:
+        return self._try("adjust", *((each.name, each.capacity, each.paused) for each in channels))
+
     def try_after_death(self, slot: int) -> bool:
         return self._try("after_death", slot)
 
@@ -258,6 +261,7 @@ class Rig:
             kill=lambda pid, signum: self.killed.append((pid, signum)),
             clock=lambda: self.now_s,
             wall=lambda: self.wall_s,
+            watch_clock=self._watch_clock,
         )
         self.parts = parts
         parts.table = self.table
@@ -266,6 +270,14 @@ class Rig:
         self.operations = Operations(config, self._load_again, parts, Pauses())
         self.fleet, self.rescan = self.operations.fleet, self.operations.rescan
         self.orders = Orders(self.operations, lambda _: None, lambda: self.now_s, lambda: Peer(4711, 1000))
+
+    def _watch_clock(self, _loop: Any, on_change: Any) -> Any:
+        self.clock_changed = on_change
+        return self
+
+    def close(self) -> None:
+        """As ClockWatch."""
+        del self.clock_changed
 
     @property
     def wall_s(self) -> float:

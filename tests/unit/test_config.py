@@ -210,7 +210,8 @@ def test_every_option_can_be_set_in_every_place(conf: Loader, tmp_path: Path) ->
         "channel_options": "slow:max_runtime=2h", "max_runtime_action": "terminate", "ageing": "60s",
         "dead_after_restart": "7", "leader_timeout": "7", "cluster": "c",
         "cluster_database": "d",
-        "new_databases": "hold", "monitor_token": "t", "monitor_user": "u", "monitor_password": "p",
+        "new_databases": "hold", "schedule": "root: 1 daily 01:00-02:00",
+            "timezone": "Europe/Berlin", "monitor_token": "t", "monitor_user": "u", "monitor_password": "p",
     }  # fmt: skip
     assert set(texts) == {option.name for option in OPTIONS}
     default = conf()

@@ -47,6 +47,7 @@ def metrics_table() -> str:
         "reloads": {"success": 1, "refused": 0, "last_successful": True, "last_success_at": 1.0},
         "scan_age_s": 1.0,
         "uptime_s": 1.0,
+        "schedule": {"limits": [{"channel": "root", "limit": 0}], "next": [{"in_s": 1.0}]},
     }
     table = SemaphoreTable([ChannelSpec(name="root", capacity=1)], slots=1, fairness=Fairness.ROUND_ROBIN)
     facts = metrics.Facts(status, table.totals(), (), [Process("master", 1, 1.0, 1, 1)])

@@ -54,6 +54,7 @@ def test_each_job_is_counted_once_for_the_first_reason() -> None:
         "not_due": 110,
         "not_served": 14,
         "paused": 3,
+        "closed": 0,
         "stopped": 2,
         "target_down": 7,
         "throttled": 4,

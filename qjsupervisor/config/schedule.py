@@ -1,0 +1,302 @@
+"""Schedules: at which times a channel is closed, or may run less.  Pure, but for looking up time zones.
+
+    schedule = root.heavy: closed mon-fri 08:00-18:00; root: 4 daily 02:00-03:00
+    timezone = Europe/Berlin
+
+Each entry is a window of local time on some days of the week; one that ends before it begins ends on the next day.
+Within it no more jobs of the channel, and of those below it, run than it says; `closed` is none. Of several windows the
+least counts.
+
+A moment is the first at which the clock on the wall shows at least that time. So a time that is skipped when the clock
+is put forward is the next valid one, and one that comes twice when it is put back is the first.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from functools import cache
+from typing import Any, NamedTuple
+
+from ..channelspec import ChannelSpec, complete_name
+from .channel_string import HIGHEST_CAPACITY, checked
+from .values import integer_in, shown
+
+CLOSED = 0
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAILY = ("daily", *_DAYS)
+_DAY_S = 86400
+_TIME = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?")
+_UTC = ("UTC", "Etc/UTC", "Zulu", "Etc/Zulu", "UCT", "Etc/UCT", "Universal", "Etc/Universal")
+#: A window begins at most so many days before a moment that it covers; and a change comes within so many.
+_BACK, _AHEAD = 2, 16
+_ALLOWED = "CHANNEL: closed DAYS HH:MM-HH:MM, or a number instead of closed; DAYS: daily, mon-fri, sat,sun"
+_LOCALTIME, _TIMEZONE = "/etc/localtime", "/etc/timezone"
+
+
+class Window(NamedTuple):
+    """One entry of the schedule."""
+
+    #: Complete name.
+    channel: str
+    #: Jobs at once in it and below it; CLOSED: none.
+    limit: int
+    #: 0 is Monday.
+    days: tuple[int, ...]
+    #: Seconds of the day on the wall.
+    start_s: int
+    #: Of the day on which it starts; beyond it where the window ends on the next.
+    end_s: int
+
+
+class _Span(NamedTuple):
+    """A window on one day: UTC seconds."""
+
+    start_s: float
+    end_s: float
+    window: Window
+
+
+class Change(NamedTuple):
+    """What holds for a channel from some moment on."""
+
+    #: UTC seconds.
+    at_s: float
+    channel: str
+    #: None: the schedule limits it no more.
+    limit: int | None
+
+
+class Limit(NamedTuple):
+    """What holds for a channel now."""
+
+    limit: int
+    #: UTC seconds; None: it does not end.
+    until_s: float | None
+
+
+class Schedule(NamedTuple):
+    """All windows, in one time zone."""
+
+    windows: tuple[Window, ...] = ()
+    #: IANA's name.
+    timezone: str = "UTC"
+
+    @property
+    def zone(self) -> tzinfo:
+        return find_zone(self.timezone)
+
+    def limits(self, now_s: float) -> dict[str, Limit]:
+        """What holds now, by channel."""
+        held, until = _held(self._spans(now_s, 0), now_s), dict[str, float]()
+        for change in self.changes(now_s) if held else ():
+            if change.channel in held:
+                until.setdefault(change.channel, change.at_s)
+            if len(until) == len(held):
+                break
+        return {channel: Limit(limit, until.get(channel)) for channel, limit in held.items()}
+
+    def changes(self, after_s: float) -> Iterator[Change]:
+        """What changes later, in the order of time, for two weeks and a day or two."""
+        spans, last_s = self._spans(after_s, _AHEAD), after_s + (_AHEAD - 1) * _DAY_S
+        held = _held(spans, after_s)
+        edges = {edge for span in spans for edge in (span.start_s, span.end_s)}
+        for moment in sorted(edge for edge in edges if after_s < edge <= last_s):
+            now = _held(spans, moment)
+            for channel in sorted({*held, *now}):
+                if held.get(channel) != now.get(channel):
+                    yield Change(moment, channel, now.get(channel))
+            held = now
+
+    def next_change_s(self, after_s: float) -> float | None:
+        """When something changes next; None: never."""
+        return next((change.at_s for change in self.changes(after_s)), None)
+
+    def _spans(self, at_s: float, ahead: int) -> list[_Span]:
+        """The windows of the days around a moment; some may be empty."""
+        if not self.windows:
+            return []
+        zone = self.zone
+        today = datetime.fromtimestamp(at_s, zone).date()
+        days = [today + timedelta(days=number) for number in range(-_BACK, ahead + 2)]
+        return [
+            _Span(moment_of(day, window.start_s, zone), moment_of(day, window.end_s, zone), window)
+            for window in self.windows
+            for day in days
+            if day.weekday() in window.days
+        ]
+
+    def applied(self, channels: Sequence[ChannelSpec], now_s: float) -> tuple[ChannelSpec, ...]:
+        """Channels as they are to be now: of two limits the smaller."""
+        limits = self.limits(now_s) if self.windows else {}
+        return tuple(_limited(spec, limits[spec.name].limit) if spec.name in limits else spec for spec in channels)
+
+    def local(self, at_s: float) -> datetime:
+        """A moment as the clock on the wall shows it."""
+        return datetime.fromtimestamp(at_s, self.zone)
+
+
+def _limited(spec: ChannelSpec, limit: int) -> ChannelSpec:
+    if limit == CLOSED:
+        return replace(spec, paused=True)
+    return replace(spec, capacity=limit if spec.capacity is None else min(spec.capacity, limit))
+
+
+def _held(spans: Iterable[_Span], at_s: float) -> dict[str, int]:
+    """The least limit of each channel at a moment."""
+    found: dict[str, int] = {}
+    for start_s, end_s, window in spans:
+        if start_s <= at_s < end_s:
+            found[window.channel] = min(window.limit, found.get(window.channel, window.limit))
+    return found
+
+
+def moment_of(day: date, second: int, zone: tzinfo) -> float:
+    """The first moment (UTC seconds) at which the wall shows at least this second of a day; it may be of the next."""
+    wall = datetime.combine(day, time()) + timedelta(seconds=second)
+    before, after = (_utc_s(wall, zone, fold) for fold in (0, 1))
+    if _wall(before, zone) == wall:
+        return before  # the first one, where there are two
+    low, high = int(after), int(before)  # the clock is put forward in between
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _wall(middle, zone) >= wall else (middle, high)
+    return float(high)
+
+
+def _utc_s(wall: datetime, zone: tzinfo, fold: int) -> float:
+    return wall.replace(tzinfo=zone, fold=fold).timestamp()
+
+
+def _wall(at_s: float, zone: tzinfo) -> datetime:
+    return datetime.fromtimestamp(at_s, zone).replace(tzinfo=None, fold=0)
+
+
+# -- text --------------------------------------------------------------------------------------------------------
+
+
+def parse_schedule(text: str) -> tuple[Window, ...]:
+    """The windows; ValueError that names the entry."""
+    entries = filter(None, (part.strip() for part in re.split(r"[;\n]", text)))
+    return tuple(map(_parse_entry, entries))
+
+
+def _parse_entry(entry: str) -> Window:
+    try:
+        return _parse_window(entry)
+    except ValueError as error:
+        raise ValueError(f"entry {shown(entry)}: {error}") from None
+
+
+def _parse_window(entry: str) -> Window:
+    name, colon, rest = entry.partition(":")
+    words = re.sub(r"\s*([,-])\s*", r"\1", rest).split()
+    if not colon or not name.strip() or len(words) != 3:
+        raise ValueError(f"allowed: {_ALLOWED}")
+    what, days, times = words
+    limit = CLOSED if what.lower() == "closed" else integer_in(1, HIGHEST_CAPACITY)(what)
+    spec = checked(ChannelSpec(name=complete_name(name.strip()), capacity=None))
+    start_s, end_s = _parse_times(times)
+    return Window(spec.name, limit, _parse_days(days), start_s, end_s)
+
+
+def _parse_days(text: str) -> tuple[int, ...]:
+    found: set[int] = set()
+    for part in text.lower().split(","):
+        first, dash, last = part.partition("-")
+        if part == "daily":
+            found.update(range(7))
+        elif first in _DAYS and (last in _DAYS or not dash):
+            start, end = _DAYS.index(first), _DAYS.index(last or first)
+            found.update((start + day) % 7 for day in range((end - start) % 7 + 1))
+        else:
+            raise ValueError(f"{shown(part)} is no day; allowed: {', '.join(_DAILY)}, and ranges as mon-fri")
+    return tuple(sorted(found))
+
+
+def _parse_times(text: str) -> tuple[int, int]:
+    start, dash, end = text.partition("-")
+    start_s, end_s = _parse_time(start), _parse_time(end) if dash else -1
+    if not dash or start_s == _DAY_S:
+        raise ValueError(f"{shown(text)} is no time of day from and to; allowed: 00:00-24:00")
+    if start_s == end_s:
+        raise ValueError(f"{shown(text)} ends when it begins; the whole day is 00:00-24:00")
+    return start_s, end_s if end_s > start_s else end_s + _DAY_S
+
+
+def _parse_time(text: str) -> int:
+    found = _TIME.fullmatch(text)
+    hour, minute, second = (int(part or 0) for part in found.groups()) if found else (99, 0, 0)
+    total = hour * 3600 + minute * 60 + second
+    if minute > 59 or second > 59 or total > _DAY_S:
+        raise ValueError(f"{shown(text)} is no time of day; allowed: 00:00 to 24:00")
+    return total
+
+
+# -- time zones --------------------------------------------------------------------------------------------------
+
+
+@cache
+def find_zone(name: str) -> tzinfo:
+    """The time zone of IANA's name; ValueError where there is none."""
+    if name in _UTC:
+        return timezone.utc
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones  # only who has a schedule pays for it
+
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        pass
+    if not available_timezones():
+        raise ValueError(
+            f"{shown(name)} cannot be looked up, as this machine has no time zones; install the package tzdata"
+            " (of the system, or `pip install tzdata`); allowed without it: UTC"
+        )
+    raise ValueError(f"{shown(name)} is no time zone; allowed: a name of IANA's, as Europe/Berlin, or UTC")
+
+
+def parse_timezone(text: str) -> str:
+    """IANA's name of a time zone that is known here."""
+    name = text.strip()
+    find_zone(name)
+    return name
+
+
+def own_timezone(environ: Mapping[str, str]) -> str:
+    """The machine's, as cron takes it; ValueError where it has no name of IANA's."""
+    named = environ.get("TZ", "").removeprefix(":")
+    if not named and os.path.islink(_LOCALTIME):
+        named = os.path.realpath(_LOCALTIME).partition("zoneinfo/")[2]
+    if not named and os.path.exists(_TIMEZONE):
+        with open(_TIMEZONE, encoding="ascii", errors="replace") as file:
+            named = file.read(200).strip()
+    if not named and os.path.exists(_LOCALTIME):
+        raise ValueError("the machine's own time zone has no name that could be told; set it, as Europe/Berlin")
+    return parse_timezone(named or "UTC")
+
+
+# -- words -------------------------------------------------------------------------------------------------------
+
+
+def limit_text(limit: int | None, until: datetime | None = None, now: datetime | None = None) -> str:
+    """'closed until 18:00', '4 at once until Mon 08:00', 'open'."""
+    what = "open" if limit is None else "closed" if limit == CLOSED else f"{limit} at once"
+    if until is None:
+        return what
+    clock = until.strftime("%H:%M:%S" if until.second else "%H:%M")
+    return f"{what} until {clock}" if now is None or until.date() == now.date() else f"{what} until {until:%a} {clock}"
+
+
+def unknown(windows: Iterable[Window], channels: Iterable[ChannelSpec]) -> list[str]:
+    """Channels that a schedule names and that are not there."""
+    known = {spec.name for spec in channels}
+    return [window.channel for window in windows if window.channel not in known]
+
+
+def of_channel(view: Mapping[str, Any] | None, channel: str) -> Mapping[str, Any]:
+    """What `status` says, under "schedule", of a channel now; {}: nothing."""
+    limits = (view or {}).get("limits", ())
+    return next((each for each in limits if each.get("channel") == channel), {})
