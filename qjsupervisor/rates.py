@@ -116,6 +116,10 @@ class Ring:
         counts = self._counts()
         return [moment for moment, number in reversed(list(counts)) for _ in range(number)]
 
+    def stamps(self) -> list[int]:
+        """The same, each moment once, however many starts it stands for."""
+        return [moment for moment, _number in reversed(list(self._counts()))]
+
     def used(self, now: int) -> int:
         """Starts within the window that ends now."""
         return sum(number for moment, number in self._counts() if moment + self.window > now)

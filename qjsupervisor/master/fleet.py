@@ -69,6 +69,8 @@ class Fleet:
         self._pauses_of = pauses_of
         self._on_gone = on_gone
         self._relog = relog
+        #: Called when a rate has counted new starts.
+        self.on_starts: Callable[[float], None] = lambda _now_s: None
         self._free_slots = list(range(parts.table.slots - 1, -1, -1))
         self._watch_alarm = Alarm(parts.loop, self._watch)
         #: When the next check is due.
@@ -290,6 +292,9 @@ class Fleet:
         if worker.away_until_s:
             self.leave_alone(worker.database, worker.away_until_s)
             worker.away_until_s = 0.0
+        if worker.has_started:
+            worker.has_started = False
+            self.on_starts(now_s)
         if worker.pipe_ended and worker.child is not None:
             self._parts.loop.unregister(worker.child.pipe)
 

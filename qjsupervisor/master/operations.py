@@ -55,6 +55,8 @@ class Operations:
         self.state = StateFile(config, parts)
         self.state.add("pauses", pauses.keep)
         self.state.add("databases", self.rescan.known.keep)
+        self.state.add("starts", parts.table.kept_starts)
+        self.fleet.on_starts = self.state.changed
         self.rescan.on_known = self.state.changed
         self.monitor = Service("monitor", parts.spawner, parts.loop)
         self.broker = Service("broker", parts.spawner, parts.loop)
@@ -221,6 +223,8 @@ class Operations:
             self._log.warning("state_ignored", reason=f"{self.state.path}: {spoilt} of its pauses are none")
         if not self.rescan.known.restore(self.state.section("databases")):
             self._log.warning("state_ignored", reason=f"{self.state.path}: what it says of databases is nonsense")
+        if not self._parts.table.restore_starts(self.state.section("starts"), now_s, self._parts.wall()):
+            self._log.warning("state_ignored", reason=f"{self.state.path}: what it says of starts is nonsense")
         if self.pauses.items():
             self.pauses_changed()
         self.state.changed(now_s)

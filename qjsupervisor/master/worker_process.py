@@ -92,6 +92,8 @@ class WorkerProcess:
         self.last_error_s = 0.0
         #: Whether this process has read its database's rows once.
         self.has_read = False
+        #: Rates counted new starts since somebody cleared it.
+        self.has_started = False
         #: The health of its targets as this process reports it.
         self.targets: list[TargetHealth] = []
         #: Number of jobs that have been running for longer than max_runtime.
@@ -350,6 +352,8 @@ class WorkerProcess:
             self.stopped = _stopped(message.get("channels"))
         elif said == "overdue":
             self.overdue = int(message.get("jobs") or 0)
+        elif said == "starts":
+            self.has_started = True
         elif said == "modules":
             self.modules.note(_states(message.get("modules")), now_s)
         elif isinstance(said, str) and said in _SAID:

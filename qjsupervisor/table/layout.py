@@ -116,7 +116,7 @@ class Channel:
     RATE_NS: Final = 13
     RATE_DEFAULT: Final = 14
     RATE_DEFAULT_NS: Final = 15
-    STARTS_KNOWN_NS: Final = 16  # monotonic, may be before the table: starts up to then are in the ring
+    STARTS_KNOWN_NS: Final = 16  # monotonic, before the table was: starts up to then are in the ring    kept_starts.py
     RETIRED_AT: Final = 17  # Header.GENERATION since which it is retired; of a worker that read later it knows nothing
 
 

@@ -30,10 +30,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from ..channelspec import ChannelSpec, complete_tree, parent_name
 from ..errors import SemaphoreError
 from ..states import Fairness
+from . import kept_starts
 from .channels import SPARE_CHANNELS, add_channel, forgotten, places, retire, vacant, vacate, write_channel
 from .core import STARTS_UNKNOWN, STARTS_UNREAD, TableCore
 from .grants import NoDemand, Scheduler, grant_all
@@ -145,6 +147,14 @@ class SemaphoreTable(TableReader):
         self.core.leave()
         self.core.wake_all()
         return True
+
+    def kept_starts(self, now_s: float, wall_s: float) -> dict[str, Any] | None:
+        """What the state file keeps of starts that rates count."""
+        return kept_starts.keep(self.core, now_s, wall_s)
+
+    def restore_starts(self, kept: Any, now_s: float, wall_s: float) -> bool:
+        """Go on with it, before any worker is there. False: it is nonsense."""
+        return kept_starts.restore(self.core, kept, now_s, wall_s)
 
     def check_room(self, channels: Sequence[ChannelSpec]) -> None:
         """Raise SemaphoreError where the table has no room for these channels beside those it holds."""

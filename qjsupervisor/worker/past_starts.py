@@ -6,9 +6,10 @@ for as long as an hour; of a job that was retried no row tells, which is what th
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..backlog.backlog import Backlog
 from ..channelspec import ROOT, ChannelSpec
@@ -16,12 +17,17 @@ from ..postgres import queries
 from .parts import Parts
 from .reading import Reading
 
+if TYPE_CHECKING:
+    from .serving import Serving
+
 #: Rows tell of starts no longer ago than that.
 LONGEST_S = 3600.0
 #: Starts of one database that are read at most.
 MOST = 100_000
 #: A database that does not answer for so long keeps the others' channels closed no longer.
 PATIENCE_S = 60.0
+#: How often the master is told that there are new ones.
+TELL_S = 1.0
 
 
 class PastStarts:
@@ -32,6 +38,9 @@ class PastStarts:
         self._worker_slot = parts.worker_slot
         self._reading = reading
         self._log = parts.log
+        self._tell = parts.reporting.tell
+        self._telling = parts.deadline()
+        self._told_s = -math.inf
         #: What to read; None: nothing.
         self._params: dict[str, Any] | None = None
         self._patience = parts.deadline()
@@ -54,10 +63,20 @@ class PastStarts:
         if unknown:
             self._worker_slot.await_starts()
 
-    def go_on(self, backlog: Backlog, now_s: float) -> None:
-        """Read, or see what was read. Raises DatabaseError."""
-        if self._params is None:
-            return
+    def go_on(self, serving: Serving, now_s: float) -> None:
+        """Read, or see what was read; tell the master of new starts, for the state file. Raises DatabaseError."""
+        if serving.permits.has_counted:
+            serving.permits.has_counted = False
+            self._telling.set_if_idle(max(now_s, self._told_s + TELL_S))
+        if self._telling.is_due:
+            self._telling.clear()
+            self._told_s = now_s
+            self._tell({"is": "starts"})
+        if self._params is not None:
+            self._read(serving.backlog, now_s)
+
+    def _read(self, backlog: Backlog, now_s: float) -> None:
+        assert self._params is not None
         reading = self._reading
         if reading.past_starts is not None:
             rows, reading.past_starts = reading.past_starts, None

@@ -30,6 +30,8 @@ class Permits:
         self._database = database
         self._worker_slot = worker_slot
         self._dispatcher = dispatcher
+        #: Starts were counted by a rate since somebody cleared it.
+        self.has_counted = False
 
     def exchange(self, backlog: Backlog, now_s: float, *, start: bool) -> None:
         """Write into the table what is held, and take permits for what may start; the jobs are in `backlog.taken`.
@@ -70,7 +72,9 @@ class Permits:
     def note_sent(self, backlog: Backlog, job_ids: Iterable[int]) -> None:
         """Odoo is about to be asked for these jobs: the rates of their channels count from now."""
         channels = backlog.note_sent(job_ids, time.time_ns() // 1000 + self._database.clock_us)
-        self._worker_slot.note_sent(channels)
+        if channels:
+            self._worker_slot.note_sent(channels)
+            self.has_counted = True
 
     def hand_over(self, backlog: Backlog, ended: Iterable[JobRecord], now_s: float) -> dict[int, int]:
         """Jobs that take over the permits of jobs whose requests ended well, if nobody else has a right to those.

@@ -79,7 +79,7 @@ class Refresh:
         if self._reconciliation.is_due or self._database.notified.overflowed:
             self._reconcile(serving, now_s)
         reading = self.reading
-        self.past_starts.go_on(serving.backlog, now_s)
+        self.past_starts.go_on(serving, now_s)
         if reading.loaded is not None:
             self._take(serving, reading.loaded)
             reading.loaded = None

@@ -83,6 +83,10 @@ class ChangeLog:
         self._blocked = reason if phase is Phase.BLOCKED else ""
 
 
+#: Messages that are no states.
+_KINDS = ("read", "error", "targets", "modules", "overdue", "stopped", "starts")
+
+
 class Reporting:
     """Numbers at most a few times a second; messages at once, or as soon as the master reads again."""
 
@@ -126,7 +130,7 @@ class Reporting:
     def tell(self, message: Mapping[str, Any]) -> None:
         """Send a message; of two of the same kind that could not be sent yet the last one counts."""
         kind = str(message["is"])
-        key = kind if kind in ("read", "error", "targets", "modules", "overdue", "stopped") else "state"
+        key = kind if kind in _KINDS else "state"
         self._unsent.pop(key, None)
         self._unsent[key] = message
         self.flush()

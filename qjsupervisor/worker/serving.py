@@ -74,17 +74,17 @@ class Serving:
         self.jobs = Jobs(deadline())
         self._rows = Rows(self.jobs, backlog, log, self._tell_late_end, lambda: self._unattended.expect(), deadline())
         self._claiming = Claims(database, log)
-        self._permits = Permits(database, worker_slot, dispatcher)
+        self.permits = Permits(database, worker_slot, dispatcher)
         self._outcomes = RequestOutcomes(
             dispatcher, log, logs.bound_logger(), self._rows.release_all, can_tell_dead=lambda: database.can_tell_dead
         )
         self._unattended = Unattended(database, self._claiming, self.jobs, log, deadline())
         self._suspects = Suspects(database, self._rows, log)
         self._giving_back = GivingBack(database, self._rows, self._claiming)
-        self._late_claims = LateClaims(database, self._rows, self._permits, deadline())
+        self._late_claims = LateClaims(database, self._rows, self.permits, deadline())
         #: What is done while the database cannot be asked.
         self.offline = Offline(
-            self._rows, self._permits, dispatcher, self._outcomes, self._late_claims, self._note_ended
+            self._rows, self.permits, dispatcher, self._outcomes, self._late_claims, self._note_ended
         )
         #: A job without a row was spoken of; when that is looked into, and the earliest moment for that.
         self._missing = deadline()
@@ -112,12 +112,12 @@ class Serving:
         ended = self.jobs.all_in(State.ENDED)
         claims = self._taken()
         if start and ended:
-            claims |= self._permits.hand_over(self.backlog, ended, now_s)
+            claims |= self.permits.hand_over(self.backlog, ended, now_s)
         self._read_and_claim(claims, ended, now_s, start=start)
         if self._unattended.look.is_due:
             for job in self._unattended.revive(now_s):
                 self._rows.apply(job)
-        self._permits.exchange(self.backlog, now_s, start=start)
+        self.permits.exchange(self.backlog, now_s, start=start)
         if self.backlog.taken and self._dispatcher.open < MERGE_FROM:
             self._read_and_claim(self._taken(), [], now_s, start=start)
         self._attend_to_targets()
@@ -193,7 +193,7 @@ class Serving:
         self._late_claims.claimed_s = now_s
         unseen = None
         if start and not claims and not ended and len(uuids) == 1:
-            unseen = self._permits.take_unseen(self.backlog, self.jobs, uuids[0], now_s)
+            unseen = self.permits.take_unseen(self.backlog, self.jobs, uuids[0], now_s)
         claiming = [self.jobs.of(job_id) for job_id in claims] if unseen is None else [unseen]
         claimed, read = self._claim(claims, claiming, uuids, None if unseen is None else unseen.channel)
         if unseen is not None and claimed:
@@ -258,7 +258,7 @@ class Serving:
         late, doubles = [], []
         if self.backlog.counted:
             in_time = [job.id for job in claimed if self.jobs.of(job.id).state is not State.LATE]
-            self._permits.note_sent(self.backlog, in_time)
+            self.permits.note_sent(self.backlog, in_time)
         for job in claimed:
             record = self.jobs.of(job.id)
             if record.state is State.LATE:
@@ -305,7 +305,7 @@ class Serving:
         refused = job.id in self._claiming.refused
         # By our clock it was due; the server's decides.
         if job.eta_us is not None and not refused and self._database.look().clock_s * 1e6 < job.eta_us:
-            self._permits.exchange(self.backlog, now_s, start=False)
+            self.permits.exchange(self.backlog, now_s, start=False)
             self._rows.apply(job)
             return
         self._rows.defer(job, now_s, locked=not refused)
@@ -368,7 +368,7 @@ class Serving:
 
     def settle(self) -> None:
         """Write into the shared table what is held here, and start nothing."""
-        self._permits.exchange(self.backlog, time.monotonic(), start=False)
+        self.permits.exchange(self.backlog, time.monotonic(), start=False)
 
     def drain(self, now_s: float, *, connected: bool) -> None:
         """The end: start nothing more, judge what ended, give back what nobody was asked to run.
@@ -382,4 +382,4 @@ class Serving:
             ids = [record.id for record in self.jobs.all_in(State.REQUESTED) if record.uuid in unsent]
             if ids:
                 self._claiming.give_back(ids)
-        self._permits.exchange(self.backlog, now_s, start=False)
+        self.permits.exchange(self.backlog, now_s, start=False)

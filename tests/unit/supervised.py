@@ -196,6 +196,12 @@ class FakeTable:
     def try_vacate(self, slot: int) -> bool:
         return self._try("vacate", slot)
 
+    def kept_starts(self, _now_s: float, _wall_s: float) -> Any:
+        return None
+
+    def restore_starts(self, kept: Any, _now_s: float, _wall_s: float) -> bool:
+        return kept is None
+
     def check_room(self, channels: Sequence[ChannelSpec]) -> None:
         if len(channels) > self.room:
             raise SemaphoreError("no room")
