@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import faulthandler
 import functools
-import gc
 import math
 import resource
 import selectors
@@ -31,7 +30,7 @@ from ..control import Message
 from ..loop import Alarm, Loop
 from ..states import EX_OK
 from ..version import __version__
-from ..worker.warmup import rehearse
+from . import memory
 from .child import ChildSpawner, exited_children
 from .control_requests import Orders
 from .control_socket import ControlSocket, Deferred
@@ -126,10 +125,7 @@ class Master:
         """Monitor and scout; then, while the scout looks around, make ready what all workers will share."""
         self._operations.start_monitor(self._parts.clock())
         self._rescan.begin(self._parts.clock())
-        gc.freeze()  # or the first collection in a worker would write into every page
-        rehearse(self._config)
-        gc.collect()
-        gc.freeze()
+        memory.make_ready(self._config)
         self._operations.start_broker(self._parts.clock())
 
     def _close_in_child(self) -> None:

@@ -72,7 +72,9 @@ def _resolved(one: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield one
         return
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        # As bytes, ASCII needs no codec.
+        name = host.encode() if host.isascii() else host
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         yield one  # libpq reports the failed lookup
         return

@@ -26,6 +26,7 @@ from ..loop import Deadline, Loop
 from ..odoo.dispatcher import Dispatcher, Ended
 from ..odoo.request import End, Outcome, Request
 from ..postgres.database import Database
+from ..postgres.first_connection import connect_once
 from ..postgres.waiter import Waiter
 from ..states import JobState
 from ..table.semaphore import SemaphoreTable
@@ -69,6 +70,12 @@ class FakeDispatcher(Dispatcher):
         target = self.targets[0]
         Request(target.payload(uuid), [], target.host, target.context)
         self.ended.append(Ended(uuid, target, Outcome(End.ANSWERED, 200, "HTTP 200"), 0.001))
+
+
+def warm_up(config: Config) -> None:
+    """All that a worker would do for the first time; takes some tens of milliseconds."""
+    connect_once()
+    rehearse(config)
 
 
 def rehearse(config: Config) -> None:
