@@ -12,6 +12,8 @@ from typing import Any
 ROOT = "root"
 #: The longest name that fits into the shared table.
 MAX_NAME_BYTES = 256
+#: Configured channels, missing parents included: the shared table has a cell for each in each database.
+MAX_CHANNELS = 10_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,9 @@ def _start(arguments: argparse.Namespace) -> int:
     fill_standard_descriptors()
     config = _config(arguments)
     from .logs import configure
+    from .master.places import refuse_unfit
 
+    refuse_unfit(config)
     configure(config)
     from .master.master import Master
     from .master.parts import Parts

@@ -17,6 +17,7 @@ from ..config.load import Config
 from ..config.schedule import limit_text
 from ..config.settings import DATABASE, Origin, TargetSettings
 from ..errors import DatabaseError
+from ..master.places import refuse_unfit
 from ..master.state_file import path_of
 from ..states import Mode
 from ..text import channel_settings, seconds
@@ -53,7 +54,12 @@ class Report:
 
 
 def run(config: Config, *, as_json: bool) -> int:
-    """Look at everything, print it; exit status 1 if something would not run."""
+    """Look at everything, print it; exit status 1 if something would not run.
+
+    Raises ConfigError where `start` would; not beside a running supervisor, perhaps another user's, which has shown it.
+    """
+    if client.status_or_none(config) is None:
+        refuse_unfit(config)
     report = gather(config)
     if as_json:
         print_json(document(report))

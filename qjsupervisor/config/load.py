@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..channelspec import ROOT, ChannelSpec
+from ..channelspec import MAX_CHANNELS, ROOT, ChannelSpec
 from ..errors import ConfigError
 from ..states import Fairness, Mode
 from . import odoo_file as odooconf
@@ -120,7 +120,12 @@ def _channels(sources: Sources) -> tuple[Mode, tuple[ChannelSpec, ...], int | No
     channels, max_capacity = sources.get(options.CHANNELS), sources.get(options.MAX_CAPACITY)
     given = sources.get(options.CHANNEL_OPTIONS)
     if channels is not None:
-        return Mode.SERVER_WIDE, with_options(channels, given), max_capacity
+        channels = with_options(channels, given)
+        if len(channels) > MAX_CHANNELS:
+            raise ConfigError(
+                options.CHANNELS.name, f"channels: {len(channels)} are configured; allowed: at most {MAX_CHANNELS}"
+            )
+        return Mode.SERVER_WIDE, channels, max_capacity
     if max_capacity is not None:
         return Mode.PER_DATABASE, (ChannelSpec(name=ROOT, capacity=max_capacity),), max_capacity
     return Mode.DEFAULT, (ChannelSpec(name=ROOT, capacity=1),), None

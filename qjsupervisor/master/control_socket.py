@@ -83,8 +83,7 @@ class ControlSocket:
 
         Raises AlreadyRunning if a supervisor is alive, ConfigError if the path is unsuitable.
         """
-        if len(os.fsencode(self.path)) > _MAX_PATH_BYTES:
-            raise _refused(self.path, f"is longer than the {_MAX_PATH_BYTES} bytes that a socket's path may have")
+        check_length(self.path)
         prepare_directory(os.path.dirname(self.path) or ".")
         self._lock.acquire()
         with ExitStack() as on_failure:
@@ -135,8 +134,7 @@ class ControlSocket:
             status = os.stat(self.path, follow_symlinks=False)
         except FileNotFoundError:
             return
-        if not stat.S_ISSOCK(status.st_mode):
-            raise _refused(self.path, "exists and is not a socket; remove it, or name another path")
+        check_kind(self.path, status)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.setblocking(False)
             try:
@@ -300,17 +298,38 @@ def prepare_directory(path: str) -> None:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         with suppress(FileExistsError):
             os.mkdir(path, 0o700)
-        status = os.stat(path, follow_symlinks=False)
     except OSError as error:
         raise unusable_path(_OPTION, path, "cannot be made", error) from error
+    status = check_directory(path)
+    if status.st_mode & 0o055:
+        get_logger().warning("directory_accepted", path=path, reason="others may look into it: chmod 0700")
+
+
+def check_length(path: str) -> None:
+    """Raise ConfigError for a path that no socket can have."""
+    if len(os.fsencode(path)) > _MAX_PATH_BYTES:
+        raise _refused(path, f"is longer than the {_MAX_PATH_BYTES} bytes that a socket's path may have")
+
+
+def check_kind(path: str, status: os.stat_result) -> None:
+    """Raise ConfigError for something at the socket's path that is none."""
+    if not stat.S_ISSOCK(status.st_mode):
+        raise _refused(path, "exists and is not a socket; remove it, or name another path")
+
+
+def check_directory(path: str) -> os.stat_result:
+    """Raise ConfigError for a directory that somebody else could modify; else its status."""
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except OSError as error:
+        raise unusable_path(_OPTION, path, "cannot be used", error) from error
     if stat.S_ISLNK(status.st_mode) or not stat.S_ISDIR(status.st_mode):
         raise _refused(path, "must be a directory, not a link or a file")
     if status.st_uid != os.geteuid():
         raise _refused(path, f"belongs to user id {status.st_uid}, not to us ({os.geteuid()})")
     if status.st_mode & 0o022:
         raise _refused(path, "may be written to by others; name a path in a directory of its own, mode 0700")
-    if status.st_mode & 0o055:
-        get_logger().warning("directory_accepted", path=path, reason="others may look into it: chmod 0700")
+    return status
 
 
 def _listen(path: str) -> socket.socket:

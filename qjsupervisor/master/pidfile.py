@@ -15,8 +15,9 @@ import stat
 from contextlib import ExitStack, suppress
 from types import TracebackType
 
-from ..errors import AlreadyRunning, ConfigError, unusable_path
+from ..errors import AlreadyRunning, ConfigError, QJSupervisorError, unusable_path
 
+_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _LONGEST_BYTES = 32
 #: The file may be replaced between open and lock by a process that is just exiting, but not again and again.
 _ATTEMPTS = 10
@@ -60,6 +61,19 @@ class Pidfile:
                     return
         raise AlreadyRunning(f"{self.path}: replaced again and again by others; who else starts here?", None)
 
+    def check(self) -> None:
+        """Raise ConfigError if what is there now is not fit for it; makes and locks nothing."""
+        try:
+            descriptor = os.open(self.path, _FLAGS)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._unusable(error) from error
+        try:
+            self._check(descriptor)
+        finally:
+            os.close(descriptor)
+
     def release(self) -> None:
         """Remove the file while it is still locked, then unlock it. Only for the process that acquired it."""
         if self._descriptor is None:
@@ -76,13 +90,15 @@ class Pidfile:
             self._descriptor = None
 
     def _open(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
-            return os.open(self.path, flags, 0o600)
+            return os.open(self.path, _FLAGS | os.O_CREAT, 0o600)
         except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise self._refused("is a symbolic link; remove it, or name another file") from None
-            raise unusable_path(self._option, self.path, "cannot be opened", error) from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> QJSupervisorError:
+        if error.errno == errno.ELOOP:
+            return self._refused("is a symbolic link; remove it, or name another file")
+        return unusable_path(self._option, self.path, "cannot be opened", error)
 
     def _lock(self, descriptor: int) -> bool:
         """Take the lock. False if an unrelated process held it; the file was removed, so open a new one."""

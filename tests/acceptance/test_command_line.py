@@ -21,7 +21,7 @@ import pytest
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 
 from ..conftest import DatabaseFactory, SupervisorFactory
-from ..helpers import REPOSITORY, Supervisor, clean_environment, odoo_conf, wait_until
+from ..helpers import REPOSITORY, Supervisor, clean_environment, odoo_conf, render, wait_until
 
 COMMAND = [sys.executable, "-m", "qjsupervisor"]
 
@@ -42,6 +42,44 @@ def conf(tmp_path: Path, text: str = "") -> str:
     path = tmp_path / "odoo.conf"
     path.write_text(text or f"[qjsupervisor]\ncontrol_socket = {tmp_path}/s\n")
     return str(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"log_file": "{folder}/nowhere/log"}, "log_file"),
+        ({"log_file": "{folder}"}, "log_file"),
+        ({"pidfile": "{folder}/nowhere/pid"}, "pidfile"),
+        ({"pidfile": "{folder}/odoo.conf"}, "holds something other than a process id"),
+        ({"pidfile": "{folder}/link"}, "is a symbolic link"),
+        ({"control_socket": "{folder}/open/s"}, "may be written to by others"),
+        ({"control_socket": "{folder}/odoo.conf"}, "exists and is not a socket"),
+        ({"control_socket": "{folder}/odoo.conf/deep/s"}, "control_socket"),
+        ({"control_socket": "{folder}/" + "s" * 110}, "control_socket"),
+        ({"state_dir": "{folder}/nowhere/deep"}, "state_dir"),
+        ({"channels": "root:4,root." + "c" * 260 + ":1"}, "channels"),
+    ],
+)
+def test_what_start_refuses_check_refuses(tmp_path: Path, options: dict[str, str], said: str) -> None:
+    """With 78, in the same words, and without making anything."""
+    tmp_path.chmod(0o700)
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "link").symlink_to("elsewhere")
+    given = {"control_socket": "{folder}/s", "db_name": "none", "db_host": "127.0.0.1", "db_port": "1", **options}
+    sections: dict[str, dict[str, object]] = {"options": {}, "queue_job": {}, "qjsupervisor": {}}
+    for name, value in given.items():
+        section = {"channels": "queue_job", "db": "options"}.get(name.partition("_")[0], "qjsupervisor")
+        sections[section][name] = value.replace("{folder}", str(tmp_path))
+    path = conf(tmp_path, render(sections))
+    before = sorted(os.listdir(tmp_path))
+    checked = run("check", "-c", path)
+    assert sorted(os.listdir(tmp_path)) == before
+    started = run("start", "-c", path)
+    assert (checked.returncode, started.returncode) == (78, 78), (checked.stderr, started.stderr)
+    assert checked.stderr == started.stderr
+    assert said in checked.stderr
+    assert checked.stderr.count("\n") == 1
 
 
 def test_start_imports_no_more_than_it_needs() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from qjsupervisor.channelspec import MAX_CHANNELS
 from qjsupervisor.config.load import load
 from qjsupervisor.errors import ConfigError
 from qjsupervisor.states import EX_CONFIG
@@ -171,3 +173,12 @@ def test_a_file_too_large_to_be_a_configuration_is_refused(tmp_path: Path) -> No
     file.write_bytes(b"[options]\n" + b"key = value\n" * 100_000)
     with pytest.raises(ConfigError, match="larger than 1,048,576 bytes"):
         load({"config": str(file)}, {})
+
+
+def test_too_many_channels(tmp_path: Path) -> None:
+    """Of more than that the shared table has no number, or the machine no room."""
+    conf = tmp_path / "odoo.conf"
+    for number, fits in ((MAX_CHANNELS - 1, True), (MAX_CHANNELS, False)):
+        conf.write_text("[queue_job]\nchannels = " + ",".join(f"c{each}:1" for each in range(number)))
+        with nullcontext() if fits else pytest.raises(ConfigError, match="allowed: at most 10000"):
+            load({"config": str(conf)}, {})
