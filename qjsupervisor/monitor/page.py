@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from ..channelspec import ROOT
 from ..text import channel_settings, printable, seconds
-from .health import STALE_HEARTBEAT_S, problems, warnings
+from .health import STALE_HEARTBEAT_S, find_problems
 from .history import History, Series
 from .master_link import Said
 from .metrics import targets_of
@@ -116,6 +116,64 @@ def _quoted(name: object) -> str:
 _templates = _environment()
 
 
+class DatabaseRow(NamedTuple):
+    """What the table of databases shows of one: where it is the same as before, so is its row."""
+
+    name: str
+    shown: str
+    tag: str
+    link: str
+    troubled: bool
+    is_busy: bool
+    pending: int
+    pending_text: str
+    running: int
+    failed: int
+    failed_text: str
+    #: Jobs a minute.
+    rate: int
+    oldest_s: int
+    oldest_text: str
+    restarts: int
+    spark: str
+    why: str
+
+
+class ChannelRow(NamedTuple):
+    """What the table of channels shows of one."""
+
+    name: str
+    shown: str
+    used: int
+    running: int
+    capacity: int | None
+    pending: int
+    failed: int
+    settings: str
+
+
+class Rows:
+    """The rows of one table as they were made last: of most, nothing has changed since."""
+
+    def __init__(self, macro: str) -> None:
+        self._make = getattr(_templates.get_template("rows.html").module, macro)
+        self._kept: dict[str, tuple[tuple[object, ...], str]] = {}
+
+    def render(self, rows: Sequence[DatabaseRow | ChannelRow], *more: object) -> Markup:
+        """All of them; `more`: what a row depends on besides."""
+        made: dict[str, tuple[tuple[object, ...], str]] = {}
+        for row in rows:
+            key = (row, *more)
+            kept = self._kept.get(row.name)
+            made[row.name] = kept if kept is not None and kept[0] == key else (key, self._make(row, *more))
+        self._kept = made
+        return Markup("".join(text for _, text in made.values()))
+
+
+_database_rows = Rows("database")
+_channel_rows = Rows("channel")
+
+
 def overview(said: Said, history: History, visitor: Visitor = NOBODY) -> bytes:
     """All databases, channels and targets."""
     if said.status is None:
@@ -126,8 +184,8 @@ def overview(said: Said, history: History, visitor: Visitor = NOBODY) -> bytes:
         "overview.html",
         said,
         visitor,
-        databases=sorted((_database(view, history) for view in status.get("databases", ())), key=_worst_first),
-        channels=[_channel(view) for view in status.get("channels", ())],
+        database_rows=_database_rows.render(_database_table(status, history)),
+        channel_rows=_channel_rows.render(_channel_table(status), visitor),
         targets=targets_of(status),
         pauses=status.get("pauses", ()),
         schedule=status.get("schedule"),
@@ -179,14 +237,15 @@ def icon(problems_shown: str) -> bytes:
 
 def _render(template: str, said: Said, visitor: Visitor, **context: Any) -> bytes:
     status = said.status or {}
-    wrong = context.pop("wrong", None) or problems(status)
+    found = find_problems(status)
+    wrong = context.pop("wrong", None) or [each.text for each in found if not each.is_warning]
     if said.status is not None and not said.is_alive:
         wrong = [f"The supervisor has not answered for {_span(said.age_s)}: what is shown is from then.", *wrong]
     text = _templates.get_template(template).render(
         status=status,
         wrong=wrong[:_SHOWN_PROBLEMS],
         more_wrong=wrong[_SHOWN_PROBLEMS:_MOST_PROBLEMS],
-        odd=warnings(status)[:_MOST_PROBLEMS],
+        odd=[each.text for each in found if each.is_warning][:_MOST_PROBLEMS],
         problem_count=len(wrong),
         age_s=said.age_s,
         visitor=visitor,
@@ -246,8 +305,45 @@ def _database(view: Mapping[str, Any], history: History) -> dict[str, Any]:
     }
 
 
-def _worst_first(row: Mapping[str, Any]) -> tuple[bool, str]:
-    return not row["troubled"], str(row.get("name"))
+def _database_table(status: Mapping[str, Any], history: History) -> list[DatabaseRow]:
+    """Those with a problem first."""
+    rows = []
+    for view in status.get("databases", ()):
+        row = _database(view, history)
+        pending, running, failed = (int(row.get(key) or 0) for key in ("pending", "running", "failed"))
+        oldest_s = int(row.get("oldest_pending_s") or 0)
+        rows.append(
+            DatabaseRow(
+                name=printable(row.get("name")),
+                shown=row["shown"],
+                tag=_TAGS.get(row["shown"], ""),
+                link=_quoted(row.get("name")),
+                troubled=row["troubled"],
+                is_busy=bool(pending or running),
+                pending=pending,
+                pending_text=_count(pending),
+                running=running,
+                failed=failed,
+                failed_text=_count(failed),
+                rate=round(row["rate"]),
+                oldest_s=oldest_s,
+                oldest_text=_span(oldest_s) if oldest_s else "–",
+                restarts=int(row.get("restarts") or 0),
+                spark=row["spark"],
+                why=printable(row["why"]),
+            )
+        )
+    return sorted(rows, key=lambda row: (not row.troubled, row.name))
+
+
+def _channel_table(status: Mapping[str, Any]) -> list[ChannelRow]:
+    rows = []
+    for view in status.get("channels", ()):
+        row = _channel(view)
+        running, pending, failed = (int(row.get(key) or 0) for key in ("running", "pending", "failed"))
+        name, settings = str(row.get("name")), ", ".join(row["settings"])
+        rows.append(ChannelRow(name, row["shown"], row["used"], running, row["capacity"], pending, failed, settings))
+    return rows
 
 
 def _channel(view: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,11 +5,12 @@ The same with many databases and for long: QJS_OUTAGE_DATABASES=200 QJS_OUTAGE_O
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -25,6 +26,7 @@ from ..conftest import StandInFactory, SupervisorFactory
 from ..helpers import Database, Supervisor, odoo_conf, wait_until
 from ..scripted import unused_port
 
+_log = logging.getLogger(__name__)
 DATABASES = int(os.environ.get("QJS_OUTAGE_DATABASES", "8"))
 ODOO_S = float(os.environ.get("QJS_OUTAGE_ODOO_S", "3"))
 POSTGRES_S = float(os.environ.get("QJS_OUTAGE_POSTGRES_S", "4"))
@@ -116,7 +118,6 @@ def test_one_line_when_it_goes_and_one_when_it_is_back(
     names: list[str],
     stand_in: StandInFactory,
     supervisor: SupervisorFactory,
-    record_property: Callable[[str, object], None],
 ) -> None:
     blocked, *served = names
     odoo = stand_in(cluster)
@@ -143,7 +144,7 @@ def test_one_line_when_it_goes_and_one_when_it_is_back(
     odoo.set_mode(EVERYBODY, Mode.OK)
     began_s = time.monotonic()
     wait_until(lambda: screens.finished() == 2 * len(served), "all ran", RESUME_S)
-    record_property("s from Odoo's return until all ran", round(time.monotonic() - began_s, 2))
+    _log.info("%s: %s", "s from Odoo's return until all ran", round(time.monotonic() - began_s, 2))
     assert [each["event"] for each in lines_since(running, mark)] == ["target_down", "target_recovered"]
 
     mark = running.mark()
@@ -156,7 +157,7 @@ def test_one_line_when_it_goes_and_one_when_it_is_back(
     cluster.start()
     began_s = time.monotonic()
     wait_until(lambda: states() == well, lambda: f"all are served again: {states()}", RESUME_S)
-    record_property("s from PostgreSQL's return until all are served", round(time.monotonic() - began_s, 2))
+    _log.info("%s: %s", "s from PostgreSQL's return until all are served", round(time.monotonic() - began_s, 2))
     insert_jobs(cluster, served)
     wait_until(lambda: screens.finished() == 3 * len(served), "all ran", 20 + DATABASES)
     down, back = lines_since(running, mark)

@@ -1,0 +1,72 @@
+"""The page as the monitor makes it: rows that did not change are not made again, and what all of it costs."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from qjsupervisor.monitor import page
+from qjsupervisor.monitor.history import History
+from qjsupervisor.monitor.master_link import Said
+from tests.monitor_status import status
+
+NO_HISTORY = History()
+
+
+def made(rows: page.Rows, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the rows that are made from now on."""
+    names: list[str] = []
+    make = rows._make
+
+    def note(row: page.DatabaseRow, *more: object) -> str:
+        names.append(row.name)
+        return str(make(row, *more))
+
+    monkeypatch.setattr(rows, "_make", note)
+    return names
+
+
+def test_only_rows_that_changed_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = status(20)
+    page.overview(Said(now, 0.0, 1), NO_HISTORY)
+    names = made(page._database_rows, monkeypatch)
+    page.overview(Said(now, 0.0, 2), NO_HISTORY)
+    assert names == []
+    now["databases"][3]["pending"] += 1
+    text = page.overview(Said(now, 0.0, 3), NO_HISTORY).decode()
+    assert names == ["customer-003"]
+    assert f'data-value="{now["databases"][3]["pending"]}"' in text
+    del now["databases"][3]
+    assert "customer-003" not in page.overview(Said(now, 0.0, 4), NO_HISTORY).decode()
+    assert len(page._database_rows._kept) == 19, "what is gone is forgotten"
+
+
+def test_a_visitor_who_may_order_gets_his_own_rows() -> None:
+    now = status(2)
+    operator = page.Visitor(may_log_in=True, user="ada", csrf="token-of-ada")
+    assert "token-of-ada" in page.overview(Said(now, 0.0, 1), NO_HISTORY, operator).decode()
+    assert "token-of-ada" not in page.overview(Said(now, 0.0, 2), NO_HISTORY).decode()
+
+
+def test_names_are_escaped_in_rows() -> None:
+    now = status(1)
+    now["databases"][0].update(name="<b>\x1b", last_error="<script>", state="blocked")
+    text = page.overview(Said(now, 0.0, 1), NO_HISTORY).decode()
+    assert "&lt;b&gt;\\x1b" in text
+    assert "&lt;script&gt;" in text
+    assert "<b>\\x1b" not in text
+    assert "/database/%3Cb%3E%1B" in text
+
+
+def test_an_update_costs_little() -> None:
+    """200 databases, each with news, and 45 channels: processor time, so that a busy machine does not count."""
+    now = status(200, 45)
+    costs_s = []
+    for number in range(12):
+        for view in now["databases"]:
+            view["pending"] += 1
+        began_s = time.thread_time()
+        page.overview(Said(now, 0.0, number), NO_HISTORY)
+        costs_s.append(time.thread_time() - began_s)
+    assert min(costs_s) < 0.020, costs_s
