@@ -84,8 +84,9 @@ class Screens:
         self._blocked = blocked
 
     def databases(self) -> list[dict[str, Any]]:
-        """Of the status."""
-        found: list[dict[str, Any]] = requests.get(f"http://{self._monitor}/status", timeout=10).json()["databases"]
+        """Of the status; none while the master is too busy to answer."""
+        answer = requests.get(f"http://{self._monitor}/status", timeout=10)
+        found: list[dict[str, Any]] = answer.json()["databases"] if answer.ok else []
         return found
 
     def states(self) -> dict[str, str]:
