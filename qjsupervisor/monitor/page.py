@@ -157,17 +157,17 @@ class Rows:
 
     def __init__(self, macro: str) -> None:
         self._make = getattr(_templates.get_template("rows.html").module, macro)
-        self._kept: dict[str, tuple[tuple[object, ...], str]] = {}
+        self._kept: dict[str, tuple[tuple[object, ...], Markup]] = {}
 
     def render(self, rows: Sequence[DatabaseRow | ChannelRow], *more: object) -> Markup:
         """All of them; `more`: what a row depends on besides."""
-        made: dict[str, tuple[tuple[object, ...], str]] = {}
+        made: dict[str, tuple[tuple[object, ...], Markup]] = {}
         for row in rows:
             key = (row, *more)
             kept = self._kept.get(row.name)
             made[row.name] = kept if kept is not None and kept[0] == key else (key, self._make(row, *more))
         self._kept = made
-        return Markup("".join(text for _, text in made.values()))
+        return Markup("").join(text for _, text in made.values())
 
 
 _database_rows = Rows("database")

@@ -19,9 +19,9 @@ def made(rows: page.Rows, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     make = rows._make
 
-    def note(row: page.DatabaseRow, *more: object) -> str:
+    def note(row: page.DatabaseRow, *more: object) -> object:
         names.append(row.name)
-        return str(make(row, *more))
+        return make(row, *more)
 
     monkeypatch.setattr(rows, "_make", note)
     return names
