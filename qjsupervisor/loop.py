@@ -191,12 +191,14 @@ class Deadline(Alarm):
 class _Registration:
     """What to call when a descriptor is ready. Each change makes a new one, so that stale events can be recognised."""
 
-    __slots__ = ("callback", "events", "source")
+    __slots__ = ("callback", "events", "rests", "source")
 
     def __init__(self, source: Any, events: int, callback: Callback) -> None:
         self.source = source
         self.events = events
         self.callback = callback
+        #: Its callback raised: it is out of the selector for a while.
+        self.rests = False
 
 
 class Loop(Timers):
@@ -219,7 +221,8 @@ class Loop(Timers):
 
     def modify(self, source: Any, events: int, callback: Callback) -> None:
         """Replace the events and the callback of a registered descriptor."""
-        if source in self._selector.get_map():
+        former = self._current.get(source)
+        if former is not None and not former.rests:
             registration = self._current[source] = _Registration(source, events, callback)
             self._selector.modify(source, events, registration)
         else:
@@ -227,8 +230,7 @@ class Loop(Timers):
 
     def unregister(self, source: Any) -> None:
         """Stop calling back. KeyError if it is not registered. The descriptor may be closed already."""
-        del self._current[source]
-        if source in self._selector.get_map():
+        if not self._current.pop(source).rests:
             self._selector.unregister(source)
 
     def turn(self, limit_s: float = math.inf) -> bool:
@@ -240,7 +242,9 @@ class Loop(Timers):
             if self._current.get(registration.source) is not registration:
                 continue  # removed or changed by an earlier callback of this turn
             now_s = self._clock()
-            if not self.call(registration.callback, now_s):
+            if self._on_error is None:
+                registration.callback(now_s)
+            elif not self.call(registration.callback, now_s):
                 self._rest(registration, now_s)
         self.run_due(self._clock())
         return bool(ready)
@@ -270,9 +274,11 @@ class Loop(Timers):
         if self._current.get(source) is not registration:
             return
         self._selector.unregister(source)
+        registration.rests = True
 
         def resume(_now_s: float) -> None:
             if self._current.get(source) is registration:
+                registration.rests = False
                 self._selector.register(source, registration.events, registration)
 
         self.call_at(now_s + RETRY_S, resume)

@@ -154,8 +154,10 @@ class Branch:
         """The best job that no guard holds up. Parks those that are held up."""
         while self.line:
             key, node = self.line[0]
-            guard = next((g for g in node.guards if g.holds_up(now_us)), None)
-            if guard is None:
+            for guard in node.guards:
+                if guard.holds_up(now_us):
+                    break
+            else:
                 return key, node
             del self.line[0]
             insort(guard.parked, (key, node))

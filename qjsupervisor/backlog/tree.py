@@ -385,8 +385,11 @@ class ChannelTree(ChannelNames):
     def line_is_for(self, job_id: int) -> int | None:
         """The shared channel of a job that holds a permit, if the best job of all waits in the same node; else None."""
         node = self._holding.get(job_id)
-        if node is None or self.budget <= 0 or not self._line or any(guard.local_limits for guard in node.guards):
+        if node is None or self.budget <= 0 or not self._line:
             return None
+        for guard in node.guards:
+            if guard.local_limits:
+                return None
         _key, shared = self._line[0]
         return shared if self._heads[shared][1] is node else None
 

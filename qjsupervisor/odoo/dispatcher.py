@@ -212,7 +212,7 @@ class Dispatcher:
         if request.outcome is None and not request.connecting:
             opened.target.resolver.note_reached(request.address, request.unreachable)
         if request.sock is not old_sock or request.events != old_events:
-            self._rewatch(opened, old_sock)
+            self._rewatch(opened, old_sock if old_events else None)
         if not request.events:
             self._draining.discard(opened)
             request.close()
@@ -229,16 +229,17 @@ class Dispatcher:
             opened.head_deadline_s = None
         elif opened.head_deadline_s is None:
             opened.head_deadline_s = time.monotonic() + HEAD_S
-        timeout_s = self._read_timeout_s
-        moments = [opened.head_deadline_s, opened.began_s + timeout_s if timeout_s is not None else None]
-        return min([moment for moment in moments if moment is not None], default=None)
+        head_s = opened.head_deadline_s
+        if self._read_timeout_s is None:
+            return head_s
+        read_s = opened.began_s + self._read_timeout_s
+        return read_s if head_s is None else min(head_s, read_s)
 
     def _rewatch(self, opened: _Open, old_sock: socket.socket | None) -> None:
         request = opened.request
         assert request is not None
         if old_sock is not None:
-            with suppress(KeyError, ValueError):
-                self._loop.unregister(old_sock)
+            self._loop.unregister(old_sock)
         if request.sock is not None and request.events:
             self._loop.register(request.sock, request.events, functools.partial(self._step, opened))
 

@@ -158,8 +158,11 @@ class TableCore(TableWords):
     def has_rules(self, channel: int) -> bool:
         """Whether a channel or one above it has more to say of who may start than a capacity: by time, or by order."""
         tree = self.tree()
-        limits = [tree.limits[node] for node in tree.paths[channel]]
-        return any(found is not None and (found.paced or found.flags & Flag.SEQUENTIAL) for found in limits)
+        for node in tree.paths[channel]:
+            limits = tree.limits[node]
+            if limits is not None and (limits.paced or limits.flags & Flag.SEQUENTIAL):
+                return True
+        return False
 
     def has_weights(self) -> bool:
         """Whether databases differ in weight: then each single start is counted."""

@@ -168,18 +168,15 @@ class Jobs:
             if state in _LIMITED and len(self._in[state]) > MAX_REMEMBERED:
                 self.forget(next(iter(self._in[state])))
         elif former is not State.UNKNOWN:
-            self._drop(record)
+            if self._by_id.get(record.id) is record:
+                del self._by_id[record.id]
+            if self._by_uuid.get(record.uuid) is record:
+                del self._by_uuid[record.uuid]
         return record
 
     def forget(self, record: JobRecord) -> None:
         """Nothing is to be remembered of a job."""
         self.enter(record, State.UNKNOWN)
-
-    def _drop(self, record: JobRecord) -> None:
-        if self._by_id.get(record.id) is record:
-            del self._by_id[record.id]
-        if self._by_uuid.get(record.uuid) is record:
-            del self._by_uuid[record.uuid]
 
     def wait(self, record: JobRecord) -> None:
         """A job is pending: it is remembered as long as anything counts against it."""

@@ -14,7 +14,7 @@ from qjsupervisor.worker import warmup as rehearsal
 
 #: Of functions written in Python, from a job's notification to the look at its row after it ran. Each is about a
 #: microsecond where the processor's caches are warm, and several where they are not. Raise it only with a reason.
-MOST_CALLS = 360
+MOST_CALLS = 345
 
 
 @pytest.fixture
