@@ -30,14 +30,14 @@
 
 /* the table's words */
 byte held[2], total;            /* truth, and the sum that follows from it */
-bool wish[2], waiting[2];       /* published demand; waiting follows: demand, and no grant that was not taken yet */
+bool demand[2], waiting[2];       /* published demand; waiting follows: demand, and no grant that was not taken yet */
 bool grant[2];                  /* a permit granted and not yet taken; it is in held already */
 byte cursor;                    /* whose turn it is */
 bool dirty;
 byte repairs;
 /* its lock, and the eventfds */
 byte owner = FREE;
-bool orphaned;                  /* the owner died */
+bool owner_died;                  /* the owner died */
 bool event[2];
 /* databases and Odoo */
 byte pending[2] = JOBS, rows[2], ended[2];
@@ -59,7 +59,7 @@ byte passed[2];                 /* grants to the other one since it waits */
 #ifdef BREAK_ROBUST
 #define LOCKABLE (owner == FREE)
 #else
-#define LOCKABLE (owner == FREE || orphaned)
+#define LOCKABLE (owner == FREE || owner_died)
 #endif
 #ifdef BREAK_MARK
 #define UNCLEAN false
@@ -69,7 +69,7 @@ byte passed[2];                 /* grants to the other one since it waits */
 
 /* Takes the lock, and puts right what a dead or failed holder left. */
 inline enter(me) {
-	d_step { LOCKABLE -> owner = me; orphaned = false };
+	d_step { LOCKABLE -> owner = me; owner_died = false };
 	if
 	:: UNCLEAN -> repair()
 	:: else -> dirty = true
@@ -78,9 +78,9 @@ inline leave() { dirty = false; d_step { owner = FREE } }
 inline repair() {
 	d_step { total = 0; waiting[0] = false; waiting[1] = false };
 	total = total + held[0];
-	waiting[0] = wish[0] && !grant[0];
+	waiting[0] = demand[0] && !grant[0];
 	total = total + held[1];
-	waiting[1] = wish[1] && !grant[1];
+	waiting[1] = demand[1] && !grant[1];
 #ifndef BREAK_REPAIRS
 	repairs++;                                              /* each worker writes its own held again */
 #endif
@@ -113,7 +113,7 @@ inline give(s) {
 	}
 /* Whoever is gone waits for nothing, and an untaken grant of it goes back. */
 inline bury(s) {
-	wish[s] = false; waiting[s] = false; passed[s] = 0;
+	demand[s] = false; waiting[s] = false; passed[s] = 0;
 #ifndef BREAK_BURY
 	if
 	:: grant[s] -> grant[s] = false; add(s, -1)
@@ -158,9 +158,9 @@ inline exchange(me) {
 	od;
 	skip;
 	/* publish */
-	d_step { wish[me] = WANT(me); published[me] = WANT(me) };
-	waiting[me] = wish[me];
-	if :: !wish[me] -> passed[me] = 0 :: else fi;
+	d_step { demand[me] = WANT(me); published[me] = WANT(me) };
+	waiting[me] = demand[me];
+	if :: !demand[me] -> passed[me] = 0 :: else fi;
 	leave() }
 
 inline attach(me) {
@@ -171,7 +171,7 @@ inline die(me) { d_step {
 	killed[me] = false; alive[me] = false; buried[me] = false;
 	if
 	:: owner == me && fails[me] -> owner = FREE             /* it left the lock by an exception */
-	:: owner == me && !fails[me] -> orphaned = true
+	:: owner == me && !fails[me] -> owner_died = true
 	:: else
 	fi;
 	fails[me] = false; mine[me] = 0; taken[me] = 0; changed[me] = false; published[me] = false; event[me] = false; ended[me] = 0; x = 0 } }
@@ -220,7 +220,7 @@ proctype Master() {
 	od
 }
 
-#define quiet(s) assert(alive[s] && held[s] == rows[s] && (pending[s] == 0 || total >= CAP) || !alive[s] && gone[s] && !grant[s] && !wish[s] && held[s] >= rows[s])
+#define quiet(s) assert(alive[s] && held[s] == rows[s] && (pending[s] == 0 || total >= CAP) || !alive[s] && gone[s] && !grant[s] && !demand[s] && held[s] >= rows[s])
 
 proctype Environment() {
 	do

@@ -82,7 +82,7 @@ def _micros(seconds: float | None, missing: int) -> int:
     return max(-_LATEST_US, min(_LATEST_US, round(seconds * 1e6)))  # timestamps reach further than 63 bits
 
 
-def refusal(uuid: str) -> str | None:
+def why_unsendable(uuid: str) -> str | None:
     """Why no request can carry this uuid; None if one can."""
     size = len(uuid.encode("utf-8", "surrogateescape"))
     return None if 0 < size <= MAX_UUID_BYTES else f"its uuid has {size} bytes, not 1 to {MAX_UUID_BYTES}"

@@ -67,7 +67,7 @@ class Phase(enum.Enum):
     """Where a worker stands with its database. The values are the WorkerState that it reports to the master."""
 
     #: Not connected, or not yet serving.
-    APART = "starting"
+    DISCONNECTED = "starting"
     #: Another runner leads.
     STANDBY = "standby"
     #: The database cannot be served as it is.

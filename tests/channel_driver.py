@@ -56,7 +56,7 @@ class Driver:
         self._tell(job_id, heard)
 
     def _tell(self, job_id: int, heard: str) -> None:
-        if heard == "now" or job_id in self.world.aside:  # (how long that lasts is not the tree's business)
+        if heard == "now" or job_id in self.world.deferred:  # (how long that lasts is not the tree's business)
             self.hear(job_id)
         elif heard == "late":
             self.late.append(job_id)
@@ -75,7 +75,7 @@ class Driver:
             self.tree.put(row.pending)
             return
         self.tree.release(job_id)
-        self.world.aside.discard(job_id)
+        self.world.deferred.discard(job_id)
         if row is None:
             self.tree.forget(job_id)
         elif row.state in HOLDS:
@@ -91,11 +91,11 @@ class Driver:
 
     def set_aside(self, job_id: int) -> None:
         """A job that nobody would run: given back, and left alone for a while."""
-        self.world.aside.add(job_id)
+        self.world.deferred.add(job_id)
         self.tree.defer(self.world.rows[job_id].pending)
 
-    def warm_up(self, job_id: int) -> None:
-        self.world.aside.discard(job_id)
+    def release(self, job_id: int) -> None:
+        self.world.deferred.discard(job_id)
         self.tree.release(job_id)
         self.hear(job_id)
 
@@ -247,10 +247,10 @@ class Driver:
         node = self.tree._holding[job_id]
         row = self.world.rows[job_id]
         for other in self.world.of("pending"):
-            if other.key < row.key and self.world.is_due(other) and other.job_id not in self.world.aside:
+            if other.key < row.key and self.world.is_due(other) and other.job_id not in self.world.deferred:
                 assert self.tree.node_for(other.channel) is not node, f"{row} overtakes {other}"
 
-    def succeed(self, job_id: int) -> None:
+    def hand_over(self, job_id: int) -> None:
         """As Serving._successors: a job is over, which is not heard of yet, and the next one takes over its permit."""
         self.claim()
         informed = not self.late and not self.missed
@@ -262,7 +262,7 @@ class Driver:
         if channel is not None and self.table.may_reuse_permit(channel):
             expected = self.world.best(but=self._is_hidden)
             changed = set(self.tree.changed)
-            successor = self.tree.succeed(job_id)
+            successor = self.tree.hand_over(job_id)
             if informed:
                 assert expected is not None
                 assert successor == expected.job_id, self.explain([successor], expected)
@@ -298,7 +298,7 @@ class Driver:
     # -- what must be true -------------------------------------------------------------------------------------
 
     def check_published(self) -> None:
-        """What a seat makes of `changed` and `new_heads` is what the tree says."""
+        """What a slot makes of `changed` and `new_heads` is what the tree says."""
         tree, table = self.tree, self.table
         assert {c: n for c, n in table.held.items() if n} == {c: n for c, n in tree.held.items() if n}
         assert {c: n for c, n in table.failed.items() if n} == {c: n for c, n in tree.failed.items() if n}
@@ -326,7 +326,7 @@ class Driver:
     def _check_pending(self, node: Node) -> None:
         world, tree = self.world, self.tree
         mine = [row for row in world.of("pending") if tree.node_for(row.channel) is node]
-        number, mine = len(mine), [row for row in mine if row.job_id not in world.aside]
+        number, mine = len(mine), [row for row in mine if row.job_id not in world.deferred]
         held = {key[2] for key in node.ready.items} | {key[2] for _eta, key in node.etas.items}
         assert held <= {row.job_id for row in mine}, node.name
         if node.ready.horizon is None and node.etas.horizon is None and not node.head_unknown:
@@ -345,5 +345,5 @@ class Driver:
         specs = "\n  ".join(map(str, self.specs))
         return (
             f"started {rows}, expected {expected}\n" + "\n".join(why) + f"\n  {specs}\npaused {self.world.paused},"
-            f" aside {self.world.aside}, now {self.world.now_us}, held {self.world.of(*HOLDS)}"
+            f" deferred {self.world.deferred}, now {self.world.now_us}, held {self.world.of(*HOLDS)}"
         )

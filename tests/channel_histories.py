@@ -131,9 +131,9 @@ def _pause(driver: Driver, rng: random.Random, _heard: str) -> None:
     driver.pause(names)
 
 
-def _aside(driver: Driver, rng: random.Random, _heard: str) -> None:
-    if driver.world.aside and rng.random() < 0.5:
-        driver.warm_up(rng.choice(sorted(driver.world.aside)))
+def _defer(driver: Driver, rng: random.Random, _heard: str) -> None:
+    if driver.world.deferred and rng.random() < 0.5:
+        driver.release(rng.choice(sorted(driver.world.deferred)))
     elif pending := [r for r in driver.world.of("pending") if r.job_id not in driver.tree.taken]:
         driver.set_aside(rng.choice(pending).job_id)
 
@@ -141,7 +141,7 @@ def _aside(driver: Driver, rng: random.Random, _heard: str) -> None:
 def _succeed(driver: Driver, rng: random.Random, _heard: str) -> None:
     held = sorted(driver.tree.holding() & {row.job_id for row in driver.world.of(*HOLDS)})
     if held:
-        driver.succeed(rng.choice(held))
+        driver.hand_over(rng.choice(held))
 
 
 def _look(driver: Driver, _rng: random.Random, _heard: str) -> None:
@@ -189,7 +189,7 @@ ACTIONS: Mapping[str, tuple[Action, float]] = {
     "claim": (_claim, 2),
     "pause": (_pause, 0.7),
     "rebuild": (_rebuild, 0.6),
-    "aside": (_aside, 0.7),
+    "deferred": (_defer, 0.7),
     "succeed": (_succeed, 3),
     "settle": (_settle, 3),
 }

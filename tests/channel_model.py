@@ -50,7 +50,7 @@ class World:
     now_us: int = 0
     rows: dict[int, Row] = field(default_factory=dict)
     paused: frozenset[str] = frozenset()
-    aside: set[int] = field(default_factory=set)
+    deferred: set[int] = field(default_factory=set)
     last_start_us: dict[str, int] = field(default_factory=dict)
 
     def spec(self, name: str) -> ChannelSpec:
@@ -85,11 +85,11 @@ class World:
         return row.eta_us is None or row.eta_us <= self.now_us
 
     def order_barrier(self, name: str) -> Key | None:
-        """The job directly in a channel that what comes after it waits for: that is due next, or that was set aside."""
+        """The job directly in a channel that what comes after it waits for: that is due next, or that was deferred."""
         mine = [row for row in self.of("pending") if row.name == name]
-        waiting = [(row.eta_us, row.key) for row in mine if not self.is_due(row) and row.job_id not in self.aside]
-        bars = [row.key for row in mine if row.job_id in self.aside] + ([min(waiting)[1]] if waiting else [])
-        return min(bars, default=None)
+        waiting = [(row.eta_us, row.key) for row in mine if not self.is_due(row) and row.job_id not in self.deferred]
+        barriers = [row.key for row in mine if row.job_id in self.deferred] + ([min(waiting)[1]] if waiting else [])
+        return min(barriers, default=None)
 
     def holds_up(self, name: str, key: Key) -> str:
         """Why a channel lets a job of that key not pass; '' if it does."""
@@ -112,8 +112,8 @@ class World:
 
     def why_not(self, row: Row) -> str:
         """Why a pending job may not start; '' if it may."""
-        if row.job_id in self.aside:
-            return "aside"
+        if row.job_id in self.deferred:
+            return "deferred"
         if not self.is_due(row):
             return "not due"
         # A better job of its channel is held up by the same, so the first one that is free is the best one.
@@ -132,7 +132,7 @@ class World:
 
     def found(self, limit: int, accept: Callable[[Row], bool] = lambda row: True) -> Found:
         """As queries.LOAD and READ_CHANNELS."""
-        rows = [row for row in self.of("pending") if accept(row) and row.job_id not in self.aside]
+        rows = [row for row in self.of("pending") if accept(row) and row.job_id not in self.deferred]
         due = sorted((row for row in rows if self.is_due(row)), key=lambda row: row.key)[:limit]
         later = sorted((row for row in rows if not self.is_due(row)), key=lambda row: (row.eta_us, row.key))[:limit]
         return Found(
@@ -214,7 +214,7 @@ class TableStandIn:
         return True
 
     def exchange(self, tree: Backlog) -> None:
-        """As Seat.exchange, where nobody else wants anything."""
+        """As WorkerSlot.exchange, where nobody else wants anything."""
         for channel in tree.changed:
             self.held[channel] = tree.held.get(channel, 0)
             self.failed[channel] = tree.failed.get(channel, 0)

@@ -89,7 +89,7 @@ class Ours:
 
 
 class OursShared(Ours):
-    """Our channel tree with a seat in a shared table, which keeps the limits: the server-wide mode."""
+    """Our channel tree with a slot in a shared table, which keeps the limits: the server-wide mode."""
 
     def __init__(self, specs: Sequence[ChannelSpec]) -> None:
         self._clock_ns = 10**9

@@ -43,14 +43,17 @@ _KEYED_BY_JOB = re.compile(
 _KNOW_JOBS = ("worker", "odoo", "postgres")
 #: Attributes of that shape in these folders that are keyed by something else; each with what it is keyed by.
 NOT_JOBS: dict[str, str] = {
-    "_told": "module",
-    "pauses": "channel",
-    "_unsent": "subject of a message",
-    "_written": "word of the table",
-    "_channels": "channel",
-    "_former": "server process",
-    "modules": "module",
-    "reached": "option of a connection",
+    "worker/module_gate.py _told": "module",
+    "worker/orders.py pauses": "channel",
+    "worker/orders.py limits": "channel",
+    "worker/past_starts.py _params": "parameter of a statement",
+    "worker/reporting.py _unsent": "subject of a message",
+    "worker/reporting.py _written": "word of the table",
+    "worker/reporting.py _channels": "channel",
+    "worker/stops.py _uuids": "channel",
+    "postgres/leadership.py _former": "server process",
+    "postgres/database.py modules": "module",
+    "postgres/session.py reached": "option of a connection",
 }
 
 
@@ -118,7 +121,7 @@ def containers_keyed_by_job() -> list[str]:
         if isinstance(node, ast.AnnAssign)
         and ast.unparse(node.target).startswith("self.")
         and _KEYED_BY_JOB.match(annotation := ast.unparse(node.annotation))
-        and ast.unparse(node.target).removeprefix("self.") not in NOT_JOBS
+        and f"{path} {ast.unparse(node.target).removeprefix('self.')}" not in NOT_JOBS
     ]
 
 
@@ -161,7 +164,7 @@ def calls(jobs: int) -> tuple[Counter[str], int]:
     kept, warmup.JOBS = warmup.JOBS, jobs
     sys.setprofile(count)
     try:
-        warmup.rehearse(config)
+        warmup.run_jobs(config)
     finally:
         sys.setprofile(None)
         warmup.JOBS = kept

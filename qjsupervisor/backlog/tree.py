@@ -393,7 +393,7 @@ class ChannelTree(ChannelNames):
         _key, shared = self._line[0]
         return shared if self._heads[shared][1] is node else None
 
-    def succeed(self, job_id: int) -> int:
+    def hand_over(self, job_id: int) -> int:
         """The best job takes over the permit of one that is over, where `line_is_for` said so; its id."""
         node = self._holding[job_id]
         counted = node.shared in self.changed

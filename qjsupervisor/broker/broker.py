@@ -22,7 +22,7 @@ from ..control import Pipe
 from ..errors import DatabaseError, DatabaseUnavailable
 from ..loop import Loop
 from ..states import EXIT_STOPPED
-from ..table.leases import Facts, LeaseTable
+from ..table.leases import LeaseFacts, LeaseTable
 from ..table.semaphore import SemaphoreTable
 from .coordinator import Coordinator
 from .ledger import LEASE_S, START, Answer
@@ -193,7 +193,7 @@ class Broker:
         # What came with an answer is not readable any more.
         self._notified |= self._coordinator.connected and self._coordinator.heard(self._member.name)
 
-    def _write(self, table: LeaseTable, facts: Facts, plan: Plan) -> None:
+    def _write(self, table: LeaseTable, facts: LeaseFacts, plan: Plan) -> None:
         """Before it is said: what we give up is not used any more."""
         may = {}
         for name, channel in facts.channels.items():

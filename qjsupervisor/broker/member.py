@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..table.leases import ChannelFacts, Facts
+from ..table.leases import ChannelFacts, LeaseFacts
 from .ledger import START, Answer, Counts, Statement
 
 #: Spare permits go back when they were not used for so long.
@@ -49,7 +49,7 @@ class Member:
 
     # -- what to say ---------------------------------------------------------------------------------------------
 
-    def register(self, facts: Facts, session: int) -> Statement:
+    def register(self, facts: LeaseFacts, session: int) -> Statement:
         """A new session. What may have been used until now is claimed, not what is in use. UPPER, PAST"""
         rights = _rights(facts)
         held = _held(facts)
@@ -73,7 +73,7 @@ class Member:
         """The last one: nothing runs that was not handed over. LEAVE"""
         return Statement(member=self.name, session=session, kind="leave")
 
-    def plan(self, facts: Facts, session: int, now_s: float) -> Plan:
+    def plan(self, facts: LeaseFacts, session: int, now_s: float) -> Plan:
         """What is to be said now."""
         said = Statement(member=self.name, session=session)
         plan = Plan(said)
@@ -96,7 +96,7 @@ class Member:
         plan.is_news |= bool(said.gives or said.drops or said.settles or said.failed)
         return plan
 
-    def _drop(self, facts: Facts, rights: Counts, held: Counts, plan: Plan) -> None:
+    def _drop(self, facts: LeaseFacts, rights: Counts, held: Counts, plan: Plan) -> None:
         """Databases that another one leads: the permits of their jobs go to the ledger. DROP"""
         for each in facts.slots:
             if not each.let_go or each.term:
@@ -110,7 +110,7 @@ class Member:
             plan.statement.drops[each.database] = ({c: n for c, n in lease.items() if n}, beyond)
             plan.dropped[each.database] = each.slot
 
-    def _settle(self, facts: Facts, plan: Plan) -> None:
+    def _settle(self, facts: LeaseFacts, plan: Plan) -> None:
         """Databases that are counted here: the ledger knows it before the first start. SERVE"""
         said = plan.statement
         present = set()
@@ -126,7 +126,7 @@ class Member:
             if not any(each.database == database for each in facts.slots):
                 said.failed[database] = {}
 
-    def _want(self, facts: Facts, rights: Counts, plan: Plan) -> None:
+    def _want(self, facts: LeaseFacts, rights: Counts, plan: Plan) -> None:
         """Ask for permits for what waits, for a whole path at once."""
         said = plan.statement
         hungry: set[str] = set()
@@ -217,16 +217,16 @@ def usable(channel: ChannelFacts, right: int, token: bool, targets: Counts, bloc
     return min(right, channel.capacity, targets.get(channel.name, right))
 
 
-def _rights(facts: Facts) -> Counts:
+def _rights(facts: LeaseFacts) -> Counts:
     rights = {c.name: c.right for c in facts.channels.values() if c.capacity is not None and c.right}
     return rights | {c.name + START: 1 for c in facts.channels.values() if c.token}
 
 
-def _held(facts: Facts) -> Counts:
+def _held(facts: LeaseFacts) -> Counts:
     return {c.name: c.held for c in facts.channels.values() if c.capacity is not None and c.held}
 
 
-def _capacity(facts: Facts) -> tuple[Counts, Counts]:
+def _capacity(facts: LeaseFacts) -> tuple[Counts, Counts]:
     limited = {c.name: c.capacity for c in facts.channels.values() if c.capacity is not None}
     throttled = {c.name + START: c.throttle_s for c in facts.channels.values() if c.throttle_s}
     return limited | dict.fromkeys(throttled, 1), throttled

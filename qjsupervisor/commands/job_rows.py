@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..config.values import is_unicode
-from ..job import refusal
+from ..job import why_unsendable
 from ..postgres import queries
 from ..postgres.session import Session
 from . import statements
@@ -86,7 +86,7 @@ def to_jobs(connection: Session, rows: Sequence[Row]) -> Iterator[Job]:
             parents=tuple(undone[uuid] for uuid in parents.get(row.uuid, ()) if uuid in undone),
             ahead=row.ahead,
             not_due=row.not_due,
-            refusal=refusal(row.uuid),
+            unsendable=why_unsendable(row.uuid),
         )
         for row in rows
     )

@@ -51,7 +51,7 @@ class Job:
     #: A better job of its channel that is not due: a sequential channel waits for it.
     not_due: str | None = None
     #: Why it can never be asked for.
-    refusal: str | None = None
+    unsendable: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +135,8 @@ class Explainer:
             return [_running(job, self._tree)]
         if job.state != JobState.PENDING:
             return []
-        if job.refusal is not None:
-            return [Reason("refused", f"can never be dispatched: {job.refusal}")]
+        if job.unsendable is not None:
+            return [Reason("refused", f"can never be dispatched: {job.unsendable}")]
         if self._stopped is not None:
             return [self._stopped]
         return [*_eta(job), *self._reasons_of(job)] or [_turn(job)]

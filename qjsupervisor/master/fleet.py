@@ -230,7 +230,7 @@ class Fleet:
             self._parts.loop.unregister(worker.child.pipe)
         worker.reaped(exit_code, now_s)
         slot = worker.slot
-        self.retried_calls.add(slot, lambda: self._parts.table.try_after_death(slot) and self._buried(worker))
+        self.retried_calls.add(slot, lambda: self._parts.table.try_after_death(slot) and self._released(worker))
         self._stop_next(now_s)
         if not math.isinf(self._abort_all_s):
             self._abort_next(now_s)
@@ -298,7 +298,7 @@ class Fleet:
         if worker.pipe_ended and worker.child is not None:
             self._parts.loop.unregister(worker.child.pipe)
 
-    def _buried(self, worker: WorkerProcess) -> bool:
+    def _released(self, worker: WorkerProcess) -> bool:
         """The table has processed the death: the next process may start, or a worker that is leaving is removed."""
         if worker.leaving:
             self._retire(worker)
@@ -333,7 +333,9 @@ class Fleet:
             database=worker.database,
             reason=f"its database could not be read for {GIVE_UP_S:g} s; jobs that still run there are not counted",
         )
-        self.retried_calls.add(worker.slot, lambda: self._parts.table.try_give_up(worker.slot) and self._buried(worker))
+        self.retried_calls.add(
+            worker.slot, lambda: self._parts.table.try_give_up(worker.slot) and self._released(worker)
+        )
 
     def _free_held(self, now_s: float, now_ns: int) -> None:
         """Recover permits that others wait for and whose worker is stopped or dead, so that it cannot release them.

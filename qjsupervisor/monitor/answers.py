@@ -204,7 +204,7 @@ class Answers:
 
     def _metrics(self, said: Said, kind: str) -> Response:
         status = said.status if said.is_alive else None
-        facts = metrics.Facts(
+        facts = metrics.MetricSources(
             status,
             self._observer.totals(),
             self._observer.cells(),

@@ -92,7 +92,7 @@ TARGET = (
 _STATUS_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
-class Facts(NamedTuple):
+class MetricSources(NamedTuple):
     """What the metrics are made of; `status` None stands for a master that did not answer."""
 
     status: View | None
@@ -104,7 +104,7 @@ class Facts(NamedTuple):
 class StatusCollector(Collector):
     """Metrics of one moment."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: MetricSources) -> None:
         self._facts = facts
 
     def collect(self) -> Iterator[Metric]:
@@ -138,7 +138,7 @@ def content_type(accept: str) -> str:
     return OPENMETRICS_TYPE if "application/openmetrics-text" in accept else CONTENT_TYPE
 
 
-def render(facts: Facts, kind: str = CONTENT_TYPE) -> bytes:
+def render(facts: MetricSources, kind: str = CONTENT_TYPE) -> bytes:
     """The text that Prometheus scrapes, of one of the content types."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(StatusCollector(facts))

@@ -52,7 +52,7 @@ class Breaker:
         """Note that a request was sent; while down, it is the only one until it ends."""
         self._probing = self.state is TargetState.DOWN
 
-    def proved(self) -> bool:
+    def record_success(self) -> bool:
         """Note that a job was run there. True if the target was down until now."""
         was_down = self.state is TargetState.DOWN
         self.state = TargetState.UP

@@ -22,11 +22,13 @@ from .eligibility import (
     NEUTRALIZED,
     NOT_INSTALLED,
     READ_COLUMNS,
-    READ_ONLY,
     WRITTEN_COLUMNS,
+    Verdict,
     in_transition,
     is_neutralized,
+    privilege_troubles,
     trigger_trouble,
+    write_trouble,
 )
 from .leadership import Lead, Leadership
 from .notifications import Notified
@@ -129,18 +131,19 @@ class Database:
         Called before statements that would otherwise fail, so that they do not fail again and again.
         """
         assert self.about is not None
-        if self.about.in_recovery:
-            raise DatabaseUnavailable(self.name, "the server is in recovery: read-only")
-        if self.about.read_only:
-            raise DatabaseUnfit(self.name, READ_ONLY)
+        trouble = write_trouble(in_recovery=self.about.in_recovery, read_only=self.about.read_only)
+        if trouble is not None:
+            verdict, reason = trouble
+            raise (DatabaseUnavailable if verdict is Verdict.UNREACHABLE else DatabaseUnfit)(self.name, reason)
         self.check_modules()
         may_look = self.refuses_neutralized and self.about.may_read_parameters
         if may_look and is_neutralized(self.rows(queries.NEUTRALIZED)):
             raise DatabaseUnfit(self.name, NEUTRALIZED)
-        columns = {"may_read": list(READ_COLUMNS), "may_write": list(WRITTEN_COLUMNS)}
-        lacking = [f"{privilege} ({column})" for column, privilege in self.rows(queries.LACKING, columns)]
+        columns = self.rows(queries.PRIVILEGES, {"columns": list(dict.fromkeys(READ_COLUMNS + WRITTEN_COLUMNS))})
+        granted = {column: (may_read, may_write) for column, may_read, may_write, _role in columns}
+        lacking = list(privilege_troubles(granted, columns[0][-1]))
         if lacking:
-            raise DatabaseUnfit(self.name, f"a privilege is missing: GRANT {', '.join(lacking)} ON queue_job")
+            raise DatabaseUnfit(self.name, "; ".join(lacking))
 
     def check_modules(self) -> None:
         """Read which modules are in transition: one statement. Raises DatabaseGone if queue_job is not installed."""

@@ -73,7 +73,7 @@ READ_ONLY = "sessions are read-only here: default_transaction_read_only is on, f
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class ProbeResult:
     """What a probe found in a database."""
 
     role: str
@@ -126,7 +126,9 @@ class Facts:
         return all(granted.get(name, (False, False))[0] for name in CHANNEL_COLUMNS)
 
 
-def judge(facts: Facts, mode: Mode, *, serve_neutralized: bool = False) -> tuple[Verdict, str | None, tuple[str, ...]]:
+def judge(
+    facts: ProbeResult, mode: Mode, *, serve_neutralized: bool = False
+) -> tuple[Verdict, str | None, tuple[str, ...]]:
     """(verdict, reason, warnings). The reason lists everything that is wrong, so that it can be fixed in one go."""
     if facts.hidden_in is not None:
         return Verdict.BLOCKED, _hidden(facts.hidden_in, facts.role), ()
@@ -135,13 +137,13 @@ def judge(facts: Facts, mode: Mode, *, serve_neutralized: bool = False) -> tuple
     if not facts.module_readable:
         if "queue_job" not in facts.columns:
             return Verdict.ABSENT, "queue_job is not installed (it has no table queue_job)", ()
-        return Verdict.BLOCKED, _missing("SELECT", "ir_module_module", ("name", "state"), facts), ()
+        columns = facts.columns.get("ir_module_module", {})
+        return Verdict.BLOCKED, _missing("SELECT", "ir_module_module", ("name", "state"), columns, facts.role), ()
     if facts.module_state in NOT_INSTALLED:
         return Verdict.ABSENT, "queue_job is not installed", ()
-    if facts.in_recovery:
-        return Verdict.UNREACHABLE, "the server is in recovery (a standby): nothing can be written there", ()
-    if facts.read_only:
-        return Verdict.BLOCKED, READ_ONLY, ()
+    trouble = write_trouble(in_recovery=facts.in_recovery, read_only=facts.read_only)
+    if trouble is not None:
+        return *trouble, ()
     wrong = [
         *([NEUTRALIZED] if facts.neutralized and not serve_neutralized else ()),
         *([waits_for(facts.modules)] if facts.modules else ()),
@@ -154,7 +156,14 @@ def judge(facts: Facts, mode: Mode, *, serve_neutralized: bool = False) -> tuple
     return Verdict.READY, None, tuple(_warnings(facts))
 
 
-def can_be_counted(facts: Facts, mode: Mode, *, serve_neutralized: bool = False) -> bool:
+def write_trouble(*, in_recovery: bool, read_only: bool) -> tuple[Verdict, str] | None:
+    """Why nothing can be written there; None if it can. `read_only`: our role's sessions are so by default."""
+    if in_recovery:
+        return Verdict.UNREACHABLE, "the server is in recovery (a standby): nothing can be written there"
+    return (Verdict.BLOCKED, READ_ONLY) if read_only else None
+
+
+def can_be_counted(facts: ProbeResult, mode: Mode, *, serve_neutralized: bool = False) -> bool:
     """Whether nothing is wrong except that the trigger is missing or a module is in transition.
 
     Then a worker can count the running jobs, and notices itself when new ones may start.
@@ -193,7 +202,7 @@ def _hidden(schema: str, role: str) -> str:
     )
 
 
-def _wrong_tables(facts: Facts) -> Iterator[str]:
+def _wrong_tables(facts: ProbeResult) -> Iterator[str]:
     if "queue_job" not in facts.columns:
         yield "queue_job is installed, but there is no table queue_job"
         return
@@ -202,15 +211,20 @@ def _wrong_tables(facts: Facts) -> Iterator[str]:
     if lacking:
         yield f"table queue_job has no column {', '.join(lacking)}: too old a version, or another table"
         return
+    yield from privilege_troubles(columns, facts.role)
+
+
+def privilege_troubles(columns: Mapping[str, tuple[bool, bool]], role: str) -> Iterator[str]:
+    """What a role has to do with queue_job and may not, with the GRANT. `columns`: of queue_job, as in Columns."""
     unreadable = [name for name in READ_COLUMNS if not columns[name][0]]
     unwritable = [name for name in WRITTEN_COLUMNS if not columns[name][1]]
     if unreadable:
-        yield _missing("SELECT", "queue_job", unreadable, facts)
+        yield _missing("SELECT", "queue_job", unreadable, columns, role)
     if unwritable:
-        yield _missing("UPDATE", "queue_job", unwritable, facts)
+        yield _missing("UPDATE", "queue_job", unwritable, columns, role)
 
 
-def _wrong_trigger(facts: Facts) -> Iterator[str]:
+def _wrong_trigger(facts: ProbeResult) -> Iterator[str]:
     if "queue_job" in facts.columns:
         trouble = trigger_trouble(facts.trigger_enabled, complete=facts.trigger_complete)
         if trouble is not None:
@@ -230,7 +244,7 @@ def trigger_trouble(enabled: str | None, *, complete: bool) -> str | None:
     )
 
 
-def _wrong_channels(facts: Facts, mode: Mode) -> Iterator[str]:
+def _wrong_channels(facts: ProbeResult, mode: Mode) -> Iterator[str]:
     if not mode.has_own_tree(facts.has_channel_settings):
         return
     if not facts.has_channel_settings:
@@ -242,10 +256,10 @@ def _wrong_channels(facts: Facts, mode: Mode) -> Iterator[str]:
     columns = facts.columns["queue_job_channel"]
     unreadable = [name for name in CHANNEL_COLUMNS if not columns[name][0]]
     if unreadable:
-        yield _missing("SELECT", "queue_job_channel", unreadable, facts)
+        yield _missing("SELECT", "queue_job_channel", unreadable, columns, facts.role)
 
 
-def _warnings(facts: Facts) -> Iterator[str]:
+def _warnings(facts: ProbeResult) -> Iterator[str]:
     if facts.policies:
         yield (
             f"row-level security is on for {', '.join(facts.policies)}: rows that it hides from role {facts.role} "
@@ -271,13 +285,15 @@ def _warnings(facts: Facts) -> Iterator[str]:
         yield "the database's encoding is SQL_ASCII: jobs whose uuid or channel is not UTF-8 are refused"
 
 
-def _missing(privilege: str, table: str, columns: Iterable[str], facts: Facts) -> str:
+def _missing(
+    privilege: str, table: str, missing: Iterable[str], columns: Mapping[str, tuple[bool, bool]], role: str
+) -> str:
     """The sentence, with the statement that puts it right; single columns are named where some are granted."""
     column = 0 if privilege == "SELECT" else 1
-    some = any(granted[column] for granted in facts.columns.get(table, {}).values())
-    named = f" ({', '.join(columns)})" if some else ""
-    grant = f"GRANT {privilege}{named} ON {table} TO {_quoted(facts.role)}"
-    return f"no {privilege} privilege on {table}{named} for role {facts.role}: {grant}"
+    some = any(granted[column] for granted in columns.values())
+    named = f" ({', '.join(missing)})" if some else ""
+    grant = f"GRANT {privilege}{named} ON {table} TO {_quoted(role)}"
+    return f"no {privilege} privilege on {table}{named} for role {role}: {grant}"
 
 
 def _quoted(name: str) -> str:

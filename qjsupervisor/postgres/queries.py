@@ -64,12 +64,11 @@ SELECT tgenabled::text, (tgtype::int & 20) = 20
  WHERE tgrelid = to_regclass('queue_job') AND tgname = 'queue_job_notify' AND NOT tgisinternal
 """
 
-#: Privileges on queue_job that our role lacks. Params: may_read, may_write (column names). Rows: (column, privilege).
-LACKING = """
-SELECT name, privilege
-  FROM (SELECT unnest(%(may_read)s::text[]), 'SELECT' UNION ALL SELECT unnest(%(may_write)s::text[]), 'UPDATE')
-    AS wanted (name, privilege)
- WHERE NOT has_column_privilege('queue_job', name, privilege)
+#: Our privileges on columns of queue_job. Params: columns (names). Rows: (column, may_select, may_update, our role).
+PRIVILEGES = """
+SELECT name, has_column_privilege('queue_job', name, 'SELECT'), has_column_privilege('queue_job', name, 'UPDATE'),
+       current_user::text
+  FROM unnest(%(columns)s::text[]) AS wanted (name)
 """
 
 #: queue_job's leader lock: an advisory lock on one bigint, at session level, per database.

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import DatabaseError, DatabaseGone, ServerDown
 from ..postgres import queries as worker_queries
-from ..postgres.eligibility import Facts, Verdict, in_transition, is_neutralized, judge
+from ..postgres.eligibility import ProbeResult, Verdict, in_transition, is_neutralized, judge
 from ..postgres.failures import ADMIN_SHUTDOWN
 from ..postgres.queries import LEADER_LOCK
 from ..postgres.session import Session
@@ -39,7 +39,7 @@ class Probe:
     #: Its PostgreSQL, if that cannot be reached at all.
     server_down: str = ""
     #: None if the database could not be queried.
-    facts: Facts | None = field(default=None, repr=False)
+    facts: ProbeResult | None = field(default=None, repr=False)
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def probe(
     return Probe(database=database, verdict=verdict, reason=reason, warnings=warnings, facts=facts)
 
 
-def gather(session: Session, statements_s: float, ask_leader: bool) -> Facts:
+def gather(session: Session, statements_s: float, ask_leader: bool) -> ProbeResult:
     """Query everything that judge() needs."""
     session.rows(queries.BEGIN, {"timeout_ms": int(statements_s * 1000)})
     (row,) = session.rows(queries.FACTS)
@@ -100,7 +100,7 @@ def gather(session: Session, statements_s: float, ask_leader: bool) -> Facts:
     halves = {"high": LEADER_LOCK >> 32, "low": LEADER_LOCK & 0xFFFFFFFF}
     leader = session.rows(queries.LEADER, halves) if ask_leader else []
     session.rows(queries.COMMIT)
-    return Facts(
+    return ProbeResult(
         role=role,
         server_version=version,
         in_recovery=in_recovery,

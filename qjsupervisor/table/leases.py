@@ -67,7 +67,7 @@ class SlotFacts:
 
 
 @dataclass
-class Facts:
+class LeaseFacts:
     """The table at one moment."""
 
     channels: dict[str, ChannelFacts] = field(default_factory=dict)
@@ -127,10 +127,10 @@ class LeaseTable:
 
     # -- with the lock -------------------------------------------------------------------------------------------
 
-    def read(self) -> Facts:
+    def read(self) -> LeaseFacts:
         """What there is."""
         core, tree = self._core, self._core.tree()
-        facts = Facts(is_over=self._now_ns >= core.words[Header.LEASE_UNTIL_NS])
+        facts = LeaseFacts(is_over=self._now_ns >= core.words[Header.LEASE_UNTIL_NS])
         waiting = core.read_bitmap(core.layout.waiting, core.slots)
         demand = {}
         for channel in range(len(tree.names)):
@@ -169,7 +169,7 @@ class LeaseTable:
             not_before_s=left_ns / 1e9,
         )
 
-    def _slot(self, slot: int, facts: Facts) -> SlotFacts:
+    def _slot(self, slot: int, facts: LeaseFacts) -> SlotFacts:
         core, tree = self._core, self._core.tree()
         base = core.slot_base(slot)
         held = {tree.names[node]: n for node, n in self._table.sums(tree, slot, Cell.HELD).items()}

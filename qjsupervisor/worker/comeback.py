@@ -67,6 +67,6 @@ class Comeback:
         """It is served. The pauses go on growing until that is known to be of use."""
         self._lets_former_first = False
 
-    def proved(self) -> None:
+    def record_success(self) -> None:
         """Jobs were claimed, or it was served for long."""
         self._backoff.reset()

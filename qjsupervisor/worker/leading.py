@@ -44,7 +44,7 @@ class Leading:
             self._parts.reporting.tell({"is": "away", "for_s": 0})  # nobody ended it: the server was restarted
         if until_s is not None:
             database.close()
-            progress.enter(Phase.APART, f"an administrator ended its session: left alone for {AWAY_S:g} s")
+            progress.enter(Phase.DISCONNECTED, f"an administrator ended its session: left alone for {AWAY_S:g} s")
             progress.next_step.set(until_s)
             return False
         may_lead_s = self._comeback.may_lead_at_s(now_s)
@@ -67,7 +67,7 @@ class Leading:
         elif lead is Lead.FORMER:
             # Its jobs are ours, and go on counting.
             who = ", ".join(str(pid) for pid in database.leadership.former)
-            progress.enter(Phase.APART, f"waits for a former session of ours to end (server process {who})")
+            progress.enter(Phase.DISCONNECTED, f"waits for a former session of ours to end (server process {who})")
             progress.next_step.set(now_s + FORMER_S)
         return lead is Lead.OURS
 

@@ -15,7 +15,7 @@ from ..loop import Deadline, Loop
 from ..postgres.database import Database
 
 #: How often it sees that its connection does; with SIGN_LIMIT_S, a dead one is noticed within 30 s.
-SIGN_S = 20.0
+LISTEN_CHECK_S = 20.0
 #: While jobs are being started, their own notifications (started, done) come in one after the other. They are left to
 #: lie for this long after a start, or until the next statement, which brings them along: a new job waits no longer.
 QUIET_S = 0.008
@@ -32,12 +32,14 @@ class Listening:
         database: Database,
         loop: Loop,
         on_ready: Callable[[float], None],
-        sign: Deadline,
+        check: Deadline,
         leader_timeout_s: float | None = None,
     ) -> None:
         """`leader_timeout_s`: the server ends a session that says nothing for so long."""
         #: Three times within that: one that comes late costs nothing.
-        self._sign_s = SIGN_S if leader_timeout_s is None else min(SIGN_S, leader_timeout_s / 3)
+        self._check_interval_s = (
+            LISTEN_CHECK_S if leader_timeout_s is None else min(LISTEN_CHECK_S, leader_timeout_s / 3)
+        )
         self._database = database
         self._loop = loop
         self._on_ready = on_ready
@@ -46,9 +48,9 @@ class Listening:
         #: It does not listen until `quiet_until_s`.
         self.is_quiet = False
         self._dispatched = 0
-        self._sign_expected = False
-        #: When the next sign is due.
-        self.sign = sign
+        self._check_sent = False
+        #: When it is next to be seen that the connection hears.
+        self.check = check
 
     def watch(self, now_s: float, *, busy: bool) -> None:
         """Keep the loop in line with the connection; `busy`: requests are open, whose jobs may be noisy."""
@@ -73,20 +75,20 @@ class Listening:
             self._dispatched = dispatched
             self.quiet_until_s = now_s + (FULL_QUIET_S if full else QUIET_S)
 
-    def begin_signs(self) -> None:
+    def begin_checks(self) -> None:
         """A connection listens from now on."""
-        self.sign.set(time.monotonic() + self._sign_s)
-        self._sign_expected = False
+        self.check.set(time.monotonic() + self._check_interval_s)
+        self._check_sent = False
 
-    def give_sign(self, now_s: float) -> None:
+    def check_listen(self, now_s: float) -> None:
         """See that the connection still hears: what it says to itself has to have come back by the next time.
 
         Raises DatabaseError.
         """
-        if self._sign_expected and not self._database.notified.heard_itself:
+        if self._check_sent and not self._database.notified.heard_itself:
             raise DatabaseUnavailable(
                 self._database.name, "LISTEN hears nothing: is there a pooler in transaction mode in between?"
             )
         self._database.call_itself()
-        self._sign_expected = True
-        self.sign.set(now_s + self._sign_s)
+        self._check_sent = True
+        self.check.set(now_s + self._check_interval_s)

@@ -57,10 +57,10 @@ class Losing:
             progress.next_step.set(now_s + BLOCKED_S)
         elif isinstance(error, ServerDown):
             parts.outage.failed(error)
-            progress.enter(Phase.APART, str(error), Loss.OF_SERVER)
+            progress.enter(Phase.DISCONNECTED, str(error), Loss.OF_SERVER)
             progress.next_step.set(parts.outage.next_try_s(now_s))
         else:
-            progress.enter(Phase.APART, str(error), Loss.OWN)
+            progress.enter(Phase.DISCONNECTED, str(error), Loss.OWN)
             led, stood_by = was is Phase.SERVING, was is Phase.STANDBY
             progress.next_step.set(self._comeback.lost(error, now_s, led=led, stood_by=stood_by, server=server))
             self._parts.reporting.tell({"is": "away", "for_s": self._comeback.away_s(now_s)})

@@ -20,7 +20,7 @@ from ..loop import Alarm, Loop
 from ..states import RELEASED
 
 #: A worker that does not get to its end after its master died is ended by the kernel.
-ORPHAN_LIMIT_S = 4
+MASTER_GONE_LIMIT_S = 4
 
 
 class Instructions:
@@ -75,7 +75,7 @@ class Instructions:
     def _note_stop(self, _signum: int, _frame: object) -> None:
         """SIGTERM: from an operator, or because the master died."""
         self.stop = True
-        signal.alarm(ORPHAN_LIMIT_S)
+        signal.alarm(MASTER_GONE_LIMIT_S)
         os.eventfd_write(self._wakeup, 1)  # a signal does not end the loop's sleep
 
     def _hear(self, _now_s: float) -> None:
@@ -86,7 +86,7 @@ class Instructions:
             self._log.warning("master_lost")
             self._loop.unregister(self._pipe)
             self.stop = True
-            signal.alarm(ORPHAN_LIMIT_S)
+            signal.alarm(MASTER_GONE_LIMIT_S)
         except ProtocolError as error:
             self._log.error("order_refused", reason=str(error))
 

@@ -57,7 +57,7 @@ class RequestOutcomes:
         self._on_recovery = on_recovery
         self._were_down = [target.is_down for target in self._targets]
         #: Targets that failed here by what may be the server's fault, until a probe that began after then has ended.
-        self.doubts: dict[Target, int] = {}
+        self.awaiting_probe: dict[Target, int] = {}
 
     def look(self) -> None:
         """What the servers are now, after any worker's probe; where there is news."""
@@ -75,8 +75,8 @@ class RequestOutcomes:
                 if not target.is_down:
                     target.breaker.forgive()
                     self._on_recovery()
-        self._settle_doubts()
-        self._dispatcher.has_news = bool(self.doubts)  # a verdict may come of another worker's probe
+        self._settle_awaiting_probe()
+        self._dispatcher.has_news = bool(self.awaiting_probe)  # a verdict may come of another worker's probe
 
     def record_result(self, ended: Ended, state: str, channel: str | None, waited_s: float) -> bool:
         """Log the end of a request and learn about its target. True: nobody ran the job, it is to be given back.
@@ -95,7 +95,7 @@ class RequestOutcomes:
             if self._dispatcher.now_s >= target.told_success_s + TELL_SUCCESS_S:
                 self._tell_success(target)
                 self._tell_answered(ended)
-            if target.breaker.proved():
+            if target.breaker.record_success():
                 self._is_back(target)
         if state == JobState.STARTED:
             self._tell_unanswered(ended)
@@ -134,7 +134,7 @@ class RequestOutcomes:
         target = self._dispatcher.target_of(uuid)
         if target is not None:
             self._tell_success(target)
-            if target.breaker.proved():
+            if target.breaker.record_success():
                 self._is_back(target)
 
     def _tell_success(self, target: Target) -> None:
@@ -148,7 +148,7 @@ class RequestOutcomes:
 
     def _is_back(self, target: Target) -> None:
         """It was down for this database alone."""
-        if self.doubts.pop(target, None) is None:
+        if self.awaiting_probe.pop(target, None) is None:
             self._log.info("target_recovered", url=target.url)
         self._on_recovery()
 
@@ -172,20 +172,20 @@ class RequestOutcomes:
             doubted_ns = target.server.doubt()
             self._dispatcher.look_at_servers()
             if went_down:
-                self.doubts[target] = doubted_ns
+                self.awaiting_probe[target] = doubted_ns
                 self._dispatcher.has_news = True
         elif went_down:
             self._log_refusing(target)
 
-    def _settle_doubts(self) -> None:
-        for target, since_ns in list(self.doubts.items()):
+    def _settle_awaiting_probe(self) -> None:
+        for target, since_ns in list(self.awaiting_probe.items()):
             if target.server.is_down:
                 target.breaker.forgive()
             elif not target.server.probed_since(since_ns):
                 continue
             else:
                 self._log_refusing(target)
-            del self.doubts[target]
+            del self.awaiting_probe[target]
 
     def _log_down(self, target: Target) -> None:
         self._shared_log.error("target_down", url=target.url, reason=target.server.reason)

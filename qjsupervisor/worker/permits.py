@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 
 from ..backlog.backlog import Backlog
-from ..job import Pending, refusal
+from ..job import Pending, why_unsendable
 from ..odoo.dispatcher import Dispatcher
 from ..postgres.database import Database
 from ..states import TargetState
@@ -54,7 +54,7 @@ class Permits:
         start would be counted (throttle, rate) or its place in an order matters. A wrong guess briefly holds a permit.
         """
         channel = jobs.usual_channel
-        if channel is None or jobs.include_running or refusal(uuid) is not None:
+        if channel is None or jobs.include_running or why_unsendable(uuid) is not None:
             return None
         if not (backlog.is_idle and backlog.is_plain(channel)):
             return None
@@ -90,7 +90,7 @@ class Permits:
                 self._prepare(backlog, now_s, start=True)
             channel = backlog.line_is_for(record.permit)
             if channel is not None and self._worker_slot.may_reuse_permit(channel):
-                claims[backlog.succeed(record.permit)] = record.id
+                claims[backlog.hand_over(record.permit)] = record.id
         return claims
 
 

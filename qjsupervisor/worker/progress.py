@@ -19,9 +19,9 @@ class Progress:
         `give_up`: the end of our patience with a database that cannot be read: the permits held for it go back.
         """
         self._reporting = reporting
-        self.phase = Phase.APART
+        self.phase = Phase.DISCONNECTED
         #: What was told of the phase.
-        self._shown = (Phase.APART, "")
+        self._shown = (Phase.DISCONNECTED, "")
         self.next_step = next_step
         next_step.ring()
         self.give_up = give_up

@@ -1,9 +1,9 @@
 """Filling a worker's windows from its database: at the start, when one runs dry, and every now and then to be sure.
 
-The first read of a tree is on the worker's own connection, of a big table its head only. Later ones run aside, on a
-second connection that exists for the length of the read, because there is no index for the order of jobs: on a big
-table a read takes as long as a sort of it, and the loop goes on meanwhile. Where there is no second connection, the
-worker's own has to do (`is_refused`).
+The first read of a tree uses the worker's own connection, and reads only the head of a big table. Later ones run in the
+background, on a second connection that is open only during the read: there is no index for the order of jobs, so that
+on a big table a read takes as long as sorting it, and the loop goes on meanwhile. Without a second connection the
+worker's own is used (`is_refused`).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Reading:
         self._window = window
         self._reader: Reader | None = None
         self._watched: tuple[int, int] | None = None
-        #: What is being read aside: nodes, or None for everything.
+        #: What is being read in the background: nodes, or None for everything.
         self._nodes: list[Node] | None = None
         self._backlog: Backlog | None = None
         self._backoff = Backoff(first_s=1, limit_s=60)
@@ -67,11 +67,11 @@ class Reading:
         self.retry = Alarm(loop, wake)
         self._silence = Alarm(loop, self._give_up)
         self._wake = wake
-        #: So much changed during the last read of everything aside that it was not worth keeping.
+        #: So much changed during the last background read of everything that it was not worth keeping.
         self.overtaken = False
         self._got_no_connection = False
         self._trouble = ""
-        #: The error of the last read aside, until it is taken.
+        #: The error of the last background read, until it is taken.
         self.error: DatabaseError | None = None
         self.loaded: Loaded | None = None
         #: It is past starts that are being read; and what was found, until it is taken.
@@ -81,7 +81,7 @@ class Reading:
     # -- on the main connection ----------------------------------------------------------------------------
 
     def read_first(self, backlog: Backlog) -> Loaded:
-        """Read what is needed to begin: of a big table only its head (`backlog.partial`), the rest is to be read aside.
+        """Read what is needed to begin: of a big table only its head (`backlog.partial`).
 
         Raises DatabaseError.
         """
@@ -138,7 +138,7 @@ class Reading:
         waiting = sum(number for _channel, state, number in counts if state == "wait_dependencies")
         return Loaded(held, conflicting, waiting, took_s)
 
-    # -- aside -------------------------------------------------------------------------------------------
+    # -- in the background ---------------------------------------------------------------------------------------
 
     @property
     def busy(self) -> bool:
@@ -151,7 +151,7 @@ class Reading:
         return self._trouble if self._got_no_connection else ""
 
     def is_refused(self, now_s: float) -> bool:
-        """Whether there was no connection to read aside on, and none is tried for now."""
+        """Whether there was no connection for a background read, and none is tried for now."""
         return self._got_no_connection and now_s < self._not_before_s
 
     def _may_begin(self, now_s: float) -> bool:

@@ -123,7 +123,7 @@ class Refresh:
             self.reading.start(serving.backlog, None, now_s)
 
     def _complete(self, serving: Serving) -> None:
-        """Read here what cannot be read aside: more changes meanwhile than is worth remembering, or no connection."""
+        """Read it all here: without a second connection, or when too much changed during a background read."""
         self._database.limit_statements(READ_TIMEOUT_S)
         self._take(serving, self.reading.read_all(serving.backlog))
         self._database.limit_statements(STATEMENT_TIMEOUT_S)

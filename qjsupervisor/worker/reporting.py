@@ -70,7 +70,7 @@ class ChangeLog:
             self._log.error("database_lost", reason=reason)
 
     def _note_phase(self, phase: Phase, reason: str) -> None:
-        if phase is Phase.APART:
+        if phase is Phase.DISCONNECTED:
             self._log.warning("database_lost", reason=reason)
             return
         of_server, self._of_server = self._of_server, False

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from structlog.typing import FilteringBoundLogger
 
 from ..backlog.backlog import Backlog
-from ..job import Job, Pending, refusal
+from ..job import Job, Pending, why_unsendable
 from ..loop import Deadline
 from ..states import JobState
 from .jobs import OWN_NOTIFICATIONS, JobRecord, Jobs, State
@@ -95,7 +95,7 @@ class Rows:
             record.pending = job.pending
             self.backlog.defer(job.pending)
             return
-        reason = refusal(job.uuid)
+        reason = why_unsendable(job.uuid)
         if reason is not None:
             self._refuse(record or self.jobs.of(job.id), job, reason)
             return

@@ -1,4 +1,4 @@
-"""A rehearsal of a worker's life, in the master, before the first fork: no database, no Odoo, no socket to anywhere.
+"""The warm-up: a worker's life, in the master, before the first fork: no database, no Odoo, no socket to anywhere.
 
 What a process does for the first time costs it memory of its own: modules that are imported late, caches that fill,
 bytecode that the interpreter rewrites as it gets warm. Done once before the fork, all of that is in pages that workers
@@ -36,7 +36,7 @@ from .trees import shared_tree
 
 #: Jobs in the play: each kind as often as the interpreter wants to see code before it settles on a form of it.
 JOBS = 36
-_NAME = "rehearsal"
+_NAME = "warmup"
 _UUID_OF = operator.attrgetter("uuid")
 _PENDING, _ENQUEUED, _DONE = JobState.PENDING.value, JobState.ENQUEUED.value, JobState.DONE.value
 
@@ -75,10 +75,10 @@ class FakeDispatcher(Dispatcher):
 def warm_up(config: Config) -> None:
     """All that a worker would do for the first time; takes some tens of milliseconds."""
     connect_once()
-    rehearse(config)
+    run_jobs(config)
 
 
-def rehearse(config: Config) -> None:
+def run_jobs(config: Config) -> None:
     """Play it; takes some ten milliseconds."""
     table = SemaphoreTable(config.channels, slots=2, fairness=config.fairness)
     table.assign(0, _NAME, 1)

@@ -32,7 +32,7 @@ from .refresh import Refresh
 from .stops import Stops
 
 #: A connection is a good one when jobs were claimed on it, or when it went on for so long.
-PROVED_S = 60.0
+STABLE_S = 60.0
 
 
 def run_worker(settings: WorkerSettings, table: SemaphoreTable, slot: int, pipe: Pipe) -> int:
@@ -63,7 +63,7 @@ class Worker:
         self._stops = Stops(parts.database, parts.reporting.tell)
         self._losing = Losing(parts, self.progress, self._comeback, self.refresh.reading)
         #: When a connection that goes on counts as a good one, unless a job is claimed on it before.
-        self._proved_s = math.inf
+        self._stable_s = math.inf
 
     # -- the loop ----------------------------------------------------------------------------------------
 
@@ -165,12 +165,12 @@ class Worker:
 
     def _arrive(self, now_s: float) -> None:
         self._comeback.arrived()
-        self._proved_s = now_s + PROVED_S
+        self._stable_s = now_s + STABLE_S
         leader_timeout_s = self.parts.settings.leader_timeout_s
         if leader_timeout_s is not None:
             self._database.limit_leadership(leader_timeout_s)
         self._losing.arrive()
-        self._listening.begin_signs()
+        self._listening.begin_checks()
         self.progress.arrive()
         self._checks.show_gate()
 
@@ -179,17 +179,17 @@ class Worker:
     def _serve(self, now_s: float) -> bool:
         serving = self.parts.serving
         assert serving is not None
-        if self._listening.sign.is_due:
-            self._listening.give_sign(now_s)
+        if self._listening.check.is_due:
+            self._listening.check_listen(now_s)
         self._checks.look(serving, now_s)
         if serving.backlog.stops_changed:
             self._stops.look(serving.backlog)
         self.refresh.refresh(serving, now_s)
         more = serving.turn(now_s, start=not self._checks.module_gate.is_closed and self._worker_slot.is_served)
         more |= self._database.modules_suspected
-        if serving.has_claimed or now_s >= self._proved_s:
-            serving.has_claimed, self._proved_s = False, math.inf
-            self._comeback.proved()  # the connection is a good one: a pause after it begins anew
+        if serving.has_claimed or now_s >= self._stable_s:
+            serving.has_claimed, self._stable_s = False, math.inf
+            self._comeback.record_success()  # the connection is a good one: a pause after it begins anew
         self._listening.note_started(serving.dispatched, now_s, full=self._worker_slot.is_full())
         return self.refresh.read_more(serving, now_s) or more
 

@@ -320,12 +320,12 @@ DAMAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "damaged_update": (
         f"REVOKE UPDATE ON queue_job FROM {ROLE}",
         f"GRANT UPDATE ON queue_job TO {ROLE}",
-        ("privilege is missing", "UPDATE (state)", "queue_job"),
+        ("no UPDATE privilege on queue_job", f"GRANT UPDATE ON queue_job TO {ROLE}"),
     ),
     "damaged_select": (
         f"REVOKE SELECT ON queue_job FROM {ROLE}",
         f"GRANT SELECT ON queue_job TO {ROLE}",
-        ("privilege is missing", "SELECT (id)", "queue_job"),
+        ("no SELECT privilege on queue_job", f"GRANT SELECT ON queue_job TO {ROLE}"),
     ),
 }
 

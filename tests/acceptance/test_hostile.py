@@ -82,7 +82,7 @@ def assert_clean(lines: Iterator[str] | list[str]) -> None:
 
 
 def one_by_one(one: Database, channel: str | None, count: int) -> int:
-    """Jobs each of which is alone, so that it is guessed what the next one will be like."""
+    """Jobs each of which is alone, so that each may be claimed before its row was read."""
     for _ in range(count):
         uuid = insert_row(one.connection, channel=channel)
         wait_until(lambda uuid=uuid: one.state(uuid) == "done", f"a job of channel {channel!r} is done")
@@ -311,7 +311,7 @@ def test_rows_that_the_database_does_not_let_start(
     one.execute(STUBBORN)
     running = start(postgres, odoo, supervisor, one)
     pids = running.pids()
-    for number in range(3):  # alone, so that they are like those that are guessed at
+    for number in range(3):  # alone, so that they may be claimed before their rows were read
         one.insert_jobs(1)
         one.wait_for_states(done=number + 1)
     insert_row(one.connection, uuid="stubborn 1", name="stubborn", priority=1)

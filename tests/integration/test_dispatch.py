@@ -308,7 +308,7 @@ def test_jobs_are_spread_over_the_addresses_of_a_name(
         asked = answers(monkeypatch, lambda: addresses)
         loop = loops("http://odoo.test:8069")
         (target,) = loop.dispatcher.targets
-        target.breaker.proved()
+        target.breaker.record_success()
         for number in range(20):
             assert loop.ask(f"job-{number}")[0].outcome.status == 200
         assert {len(one.requests), len(other.requests)} <= {9, 10, 11}
@@ -328,7 +328,7 @@ def test_targets_take_turns(loops: Callable[..., Asking]) -> None:
     with serving(say(OK)) as one, serving(say(OK)) as other:
         loop = loops(at(one.port), at(other.port))
         for target in loop.dispatcher.targets:
-            target.breaker.proved()
+            target.breaker.record_success()
         loop.ask(*"abcdefgh")
         assert (len(one.requests), len(other.requests)) == (4, 4)
 
@@ -337,7 +337,7 @@ def test_a_target_that_is_down_is_left_out(loops: Callable[..., Asking]) -> None
     with serving(say(OK)) as one, serving(say(OK)) as other:
         loop = loops(at(one.port), at(other.port))
         down, up = loop.dispatcher.targets
-        up.breaker.proved()
+        up.breaker.record_success()
         down.breaker.failed(time.monotonic(), "HTTP 404", "99")
         loop.ask(*"abcdefgh")
         assert (len(one.requests), len(other.requests)) == (0, 8)

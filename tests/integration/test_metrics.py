@@ -41,7 +41,7 @@ def promtool(*arguments: str, text: str | None = None, folder: Path = CONF) -> s
     return done.stdout
 
 
-def facts(databases: int, channels: int) -> metrics.Facts:
+def facts(databases: int, channels: int) -> metrics.MetricSources:
     table = SemaphoreTable([ChannelSpec(name="root", capacity=1)], slots=1, fairness=Fairness.ROUND_ROBIN)
     slot = table.worker_slot(0)
     slot.statistics.dispatched(0.3)
@@ -49,7 +49,7 @@ def facts(databases: int, channels: int) -> metrics.Facts:
     slot.statistics.ended(Outcome.LOST, None, 700.0)
     said = status(databases, channels)
     cells = [Cell(view["name"], channel["name"], 3, 1) for view in said["databases"] for channel in said["channels"]]
-    return metrics.Facts(said, table.totals(), cells, processes_of(said))
+    return metrics.MetricSources(said, table.totals(), cells, processes_of(said))
 
 
 def test_promtool_reads_what_is_served(monitor: StartMonitor) -> None:

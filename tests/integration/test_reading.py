@@ -1,4 +1,4 @@
-"""Reads aside, against a real PostgreSQL."""
+"""Background reads, against a real PostgreSQL."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def sign() -> Iterator[int]:
     os.close(fd)
 
 
-def test_a_holder_that_is_killed_leaves_an_orphan(table: SemaphoreTable, fork: Fork, sign: int) -> None:
+def test_a_holder_that_is_killed_leaves_owner_died(table: SemaphoreTable, fork: Fork, sign: int) -> None:
     pid = fork(_hold(table, sign))
     os.eventfd_read(sign)
     assert table.core.mutex.owner() == pid

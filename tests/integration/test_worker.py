@@ -56,14 +56,14 @@ def test_a_tree_that_is_made_anew_begins_with_the_head_of_a_table_that_grew_big(
     worker.instructions.rebuild = True
     worker.step(time.monotonic())
     assert worker.parts.serving.backlog.partial
-    assert worker.refresh.reading.busy, "the rest is read aside"
+    assert worker.refresh.reading.busy, "the rest is read in the background"
 
 
 @pytest.mark.parametrize("partial", [True, False])
 def test_what_a_read_that_could_not_be_aside_found_is_started_at_once(
     one: Database, worker: Worker, partial: bool
 ) -> None:
-    """So much changed during a read aside, of what the head of a big table left out or of what was not remembered,
+    """So much changed during a background read, of what the head of a big table left out or of what was not remembered,
     that it was read anew: nothing else would have made the worker look at it for 20 s."""
     assert worker.parts.serving is not None
     one.insert_jobs(3)

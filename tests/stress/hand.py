@@ -1,4 +1,4 @@
-"""The worker of a storm: a real seat in a real table, and jobs that are nothing but time."""
+"""The worker of a storm: a real slot in a real table, and jobs that are nothing but time."""
 
 from __future__ import annotations
 

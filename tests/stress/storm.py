@@ -75,7 +75,7 @@ class Life:
     pid: int = 0
     spawned_s: float = 0.0
     due_s: float = 0.0
-    unburied: bool = False
+    unreleased: bool = False
     continue_s: float | None = None
 
 
@@ -114,11 +114,11 @@ class Storm:
             os._exit(1)
 
     def attend(self, now_s: float, *, watch: bool = True) -> None:
-        """One turn of the master: reap, bury, start; with `watch` also look for who hangs."""
+        """One turn of the master: reap, release, start; with `watch` also look for who hangs."""
         self._reap(now_s)
         for life in self.lives:
-            if life.unburied:
-                life.unburied = not self.table.try_after_death(life.slot)
+            if life.unreleased:
+                life.unreleased = not self.table.try_after_death(life.slot)
             elif not life.pid and now_s >= life.due_s:
                 seed = self.rng.getrandbits(32)
                 life.pid = self._fork(Hand(self.table, self.ledger, life.slot, seed).run)
@@ -140,7 +140,7 @@ class Storm:
                 return
             for life in self.lives:
                 if life.pid == pid:
-                    life.pid, life.unburied, life.continue_s = 0, True, None
+                    life.pid, life.unreleased, life.continue_s = 0, True, None
                     life.due_s = now_s + RESTART_S
                     self._strike(life)
                     if not os.WIFSIGNALED(status):

@@ -190,7 +190,7 @@ class Queue:
 
 
 class Worker:
-    """One database's place: its rows, and the seat and queue of its present life, if it has one."""
+    """One database's place: its rows, and the slot and queue of its present life, if it has one."""
 
     def __init__(self, world: World, slot: int) -> None:
         self.world = world
@@ -198,7 +198,7 @@ class Worker:
         self.database = Database()
         self.worker_slot: WorkerSlot | None = None
         self.queue: Queue | None = None
-        self.buried = True
+        self.released = True
         self.stopped = False
         #: When its loop turns by itself, as of its last turn.
         self.deadline_ns: int | None = None
@@ -263,7 +263,7 @@ class Worker:
         if self.queue is not None:
             self.queue.undo_taken()
         self.worker_slot = self.queue = self.deadline_ns = None
-        self.buried = self.stopped = False
+        self.released = self.stopped = False
         self.world.mutex.holder_died()
 
     def may_succeed(self, index: int) -> bool:
@@ -292,7 +292,7 @@ class World:
         weights: Sequence[int],
         fairness: Fairness = Fairness.ROUND_ROBIN,
         *,
-        gate: bool = True,
+        start_barrier: bool = True,
     ) -> None:
         self.now_ns = 1_000_000_000_000
         self.table = SemaphoreTable(specs, slots=len(weights), fairness=fairness)
@@ -312,7 +312,7 @@ class World:
         self.workers = [Worker(self, slot) for slot in range(len(weights))]
         for slot, weight in enumerate(weights):
             self.table.assign(slot, f"db{slot}", weight)
-        if gate:
+        if start_barrier:
             self.table.open_start_barrier()
 
     def install_clock(self, patch: pytest.MonkeyPatch) -> None:
@@ -330,21 +330,21 @@ class World:
     def start_all(self) -> None:
         for worker in self.workers:
             worker.start()
-            worker.buried = True
+            worker.released = True
 
     # -- the master's reactions ----------------------------------------------------------------------------
 
-    def bury(self, worker: Worker) -> None:
+    def release(self, worker: Worker) -> None:
         assert self.table.try_after_death(worker.slot)
-        worker.buried = True
+        worker.released = True
 
     # -- quiet: all that happens by itself ------------------------------------------------------------------
 
     def quiet(self) -> None:
         """Let every responsive worker go on until nobody has a reason to; the clock moves for lost grants only."""
         for worker in self.workers:
-            if not worker.alive and not worker.buried:
-                self.bury(worker)
+            if not worker.alive and not worker.released:
+                self.release(worker)
         for _ in range(1000):
             moved = False
             for worker in self.workers:

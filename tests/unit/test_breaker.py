@@ -29,7 +29,7 @@ def test_few_at_first(breaker: Breaker) -> None:
 
 
 def test_all_once_it_is_proved(breaker: Breaker) -> None:
-    assert breaker.proved() is False
+    assert breaker.record_success() is False
     assert breaker.state is TargetState.UP
     assert breaker.allowance(100.0, [100.0] * 500) > 500
 
@@ -41,7 +41,7 @@ def test_a_failure_takes_an_unproved_target_down_once(breaker: Breaker) -> None:
 
 
 def test_a_proved_target_may_get_some_wrong(breaker: Breaker) -> None:
-    breaker.proved()
+    breaker.record_success()
     for job_id in range(TOLERATED):
         assert breaker.failed(100.0, "HTTP 500", str(job_id)) is False
     assert breaker.state is TargetState.UP
@@ -51,7 +51,7 @@ def test_a_proved_target_may_get_some_wrong(breaker: Breaker) -> None:
 
 def test_a_success_in_between_forgives(breaker: Breaker) -> None:
     for job_id in range(10 * TOLERATED):
-        breaker.proved()
+        breaker.record_success()
         breaker.failed(100.0, "HTTP 500", str(job_id))
     assert breaker.state is TargetState.UP
 
@@ -63,7 +63,7 @@ def test_one_probe_after_the_pause(breaker: Breaker) -> None:
     assert breaker.allowance(now_s, []) == 1
     breaker.probe_sent()
     assert breaker.allowance(now_s + 1000, [now_s]) == 0
-    assert breaker.proved() is True
+    assert breaker.record_success() is True
     assert breaker.state is TargetState.UP
 
 
@@ -77,13 +77,13 @@ def test_pauses_grow_to_a_minute_and_start_anew(breaker: Breaker) -> None:
         pauses.append(breaker.retry_at_s - now_s)
     assert pauses == sorted(pauses)
     assert pauses[-1] == 60
-    breaker.proved()
+    breaker.record_success()
     take_down(breaker, breaker.retry_at_s)
     assert breaker.retry_at_s - now_s - pauses[-1] <= 2
 
 
 def test_requests_that_fail_together_are_one_failure(breaker: Breaker) -> None:
-    breaker.proved()
+    breaker.record_success()
     for job_id in range(50):
         breaker.failed(100.0, "HTTP 404", str(job_id))
     assert breaker.retry_at_s - 100.0 <= 2
@@ -107,7 +107,7 @@ def test_what_was_everybodys_fault_is_forgiven(breaker: Breaker) -> None:
     assert breaker.allowance(0.0, []) == UNPROVEN_LIMIT
     take_down(breaker, 100.0)
     assert breaker.retry_at_s <= 102
-    breaker.proved()
+    breaker.record_success()
     breaker.forgive()
     assert breaker.state is TargetState.UP
 

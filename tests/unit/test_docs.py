@@ -50,7 +50,7 @@ def metrics_table() -> str:
         "schedule": {"limits": [{"channel": "root", "limit": 0}], "next": [{"in_s": 1.0}]},
     }
     table = SemaphoreTable([ChannelSpec(name="root", capacity=1)], slots=1, fairness=Fairness.ROUND_ROBIN)
-    facts = metrics.Facts(status, table.totals(), (), [Process("master", 1, 1.0, 1, 1)])
+    facts = metrics.MetricSources(status, table.totals(), (), [Process("master", 1, 1.0, 1, 1)])
     lines = ["| metric | labels | |", "|---|---|---|"]
     for family in metrics.StatusCollector(facts).collect():
         name = family.name + ("_total" if family.type == "counter" else "")

@@ -11,7 +11,7 @@ from qjsupervisor.postgres.eligibility import (
     CHANNEL_COLUMNS,
     READ_COLUMNS,
     WRITTEN_COLUMNS,
-    Facts,
+    ProbeResult,
     Verdict,
     can_be_counted,
     is_neutralized,
@@ -25,7 +25,7 @@ LOCK = dict.fromkeys(("id", "queue_job_id"), ALL)
 CHANNEL = dict.fromkeys(CHANNEL_COLUMNS, ALL)
 MODULE = dict.fromkeys(("id", "name", "state"), ALL)
 
-GOOD = Facts(
+GOOD = ProbeResult(
     role="odoo",
     server_version="18.1",
     in_recovery=False,

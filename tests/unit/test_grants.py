@@ -293,7 +293,7 @@ def test_priority_is_the_exact_order_of_one_key(
 ) -> None:
     """Four databases, some permits at once, several given back in one breath: starts are in the order of the keys."""
     patch = pytest.MonkeyPatch()
-    world = World([ChannelSpec(name="root", capacity=capacity)], [1] * 4, Fairness.PRIORITY, gate=False)
+    world = World([ChannelSpec(name="root", capacity=capacity)], [1] * 4, Fairness.PRIORITY, start_barrier=False)
     world.install_clock(patch)
     try:
         world.start_all()

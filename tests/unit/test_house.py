@@ -38,8 +38,8 @@ def test_exceptions_that_stand_for_nothing_are_taken_out() -> None:
     }
     assert house.NOT_DEADLINES.keys() <= functions
     attributes = {
-        ast.unparse(node.target).removeprefix("self.")
-        for _path, tree in house.sources()
+        f"{path} {ast.unparse(node.target).removeprefix('self.')}"
+        for path, tree in house.sources()
         for node in ast.walk(tree)
         if isinstance(node, ast.AnnAssign)
     }

@@ -1,4 +1,4 @@
-"""What a job costs a worker, counted and not timed: the worker of the rehearsal runs jobs that cost nothing else."""
+"""What a job costs a worker, counted and not timed: the worker of the warm-up runs jobs that cost nothing else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from qjsupervisor.config.load import load
 from qjsupervisor.config.settings import Config
-from qjsupervisor.worker import warmup as rehearsal
+from qjsupervisor.worker import warmup
 
 #: Of functions written in Python, from a job's notification to the look at its row after it ran. Each is about a
 #: microsecond where the processor's caches are warm, and several where they are not. Raise it only with a reason.
@@ -30,10 +30,10 @@ def calls(config: Config, rounds: int, monkeypatch: pytest.MonkeyPatch) -> int:
         nonlocal counted
         counted += event == "call"
 
-    monkeypatch.setattr(rehearsal, "JOBS", rounds)
+    monkeypatch.setattr(warmup, "JOBS", rounds)
     sys.setprofile(count)
     try:
-        rehearsal.rehearse(config)
+        warmup.run_jobs(config)
     finally:
         sys.setprofile(None)
     return counted
@@ -46,10 +46,10 @@ def test_calls_for_a_job(config: Config, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_job_leaves_nothing_behind(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker lives for months: what it keeps for each job that is over must have an end."""
-    monkeypatch.setattr(rehearsal, "JOBS", 1500)
+    monkeypatch.setattr(warmup, "JOBS", 1500)
     left = []
     for _ in range(3):
-        rehearsal.rehearse(config)
+        warmup.run_jobs(config)
         gc.collect()
         left.append(sys.getallocatedblocks())
     assert left[2] - left[1] <= 150

@@ -42,7 +42,7 @@ def test_a_thread_does_not_get_what_another_holds(mutex: RobustMutex, timeout_s:
     assert mutex.acquire(0) is Acquired.YES
 
 
-def test_a_thread_that_ends_with_it_leaves_an_orphan(mutex: RobustMutex) -> None:
+def test_a_thread_that_ends_with_it_leaves_owner_died(mutex: RobustMutex) -> None:
     thread = threading.Thread(target=lambda: mutex.acquire(0))
     thread.start()
     thread.join()

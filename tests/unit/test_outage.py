@@ -103,9 +103,9 @@ def test_whoever_tries_it_may_go(outages: list[Outage]) -> None:
 
 
 Step = tuple[Phase, str, Loss | None]
-LOST: Step = (Phase.APART, "lost", Loss.OWN)
-REFUSED: Step = (Phase.APART, "password", Loss.OWN)
-AWAY: Step = (Phase.APART, "PostgreSQL", Loss.OF_SERVER)
+LOST: Step = (Phase.DISCONNECTED, "lost", Loss.OWN)
+REFUSED: Step = (Phase.DISCONNECTED, "password", Loss.OWN)
+AWAY: Step = (Phase.DISCONNECTED, "PostgreSQL", Loss.OF_SERVER)
 READY: Step = (Phase.SERVING, "", None)
 BLOCKED: Step = (Phase.BLOCKED, "to upgrade", None)
 

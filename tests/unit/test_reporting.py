@@ -76,7 +76,7 @@ def test_the_reason_of_a_target_that_is_down_is_told_again_after_a_change_of_sta
     rig.dispatcher.targets[0].breaker.failed(time.monotonic(), "Connection refused", "1")
     rig.write()
     assert rig.message == "Connection refused"
-    rig.reporting.enter(Phase.APART, "the server does not answer")
+    rig.reporting.enter(Phase.DISCONNECTED, "the server does not answer")
     assert rig.message == "the server does not answer"
     rig.reporting.enter(Phase.SERVING, "")
     rig.write()

@@ -31,7 +31,7 @@ class Prober:
     def __init__(self) -> None:
         self.healths: list[ServerHealth] = []
         self.stopped = False
-        self.buried = True
+        self.released = True
         #: The probes that are under way: when each began.
         self.probing: dict[int, int] = {}
 
@@ -98,7 +98,7 @@ class ServerMachine(RuleBasedStateMachine):
     def kill(self, slot: int) -> None:
         worker = self.workers[slot]
         worker.healths, worker.probing = [], {}
-        worker.buried = worker.stopped = False
+        worker.released = worker.stopped = False
         self.world.mutex.holder_died()
 
     @rule(slot=slots)
@@ -106,18 +106,18 @@ class ServerMachine(RuleBasedStateMachine):
         self.workers[slot].stopped = self.workers[slot].alive and not self.workers[slot].stopped
 
     @rule(slot=slots)
-    def is_buried(self, slot: int) -> None:
+    def is_released(self, slot: int) -> None:
         worker = self.workers[slot]
-        if not worker.alive and not worker.buried:
+        if not worker.alive and not worker.released:
             assert self.world.table.try_after_death(slot)
-            worker.buried = True
+            worker.released = True
             for name in range(len(NAMES)):
                 assert self.word(name, Server.PROBER) != slot + 1, "a dead prober is in office"
 
     @rule(slot=slots, dies_at=deaths)
     def new_life(self, slot: int, dies_at: int | None) -> None:
         worker = self.workers[slot]
-        if not worker.alive and worker.buried:
+        if not worker.alive and worker.released:
             self.mortal(slot, dies_at, lambda: self.begin(slot))
 
     # -- what workers find -----------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ class ServerMachine(RuleBasedStateMachine):
         """
         for slot, worker in enumerate(self.workers):
             if not worker.alive:
-                self.is_buried(slot)
+                self.is_released(slot)
                 self.new_life(slot, None)
         self.is_up = [True for _ in NAMES]
         limit_ns = RESUME_NS

@@ -1,4 +1,4 @@
-"""Permits of jobs whose requests ended badly, kept as long as the row counts; jobs set aside, kept as long as it is."""
+"""Permits of jobs whose requests ended badly, kept as long as the row counts; deferred jobs, kept as long as it is."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_what_a_jobs_own_statement_brings_along_is_worth_a_turn_if_it_is_news(
     assert bool(len(play.rows.notified)) is more
 
 
-def test_what_was_said_before_a_request_ended_is_no_echo_that_is_still_owed(play: Play) -> None:
+def test_what_was_said_before_a_request_ended_is_awaited_no_more(play: Play) -> None:
     """Both of a job's notifications came with the end of its request: the next one is somebody else's."""
     for _ in ("started", "done"):
         play.rows.replace("done")
@@ -252,7 +252,7 @@ def deferred(play: Play) -> JobRecord:
     play.ends(NOT_FOUND)
     play.turn(1000.0, start=False)
     assert list(play.serving.backlog.deferred) == [1]
-    play.dispatcher.targets[0].breaker.proved()
+    play.dispatcher.targets[0].breaker.record_success()
     return play.serving.jobs.of(1)
 
 

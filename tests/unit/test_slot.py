@@ -180,7 +180,7 @@ def test_a_death_gives_an_untaken_grant_to_whoever_waits(make: Make) -> None:
     world.workers[0].turn()
     assert world.row(1, Cell.HELD)[ROOT] == 1
     world.workers[1].dies()
-    world.bury(world.workers[1])
+    world.release(world.workers[1])
     assert world.row(1, Cell.HELD)[ROOT] == 0
     assert world.row(2, Cell.HELD)[ROOT] == 1
     assert world.workers[2].is_readable()

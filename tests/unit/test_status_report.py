@@ -10,7 +10,7 @@ from qjsupervisor.config.settings import Config
 from qjsupervisor.master.pauses import Scope
 from qjsupervisor.master.status_report import Snapshot, WorkerView, build_status
 from qjsupervisor.monitor.health import problems, warnings
-from qjsupervisor.monitor.metrics import Facts, render
+from qjsupervisor.monitor.metrics import MetricSources, render
 from qjsupervisor.states import TargetHealth, TargetState, WorkerState
 from tests.unit.supervised import ChannelView, FakeTable, Holder, ServerView, View
 
@@ -59,7 +59,7 @@ def test_an_address_that_leaves_requests_open_is_named_once_for_all() -> None:
     assert warnings(found) == [
         f"Odoo at {URL} does not answer: 3 jobs were over, and the request open until it was let go; does it hang?"
     ]
-    assert f'qjsupervisor_target_unanswered{{url="{URL}"}} 3.0' in render(Facts(found)).decode()
+    assert f'qjsupervisor_target_unanswered{{url="{URL}"}} 3.0' in render(MetricSources(found)).decode()
     assert warnings(status({0: View()}, servers=[ServerView(URL, UP)])) == []
 
 

@@ -52,7 +52,7 @@ class TableMachine(RuleBasedStateMachine):
         specs=trees(),
         weights=st.lists(st.sampled_from((1, 1, 3)), min_size=SLOTS, max_size=SLOTS),
         fairness=st.sampled_from(Fairness),
-        gate=st.integers(0, 4),
+        start_barrier=st.integers(0, 4),
         jobs=st.lists(st.tuples(databases, channels), max_size=16),
     )
     def make(
@@ -60,10 +60,10 @@ class TableMachine(RuleBasedStateMachine):
         specs: list[ChannelSpec],
         weights: list[int],
         fairness: Fairness,
-        gate: int,
+        start_barrier: int,
         jobs: list[tuple[int, int]],
     ) -> None:
-        self.world = World(specs, weights, fairness, gate=gate > 0)
+        self.world = World(specs, weights, fairness, start_barrier=start_barrier > 0)
         self.world.install_clock(self.patch)
         for database, channel in jobs:
             self.jobs_arrive(database, channel, 1, 1)
@@ -174,7 +174,7 @@ class TableMachine(RuleBasedStateMachine):
     @rule(database=databases, dies_at=deaths)
     def new_life(self, database: int, dies_at: int | None) -> None:
         worker = self.world.workers[database]
-        if not worker.alive and worker.buried:
+        if not worker.alive and worker.released:
             self._mortal(worker, worker.start, dies_at)
 
     def _mortal(self, worker: Worker, act: object, dies_at: int | None) -> None:
@@ -203,15 +203,15 @@ class TableMachine(RuleBasedStateMachine):
     # -- the master ------------------------------------------------------------------------------------------
 
     @rule(database=databases)
-    def bury_the_dead(self, database: int) -> None:
+    def release_the_dead(self, database: int) -> None:
         worker = self.world.workers[database]
-        if not worker.alive and not worker.buried:
-            self.world.bury(worker)
+        if not worker.alive and not worker.released:
+            self.world.release(worker)
 
     @rule(database=databases)
     def give_up(self, database: int) -> None:
         worker = self.world.workers[database]
-        if not worker.alive and worker.buried:
+        if not worker.alive and worker.released:
             worker.database.running.clear()  # nobody counts them, here neither
             assert self.world.table.try_give_up(worker.slot)
 
@@ -248,8 +248,8 @@ class TableMachine(RuleBasedStateMachine):
             if worker.stopped:
                 worker.stopped = False
             if not worker.alive:
-                if not worker.buried:
-                    self.world.bury(worker)
+                if not worker.released:
+                    self.world.release(worker)
                 worker.start()
         self.world.check_quiet()
         while any(worker.database.running for worker in self.world.workers):

@@ -267,7 +267,7 @@ class TestSuccession:
         tree.put(job(4, "b"))
         tree.prepare(0, 9)
         assert tree.line_is_for(1) == 1
-        assert tree.succeed(1) == 3
+        assert tree.hand_over(1) == 3
         assert (tree.holding(), tree.held, tree.changed, tree.taken) == ({2, 3}, {1: 1, 2: 1}, set(), [])
         assert tree.line_is_for(2) == 2
 

@@ -36,7 +36,7 @@ def play(request: pytest.FixtureRequest) -> Iterator[Play]:
             made.sends()
         made.ends(DONE)
         made.turn(999.0, start=True)
-        made.dispatcher.targets[0].breaker.proved()
+        made.dispatcher.targets[0].breaker.record_success()
         made.turn(999.0, start=True)
         made.rows.replace("pending")
         yield made

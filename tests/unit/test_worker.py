@@ -14,7 +14,7 @@ from qjsupervisor.states import Phase, TargetState
 from qjsupervisor.table.semaphore import SemaphoreTable
 from qjsupervisor.worker.worker import Worker
 
-APART_FROM_JOBS = [Phase.APART, Phase.BLOCKED, Phase.STANDBY]
+NOT_SERVING = [Phase.DISCONNECTED, Phase.BLOCKED, Phase.STANDBY]
 
 
 class Rig:
@@ -48,7 +48,7 @@ def rig() -> Iterator[Rig]:
 
 
 @pytest.mark.parametrize("held", [2, 0])
-@pytest.mark.parametrize("phase", [Phase.APART, Phase.BLOCKED])
+@pytest.mark.parametrize("phase", [Phase.DISCONNECTED, Phase.BLOCKED])
 def test_permits_of_a_predecessor_are_given_up_where_nobody_can_read(rig: Rig, phase: Phase, held: int) -> None:
     """It died, and its database is not fit now: another one's jobs do not wait for that for ever."""
     rig.table.core.add_held(0, 0, held, 0)
@@ -63,7 +63,7 @@ def test_permits_of_a_predecessor_are_given_up_where_nobody_can_read(rig: Rig, p
     assert not rig.worker.parts.worker_slot.holds_any
 
 
-@pytest.mark.parametrize("phase", APART_FROM_JOBS)
+@pytest.mark.parametrize("phase", NOT_SERVING)
 def test_the_end_of_a_pause_wakes_once(rig: Rig, phase: Phase) -> None:
     now_s = time.monotonic()
     rig.master.send({"do": "pauses", "pauses": {"root": now_s - 1, "root.a": now_s + 0.2, "root.b": None}})
@@ -74,7 +74,7 @@ def test_the_end_of_a_pause_wakes_once(rig: Rig, phase: Phase) -> None:
     assert rig.turn(phase) > 1
 
 
-@pytest.mark.parametrize("phase", APART_FROM_JOBS)
+@pytest.mark.parametrize("phase", NOT_SERVING)
 def test_a_target_that_is_down_wakes_nobody_who_does_not_serve(rig: Rig, phase: Phase) -> None:
     """Who does not serve sends no probe of a job there, so its pause may be over for long."""
     (target,) = rig.worker.parts.dispatcher.targets
