@@ -142,13 +142,20 @@ def test_full_disk_when_it_is_opened_is_tried_again(tmp_path: Path, monkeypatch:
     sink.close()
 
 
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """Each write takes so many bytes at most."""
+    write = os.write
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "write", lambda fd, data: write(fd, data[:size]))
+        yield
+
+
 def test_line_that_was_begun_is_finished_first(tmp_path: Path) -> None:
     sink = LogSink(str(tmp_path / "log"), report)
-    works = sink._write
-    sink._write = lambda data: works(data[:4])
-    sink.write(b"0123456789\n")
+    with room_for(4):
+        sink.write(b"0123456789\n")
     assert (tmp_path / "log").read_bytes() == b"0123"
-    sink._write = works
     sink.write(b"next\n")
     assert (tmp_path / "log").read_bytes() == b"0123456789\nnext\n"
     assert sink.lost_in_all == 0
@@ -186,10 +193,8 @@ def test_reopen_in_a_handler_that_interrupted_a_write(tmp_path: Path) -> None:
 
 def test_child_forgets_what_is_its_parents_to_report(tmp_path: Path) -> None:
     sink = LogSink(str(tmp_path / "log"), report)
-    works = sink._write
-    sink._write = lambda data: works(data[:2])
-    sink.write(b"line\n")
-    sink._write = works
+    with room_for(2):
+        sink.write(b"line\n")
     sink._lock.acquire()
     sink.forget()
     sink.write(b"child\n")

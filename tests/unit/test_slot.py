@@ -392,9 +392,6 @@ def test_a_channel_with_more_than_a_capacity_to_say_keeps_nothing(make: Make, sp
     assert keeps(world)
     assert world.table.try_configure(specs)
     # Without a turn in between, in which it would hear of it.
-    worker_slot = world.workers[0].worker_slot
-    assert worker_slot is not None
-    worker_slot._woken = False
     assert not keeps(world)
 
 
