@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from qjsupervisor.loop import RETRY_S, Alarm, Loop, Timers
+from qjsupervisor.loop import RETRY_S, Alarm, Deadline, Loop, Timers
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -277,6 +277,33 @@ def test_an_alarm_whose_callback_raised_can_still_be_cleared_and_set() -> None:
     alarm.set(70.0)
     timers.run_due(69.0)
     assert len(errors) == 2, "the retry gave way to the new moment"
+
+
+def test_a_deadline_stays_due_until_it_is_set_or_cleared() -> None:
+    """For who looks at it in turns: what rang is not forgotten, and does not ring again."""
+    timers = Timers()
+    rung: list[float] = []
+    deadline = Deadline(timers, rung.append)
+    deadline.set(10.0)
+    assert not deadline.is_due
+    timers.run_due(10.0)
+    assert (deadline.is_due, deadline.at_s, rung) == (True, math.inf, [10.0])
+    deadline.set_earlier(5.0)
+    deadline.set_if_idle(20.0)
+    assert (deadline.is_due, timers.next_s()) == (True, math.inf), "it is due already"
+    deadline.set(20.0)
+    assert not deadline.is_due
+    deadline.set_if_idle(30.0)
+    deadline.set_earlier(25.0)
+    assert deadline.at_s == 20.0
+    deadline.set_earlier(15.0)
+    assert timers.next_s() == 15.0
+    deadline.ring()
+    assert (deadline.is_due, timers.next_s()) == (True, math.inf)
+    deadline.clear()
+    assert not deadline.is_due
+    deadline.set_if_idle(30.0)
+    assert timers.next_s() == 30.0
 
 
 def test_the_loop_wakes_for_a_timer() -> None:

@@ -17,7 +17,7 @@ from qjsupervisor.states import TargetState
 from qjsupervisor.table.layout import Header
 from qjsupervisor.worker.jobs import State
 
-from .test_serving import Play
+from .play import Play
 
 DONE = Outcome(End.ANSWERED, 200, "HTTP 200")
 

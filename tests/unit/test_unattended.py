@@ -1,0 +1,36 @@
+"""Jobs that hold a permit and that nobody here waits for: when they count as dead."""
+
+from __future__ import annotations
+
+import pytest
+
+from qjsupervisor.odoo.request import End, Outcome
+from qjsupervisor.worker.jobs import State
+
+from .play import NOT_FOUND, Play
+
+
+@pytest.mark.parametrize(("dated", "after_s"), [(True, 1), (False, 11)])
+def test_how_long_a_job_has_to_look_dead(
+    play: Play, monkeypatch: pytest.MonkeyPatch, dated: bool, after_s: int
+) -> None:
+    """Where its row does not say since when, the ten seconds of the contract are waited for here."""
+    revived: list[int] = []
+    monkeypatch.setattr(play.rows, "look_dead", lambda _ids, _grace_s: {1: ("enqueued", dated)})
+    monkeypatch.setattr(play.rows, "revive", lambda dead, _grace_s: revived.extend(dead) or [])
+    play.rows.state = play.rows.read_as = "started"
+    play.ends(NOT_FOUND)
+    play.turn(1000.0, start=False)
+    passed_s = -1
+    while not revived:
+        passed_s += 1
+        play.turn(1000.0 + passed_s, start=False)
+    assert passed_s == after_s
+
+
+def test_nobody_is_looked_at_where_there_is_none(play: Play) -> None:
+    play.rows.state = play.rows.read_as = "done"
+    play.ends(Outcome(End.ANSWERED, 200, "HTTP 200"))
+    play.turn(1000.0)
+    assert not play.serving.jobs.has(State.UNATTENDED)
+    assert play.loop.next_s() > 1001.0, "nothing is to come because of that"
