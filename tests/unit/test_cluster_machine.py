@@ -10,6 +10,7 @@ import copy
 import os
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -31,6 +32,9 @@ CHANNELS = [
 ]
 DATABASES = ("a", "b", "c")
 MEMBERS = 3
+
+#: Seconds on a machine of its own, and several times that on one that does much else.
+pytestmark = pytest.mark.timeout(300)
 
 
 class World:

@@ -24,6 +24,9 @@ names = st.integers(0, len(NAMES) - 1)
 #: In place of which store a process dies.
 deaths = st.none() | st.integers(0, 14)
 
+#: Seconds on a machine of its own, and several times that on one that does much else.
+pytestmark = pytest.mark.timeout(300)
+
 
 class Prober:
     """What one worker does about servers; its life ends with `healths`."""

@@ -20,6 +20,9 @@ channels = st.integers(0, len(CHANNELS) - 1)
 #: In place of which store a process dies; a change has a few dozen of them.
 deaths = st.none() | st.integers(2, 30)
 
+#: Seconds on a machine of its own, and several times that on one that does much else.
+pytestmark = pytest.mark.timeout(300)
+
 
 rates = st.none() | st.builds(Rate, st.integers(1, 4), st.integers(1, 3))
 
