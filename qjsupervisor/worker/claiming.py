@@ -13,13 +13,18 @@ from typing import TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
+from ..backoff import Backoff
 from ..errors import DatabaseError
 from ..job import Job
+from ..loop import Deadline
 from ..postgres.database import Database
 from ..postgres.failures import LOCK_NOT_AVAILABLE
 
 #: Rows are tried one by one for so long; a refusal may take its time. The others have their turn later.
 ONE_BY_ONE_S = 2.0
+
+#: With so many jobs deferred, and others refused, nothing is tried for a while.
+MANY_DEFERRED = 1000
 
 T = TypeVar("T")
 
@@ -27,7 +32,11 @@ T = TypeVar("T")
 class Claims:
     """All that one worker writes."""
 
-    def __init__(self, database: Database, log: FilteringBoundLogger) -> None:
+    def __init__(self, database: Database, log: FilteringBoundLogger, pause: Deadline) -> None:
+        """`pause`: its end, while nothing is claimed because too many rows were refused."""
+        self.pause = pause
+        self._pauses = Backoff(first_s=1, limit_s=60)
+        self._was_paused = False
         self._database = database
         self._log = log
         #: Jobs that the last statement was refused for, by id, with what the server said.
@@ -42,7 +51,11 @@ class Claims:
         """
         self.refused = {}
         try:
-            return self._database.turn(claims, uuids, unseen_in)
+            answer = self._database.turn(claims, uuids, unseen_in)
+            if self._was_paused and answer[0]:
+                self._was_paused = False
+                self._pauses.reset()
+            return answer
         except DatabaseError as error:
             # A locked table is known without a wait for it; the permits are not to wait with us.
             if not error.of_row or (error.sqlstate == LOCK_NOT_AVAILABLE and self._database.lock_holders()):
@@ -54,6 +67,15 @@ class Claims:
             claimed += got
         ids = {job.id for job in claimed}
         return claimed, [job for job in {job.id: job for job in read}.values() if job.id not in ids]
+
+    def note_refusals(self, deferred: int, now_s: float) -> None:
+        """Rows were refused, and no other was claimed; `deferred`: how many jobs are left alone by now.
+
+        A database that refuses so many, a full disk's for one, is left alone for a while.
+        """
+        if deferred >= MANY_DEFERRED:
+            self._was_paused = True
+            self.pause.set(now_s + self._pauses.next_s())
 
     def give_back(self, ids: list[int]) -> list[int]:
         """As Database.give_back."""

@@ -76,6 +76,14 @@ class Permits:
             self._worker_slot.note_sent(channels)
             self.has_counted = True
 
+    def next_start_s(self, backlog: Backlog, now_s: float) -> float:
+        """When something may be able to start: an eta, the end of a throttle, of our patience with another worker."""
+        next_s = self._worker_slot.look_again_s(backlog.wanted_channels)
+        wall_us = backlog.next_deadline_us()
+        if wall_us is None:
+            return next_s
+        return min(next_s, now_s + max(0.0, (wall_us - self._database.clock_us) / 1e6 - time.time()))
+
     def hand_over(self, backlog: Backlog, ended: Iterable[JobRecord], now_s: float) -> dict[int, int]:
         """Jobs that take over the permits of jobs whose requests ended well, if nobody else has a right to those.
 

@@ -20,7 +20,6 @@ from structlog.typing import FilteringBoundLogger
 
 from .. import logs
 from ..backlog.backlog import Backlog
-from ..backoff import Backoff
 from ..errors import DatabaseError
 from ..job import Job, Pending
 from ..loop import Deadline
@@ -30,13 +29,15 @@ from ..states import JobState, TargetState
 from ..table.slot import WorkerSlot
 from .claiming import Claims
 from .giving_back import GivingBack
-from .jobs import OVER_S, JobRecord, Jobs, State
+from .jobs import JobRecord, Jobs, State
 from .late_claims import LateClaims
+from .missing import MissingRows
 from .offline import Offline
 from .outcomes import GONE, RequestOutcomes, outcome_of
 from .permits import Permits
 from .rows import Rows
 from .suspects import Suspects
+from .unanswered import Unanswered
 from .unattended import Unattended
 
 #: Rows read in one statement.
@@ -44,12 +45,8 @@ READ_BATCH = 400
 #: With so many requests open, more of them will have ended in a moment: jobs are claimed in the statement that reads
 #: those, one turn later. With fewer a job is claimed at once.
 MERGE_FROM = 4
-#: How often jobs without a row are looked for, at most, and which part of the time that takes.
-MISSING_S, MISSING_SHARE = 0.1, 0.05
 #: The next start is not armed anew for less: that of an eta differs by microseconds from turn to turn.
 NEXT_START_SLACK_S = 0.0005
-#: With so many jobs deferred, and others refused, nothing is tried for a while.
-MANY_DEFERRED = 1000
 
 
 class Serving:
@@ -73,7 +70,7 @@ class Serving:
         self.backlog = backlog
         self.jobs = Jobs(deadline())
         self._rows = Rows(self.jobs, backlog, log, self._tell_late_end, lambda: self._unattended.expect(), deadline())
-        self._claiming = Claims(database, log)
+        self._claiming = Claims(database, log, deadline())
         self.permits = Permits(database, worker_slot, dispatcher)
         self._outcomes = RequestOutcomes(
             dispatcher, log, logs.bound_logger(), self._rows.release_all, can_tell_dead=lambda: database.can_tell_dead
@@ -86,16 +83,11 @@ class Serving:
         self.offline = Offline(
             self._rows, self.permits, dispatcher, self._outcomes, self._late_claims, self._note_ended
         )
-        #: A job without a row was spoken of; when that is looked into, and the earliest moment for that.
-        self._missing = deadline()
-        self._missing_from_s = 0.0
+        self._missing = MissingRows(database, self._rows, deadline())
+        self._unanswered = Unanswered(database, dispatcher, self.jobs, log)
         self._oid = database.about.oid if database.about is not None else 0
         #: Jobs were claimed since somebody cleared it.
         self.has_claimed = False
-        #: Nothing is started as long as it is to come: too many rows were refused.
-        self._pause = deadline()
-        self._refusing = Backoff(first_s=1, limit_s=60)
-        self._was_refused = False
         #: When something may be able to start, if nothing happens before.
         self._next_start = deadline()
         self.dispatched = 0
@@ -107,7 +99,7 @@ class Serving:
 
     def turn(self, now_s: float, *, start: bool) -> bool:
         """One turn; `start` False: nothing new is started. True if there is more to do at once."""
-        start = start and self._pause.at_s == math.inf
+        start = start and self._claiming.pause.at_s == math.inf
         self._hear(now_s)
         ended = self.jobs.all_in(State.ENDED)
         claims = self._taken()
@@ -125,7 +117,7 @@ class Serving:
         more = self.backlog.taken or self.backlog.changed or self._dispatcher.ended or len(self._database.notified)
         if more or self._late_claims.any or self.jobs.has(State.ENDED):
             return True
-        next_s = self._next_start_s(now_s)
+        next_s = self.permits.next_start_s(self.backlog, now_s)
         if abs(next_s - self._next_start.at_s) > NEXT_START_SLACK_S:  # not where both are infinite
             self._next_start.set(next_s)
         return False
@@ -139,19 +131,12 @@ class Serving:
         if self._rows.release.is_due:
             self._rows.release_due(now_s)
         if self.jobs.look.is_due:
-            self._look_at_open(now_s)
+            self._unanswered.look(now_s)
+            self._note_ended()
         if self._late_claims.any:
             self._late_claims.read()
-        if self._missing.is_due:
-            self._forget_missing(now_s)
-
-    def _next_start_s(self, now_s: float) -> float:
-        """When something may be able to start: an eta, the end of a throttle, of our patience with another worker."""
-        next_s = self._worker_slot.look_again_s(self.backlog.wanted_channels)
-        wall_us = self.backlog.next_deadline_us()
-        if wall_us is None:
-            return next_s
-        return min(next_s, now_s + max(0.0, (wall_us - self._database.clock_us) / 1e6 - time.time()))
+        if self._missing.look.is_due:
+            self._missing.forget(now_s)
 
     def _attend_to_targets(self) -> None:
         """As long as a target has not proved itself, it is worth knowing that one of its jobs was started."""
@@ -166,17 +151,6 @@ class Serving:
             if record.permit < 0:  # of a database that is no more
                 self._record_result(record, None)
         self._dispatcher.ended.clear()
-
-    def _look_at_open(self, now_s: float) -> None:
-        """Jobs whose requests are open may be over: their rows are read; after a while their requests are let go."""
-        too_long, perhaps = self.jobs.over_unanswered(now_s)
-        for record in perhaps:
-            self._database.notified.add(record.uuid)
-        for record in too_long:
-            reason = f"its row was over for {OVER_S:g} s, and no answer came"
-            self._log.warning("request_let_go", job_uuid=record.uuid, channel=record.channel, reason=reason)
-            self._dispatcher.let_go(record.uuid, reason)
-        self._note_ended()
 
     def _taken(self) -> dict[int, int]:
         """The jobs that were given a permit, to be claimed now; see Database.turn."""
@@ -198,10 +172,10 @@ class Serving:
         claimed, read = self._claim(claims, claiming, uuids, None if unseen is None else unseen.channel)
         if unseen is not None and claimed:
             claimed, uuids = self._recognise(unseen, claimed[0]), []
-        if claims or claimed:
-            self._note_refusals(claimed, now_s)
         if claimed:
             self._take_claimed(claimed, now_s)
+        elif claims and self._claiming.refused:
+            self._claiming.note_refusals(len(self.jobs.all_in(State.DEFERRED)), now_s)
         missed = {record.id for record in claiming if record.state is State.CLAIMING} if claiming else set()
         if missed:
             self._rows.unclaim(missed)
@@ -209,7 +183,7 @@ class Serving:
         if len(read) < len(uuids) or missed or self.jobs.any_at_rest:
             self._rows.forget_gone(uuids, missed, read)
         if len(read) < len(uuids):
-            self._missing.set_if_idle(self._missing_from_s)
+            self._missing.expect()
 
     def _to_read(self, ended: list[JobRecord]) -> list[str]:
         """The uuids of requests that ended, and of notifications."""
@@ -243,18 +217,8 @@ class Serving:
         self._rows.recognise(unseen, job.id)
         return [job]
 
-    def _note_refusals(self, claimed: list[Job], now_s: float) -> None:
-        """A database that refuses so many rows, a full disk's for one, is left alone for a while."""
-        if claimed:
-            self.has_claimed = True
-            if self._was_refused:
-                self._was_refused = False
-                self._refusing.reset()
-        elif self._claiming.refused and len(self.jobs.all_in(State.DEFERRED)) >= MANY_DEFERRED:
-            self._was_refused = True
-            self._pause.set(now_s + self._refusing.next_s())
-
     def _take_claimed(self, claimed: list[Job], now_s: float) -> None:
+        self.has_claimed = True
         late, doubles = [], []
         if self.backlog.counted:
             in_time = [job.id for job in claimed if self.jobs.of(job.id).state is not State.LATE]
@@ -309,15 +273,6 @@ class Serving:
             self._rows.apply(job)
             return
         self._rows.defer(job, now_s, locked=not refused)
-
-    def _forget_missing(self, now_s: float) -> None:
-        """A job without a row was spoken of: which of those that are known is it? Anybody can ask for that."""
-        self._missing.clear()
-        ids = self.backlog.known()
-        for job_id in self._database.without_row(ids) if ids else ():
-            self.backlog.forget(job_id)
-        ended_s = time.monotonic()
-        self._missing_from_s = ended_s + max(MISSING_S, (ended_s - now_s) / MISSING_SHARE)
 
     # -- requests ----------------------------------------------------------------------------------------
 

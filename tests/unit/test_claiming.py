@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from qjsupervisor import logs
 from qjsupervisor.errors import DatabaseError, DatabaseUnavailable
 from qjsupervisor.job import Job
+from qjsupervisor.loop import Deadline, Timers
 from qjsupervisor.postgres.database import Database
 from qjsupervisor.postgres.waiter import Waiter
 from qjsupervisor.worker import claiming
@@ -57,7 +59,7 @@ def database() -> Refusing:
 
 @pytest.fixture
 def claims(database: Refusing) -> Claims:
-    return Claims(database, logs.silent_logger())
+    return Claims(database, logs.silent_logger(), Deadline(Timers(), lambda _now_s: None))
 
 
 def test_one_row_that_is_refused_holds_up_no_other(claims: Claims) -> None:
@@ -98,3 +100,17 @@ def test_refusals_that_take_long_do_not_hold_up_the_worker(
     assert [job.id for job in claimed] == [1], "the others have their turn later"
     assert {job.id for job in read} == {2, 3}
     assert len(database.statements) == 3
+
+
+def test_a_database_that_refuses_many_is_left_alone_for_longer_each_time(claims: Claims) -> None:
+    """A full disk's, for one: each try costs a statement for each row."""
+    claims.note_refusals(claiming.MANY_DEFERRED - 1, 1000.0)
+    assert claims.pause.at_s == math.inf
+    pauses = []
+    for _ in range(5):
+        claims.note_refusals(claiming.MANY_DEFERRED, 1000.0)
+        pauses.append(claims.pause.at_s - 1000.0)
+    assert pauses[-1] > 4 * pauses[0]
+    claims.turn({1: 0}, [])
+    claims.note_refusals(claiming.MANY_DEFERRED, 1000.0)
+    assert claims.pause.at_s - 1000.0 < 2, "one was claimed meanwhile"
