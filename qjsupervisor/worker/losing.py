@@ -104,7 +104,7 @@ class Losing:
 
     def leave(self, now_s: float) -> None:
         """There is no database any more: end, once its jobs in Odoo need not be counted any longer."""
-        if self._progress.phase is not Phase.APART:
+        if self._progress.phase is not Phase.DISCONNECTED:
             self.lose(DatabaseUnavailable(self._parts.database.name, "it does not exist any more"), now_s)
         self.wait(now_s)
         if self._awaits_end(now_s):
