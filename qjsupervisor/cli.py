@@ -124,13 +124,19 @@ def _status(arguments: argparse.Namespace) -> int:
         sort=arguments.sort,
         everything=arguments.all,
     )
-    if not arguments.check:
-        return status.run(_config(arguments), choice, as_json=arguments.json, watch=arguments.watch)
-    try:
-        return status.run(_config(arguments), choice, check=True)
-    except QJSupervisorError as error:  # a plugin's words are on standard output
-        from .commands import probe
+    if arguments.check:
+        return _probe(arguments)
+    return status.run(
+        _config(arguments), choice, as_json=arguments.json, only_names=arguments.names, watch=arguments.watch
+    )
 
+
+def _probe(arguments: argparse.Namespace) -> int:
+    from .commands import probe
+
+    try:
+        return probe.run(_config(arguments), tuple(arguments.patterns))
+    except QJSupervisorError as error:  # a plugin's words are on standard output
         return probe.answer(probe.UNKNOWN, [str(error)])
 
 

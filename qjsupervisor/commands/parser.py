@@ -6,17 +6,21 @@ In every forked process too, since `start` is parsed here: it imports no more th
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ..config.options import OPTIONS, Option
+from ..config.values import called
 from ..states import JobState
+from ..version import __version__
 from .arguments import parse_channel, parse_duration, parse_scope
 
 PROG = "qjsupervisor"
 #: Where an option's text is kept in the parsed arguments: apart from the arguments of the commands.
 _PREFIX = "option:"
+
+#: What values are called whose parsers are not those of config.values.
+_METAVARS = {"channel_options": "CHANNEL:OPTION=VALUE,...", "odoo_version": "VERSION", "targets": "URLS"}
 
 _T = TypeVar("_T")
 
@@ -53,7 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
         description="Runs the jobs of Odoo's queue_job, for all databases, one process each.",
         allow_abbrev=False,
     )
-    parser.add_argument("-V", "--version", action=_ShowVersion, nargs=0, help="show the version and exit")
+    parser.add_argument(
+        "-V", "--version", action="version", version=f"{PROG} {__version__}", help="show the version and exit"
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_running(commands)
     _add_control(commands)
@@ -62,20 +68,6 @@ def build_parser() -> argparse.ArgumentParser:
     _add_listener(commands)
     _add_demo(commands)
     return parser
-
-
-class _ShowVersion(argparse.Action):
-    """Looks the version up when it is asked for: importlib.metadata is large, and `start` does without."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_args: Any, **_kwargs: Any) -> None:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            number = version(PROG)
-        except PackageNotFoundError:
-            number = "(a checkout that is not installed)"
-        sys.stdout.write(f"{PROG} {number}\n")
-        parser.exit()
 
 
 _Commands = argparse._SubParsersAction  # noqa: SLF001  (argparse has no public name for it)
@@ -110,7 +102,7 @@ def _add(
             group.add_argument(
                 option.flag,
                 dest=_PREFIX + option.name,
-                metavar="VALUE",
+                metavar=_METAVARS.get(option.name) or called(option.parse),
                 help=_help(option) if shows_options else argparse.SUPPRESS,
             )
     return parser
@@ -142,6 +134,7 @@ def _add_status(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
     form = status.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON document")
+    form.add_argument("--names", action="store_true", help="only the names of the databases, one a line")
     form.add_argument("--watch", action="store_true", help="show it anew every second until q or Ctrl-C")
     form.add_argument(
         "--check",
@@ -207,7 +200,7 @@ def _add_control(commands: _Commands[argparse.ArgumentParser]) -> None:
 def _add_jobs(commands: _Commands[argparse.ArgumentParser]) -> None:
     jobs = _add(commands, "jobs", "list the jobs of a database, and why those that wait are waiting")
     _add_database(jobs)
-    jobs.add_argument("--state", choices=[state.value for state in JobState], help="only jobs in this state")
+    _add_state(jobs, [state.value for state in JobState])
     _add_channel(jobs)
     jobs.add_argument(
         "--limit", type=_argument(_positive), default=100, metavar="N", help="at most N of a database (100)"
@@ -217,7 +210,7 @@ def _add_jobs(commands: _Commands[argparse.ArgumentParser]) -> None:
     _add_database(requeue)
     _add_channel(requeue)
     requeue.add_argument("--yes", action="store_true", help="do not ask")
-    requeue.add_argument("--state", choices=["enqueued", "started", "failed"], help="only jobs in this state")
+    _add_state(requeue, ["enqueued", "started", "failed"])
     requeue.add_argument(
         "--older-than",
         dest="older_than_s",
@@ -231,6 +224,12 @@ def _add_database(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("database", nargs="?", metavar="DATABASE", help="whose jobs; or --all")
     parser.add_argument("uuids", nargs="*", metavar="UUID", help="only these jobs")
     parser.add_argument("--all", dest="all_databases", action="store_true", help="the jobs of all databases")
+
+
+def _add_state(parser: argparse.ArgumentParser, states: Sequence[str]) -> None:
+    parser.add_argument(
+        "--state", choices=states, metavar="STATE", help=f"only jobs in this state: {', '.join(states)}"
+    )
 
 
 def _add_channel(parser: argparse.ArgumentParser) -> None:

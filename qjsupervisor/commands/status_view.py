@@ -79,6 +79,15 @@ def choose(status: Status, patterns: Sequence[str]) -> Status:
     return {**status, "databases": views}
 
 
+def names(status: Status, choice: Choice) -> list[str]:
+    """Of the databases that are chosen, in the order that is chosen."""
+    status = choose(status, choice.patterns)
+    found = troubles(status)
+    views = sorted(status.get("databases", ()), key=_order(choice.sort, found))
+    shown = [str(view.get("name")) for view in views]
+    return [name for name in shown if name in found.of] if choice.only_problems else shown
+
+
 def troubles(status: Status) -> Troubles:
     """Problems and warnings of the status by what they are of."""
     of: dict[str, list[tuple[str, bool]]] = {}

@@ -11,7 +11,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 Parser = Callable[[str], T]
@@ -26,6 +26,20 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})")
 _ZONE = re.compile(r"[A-Za-z0-9_.-]+")
 #: What `sun_path` of a Unix socket's address holds, without its final NUL.
 _SOCKET_PATH_BYTES = 107
+
+
+#: What the help calls a value, by its parser.
+_CALLED: dict[object, str] = {}
+
+
+def called(parse: Parser[Any]) -> str:
+    """What the help calls a value that this parser takes: TIME, PATH, HOST:PORT ..."""
+    return _CALLED.get(parse, "VALUE")
+
+
+def _called(parse: Parser[T], name: str) -> Parser[T]:
+    _CALLED[parse] = name
+    return parse
 
 
 def unset(text: str | None) -> bool:
@@ -70,7 +84,7 @@ def integer_in(low: int, high: int) -> Parser[int]:
             raise ValueError(f"{number} is out of range; allowed: {low} to {high}")
         return number
 
-    return parse
+    return _called(parse, "N")
 
 
 def ports(text: str) -> int | str:
@@ -102,7 +116,7 @@ def duration_in(low_s: float, high_s: float) -> Parser[float]:
             raise ValueError(f"{seconds:g} s is out of range; allowed: {low_s:g} to {high_s:g} seconds")
         return seconds
 
-    return parse
+    return _called(parse, "TIME")
 
 
 def optional_duration_in(low_s: float, high_s: float) -> Parser[float | None]:
@@ -115,7 +129,7 @@ def optional_duration_in(low_s: float, high_s: float) -> Parser[float | None]:
             raise ValueError(f"{seconds:g} s is out of range; allowed: 0 (no limit), {low_s:g} to {high_s:g} s")
         return seconds or None
 
-    return parse
+    return _called(parse, "TIME")
 
 
 def choice(*allowed: str) -> Parser[str]:
@@ -127,7 +141,7 @@ def choice(*allowed: str) -> Parser[str]:
             raise ValueError(f"{shown(text)} is unknown; allowed: {', '.join(allowed)}{comment_hint(text)}")
         return word
 
-    return parse
+    return _called(parse, "|".join(allowed))
 
 
 _TRUE = ("true", "1", "yes", "on")
@@ -197,7 +211,7 @@ def rules_in(low: int, high: int) -> Parser[Rules]:
                 raise ValueError(f"entry {shown(entry)}: {error}") from None
         return tuple(rules)
 
-    return parse
+    return _called(parse, "PATTERN:N,...")
 
 
 def first_match(rules: tuple[tuple[str, T], ...], database: str) -> T | None:
@@ -274,3 +288,19 @@ def certificates(text: str) -> str:
         raise ValueError(f"{shown(result)} holds no certificate; allowed: a file of certificates (PEM)") from None
     except OSError as error:
         raise ValueError(f"{shown(result)} cannot be read ({error.strerror}); allowed: a readable file") from None
+
+
+_CALLED.update(
+    {
+        address: "HOST:PORT",
+        certificates: "FILE",
+        globs: "PATTERNS",
+        no_url: "NAME",
+        path: "PATH",
+        plain: "NAME",
+        socket_path: "PATH",
+        user_name: "NAME",
+        verbatim: "TEXT",
+        yes_or_no: "yes|no",
+    }
+)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from qjsupervisor import cli
-from qjsupervisor.commands import check, jobs, requeue, status
+from qjsupervisor.commands import check, jobs, probe, requeue, status
 from qjsupervisor.commands import control as orders
 from qjsupervisor.commands.arguments import Scope
 from qjsupervisor.commands.parser import SORTS, options, parse
@@ -52,15 +54,15 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     [
         (check, "run", ["check"], (), {"as_json": False}),
         (check, "run", ["check", "--json"], (), {"as_json": True}),
-        (status, "run", ["status"], (Choice(),), {"as_json": False, "watch": False}),
+        (status, "run", ["status"], (Choice(),), {"as_json": False, "only_names": False, "watch": False}),
         (
             status,
             "run",
             ["status", "--watch", "prod_*", "--sort", "rate", "db", "--problems", "--all"],
             (Choice(patterns=("prod_*", "db"), sort="rate", only_problems=True, everything=True),),
-            {"as_json": False, "watch": True},
+            {"as_json": False, "only_names": False, "watch": True},
         ),
-        (status, "run", ["status", "--check", "prod_*"], (Choice(patterns=("prod_*",)),), {"check": True}),
+        (probe, "run", ["status", "--check", "prod_*"], (("prod_*",),), {}),
         (orders, "reload", ["reload"], (), {}),
         (orders, "stop", ["stop"], (), {}),
         (orders, "pause", ["pause"], (Scope(None, "root"), None), {}),
@@ -143,7 +145,7 @@ def test_help_of_start_names_every_option(capsys: pytest.CaptureFixture[str]) ->
         if option.secret:  # everybody on the machine can read a command line
             assert option.name.replace("_", "-") not in text
             continue
-        assert f"{option.flag} VALUE" in text
+        assert re.search(rf"{option.flag} (?!VALUE)\S+ ", text), option.name
         assert option.help in text
 
 
@@ -252,3 +254,23 @@ def test_a_plugin_answers_on_standard_output_also_to_a_wrong_configuration(
     monkeypatch.setattr(config, "load", load)
     assert cli.main(["status", "--check"]) == 3
     assert capsys.readouterr() == ("UNKNOWN - channels: nonsense / more\n", "")
+
+
+def test_the_completion_of_a_shell_knows_commands_options_and_values() -> None:
+    """In a real bash, as it asks when somebody presses Tab."""
+    script = Path(__file__).resolve().parents[2] / "conf" / "completions" / "qjsupervisor"
+
+    def complete(*words: str) -> set[str]:
+        given = " ".join(f"'{word}'" for word in words)
+        code = (
+            f"qjsupervisor() {{ echo one; echo two; }}; source {script}; COMP_WORDS=(qjsupervisor {given});"
+            f" COMP_CWORD={len(words)}; _shtab_qjsupervisor; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        )
+        done = subprocess.run(["bash", "-c", code], check=True, capture_output=True, text=True, timeout=20)
+        assert done.stderr == ""
+        return {line.strip() for line in done.stdout.splitlines()}
+
+    assert complete("re") == {"reload", "release", "resume", "requeue"}
+    assert "--problems" in complete("status", "--")
+    assert complete("jobs", "--state", "pen") == {"pending"}
+    assert complete("pause", "t") == {"two"}

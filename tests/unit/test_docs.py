@@ -16,6 +16,7 @@ from qjsupervisor.monitor import metrics
 from qjsupervisor.monitor.processes import Process
 from qjsupervisor.states import Fairness, WorkerState
 from qjsupervisor.table.semaphore import SemaphoreTable
+from tests import manual
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -129,6 +130,12 @@ def test_nothing_refers_to_a_document_that_is_not_here() -> None:
     assert not found
 
 
+@pytest.mark.parametrize("path", manual.FILES, ids=lambda path: str(path.name))
+def test_man_page_and_completions_are_up_to_date(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == manual.FILES[path](), "run: python -m tests.unit.test_docs"
+
+
 if __name__ == "__main__":
+    manual.write()
     for page in PAGES:
         (DOCS / page).write_text(renewed(page), encoding="utf-8")
