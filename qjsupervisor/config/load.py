@@ -31,7 +31,7 @@ from .settings import (
 )
 from .sources import Sources
 from .targets import ANY, TargetRules, completed
-from .values import shown, socket_path
+from .values import Secret, shown, socket_path
 
 __all__ = ["Config", "ConnectionSettings", "DatabaseName", "TargetSettings", "WorkerSettings", "load"]
 
@@ -163,7 +163,7 @@ def _connection(sources: Sources) -> ConnectionSettings:
         host=host,
         port=port,
         user=sources.get(options.DB_USER),
-        password=sources.get(options.DB_PASSWORD),
+        password=_db_password(sources),
         sslmode=sources.get(options.DB_SSLMODE),
         connect_timeout_s=sources.get(options.CONNECT_TIMEOUT),
         before_uri=tuple(
@@ -186,6 +186,11 @@ def _schedule(sources: Sources, mode: Mode, channels: Iterable[ChannelSpec]) -> 
         return Schedule(windows, zone or own_timezone(sources.environ))
     except ValueError as error:
         raise ConfigError("timezone", f"timezone: {error}") from None
+
+
+def _db_password(sources: Sources) -> str | None:
+    text, found = sources.get(options.DB_PASSWORD), sources.find(options.DB_PASSWORD)
+    return text if text is None or found is None else Secret(text, found.place)
 
 
 def _targets(sources: Sources) -> TargetRules:

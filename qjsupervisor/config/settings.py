@@ -19,7 +19,7 @@ from ..channelspec import ChannelSpec, spec_from
 from ..states import Fairness, Mode
 from .environment import READS_ENVIRONMENT, server_of
 from .schedule import Schedule
-from .values import Rules, first_match
+from .values import Rules, Secret, first_match
 
 #: In the host of a target: stands for the name of the database.
 DATABASE = "{database}"
@@ -94,7 +94,10 @@ class ConnectionSettings:
         own = {name: getattr(self, name) for name in ("host", "port", "user", "password", "sslmode")}
         own = {name: value for name, value in own.items() if value is not None}
         if uri is not None:
-            own = {**parse_dsn(uri), **{name: own[name] for name in self.before_uri if name in own}}
+            told = parse_dsn(uri)
+            if "password" in told:
+                told["password"] = Secret(told["password"], "the URI in db_name")
+            own = {**told, **{name: own[name] for name in self.before_uri if name in own}}
         return {**self._defaults(), **own, "dbname": database}
 
     def _defaults(self) -> dict[str, str | int]:

@@ -28,6 +28,20 @@ _ZONE = re.compile(r"[A-Za-z0-9_.-]+")
 _SOCKET_PATH_BYTES = 107
 
 
+class Secret(str):
+    """A password that knows where it stands, for whoever finds that it is wrong."""
+
+    place: str
+
+    def __new__(cls, text: str, place: str) -> Secret:
+        made = super().__new__(cls, text)
+        made.place = place
+        return made
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Secret, (str(self), self.place)
+
+
 #: What the help calls a value, by its parser.
 _CALLED: dict[object, str] = {}
 

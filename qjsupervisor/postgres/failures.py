@@ -41,6 +41,21 @@ def translated(database: str, error: Exception, *, of_row: bool = False) -> Data
     return found
 
 
+def with_place(error: DatabaseError, password: object) -> DatabaseError:
+    """The error of a connection; where the password is the reason, it says where that stands. For English messages."""
+    message = str(error)
+    if "password authentication failed" in message:
+        place = getattr(password, "place", "")
+        hint = f"; the password is that of {place}" if place else "; the password is none of the configuration's"
+    elif "no password supplied" in message:
+        hint = "; set db_password in [options] of Odoo's configuration file"
+    else:
+        return error
+    found = type(error)(error.database, message + hint)
+    found.sqlstate = error.sqlstate
+    return found
+
+
 def is_survived(error: Exception) -> bool:
     """Whether the server refused the statement and the connection is still good."""
     return isinstance(error, psycopg2.Error) and error.diag.severity_nonlocalized == "ERROR"

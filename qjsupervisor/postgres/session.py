@@ -21,7 +21,7 @@ from psycopg2 import extensions
 from ..config.environment import server_of
 from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable, ServerDown
 from .addresses import is_wrong_server, rounds
-from .failures import ADMIN_SHUTDOWN, LOCK_NOT_AVAILABLE, is_undecodable, translated, why_unreachable
+from .failures import ADMIN_SHUTDOWN, LOCK_NOT_AVAILABLE, is_undecodable, translated, why_unreachable, with_place
 from .waiter import STATEMENT_TIMEOUT_S, Waiter
 
 #: If connect_kwargs do not say.
@@ -137,7 +137,7 @@ class Session:
                 raise DatabaseGone(
                     self.database, f"{self.database!r} is not UTF-8: no database is called that"
                 ) from error
-            raise translated(self.database, error) from error
+            raise with_place(translated(self.database, error), kwargs.get("password")) from error
         except TimeoutError:
             was_reached = self._is_reached()
             self.close()

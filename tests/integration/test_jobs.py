@@ -393,6 +393,22 @@ def test_requeue_does_not_wait_for_a_row_that_is_being_changed(
     assert one.state(uuid) == "enqueued"
 
 
+@pytest.mark.parametrize("by_uri", [False, True])
+def test_a_wrong_password_names_the_key_and_the_file(
+    run: Run, database: DatabaseFactory, postgres: ThrowawayPostgres, tmp_path: Path, by_uri: bool
+) -> None:
+    name = database().name
+    conf: dict[str, object] = {"db_password": "Wr0ng"}
+    place = f"{tmp_path}/odoo.conf: [options] db_password"
+    if by_uri:
+        conf["db_name"] = f"postgresql://{postgres.user}:Wr0ng@{postgres.host}:{postgres.port}/{name}"
+        place = "the URI in db_name"
+    status, out, err = run("jobs", name, sections={"options": conf})
+    assert (status, out, err.count("\n")) == (70, "", 1)
+    assert f'authentication failed for user "{postgres.user}"; the password is that of {place}' in err
+    assert "Wr0ng" not in err
+
+
 # -- all databases -------------------------------------------------------------------------------------------------
 
 
