@@ -208,10 +208,10 @@ def _eventlistener(arguments: argparse.Namespace) -> int:
     return eventlistener.run(_config(arguments), arguments.program, arguments.patience_s)
 
 
-def _demo(_arguments: argparse.Namespace) -> int:
+def _demo(arguments: argparse.Namespace) -> int:
     from .demo.run import run
 
-    return run()
+    return run(keep=arguments.keep)
 
 
 def _escape_what_the_terminal_cannot_show() -> None:

@@ -266,6 +266,7 @@ def _add_listener(commands: _Commands[argparse.ArgumentParser]) -> None:
 def _add_demo(commands: _Commands[argparse.ArgumentParser]) -> None:
     text = "throw-away PostgreSQL, stand-in Odoo, three databases, live table"
     demo = commands.add_parser("demo", help=text, description=f"Show it at work: {text}.", allow_abbrev=False)
+    demo.add_argument("--keep", action="store_true", help="leave all running, with the page, until Ctrl-C")
     demo.set_defaults(command="demo")
 
 

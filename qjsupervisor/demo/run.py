@@ -7,24 +7,28 @@ cluster's directory, which the caretaker removes.
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from psycopg2 import extensions
 
 from ..testing import schema
 from ..testing.postgres import ThrowawayPostgres
-from ..testing.processes import DemoError, end, last_lines, spawn
+from ..testing.processes import DemoError, end, free_port, last_lines, spawn
 from ..testing.stand_in import StandIn, module_environment
 from . import outcome, work
 from .view import View
 
 _LOOK_AGAIN_S = 0.2
+#: With --keep: how often a few jobs more come.
+_TRICKLE_S = 3.0
 #: It takes about 20 s; a slow machine may take its time.
 _LONGEST_S = 120.0
 #: More than the root's capacity: it is the supervisor that must hold jobs back, not Odoo.
@@ -46,47 +50,111 @@ host = {odoo_host}
 port = {odoo_port}
 
 [qjsupervisor]
+control_socket = {socket}
+monitor = 127.0.0.1:{monitor_port}
+monitor_token = {token}
 log_level = info
 """
+
+#: What to try while it is kept.
+_COMMANDS = (
+    "status --watch",
+    f"jobs {work.SHOP} --state failed",
+    f"requeue {work.SHOP} --state failed",
+    f"pause {work.BOOKS}:{work.SEQUENTIAL} --for 1m",
+)
+_NEXT = (
+    "",
+    "What next?",
+    "    qjsupervisor demo --keep                    leave all running, with its page",
+    "    qjsupervisor check -c /etc/odoo/odoo.conf   what would run of yours; changes nothing",
+    "    docs/getting-started.md                     five minutes to your own jobs",
+)
 
 Connections = Mapping[str, extensions.connection]
 
 
-def run() -> int:
-    """Show it; the exit status: 0 if every job came out as it must, else 1, with the reasons printed."""
+def run(*, keep: bool = False) -> int:
+    """Show it; the exit status: 0 if every job came out as it must, else 1, with the reasons printed.
+
+    `keep`: leave all running, with jobs that go on coming, until Ctrl-C.
+    """
     with _ended_by_signals(), View() as view:
         view.say("Starting PostgreSQL and a stand-in Odoo, making three databases ...")
         with ThrowawayPostgres() as postgres:
             log = postgres.root / "odoo.log"
             with StandIn(postgres, workers=_ODOO_WORKERS, log=log) as odoo:
-                return _show(view, postgres, odoo)
+                return _show(view, postgres, odoo, keep=keep)
 
 
-def _show(view: View, postgres: ThrowawayPostgres, odoo: StandIn) -> int:
+def _show(view: View, postgres: ThrowawayPostgres, odoo: StandIn, *, keep: bool) -> int:
     with ExitStack() as stack:
         connections = {name: stack.enter_context(closing(_database(postgres, name))) for name in work.DATABASES}
         supervisor = stack.enter_context(Supervisor(postgres, odoo))
-        view.say(f"PostgreSQL on port {postgres.port}, Odoo at {odoo.url}, databases {', '.join(work.DATABASES)}")
-        view.say(f"qjsupervisor start --config {supervisor.conf}  (channels {work.CHANNELS})")
+        view.say(f"PostgreSQL on port {postgres.port}, Odoo at {odoo.url}")
+        view.say(f"databases {', '.join(work.DATABASES)}")
+        view.say(f"channels {work.CHANNELS}")
+        view.say(f"page {supervisor.page}")
         todo = work.Work(connections)
         late = _watch(view, supervisor, todo, connections)
         stats = odoo.stats()
         view.summary(work.counts(connections), stats)
-        reasons = [*late, *outcome.findings(todo, connections, stats), *supervisor.stop()]
-        return _verdict(view, reasons, len(todo.batches))
+        reasons = [*late, *outcome.findings(todo, connections, stats)]
+        if keep:
+            _say_verdict(view, reasons, f"All {len(todo.batches)} jobs came out as they should.")
+            _keep(view, supervisor, todo)
+        stopped = "The supervisor stopped with exit status 0."
+        late = list(supervisor.stop())
+        if keep:
+            _say_verdict(view, late, f"{stopped} Nothing is left behind.")
+        else:
+            _say_verdict(view, [*reasons, *late], f"All {len(todo.batches)} jobs came out as they should. {stopped}")
+            view.say_all(_NEXT)
+        reasons += late
+        return 1 if reasons else 0
 
 
-def _verdict(view: View, reasons: list[str], jobs: int) -> int:
+def _say_verdict(view: View, reasons: Sequence[str], all_is_well: str) -> None:
     for reason in reasons:
         view.say(f"WRONG: {reason}")
     if not reasons:
-        view.say(f"All {jobs} jobs came out as they should; the supervisor stopped with exit status 0.")
-    return 1 if reasons else 0
+        view.say(all_is_well)
+
+
+def _keep(view: View, supervisor: Supervisor, todo: work.Work) -> None:
+    """Go on, with a few jobs now and then, until Ctrl-C."""
+    view.end_table()
+    view.say_all(
+        (
+            "",
+            "All keeps running, and a few jobs go on coming, until Ctrl-C.",
+            f"The page:  {supervisor.page}",
+            f"           (log in with the token {supervisor.token} to give orders there)",
+            "In another terminal:",
+            f"    export ODOO_RC={supervisor.conf}",
+            *(f"    {_own_command()} {each}" for each in _COMMANDS),
+        )
+    )
+    turn = 0
+    with suppress(KeyboardInterrupt):
+        while True:
+            todo.trickle(turn)
+            turn += 1
+            supervisor.wait(_TRICKLE_S)
+
+
+def _own_command() -> str:
+    """How the command is called that can be typed."""
+    beside = Path(sys.executable).with_name("qjsupervisor")
+    if shutil.which("qjsupervisor") in (str(beside), os.path.realpath(beside)):
+        return "qjsupervisor"
+    return str(beside) if beside.exists() else f"{sys.executable} -m qjsupervisor"
 
 
 def _watch(view: View, supervisor: Supervisor, todo: work.Work, connections: Connections) -> list[str]:
     """Put the work in and show how it goes, until all is over; what there is to complain about."""
     begin_s = time.monotonic()
+    told = False
     while True:
         now_s = time.monotonic() - begin_s
         for batch in todo.put_due(now_s):
@@ -94,6 +162,10 @@ def _watch(view: View, supervisor: Supervisor, todo: work.Work, connections: Con
                 view.say(f"{now_s:5.1f} s  {batch.database}: {batch.count} more jobs: {batch.about}")
         seen = work.counts(connections)
         view.progress(now_s, seen)
+        if not told and todo.is_only_dead(seen):
+            told = True
+            view.say(f"{now_s:5.1f} s  the one that runs is dead: its Odoo worker was killed. A job that began")
+            view.say("         10 s ago and that nobody works on is put back, and runs a second time.")
         if todo.is_all_in() and work.is_over(seen):
             return []
         if now_s > _LONGEST_S:
@@ -120,6 +192,8 @@ class Supervisor:
         folder.mkdir(mode=0o700)
         self.conf = folder / "odoo.conf"
         self._log = folder / "supervisor.log"
+        port, self.token = free_port(), secrets.token_urlsafe(6)
+        self.page = f"http://127.0.0.1:{port}/"
         self.conf.touch(mode=0o600)
         self.conf.write_text(
             _CONF.format(
@@ -130,6 +204,9 @@ class Supervisor:
                 channels=work.CHANNELS,
                 odoo_host=odoo.host,
                 odoo_port=odoo.port,
+                socket=folder / "control.sock",
+                monitor_port=port,
+                token=self.token,
             )
         )
         self._process = self._spawned(folder)

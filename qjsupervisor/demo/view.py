@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 from rich import box
@@ -45,6 +45,17 @@ class View:
         """One line that stays."""
         self.console.print(text, soft_wrap=True)
 
+    def say_all(self, lines: Iterable[str]) -> None:
+        """Some lines that stay."""
+        for line in lines:
+            self.say(line)
+
+    def end_table(self) -> None:
+        """No table any more: what was said stays, and nothing is drawn below it."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
     def progress(self, now_s: float, counts: Sequence[Counts]) -> None:
         """How things stand `now_s` after the beginning; call it as often as you like."""
         if self._live is not None:
@@ -84,8 +95,8 @@ def progress_table(now_s: float, counts: Sequence[Counts]) -> Table:
 
 def summary_table(counts: Sequence[Counts], stats: Stats) -> Table:
     """By database and channel."""
-    heads = ("database", "channel", ">jobs", ">done", ">failed", ">at once", ">median wait", ">longest wait")
-    table = _table("What was run", *heads)
+    heads = ("database", "channel", ">jobs", ">done", ">failed", ">at once", ">median", ">longest")
+    table = _table("What was run; the median and the longest wait", *heads)
     for row in counts:
         peak = stats["peak_by_database"].get(row.database, {}).get(row.channel, 0)
         waits = (_seconds(row.median_wait_s), _seconds(row.longest_wait_s))
@@ -105,7 +116,7 @@ def channels_table(counts: Sequence[Counts], stats: Stats) -> Table:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+        table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
     return table
 
 

@@ -44,10 +44,13 @@ class Batch:
     dependent: bool = False
 
 
+#: What the job about which the demo has most to tell does.
+KILLED = "its Odoo worker is killed"
+
 PLAN: Sequence[Batch] = (
     # It holds its permits until it is known to be dead, 10 s later; before that all six are seen at work.
     Batch(
-        about="its Odoo worker is killed",
+        about=KILLED,
         database=SHOP,
         count=1,
         priority=1,
@@ -95,6 +98,23 @@ class Work:
                 self.batches.update({(database, uuid): batch for uuid in uuids})
                 self._last[database] = uuids
             cursor.execute("COMMIT")
+
+    def is_only_dead(self, seen: Iterable[Counts]) -> bool:
+        """Whether nothing is left but the job whose Odoo worker was killed."""
+        left = sum(row.waiting + row.running for row in seen)
+        if not self.is_all_in() or left != 1:
+            return False
+        (job,) = (each for each, batch in self.batches.items() if batch.about == KILLED)
+        return (*job, "started") in states(self._connections)
+
+    def trickle(self, turn: int) -> None:
+        """A few jobs more, so that there is something to see and to pause."""
+        database = DATABASES[turn % len(DATABASES)]
+        connection = self._connections[database]
+        jobs.insert_jobs(connection, 6, kwargs={"sleep": 0.3})
+        jobs.insert_jobs(connection, 2, channel="root.slow", kwargs={"sleep": 0.8})
+        if database == BOOKS:
+            jobs.insert_jobs(connection, 3, channel=SEQUENTIAL, kwargs={"sleep": 0.2})
 
     def is_all_in(self) -> bool:
         return not self._todo

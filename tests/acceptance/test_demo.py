@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -19,6 +22,7 @@ from typing import Any
 
 import psutil
 import pytest
+import requests
 
 from qjsupervisor.demo import run as demo_run
 from qjsupervisor.demo import work
@@ -105,11 +109,16 @@ class Started:
 
 
 @pytest.fixture
-def on_terminal(demo: Demo) -> Iterator[Started]:
-    """The demo on a terminal of its own, as the session's leader: Ctrl-C reaches it and nobody else."""
+def on_terminal(demo: Demo, request: pytest.FixtureRequest) -> Iterator[Started]:
+    """The demo on a terminal of its own, as the session's leader: Ctrl-C reaches it and nobody else.
+
+    A parameter holds more arguments.
+    """
     outer, inner = pty.openpty()
+    fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    command = [*_COMMAND, *getattr(request, "param", ())]
     process = subprocess.Popen(
-        _COMMAND, stdin=inner, stdout=inner, stderr=inner, env=demo.env, cwd=REPOSITORY, start_new_session=True
+        command, stdin=inner, stdout=inner, stderr=inner, env=demo.env, cwd=REPOSITORY, start_new_session=True
     )
     os.close(inner)
     with process:
@@ -130,13 +139,30 @@ def test_all_jobs_come_out_as_they_should(demo: Demo) -> None:
     demo.assert_nothing_is_left()
 
 
-def test_live_table_on_a_terminal(on_terminal: Started) -> None:
-    assert on_terminal.finish() == 0
-    assert "\x1b[" in on_terminal.text
+@pytest.mark.parametrize("on_terminal", [["--keep"]], indirect=True)
+def test_live_table_on_a_terminal_that_is_kept_until_ctrl_c(on_terminal: Started) -> None:
+    on_terminal.read_until(r"ODOO_RC=.*(\r\n.*){4}\r\n")
+    text = on_terminal.text
+    assert "\x1b[" in text
     for database in work.DATABASES:
-        assert database in on_terminal.text
-    assert "█" in on_terminal.text
-    assert f"All {_JOBS} jobs came out as they should" in on_terminal.text
+        assert database in text
+    assert "█" in text
+    assert f"All {_JOBS} jobs came out as they should" in text
+    assert "its Odoo worker was killed" in text
+    assert "…" not in text, "nothing is cut at 80 columns"
+    (page,) = re.findall(r"The page: +(\S+)", text)
+    assert "demo_shop" in requests.get(page, timeout=5).text
+    (conf,) = re.findall(r"ODOO_RC=(\S+)", text)
+    done = subprocess.run(
+        [sys.executable, "-m", "qjsupervisor", "requeue", work.SHOP, "--state", "failed"],
+        env={**on_terminal.demo.env, "ODOO_RC": conf}, cwd=REPOSITORY, capture_output=True, text=True, timeout=20,
+        check=True,
+    )  # fmt: skip
+    assert "4 jobs put back to pending" in done.stdout
+    assert on_terminal.demo.note_processes(on_terminal.process.pid) > 7
+    on_terminal.process.send_signal(signal.SIGINT)
+    assert on_terminal.finish() == 0
+    assert "Nothing is left behind." in on_terminal.text
     on_terminal.demo.assert_nothing_is_left()
 
 
