@@ -8,6 +8,7 @@ its `exit_status`, never a traceback.
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import os
 import re
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 #: The status that a shell reports for a program ended by SIGINT.
 _EXIT_SIGINT = 128 + signal.SIGINT
 _EXIT_SIGPIPE = 128 + signal.SIGPIPE
+#: errno of a write that fails through no fault of ours: a full disk, a terminal that is gone.
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 Command = Callable[[argparse.Namespace], int]
 #: The credentials in one or several URLs: everything from the first user to the last @.
 _CREDENTIALS = re.compile(r"(?<=://).*(?=@)", re.DOTALL)
@@ -32,23 +35,40 @@ _CREDENTIALS = re.compile(r"(?<=://).*(?=@)", re.DOTALL)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status. Wrong usage raises SystemExit(2), as argparse does."""
+    _open_closed_streams()
     _hide_credentials()
     arguments = parse(argv)
     command = _COMMANDS[arguments.command]
     try:
         _escape_what_the_terminal_cannot_show()
         status = command(arguments)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
         return status
     except QJSupervisorError as error:
         return _complain(error)
     except KeyboardInterrupt:
         return _EXIT_SIGINT
-    except BrokenPipeError:
-        # The reader of our output is gone, so the interpreter must not try to flush the rest at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of our output is gone
+        _drop_output()
         return _EXIT_SIGPIPE
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        _drop_output()
+        return _complain(QJSupervisorError(f"the output cannot be written: {error.strerror}"))
+
+
+def _drop_output() -> None:
+    """Keep the interpreter from flushing the rest at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_closed_streams() -> None:
+    """Put /dev/null in place of standard streams that whoever started us closed."""
+    fill_standard_descriptors()
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))
 
 
 def _hide_credentials() -> None:
@@ -67,7 +87,6 @@ def _config(arguments: argparse.Namespace) -> Config:
 
 
 def _start(arguments: argparse.Namespace) -> int:
-    fill_standard_descriptors()
     config = _config(arguments)
     from .logs import configure
     from .master.places import refuse_unfit

@@ -31,7 +31,7 @@ def init(config: Config, *, only_print: bool) -> int:
 def status(config: Config, *, as_json: bool) -> int:
     """Members, leases, and permits that nobody has; exit status 1 if no member is alive."""
     if config.cluster is None:
-        raise ConfigError("cluster", "is not set: there is no cluster to show")
+        raise ConfigError("cluster", "cluster is not set: there is no cluster to show")
     where = config.cluster_database
     with session(config, where, "cluster") as found:
         if not found.rows("SELECT 1 WHERE to_regclass('qjsupervisor.ledger') IS NOT NULL"):

@@ -157,6 +157,38 @@ def test_reader_goes_away(tmp_path: Path, database: DatabaseFactory, postgres: T
     assert process.returncode == 128 + signal.SIGPIPE
 
 
+@pytest.mark.parametrize("closed", ["0", "1", "2", "0 1 2"])
+@pytest.mark.parametrize("command", ["status", "check", "--version"])
+def test_closed_standard_streams(tmp_path: Path, command: str, closed: str) -> None:
+    """`qjsupervisor status >&-`, as cron jobs and daemons do: an exit status, and no traceback."""
+    arguments = [] if command.startswith("-") else ["-c", conf(tmp_path)]
+    code = f"import os, sys; [os.close(int(n)) for n in {closed!r}.split()]; os.execv(sys.argv[1], sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *COMMAND, command, *arguments],
+        check=False, capture_output=True, text=True, cwd=REPOSITORY, env=clean_environment(), timeout=30,
+    )  # fmt: skip
+    assert done.returncode == {"status": 69, "check": 1, "--version": 0}[command]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "jobs"])
+def test_an_output_that_cannot_be_written(
+    tmp_path: Path, database: DatabaseFactory, postgres: ThrowawayPostgres, command: str
+) -> None:
+    path = conf(tmp_path, odoo_conf(postgres, 1, sections={"qjsupervisor": {"control_socket": f"{tmp_path}/s"}}))
+    arguments = [database().name] if command == "jobs" else []
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, command, *arguments, "-c", path],
+            check=False, stdout=full, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
+            env=clean_environment(PYTHONUNBUFFERED=""), timeout=30,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        70,
+        "qjsupervisor: the output cannot be written: No space left on device\n",
+    )
+
+
 def test_terminal_without_utf8(tmp_path: Path, database: DatabaseFactory, postgres: ThrowawayPostgres) -> None:
     one = database("grün")
     path = conf(tmp_path, odoo_conf(postgres, 1, sections={"qjsupervisor": {"control_socket": f"{tmp_path}/s"}}))
