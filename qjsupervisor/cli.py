@@ -68,7 +68,7 @@ def _open_closed_streams() -> None:
     fill_standard_descriptors()
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, mode, closefd=False))
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  (for as long as we run)
 
 
 def _hide_credentials() -> None:

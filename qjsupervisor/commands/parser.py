@@ -20,7 +20,13 @@ PROG = "qjsupervisor"
 _PREFIX = "option:"
 
 #: What values are called whose parsers are not those of config.values.
-_METAVARS = {"channel_options": "CHANNEL:OPTION=VALUE,...", "odoo_version": "VERSION", "targets": "URLS"}
+_METAVARS = {
+    "channel_options": "CHANNEL:OPTION=VALUE,...",
+    "odoo_version": "VERSION",
+    "schedule": "CHANNEL:WINDOW,...",
+    "targets": "URLS",
+    "timezone": "ZONE",
+}
 
 _T = TypeVar("_T")
 

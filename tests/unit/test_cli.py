@@ -145,7 +145,7 @@ def test_help_of_start_names_every_option(capsys: pytest.CaptureFixture[str]) ->
         if option.secret:  # everybody on the machine can read a command line
             assert option.name.replace("_", "-") not in text
             continue
-        assert re.search(rf"{option.flag} (?!VALUE)\S+ ", text), option.name
+        assert re.search(rf"{option.flag} (?!VALUE)\S+ ", text), f"{option.name}: see _METAVARS in parser.py"
         assert option.help in text
 
 
