@@ -87,7 +87,10 @@ def console() -> Console:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A table; a column whose name starts with '>' is for numbers, one with '*' may be folded."""
+    """A table; a column whose name starts with '>' is for numbers, one with '*' may be folded.
+
+    On a terminal that is too narrow for that all columns are folded: nothing is cut.
+    """
     from rich import box
     from rich.table import Table
 
@@ -100,15 +103,18 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
+    names = [column.lstrip(">*") for column in columns]
+    longest = [max([len(name), *(row[index].cell_len for row in cells)]) for index, name in enumerate(names)]
+    folds = [column.startswith("*") for column in columns]
+    widths = [min(most, _NARROWEST) if may else most for most, may in zip(longest, folds, strict=True)]
+    has_room = not sys.stdout.isatty() or sum(widths) + 2 * len(widths) <= shutil.get_terminal_size().columns
     for index, column in enumerate(columns):
-        name, folds = column.lstrip(">*"), column.startswith("*")
-        longest = max([len(name), *(row[index].cell_len for row in cells)])
         result.add_column(
-            name,
+            names[index],
             justify="right" if column.startswith(">") else "left",
-            no_wrap=not folds,
-            overflow="fold" if folds else "ellipsis",
-            min_width=min(longest, _NARROWEST) if folds else longest,
+            no_wrap=has_room and not folds[index],
+            overflow="fold",
+            min_width=widths[index] if has_room else None,
         )
     for row in cells:
         result.add_row(*row)

@@ -52,6 +52,18 @@ def text_of(view: Mapping[str, Any], width: int = 0) -> str:
     return shown(Group(*found.head, *found.body))
 
 
+@pytest.mark.parametrize("width", [20, 45, 80])
+def test_a_table_cuts_nothing_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    console = Console(width=width, force_terminal=False)
+    with console.capture() as capture:
+        console.print(table("t", ("channel", ">capacity", "*why"), [("c" * 30, 9_999_999, "w" * 40)]))
+    text = capture.get()
+    assert (text.count("c") - 3, text.count("9"), text.count("w") - 1) == (30, 7, 40)
+    assert max(map(len, text.splitlines())) <= width
+
+
 def status(**more: Any) -> dict[str, Any]:
     return {"version": "1", "pid": 1, "uptime_s": 61.0, "mode": "server-wide", "fairness": "priority", **more}
 
