@@ -66,9 +66,9 @@ _COMMANDS = (
 _NEXT = (
     "",
     "What next?",
-    "    qjsupervisor demo --keep                    leave all running, with its page",
-    "    qjsupervisor check -c /etc/odoo/odoo.conf   what would run of yours; changes nothing",
-    "    docs/getting-started.md                     five minutes to your own jobs",
+    "    qjsupervisor demo --keep             leave all running, with its page",
+    "    qjsupervisor check -c odoo.conf      what would run of yours; it changes nothing",
+    "    docs/getting-started.md              five minutes to your own jobs",
 )
 
 Connections = Mapping[str, extensions.connection]
