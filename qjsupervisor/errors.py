@@ -82,6 +82,13 @@ class DatabaseError(QJSupervisorError):
         #: Whether it was refused because of a row (a trigger, a constraint). The connection is still good.
         self.of_row = False
 
+    def named(self, message: str) -> DatabaseError:
+        """The same with another message."""
+        found = type(self).__new__(type(self))
+        found.__dict__.update(self.__dict__)
+        found.args = (message,)
+        return found
+
 
 class DatabaseUnavailable(DatabaseError):
     """Not reachable now (down, restarting, too many connections, silent): try again after a pause."""

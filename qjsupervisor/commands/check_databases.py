@@ -78,7 +78,7 @@ def report(config: Config, found: Probe) -> DatabaseReport:
 def _closer(config: Config, found: Probe) -> DatabaseReport:
     name = found.database
     try:
-        if changes_backend(name, config.dsn(name)):
+        if changes_backend(name, config.dsn(name), config.connect_timeout_s):
             return _blocked(found, _POOLED)
         with session(config, name, "check") as connection:
             tree = own_specs(connection, config, name) or {}

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..config.load import Config
-from ..config.settings import APPLICATION_NAME
+from ..config.settings import APPLICATION_NAME, connect_limit_s
 from ..errors import DatabaseError
 from ..postgres.session import Session
 
@@ -25,14 +25,15 @@ def dsn_of(config: Config, database: str, command: str) -> dict[str, Any]:
 @contextmanager
 def session(config: Config, database: str, command: str) -> Iterator[Session]:
     """A session in autocommit; raises DatabaseError for whatever goes wrong inside."""
-    with opened(dsn_of(config, database, command), database) as found:
+    dsn = dsn_of(config, database, command)
+    with opened(dsn, database, connect_limit_s(dsn, config.connect_timeout_s)) as found:
         yield found
 
 
 @contextmanager
-def opened(dsn: Mapping[str, Any], database: str) -> Iterator[Session]:
-    """The same, from what psycopg2.connect takes."""
-    found = Session(database, dsn, settings=[(0, _LIMITS)], for_people=True)
+def opened(dsn: Mapping[str, Any], database: str, connect_s: float | None = None) -> Iterator[Session]:
+    """The same, from what psycopg2.connect takes; `connect_s`: see Session."""
+    found = Session(database, dsn, connect_s=connect_s, settings=[(0, _LIMITS)], for_people=True)
     found.limit_s = _STATEMENT_TIMEOUT_S
     try:
         found.connect()
@@ -40,6 +41,6 @@ def opened(dsn: Mapping[str, Any], database: str) -> Iterator[Session]:
     except DatabaseError as error:
         if str(error).startswith(f"{database}: "):
             raise
-        raise type(error)(database, f"{database}: {error}") from error
+        raise error.named(f"{database}: {error}") from error
     finally:
         found.close()

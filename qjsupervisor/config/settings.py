@@ -103,7 +103,7 @@ class ConnectionSettings:
     def _defaults(self) -> dict[str, str | int]:
         """A dead peer is noticed within 25 s: by keep-alives when idle, by tcp_user_timeout when not."""
         return {
-            "connect_timeout": max(_SHORTEST_CONNECT_TIMEOUT_S, math.ceil(self.connect_timeout_s)),
+            "connect_timeout": _for_libpq(self.connect_timeout_s),
             "keepalives": 1,
             "keepalives_idle": 10,
             "keepalives_interval": 5,
@@ -113,6 +113,16 @@ class ConnectionSettings:
             # Saves a megabyte of memory in each worker.
             "gssencmode": "disable",
         }
+
+
+def _for_libpq(connect_timeout_s: float) -> int:
+    return max(_SHORTEST_CONNECT_TIMEOUT_S, math.ceil(connect_timeout_s))
+
+
+def connect_limit_s(dsn: Mapping[str, Any], connect_timeout_s: float) -> float:
+    """How long one address of a database may take to connect: what its URI says, else the option, to the fraction."""
+    own = dsn.get("connect_timeout")
+    return connect_timeout_s if own in (None, _for_libpq(connect_timeout_s)) else float(own)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

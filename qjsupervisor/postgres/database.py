@@ -68,14 +68,25 @@ class About(NamedTuple):
 class Database:
     """One connection to one database, as its worker uses it."""
 
-    def __init__(self, name: str, connect_kwargs: dict[str, Any], waiter: Waiter, mark: int | None = None) -> None:
-        """`mark`: identifies our sessions to our successors; None: they cannot recognise them."""
+    def __init__(
+        self,
+        name: str,
+        connect_kwargs: dict[str, Any],
+        waiter: Waiter,
+        mark: int | None = None,
+        connect_s: float | None = None,
+    ) -> None:
+        """`mark`: identifies our sessions to our successors; None: they cannot recognise them.
+
+        `connect_s`: see Session.
+        """
         self.name = name
         self.waiter = waiter
         self.session = Session(
             name,
             connect_kwargs,
             waiter,
+            connect_s=connect_s,
             settings=[(0, queries.KEEPALIVES), (0, queries.COMMITS), (_POSTGRESQL_12, queries.SETTINGS_12)],
         )
         self._is_prepared = False

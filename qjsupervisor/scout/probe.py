@@ -136,15 +136,15 @@ def _parameters(session: Session, columns: Mapping[str, tuple[bool, bool]] | Non
     return is_neutralized([(found.get("database.is_neutralized"),)]), found.get("database.uuid")
 
 
-def changes_backend(database: str, dsn: Mapping[str, Any]) -> bool:
+def changes_backend(database: str, dsn: Mapping[str, Any], connect_s: float = CONNECT_TIMEOUT_S) -> bool:
     """Whether there is a pooler in transaction mode in between. LISTEN and session locks do not work through one.
 
     Without a pooler, or in session mode, we stay on one server process while another session of ours is busy.
     Raises DatabaseError.
     """
     with (
-        opened(database, dsn, CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S) as one,
-        opened(database, dsn, CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S) as other,
+        opened(database, dsn, connect_s, STATEMENT_TIMEOUT_S) as one,
+        opened(database, dsn, connect_s, STATEMENT_TIMEOUT_S) as other,
     ):
         before = one.rows(queries.BACKEND_PID)
         # The pooler gives the most recently returned server connection to the next transaction.

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
-from ..config.settings import Config
+from ..config.settings import Config, connect_limit_s
 from ..control import MAX_FRAME_BYTES, Pipe
 from ..errors import DatabaseError, DatabaseUnavailable, ServerDown
 from ..logs import get_logger
@@ -179,11 +179,12 @@ def _in_parts(names: Sequence[str]) -> Iterator[list[str]]:
 def _probe(config: Config, name: str, ask_leader: bool) -> Probe:
     """Probe one database. Any error becomes that database's verdict, so the others are still probed."""
     try:
+        dsn = config.dsn(name)
         return probe(
             name,
-            config.dsn(name),
+            dsn,
             config.mode,
-            connect_s=config.connect_timeout_s,
+            connect_s=connect_limit_s(dsn, config.connect_timeout_s),
             ask_leader=ask_leader,
             serve_neutralized=config.serve_neutralized,
         )

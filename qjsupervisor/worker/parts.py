@@ -6,7 +6,7 @@ import time
 
 from .. import logs
 from ..config.environment import SERVER_PREFIX
-from ..config.settings import WorkerSettings
+from ..config.settings import WorkerSettings, connect_limit_s
 from ..control import Pipe
 from ..loop import Deadline, Loop
 from ..odoo.dispatcher import Dispatcher
@@ -33,6 +33,7 @@ class Parts:
             settings.connect_kwargs,
             Waiter(lambda: worker_slot.heartbeat(time.monotonic_ns())),
             settings.session_mark,
+            connect_limit_s(settings.connect_kwargs, settings.connect_timeout_s),
         )
         self.database.dead_after_restart_s = settings.dead_after_restart_s
         self.database.ageing_s = settings.rules.ageing_s

@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from qjsupervisor.testing.postgres import ThrowawayPostgres
 
 from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import REPOSITORY, Supervisor, clean_environment, odoo_conf, render, wait_until
+from ..scripted import black_hole
 
 COMMAND = [sys.executable, "-m", "qjsupervisor"]
 
@@ -80,6 +82,30 @@ def test_what_start_refuses_check_refuses(tmp_path: Path, options: dict[str, str
     assert checked.stderr == started.stderr
     assert said in checked.stderr
     assert checked.stderr.count("\n") == 1
+
+
+def test_connect_timeout_holds_for_postgresql_everywhere(tmp_path: Path, supervisor: SupervisorFactory) -> None:
+    """Of each address: one takes connections and says nothing, the packets to the other are lost."""
+    with black_hole() as lost, socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        tmp_path.chmod(0o700)
+        ports = {"lost": [lost], "silent": [silent.getsockname()[1]], "both": [silent.getsockname()[1], lost]}
+        for name, each in ports.items():
+            options = {"db_host": ",".join(["127.0.0.1"] * len(each)), "db_port": ",".join(map(str, each))}
+            own = {"control_socket": f"{tmp_path}/s", "connect_timeout": "0.7"}
+            path = conf(tmp_path, render({"options": {**options, "db_name": "one"}, "qjsupervisor": own}))
+            begun_s = time.monotonic()
+            done = run("jobs", "one", "-c", path)
+            took_s = time.monotonic() - begun_s
+            assert (done.returncode, done.stderr.count("\n")) == (70, 1), (name, done.stderr)
+            assert "no connection within 0.7 s" in done.stderr, name
+            begun_s = time.monotonic()
+            assert run("--version").returncode == 0
+            assert took_s - (time.monotonic() - begun_s) < 5, name  # it imports more
+        running = supervisor(
+            render({"options": {**options, "db_name": "one"}, "qjsupervisor": {"connect_timeout": 0.7}})
+        )
+        reason = running.wait_for("postgresql_down", timeout_s=15)["reason"]
+        assert reason.count("no connection within 0.7 s") == 1
 
 
 def test_start_imports_no_more_than_it_needs() -> None:

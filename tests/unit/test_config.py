@@ -49,6 +49,14 @@ def urls(config: Config, database: str = "db") -> list[str]:
 # Which file
 
 
+def test_connect_timeout_holds_to_the_fraction_unless_a_uri_says_another() -> None:
+    """libpq knows whole seconds only, two at least, and keeps no limit for a connection that does not block."""
+    uris = "postgresql://h/quick?connect_timeout=9, postgresql://h/plain"
+    config = load({"connect_timeout": "0.5", "db_name": uris}, {"ODOO_RC": "/dev/null"})
+    limits = {name: connect_limit_s(config.dsn(name), config.connect_timeout_s) for name in ("quick", "plain", "any")}
+    assert limits == {"quick": 9.0, "plain": 0.5, "any": 0.5}
+
+
 def test_without_a_file_everything_has_a_default(tmp_path: Path) -> None:
     config = load({}, {"HOME": str(tmp_path)})
     assert config.config_file is None
