@@ -101,11 +101,10 @@ def test_connect_timeout_holds_for_postgresql_everywhere(tmp_path: Path, supervi
             begun_s = time.monotonic()
             assert run("--version").returncode == 0
             assert took_s - (time.monotonic() - begun_s) < 5, name  # it imports more
-        running = supervisor(
-            render({"options": {**options, "db_name": "one"}, "qjsupervisor": {"connect_timeout": 0.7}})
-        )
-        reason = running.wait_for("postgresql_down", timeout_s=15)["reason"]
-        assert reason.count("no connection within 0.7 s") == 1
+        own = {"connect_timeout": "0.7"}
+        running = supervisor(render({"options": {**options, "db_name": "one"}, "qjsupervisor": own}))
+        reason = running.wait_for("database_unserved", timeout_s=15)["reason"]
+        assert reason.count("no connection within 0.7 s") == 2
 
 
 def test_start_imports_no_more_than_it_needs() -> None:

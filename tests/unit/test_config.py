@@ -13,6 +13,7 @@ from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.config import odoo_file as odooconf
 from qjsupervisor.config.load import Config, load
 from qjsupervisor.config.options import OPTIONS, QUEUE_JOB_OPTIONS
+from qjsupervisor.config.settings import connect_limit_s
 from qjsupervisor.errors import ConfigError
 from qjsupervisor.states import Fairness, Mode
 
@@ -49,12 +50,13 @@ def urls(config: Config, database: str = "db") -> list[str]:
 # Which file
 
 
-def test_connect_timeout_holds_to_the_fraction_unless_a_uri_says_another() -> None:
+def test_connect_timeout_holds_to_the_fraction_unless_a_uri_says_another(tmp_path: Path) -> None:
     """libpq knows whole seconds only, two at least, and keeps no limit for a connection that does not block."""
-    uris = "postgresql://h/quick?connect_timeout=9, postgresql://h/plain"
-    config = load({"connect_timeout": "0.5", "db_name": uris}, {"ODOO_RC": "/dev/null"})
-    limits = {name: connect_limit_s(config.dsn(name), config.connect_timeout_s) for name in ("quick", "plain", "any")}
-    assert limits == {"quick": 9.0, "plain": 0.5, "any": 0.5}
+    conf = tmp_path / "odoo.conf"
+    conf.write_text("[options]\ndb_name = postgresql://h/slow?connect_timeout=9,postgresql://h/plain\n")
+    config = load({"config": str(conf), "connect_timeout": "0.5"}, {})
+    limits = {name: connect_limit_s(config.dsn(name), config.connect_timeout_s) for name in ("slow", "plain", "any")}
+    assert limits == {"slow": 9.0, "plain": 0.5, "any": 0.5}
 
 
 def test_without_a_file_everything_has_a_default(tmp_path: Path) -> None:
