@@ -66,6 +66,18 @@ def rate_used(view: Mapping[str, Any]) -> str:
     return f"{view['used']} of {view['starts']} in {window}{following}"
 
 
+def rules_in_words(rules: Mapping[str, Any]) -> list[str]:
+    """What is not as by default in `status`, under "rules": a few words each."""
+    ageing_s = rules.get("ageing_s")
+    words = (
+        f"ageing {seconds(ageing_s)}" if ageing_s else "",
+        "new databases wait" if rules.get("new_databases") == "hold" else "",
+        "neutralised copies are served" if rules.get("serve_neutralized") else "",
+        "jobs beyond max_runtime are ended" if rules.get("max_runtime_action") == "terminate" else "",
+    )
+    return [word for word in words if word]
+
+
 def channel_settings(view: Mapping[str, Any]) -> list[str]:
     """A channel's settings beside its capacity, a few words each, from a mapping with ChannelSpec's names.
 

@@ -81,7 +81,7 @@ def gather(config: Config) -> Report:
     findings.append(note(_about_mode(config, databases)))
     if config.channels[0].capacity == 0:
         findings.append(problem("root has capacity 0: nothing would run"))
-    findings += _about_schedule(config)
+    findings += [*_about_schedule(config), *_about_rules(config)]
     findings += check_odoo_settings(config)
     answers = _ask_targets(config, [each.name for each in that_run(databases)])
     findings += _about_supervisor(config)
@@ -111,6 +111,21 @@ def _about_mode(config: Config, databases: Sequence[DatabaseReport]) -> str:
         f"mode {config.mode.value}: neither `channels` nor max_capacity is set: one job runs at once over all"
         f" databases, and {own} of {len(databases)} have channels of their own (those with queue_job 18.0.4 or later)"
     )
+
+
+def _about_rules(config: Config) -> Iterator[Finding]:
+    """What becomes of jobs that run for too long, and of copies."""
+    rules = config.rules
+    if rules.max_runtimes:
+        limits = ", ".join(f"{name} {seconds(limit_s)}" for name, limit_s in rules.max_runtimes.items())
+        ends = (
+            "its session is ended, for which the role needs pg_signal_backend or has to be Odoo's"
+            if rules.max_runtime_action == "terminate"
+            else "it is reported, and runs on (max_runtime_action = warn)"
+        )
+        yield note(f"max_runtime: {limits}; where a job runs for longer, {ends}")
+    if rules.serve_neutralized:
+        yield warning("serve_neutralized = yes: neutralised copies of databases run their jobs, as production does")
 
 
 def _about_schedule(config: Config) -> Iterator[Finding]:

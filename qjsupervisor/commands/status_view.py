@@ -13,7 +13,7 @@ from ..channelspec import ROOT
 from ..master.totals import totals
 from ..monitor.health import find_problems
 from ..states import WorkerState
-from ..text import channel_settings
+from ..text import channel_settings, rules_in_words
 from .columns import Column, Row, folded, lines
 from .output import duration
 
@@ -122,7 +122,8 @@ def headline(status: Status) -> str:
     """Which supervisor it is."""
     up = f"up {duration(status.get('uptime_s'))}"
     where = (f"qjsupervisor {status.get('version')}", f"process {status.get('pid')}", up)
-    return ", ".join((*where, str(status.get("mode")), str(status.get("fairness"))))
+    rules = rules_in_words(status.get("rules") or {})
+    return ", ".join((*where, str(status.get("mode")), str(status.get("fairness")), *rules))
 
 
 def summary(status: Status) -> str:

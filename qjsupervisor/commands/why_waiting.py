@@ -139,7 +139,7 @@ class Explainer:
             return [Reason("refused", f"can never be dispatched: {job.unsendable}")]
         if self._stopped is not None:
             return [self._stopped]
-        return [*_eta(job), *self._reasons_of(job)] or [_turn(job)]
+        return [*_eta(job), *self._reasons_of(job)] or [_turn(job, self._status.get("ageing_s"))]
 
     def _reasons_of(self, job: Job) -> list[Reason]:
         key = job.channel, job.not_due
@@ -316,10 +316,11 @@ def _without_room(name: str, whose: str, capacity: int, running: int, holders: S
     return Reason("full", text + (f": {_named([f'{db} {n}' for db, n in by])}" if by else ""), details)
 
 
-def _turn(job: Job) -> Reason:
+def _turn(job: Job, ageing_s: float | None) -> Reason:
     if job.ahead:
         text = f"{job.ahead} better job{'s' if job.ahead > 1 else ''} of its channel first"
-        return Reason("behind", text, {"ahead": job.ahead})
+        ages = f" (each step of priority is worth {seconds(ageing_s)} of waiting)" if ageing_s else ""
+        return Reason("behind", text + ages, {"ahead": job.ahead})
     return Reason("next", "next in turn")
 
 

@@ -185,6 +185,7 @@ def _of_supervisor(status: View) -> Iterator[Metric]:
     ):
         if value is not None:
             yield GaugeMetricFamily(PREFIX + name, text, value=_number(value, 0.0))
+    yield from _of_rules(status.get("rules") or {})
     yield from _of_schedule(status.get("schedule") or {})
     yield CounterMetricFamily(
         PREFIX + "log_lines_lost",
@@ -197,6 +198,19 @@ def _of_supervisor(status: View) -> Iterator[Metric]:
         )
         for result in ("success", "refused"):
             family.add_metric([result], float(reloads.get(result) or 0))
+        yield family
+
+
+def _of_rules(rules: View) -> Iterator[Metric]:
+    if rules:
+        text = "How much a waiting job ages for each step of its priority; 0: not at all."
+        yield GaugeMetricFamily(PREFIX + "ageing_seconds", text, value=_number(rules.get("ageing_s"), 0.0))
+    longest = rules.get("max_runtimes") or {}
+    if longest:
+        text = "How long a job of the channel, or of one below it, may run."
+        family = GaugeMetricFamily(PREFIX + "channel_max_runtime_seconds", text, labels=("channel",))
+        for channel, seconds in longest.items():
+            family.add_metric([printable(channel)], float(seconds))
         yield family
 
 

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, Undefined
 from markupsafe import Markup
 
 from ..channelspec import ROOT
-from ..text import channel_settings, printable, seconds
+from ..text import channel_settings, printable, rules_in_words, seconds
 from .health import STALE_HEARTBEAT_S, find_problems
 from .history import History, Series
 from .master_link import Said
@@ -104,7 +104,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(span=_span, count=_count, tag=lambda state: _TAGS.get(str(state), ""), quote=_quoted)
+    made.filters.update(
+        rules=lambda rules: rules_in_words(rules or {}),
+        span=_span,
+        count=_count,
+        tag=lambda state: _TAGS.get(str(state), ""),
+        quote=_quoted,
+    )
     made.globals.update(style=STYLE, script_hash=SCRIPT_HASH)
     return made
 

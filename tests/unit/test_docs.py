@@ -48,6 +48,7 @@ def metrics_table() -> str:
         "reloads": {"success": 1, "refused": 0, "last_successful": True, "last_success_at": 1.0},
         "scan_age_s": 1.0,
         "uptime_s": 1.0,
+        "rules": {"ageing_s": 60, "max_runtimes": {"root": 1.0}},
         "schedule": {"limits": [{"channel": "root", "limit": 0}], "next": [{"in_s": 1.0}]},
     }
     table = SemaphoreTable([ChannelSpec(name="root", capacity=1)], slots=1, fairness=Fairness.ROUND_ROBIN)
