@@ -7,6 +7,7 @@ that names the place, the key, what is wrong and what is allowed. Nothing is wri
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -34,6 +35,10 @@ from .targets import ANY, TargetRules, completed
 from .values import Secret, shown, socket_path
 
 __all__ = ["Config", "ConnectionSettings", "DatabaseName", "TargetSettings", "WorkerSettings", "load"]
+
+
+#: Workers are told the schedule of their channels in one message (control.MAX_FRAME_BYTES).
+_MOST_BYTES = 60_000
 
 
 def load(argv_options: Mapping[str, str], environ: Mapping[str, str]) -> Config:
@@ -182,6 +187,8 @@ def _schedule(sources: Sources, mode: Mode, channels: Iterable[ChannelSpec]) -> 
     if names:
         known = ", ".join(spec.name for spec in channels)
         raise ConfigError("schedule", f"{found.place}: channel {shown(names[0])} is not in channels; allowed: {known}")
+    if len(json.dumps([window.channel for window in windows])) > _MOST_BYTES:
+        raise ConfigError("schedule", f"{found.place}: too many channels; allowed: so many that their names are 60 kB")
     try:
         return Schedule(windows, zone or own_timezone(sources.environ))
     except ValueError as error:

@@ -11,14 +11,14 @@ import faulthandler
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import NoReturn
 
 import setproctitle
 
 from .. import logs
-from ..control import Pipe
+from ..control import Message, Pipe
 from ..states import EXIT_FAULT
 from .signals import Mask, all_blocked, reset_in_child
 
@@ -56,13 +56,15 @@ class ChildSpawner:
         self._fork = fork
         self._kill = kill
 
-    def spawn(self, title: str, body: Body) -> Child:
-        """Fork a child that runs `body` with its end of a new control pipe.
+    def spawn(self, title: str, body: Body, orders: Iterable[Message] = ()) -> Child:
+        """Fork a child that runs `body` with its end of a new control pipe, in which `orders` lie already.
 
         Raises OSError if the system is out of processes, memory or descriptors; then nothing is left behind.
         """
         ours, theirs = Pipe.pair()
         master_pid = os.getpid()
+        for order in orders:
+            ours.send(order)
         try:
             # Signals stay blocked until the child has its own handlers; the master's would swallow them.
             with all_blocked() as mask:

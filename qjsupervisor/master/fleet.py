@@ -266,20 +266,25 @@ class Fleet:
             pipe.intercept("log", self._relog)
             return run(settings, table, slot, pipe)
 
-        if worker.spawn(self._parts.spawner, body, now_s):
+        if worker.spawn(self._parts.spawner, body, now_s, self._first_orders(worker)):
             assert worker.child is not None
             self._parts.loop.register(
                 worker.child.pipe, selectors.EVENT_READ, lambda event_s: self._hear(worker, event_s)
             )
             if math.isinf(self._watch_alarm.at_s):
                 self._watch_at(now_s + WATCH_S)
-            self._send_pauses(worker)
-            if self._channel_limits:
-                worker.send({"do": "limits", "limits": self._channel_limits})
-            if worker.only_oid is not None:
-                worker.send({"do": "only", "oid": worker.only_oid})
-            if worker.modules.anyway:
-                worker.send({"do": "modules", "anyway": True})
+            worker.told_pauses = bool(self._pauses_of(worker.database))
+
+    def _first_orders(self, worker: WorkerProcess) -> list[Message]:
+        """What a new process has to know before it starts a job."""
+        pauses = dict(self._pauses_of(worker.database))
+        orders: list[tuple[bool, Message]] = [
+            (bool(pauses), {"do": "pauses", "pauses": pauses}),
+            (bool(self._channel_limits), {"do": "limits", "limits": self._channel_limits}),
+            (worker.only_oid is not None, {"do": "only", "oid": worker.only_oid}),
+            (worker.modules.anyway, {"do": "modules", "anyway": True}),
+        ]
+        return [order for applies, order in orders if applies]
 
     def _send_pauses(self, worker: WorkerProcess) -> None:
         pauses = self._pauses_of(worker.database)

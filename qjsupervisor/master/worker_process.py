@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..backoff import RestartPolicy
+from ..control import Message
 from ..errors import ProtocolError
 from ..logs import get_logger
 from ..loop import Alarm, Timers
@@ -167,10 +168,10 @@ class WorkerProcess:
         self.due_s = due_s
         self.await_due()
 
-    def spawn(self, spawner: ChildSpawner, body: Body, now_s: float) -> bool:
-        """Start a process. False where the system has no room for one: due again after a pause."""
+    def spawn(self, spawner: ChildSpawner, body: Body, now_s: float, orders: Sequence[Message] = ()) -> bool:
+        """Start a process, which finds `orders`. False where the system has no room: due again after a pause."""
         try:
-            self.child = spawner.spawn(f"qjsupervisor: worker {printable(self.database)}", body)
+            self.child = spawner.spawn(f"qjsupervisor: worker {printable(self.database)}", body, orders)
         except OSError as error:
             self.reason = f"no process could be started: {error.strerror}"
             self._fault(self.reason, now_s)

@@ -58,6 +58,8 @@ class FakeChild:
         self.body = body
         self.pipe = FakePipe()
         self.signals: list[int] = []
+        #: What it found in its pipe.
+        self.orders: list[Message] = []
 
     def signal(self, signum: int) -> None:
         self.signals.append(signum)
@@ -71,12 +73,15 @@ class FakeSpawner:
         self.error: OSError | None = None
         self._pids = itertools.count(1001)
 
-    def spawn(self, title: str, body: Body) -> FakeChild:
+    def spawn(self, title: str, body: Body, orders: Sequence[Message] = ()) -> FakeChild:
         if self.error is not None:
             error, self.error = self.error, None
             raise error
-        self.children.append(FakeChild(next(self._pids), title, body))
-        return self.children[-1]
+        child = FakeChild(next(self._pids), title, body)
+        child.pipe.told += orders
+        child.orders = list(orders)
+        self.children.append(child)
+        return child
 
 
 class FakeLoop(Timers):

@@ -169,6 +169,7 @@ def test_pauses_are_told_at_once_at_birth_and_at_their_end(rig: Rig) -> None:
     rig.reap("a", -9)
     rig.step(2)
     assert rig.child("a").pipe.told == [{"do": "pauses", "pauses": {"root.slow": 1010.0}}]
+    assert rig.child("a").orders == rig.child("a").pipe.told, "before it could start anything"
     rig.step(8)
     assert rig.child("a").pipe.told[-1] == {"do": "pauses", "pauses": {}}
 

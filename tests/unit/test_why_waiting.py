@@ -377,3 +377,50 @@ def test_a_half_installed_module_is_the_reason() -> None:
     ((code, text),) = why(pending(), view)
     assert code == "modules"
     assert text.startswith("module sale is 'to upgrade': jobs wait")
+
+
+SCHEDULE = {
+    "limits": [
+        {
+            "channel": "root.slow",
+            "limit": 0,
+            "text": "closed until 18:00",
+            "until": "2026-11-30T18:00:00+01:00",
+            "for_s": 9,
+        },
+        {"channel": "root", "limit": 4, "text": "4 at once until 03:00", "until": None, "for_s": None},
+    ]
+}
+
+
+def test_what_the_schedule_closes_says_until_when() -> None:
+    view = status(schedule=SCHEDULE, channels=[channel("root", capacity=4), channel("root.slow", closed=True)])
+    expected = [("closed", "channel root.slow is closed until 18:00, by schedule")]
+    assert why(pending(), view) == expected
+    assert why(pending(channel="root.slow.deep.er"), view) == expected
+    assert why(pending(channel="root.line"), view) == [("next", "next in turn")]
+
+
+def test_what_is_full_by_schedule_says_so() -> None:
+    view = status(schedule=SCHEDULE, channels=[channel("root", capacity=4, running=4)])
+    assert why(pending(channel="root.line"), view) == [
+        ("full", "channel root is full (4 at once until 03:00, by schedule), 4 of 4")
+    ]
+    free = [ChannelSpec(name="root", capacity=None), ChannelSpec(name="root.slow", capacity=9)]
+    own = tree(is_own=True, specs={spec.name: spec for spec in free}, running={"root.slow": 2})
+    limited = {"limits": [{"channel": "root.slow", "limit": 2, "text": "2 at once until 18:00"}]}
+    assert why(pending(), status(schedule=limited, channels=[channel("root", capacity=4)]), own) == [
+        ("full", "channel root.slow is full in this database (2 at once until 18:00, by schedule), 2 of 2: db1 2")
+    ]
+
+
+def test_a_new_database_that_waits() -> None:
+    view = in_state("blocked", held=True, last_error="new: it appeared after the start")
+    assert why(pending(), view)[0][0] == "held"
+    assert "new: it appeared after the start" in why(pending(), view)[0][1]
+
+
+def test_behind_others_says_what_waiting_is_worth() -> None:
+    assert why(pending(ahead=2), status(ageing_s=60.0)) == [
+        ("behind", "2 better jobs of its channel first (each step of priority is worth 60 s of waiting)")
+    ]
