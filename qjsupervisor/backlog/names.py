@@ -54,6 +54,7 @@ class ChannelNames(ABC):
         self.names: dict[str | None, Node] = {}
         self._configured: set[str] = set()
         self._paused: frozenset[str] = frozenset()
+        self._limits: dict[str, int] = {}
         self._branches: dict[int, Branch] = {}
         for spec in specs:
             self._add(spec)
@@ -115,6 +116,7 @@ class ChannelNames(ABC):
             index = parent.shared if parent is not None else 0
         node = Node(spec, parent, index, self._window, local_limits=local)
         node.paused_by_order = self._is_paused(spec.name)
+        node.scheduled = self._limit_of(spec.name)
         self._branches.setdefault(index, Branch(index))
         self.nodes[spec.name] = node
         return node
@@ -142,15 +144,25 @@ class ChannelNames(ABC):
 
         True: jobs have to be read again for it to be in force.
         """
+        self._limits = dict(limits)
         unknown = limits.keys() - self.nodes.keys()
         for name in unknown:
             self._make(name, self._configured_above(name))
         for name, node in self.nodes.items():
-            limit = limits.get(name)
+            limit = self._limit_of(name)
             if node.scheduled != limit:
                 node.scheduled = limit
                 self._give_room(node)
         return bool(unknown)
+
+    def _limit_of(self, name: str) -> int | None:
+        """What the schedule says of a channel; one that is closed closes those below it, whatever their parent is."""
+        above: str | None = name
+        while self._limits and above is not None:
+            if self._limits.get(above) == 0:
+                return 0
+            above = parent_name(above)
+        return self._limits.get(name)
 
     def _is_paused(self, name: str | None) -> bool:
         while name is not None and name not in self._paused:

@@ -410,3 +410,44 @@ def test_alarms_forget_what_was_changed() -> None:
     alarms.set(node, None)
     assert alarms.first_us() is None
     assert list(alarms.due(1 << 60)) == []
+
+
+class TestLimits:
+    """What the schedule says of a database's own channels."""
+
+    def test_one_that_is_closed_starts_nothing_nor_does_what_is_below_it(self) -> None:
+        tree = tree_of("root:9, a:9, a.b:9")
+        assert not tree.set_limits({"root.a": 0})
+        for job_id, channel in [(1, None), (2, "a"), (3, "a.b"), (4, "a.new")]:
+            tree.put(job(job_id, channel))
+        assert started(tree) == [1]
+        assert not tree.set_limits({})
+        assert started(tree) == [2, 3, 4]
+
+    def test_a_number_counts_what_runs_in_it_and_below_it_and_ends_nothing(self) -> None:
+        tree = tree_of("root:9, a:9, a.b:9")
+        for job_id, channel in [(1, "a"), (2, "a.b"), (3, "a"), (4, "a.b"), (5, "a")]:
+            tree.put(job(job_id, channel))
+        assert started(tree, budget=3) == [1, 2, 3]
+        tree.set_limits({"root.a": 2})
+        assert started(tree) == []
+        tree.forget(1)
+        assert started(tree) == [], "two still run"
+        tree.forget(2)
+        assert len(started(tree)) == 1
+        tree.set_limits({"root.a": 5})
+        assert len(started(tree)) == 1
+
+    def test_a_name_that_is_not_there_is_limited_when_jobs_name_it(self) -> None:
+        tree = tree_of("root:9")
+        assert tree.set_limits({"root.x": 0, "root.y": 1})
+        assert not tree.set_limits({"root.x": 0, "root.y": 1})
+        for job_id, channel in [(1, "x"), (2, "x.deep"), (3, "y"), (4, "y"), (5, "z")]:
+            tree.put(job(job_id, channel))
+        assert started(tree) == [3, 5]
+
+    def test_what_defaults_make_below_a_closed_one(self) -> None:
+        tree = tree_of("root:9:capacity_default=1")
+        tree.set_limits({"root.x": 0})
+        tree.put(job(1, "x.y"))
+        assert started(tree) == []
