@@ -135,7 +135,7 @@ def _about_schedule(config: Config) -> Iterator[Finding]:
         return
     now = schedule.local(now_s)
     held = [
-        f"{channel} is {limit_text(limit.limit, None if limit.until_s is None else schedule.local(limit.until_s), now)}"
+        f"{channel} {limit_text(limit.limit, None if limit.until_s is None else schedule.local(limit.until_s), now)}"
         for channel, limit in schedule.limits(now_s).items()
     ]
     coming = [

@@ -192,7 +192,7 @@ def _schedule(sources: Sources, mode: Mode, channels: Iterable[ChannelSpec]) -> 
     try:
         return Schedule(windows, zone or own_timezone(sources.environ))
     except ValueError as error:
-        raise ConfigError("timezone", f"timezone: {error}") from None
+        raise ConfigError("timezone", f"timezone, which is not set, is the machine's: {error}") from None
 
 
 def _db_password(sources: Sources) -> str | None:
