@@ -12,6 +12,7 @@ from ..channelspec import ChannelSpec
 from ..config.load import Config
 from ..config.settings import APPLICATION_NAME
 from ..errors import DatabaseError, DatabaseUnfit
+from ..odoo.target import header_problem
 from ..postgres.eligibility import Verdict
 from ..scout.probe import Probe, changes_backend
 from ..scout.scout import SCAN_DEADLINE_S, list_databases, scan
@@ -91,7 +92,8 @@ def _closer(config: Config, found: Probe) -> DatabaseReport:
         return DatabaseReport(name=name, outcome=Outcome.UNREACHABLE, reason=str(error), is_problem=True)
     leader = found.facts.leader if found.facts is not None else None
     channels = tuple(tree.values())
-    found = replace(found, warnings=(*found.warnings, *warnings_of(facts), *_passed_over(passed_over)))
+    more = (*warnings_of(facts), *_passed_over(passed_over), *_unheard(config, name))
+    found = replace(found, warnings=(*found.warnings, *more))
     if leader is None or f"application {APPLICATION_NAME}" in leader:
         # Our own running supervisor, or one on another machine that shares the work.
         reason = None if leader is None else f"its jobs are dispatched by a supervisor: {leader}"
@@ -140,6 +142,16 @@ def _passed_over(specs: Specs) -> Iterator[str]:
         yield (
             f"its own channel settings have no effect, because `channels` is set: {', '.join(named[:_NAMED])}{more};"
             " take `channels` away, or set the same there"
+        )
+
+
+def _unheard(config: Config, database: str) -> Iterator[str]:
+    """A name that Odoo 19 and later cannot be told; up to 18 it stands in the query alone."""
+    why = header_problem(database)
+    if why and (config.odoo.version is None or config.odoo.reads_environment):
+        yield (
+            "Odoo 19 and later run none of its jobs: they take the database from the header X-Odoo-Database, which"
+            f" cannot carry its name: {why}; rename the database"
         )
 
 

@@ -225,7 +225,8 @@ def _channels(config: Config, table: Table, snapshot: Snapshot) -> list[dict[str
     """Configured channels, and retired ones in which jobs still run."""
     paused = {scope.channel for scope, _ in snapshot.pauses if scope.database is None}
     by_configuration = {spec.name for spec in config.channels if spec.paused}
-    scheduled = {view.name: of_channel(snapshot.schedule, view.name) for view in table.channel_views()}
+    views = list(table.channel_views())  # once: workers share new channels at any moment
+    scheduled = {view.name: of_channel(snapshot.schedule, view.name) for view in views}
     closed = {name for name, said in scheduled.items() if said.get("limit") == CLOSED}
     holders = table.holders()
     return [
@@ -248,7 +249,7 @@ def _channels(config: Config, table: Table, snapshot: Snapshot) -> list[dict[str
             "rate": _rate(view, snapshot.now_ns),
             "holders": [holder._asdict() for holder in holders.get(view.name, ())],
         }
-        for view in table.channel_views()
+        for view in views
         if not view.retired or view.running or view.pending
     ]
 

@@ -8,6 +8,8 @@ import pty
 import signal
 import socket
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -111,6 +113,45 @@ def test_channels_are_renamed_without_end(
     assert len(names) == 31
     assert odoo.stats()["peak"]["root.area34.c7"] == 1
     assert running.pids() == pids
+
+
+def test_status_is_asked_without_end_while_channels_are_shared(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """A channel that appeared between two looks at the table ended the master, and so everything."""
+    one, other = database(), database()
+    text = odoo_conf(
+        postgres, odoo.port, db_name=f"{one.name},{other.name}", channels="root:50,root.sub:50:capacity_default=2"
+    )
+    running = supervisor(text)
+    running.wait_ready(one.name, other.name)
+    pids, path = running.pids(), str(running.runtime / "control.sock")
+    done = threading.Event()
+    seen: list[int] = []
+
+    def hammer() -> None:
+        while not done.is_set():
+            answer = ask(path, {"do": "status"}, timeout_s=5)
+            assert answer["ok"], answer
+            seen.append(len(answer["status"]["channels"]))
+
+    with ThreadPoolExecutor() as pool:
+        hammers = [pool.submit(hammer) for _ in range(2)]
+        try:
+            for number in range(120):
+                for each in (one, other):
+                    each.insert_jobs(1, channel=f"root.sub.c{number}")
+            for each in (one, other):
+                each.wait_for_states(done=120, timeout_s=60)
+        finally:
+            done.set()
+        for asked in hammers:
+            asked.result(10)
+    assert len(set(seen)) > 10, "channels appeared between the answers"
+    assert max(seen) == 122
+    assert running.pids() == pids
+    assert not running.log_events("request_failed")
+    assert not running.log_events("callback_failed")
 
 
 def test_a_new_log_level_holds_for_running_workers(

@@ -287,3 +287,16 @@ def test_table_for_people(
     assert "evil\\x1b[2J[bold]" in out
     assert "\x1b" not in out
     assert "all that should run would run" in out
+
+
+@pytest.mark.parametrize(("version", "warned"), [("18.0", []), ("19.0", ["日本"]), (None, ["日本"])])
+def test_a_name_that_no_header_can_carry_is_warned_of(
+    database: DatabaseFactory, check: Check, version: str | None, warned: list[str]
+) -> None:
+    """Odoo 19 takes the database from a header; a name with accents or blanks inside can stand there."""
+    for name in ("日本", "größe x"):
+        database(name)
+    own = {"qjsupervisor": {"odoo_version": version}} if version else {}
+    _, found = check(db_name="日本,größe x", sections=own)
+    said = [each["name"] for each in found["databases"] if "X-Odoo-Database" in " ".join(each["warnings"])]
+    assert said == warned
