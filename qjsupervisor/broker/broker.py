@@ -1,10 +1,10 @@
-"""The broker: the one process of a supervisor that talks to the cluster's coordinator.
+"""The broker: the only process of a supervisor that talks to the cluster's coordinator.
 
-It says what this supervisor needs and has, and writes into the shared table what may be used of each channel, and until
-when (table/leases.py). What is said is decided in member.py, what the coordinator makes of it in ledger.py.
+It reports what this supervisor needs and holds, and writes into the shared table how much of each channel may be used,
+and until when (table/leases.py). member.py decides what to report; ledger.py decides what follows from it.
 
-Where it dies, hangs, or cannot reach the coordinator, nothing starts after the lease's end, by the workers' own clock;
-jobs that run go on. The next broker registers anew with what the table says.
+If the broker dies, hangs or cannot reach the coordinator, nothing starts after the end of the lease, by the workers'
+own clock; running jobs continue. The next broker registers with what the table says.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from .member import Member, Plan, usable
 from .settings import BrokerSettings
 from .view import cluster_view
 
-#: The lease ends for us so long before it ends for the coordinator: clocks may differ in rate.
+#: Our lease ends this much earlier than the coordinator's, because clocks may run at different rates.
 MARGIN_S = 1.0
 RENEW_S = 4.0
-#: While somebody waits for a permit: shares change with the time, and a notification may be lost.
+#: Interval of exchanges while somebody waits for a permit: shares change over time, and a notification may be lost.
 CONTENDED_S = 1.0
-#: Between two looks at the table, while we wait for a permit that others have.
+#: Interval of checks of the table while we wait for a permit that others hold.
 _PAUSE_S = 0.05
 _HEARTBEAT_S = 5.0
-#: How often the master is told of the cluster, at most.
+#: Minimum interval of reports to the master.
 _REPORT_S = 0.5
 
 
 def run_broker(settings: BrokerSettings, table: SemaphoreTable, pipe: Pipe) -> int:
-    """Run until told to stop, or the master is gone; the exit code. In the child, after the fork."""
+    """Run until told to stop or the master is gone; returns the exit code. Runs in the child, after the fork."""
     return Broker(settings, LeaseTable(table), pipe).run()
 
 
@@ -63,11 +63,11 @@ class Broker:
         self._backoff = Backoff(first_s=0.2, limit_s=3.0)
         self._session = 0
         self._due_s = 0.0
-        #: The coordinator's descriptor, while it is in the loop.
+        #: The coordinator's descriptor while it is registered in the loop.
         self._watched_fd = -1
         self._stopping = False
         self._gone = False
-        #: When to look at the table: a worker changed it. What another member told is looked at at once.
+        #: When to check the table after a change by a worker. A notification of another member is acted on at once.
         self._look_s = 0.0
         self._looked_s = 0.0
         self._notified = False
@@ -79,7 +79,7 @@ class Broker:
         self._log = logs.get_logger(cluster=settings.cluster)
 
     def run(self) -> int:
-        """The loop."""
+        """Run the loop; returns the exit code."""
         self._loop.register(self._pipe, selectors.EVENT_READ, lambda _now_s: self._hear_master())
         self._loop.register(self._table.wakeup, selectors.EVENT_READ, lambda _now_s: self._hear_table())
         while not self._gone:
@@ -96,7 +96,7 @@ class Broker:
         return EXIT_STOPPED
 
     def close(self) -> None:
-        """Let go of the session and the loop."""
+        """Close the session and the loop."""
         self._coordinator.close()
         self._loop.close()
 
@@ -109,7 +109,7 @@ class Broker:
         try:
             orders = self._pipe.receive_all()
         except EOFError:
-            self._gone = True  # workers end too, in their own time: what they hold stays leased until it runs out
+            self._gone = True  # the workers exit too, in their own time; what they hold stays leased until it expires
             return
         self._stopping = self._stopping or any(order.get("do") == "stop" for order in orders)
 
@@ -127,7 +127,7 @@ class Broker:
     # -- statements ----------------------------------------------------------------------------------------------
 
     def step(self, now_s: float) -> None:
-        """Say what there is to say; never raises for a coordinator that is away."""
+        """Exchange with the coordinator if there is anything to say. Does not raise if it is unavailable."""
         notified, self._notified = self._notified, False
         self._look_s, self._looked_s = math.inf, now_s
         try:
@@ -169,7 +169,7 @@ class Broker:
         self._say("", f"member of cluster {self._settings.cluster!r}")
 
     def _talk(self, *, notified: bool) -> None:
-        """One statement where there is something to say, more while the answers give reason to."""
+        """Send one statement if there is news, and more for as long as the answers call for it."""
         again = True
         while again and self._member.registered:
             again = False
@@ -190,11 +190,11 @@ class Broker:
             self._renew(sent_s)
             again = notified = bool(answer.got and self._member.is_hungry)
         self._wait()
-        # What came with an answer is not readable any more.
+        # Notifications that came with an answer no longer make the socket readable.
         self._notified |= self._coordinator.connected and self._coordinator.heard(self._member.name)
 
     def _write(self, table: LeaseTable, facts: LeaseFacts, plan: Plan) -> None:
-        """Before it is said: what we give up is not used any more."""
+        """Write the plan into the table before it is sent, so that what we give up is no longer used."""
         may = {}
         for name, channel in facts.channels.items():
             right, token = plan.rights.get(name, channel.right), plan.tokens.get(name, channel.token)
@@ -234,7 +234,7 @@ class Broker:
                 self._log.error("capacities_differ", channel=channel, reason=f"the smallest holds: {who}")
 
     def _renew(self, sent_s: float) -> None:
-        """Jobs may start until a moment that counts from before the statement was sent. DEADLINE, SENT"""
+        """Extend the deadline for starts, counted from before the statement was sent. DEADLINE, SENT"""
         self._renewed_s = sent_s
         self._table.lease_until(int((sent_s + LEASE_S - MARGIN_S) * 1e9), time.monotonic_ns())
 
@@ -242,7 +242,7 @@ class Broker:
         return CONTENDED_S if self._member.is_hungry or self._member.targets else RENEW_S
 
     def _wait(self) -> None:
-        """When to look again, and whether each exchange of a worker is worth a look."""
+        """Set when to check again, and whether every exchange of a worker should wake us."""
         due_s = self._renewed_s + self._interval_s()
         spare_due_s = self._member.spare_due_s()
         if spare_due_s is not None:
@@ -251,7 +251,7 @@ class Broker:
         self._table.watch(2 if self._member.targets else 1)
 
     def _lose(self, error: DatabaseError) -> None:
-        """The session is gone; the lease runs on to its end."""
+        """Close the lost session; the lease stays valid until it expires."""
         if self._watched_fd >= 0:
             self._loop.unregister(self._watched_fd)
             self._watched_fd = -1
@@ -261,7 +261,7 @@ class Broker:
         self._say(str(error), "")
 
     def _say(self, trouble: str, good: str) -> None:
-        """One line for each change."""
+        """Log each change once."""
         if trouble and not self._shown:
             reason = f"{trouble}; nothing starts after the lease's end, until the coordinator is back"
             self._log.warning("coordinator_lost", reason=reason)
@@ -272,7 +272,7 @@ class Broker:
     # -- the end -------------------------------------------------------------------------------------------------
 
     def _leave(self) -> bool:
-        """The workers are gone: hand over what runs, then leave. True: that is done, or cannot be."""
+        """Hand over what still runs, now that the workers are gone, and leave. True when done, or if impossible."""
         try:
             if not self._member.registered:
                 self._register()
@@ -291,7 +291,7 @@ class Broker:
     # -- what others may know ------------------------------------------------------------------------------------
 
     def _report(self, now_s: float) -> None:
-        """Tell the master, for `status`."""
+        """Report to the master, for `status`."""
         if now_s < self._report_s:
             return
         self._report_s = now_s + _REPORT_S

@@ -1,11 +1,12 @@
-"""The coordinator: one row for each cluster in a PostgreSQL database, and all the SQL of it.
+"""The coordinator: one row per cluster in a PostgreSQL database, and all the SQL for it.
 
-A statement reads the row, changes the document here (ledger.py), and writes it back if nobody else has: no lock is held
-while a member thinks, and one that is stopped in between stops nobody. Each write has a version of its own, a random
-number, which also does what the ledger's FENCE does: a write that is still on its way when its connection breaks
-changes nothing once anybody else has written. A write is durable before it is answered (synchronous_commit).
+A statement reads the row, changes the document in this process (ledger.py), and writes it back unless somebody else has
+written meanwhile. So no lock is held while a member computes, and a member that is stopped in between blocks nobody.
+Each write has its own version, a random number, which also serves the ledger's FENCE: a write that is still on its way
+when its connection breaks has no effect once anybody else has written. A write is durable before it is answered
+(synchronous_commit).
 
-Blocks while the server thinks, a few seconds at most. Every error leaves here as a DatabaseError.
+Blocks while waiting for the server, for a few seconds at most. Every error is raised as a DatabaseError.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from ..postgres.session import Session
 from ..postgres.waiter import Waiter
 from .ledger import Answer, Ledger, Statement, execute
 
-#: Where members tell each other to look; the payload is the cluster and the member.
+#: Where members notify each other; the payload is the cluster and the member.
 CHANNEL = "qjsupervisor_cluster"
-#: A server that is silent for so long is away.
+#: A server that is silent for this long counts as unavailable.
 LIMIT_S = 4.0
 #: undefined_table, invalid_schema_name.
 _NO_SCHEMA = ("42P01", "3F000")
-#: How often a write is tried anew because others wrote in between.
+#: How often a write is retried because others wrote in between.
 _TRIES = 50
 
-#: What `qjsupervisor cluster init` runs: again and again without harm.
+#: What `qjsupervisor cluster init` runs. Idempotent.
 INIT = """\
 CREATE SCHEMA IF NOT EXISTS qjsupervisor;
 CREATE TABLE IF NOT EXISTS qjsupervisor.ledger (
@@ -40,29 +41,29 @@ CREATE TABLE IF NOT EXISTS qjsupervisor.ledger (
 ) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
 COMMENT ON TABLE qjsupervisor.ledger IS 'What each supervisor of a cluster may use of each channel; of qjsupervisor';
 """
-#: What a supervisor's role needs, if another one ran INIT.
+#: What a supervisor's role needs if another role ran INIT.
 GRANTS = """\
 GRANT USAGE ON SCHEMA qjsupervisor TO {role};
 GRANT SELECT, INSERT, UPDATE ON qjsupervisor.ledger TO {role};
 """
 
-#: The server's start, and the timeline of its log: another one after a restart, a failover, a restored backup.
+#: The server's start time and timeline, which change with a restart, a failover or a restored backup.
 _INCARNATION = "pg_postmaster_start_time()::text || ' ' || left(pg_walfile_name(pg_current_wal_lsn()), 8)"
 _SETTINGS = """SET statement_timeout = '3s'; SET lock_timeout = '3s'; SET jit = off;
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
 """
-#: Params: cluster, first (a version). The row is there.
+#: Make sure that the row exists. Params: cluster, first (a version).
 _BEGIN = """
 INSERT INTO qjsupervisor.ledger (cluster, version, document)
 VALUES (%(cluster)s, %(first)s, '{}') ON CONFLICT DO NOTHING
 """
-#: Params: cluster. Rows: one (version, document as text, the clock in seconds, incarnation; null while in recovery).
+#: Params: cluster. Rows: one (version, document as text, the clock in seconds, incarnation; NULL while in recovery).
 _READ = f"""
 SELECT version, document::text, extract(epoch FROM clock_timestamp())::float8,
        CASE WHEN pg_is_in_recovery() THEN NULL ELSE {_INCARNATION} END
   FROM qjsupervisor.ledger WHERE cluster = %(cluster)s
 """
-#: Params: cluster, old and new version, document, incarnation, notify, payload. Rows: one; none if another wrote.
+#: Params: cluster, old and new version, document, incarnation, notify, payload. Rows: one, or none if another wrote.
 _WRITE = f"""
 WITH written AS (
     UPDATE qjsupervisor.ledger SET document = %(document)s, version = %(new)s, changed = now()
@@ -70,14 +71,14 @@ WITH written AS (
  RETURNING 1)
 SELECT CASE WHEN %(notify)s THEN pg_notify('{CHANNEL}', %(payload)s)::text END FROM written
 """
-#: For a command. Params: cluster. Rows: one (document, the clock in seconds), or none: no member ever was.
+#: For commands. Params: cluster. Rows: one (document, the clock in seconds), or none if there was never a member.
 READ_FOR_STATUS = """
 SELECT document, extract(epoch FROM clock_timestamp())::float8 FROM qjsupervisor.ledger WHERE cluster = %(cluster)s
 """
 
 
 class Coordinator:
-    """One broker's session with it."""
+    """One broker's session with the coordinator."""
 
     def __init__(self, dsn: Mapping[str, Any], cluster: str, heartbeat: Callable[[], None]) -> None:
         self._cluster = cluster
@@ -85,7 +86,7 @@ class Coordinator:
         self._session = Session(self._name, dsn, Waiter(heartbeat), connect_s=LIMIT_S, settings=[(0, _SETTINGS)])
         self._session.limit_s = LIMIT_S
         self._notifies: list[Any] = []
-        #: As it was last seen, for people.
+        #: The ledger as last seen, for `status`.
         self.ledger = Ledger()
         self.clock_s = 0.0
 
@@ -112,7 +113,7 @@ class Coordinator:
             raise
 
     def execute(self, said: Statement) -> Answer:
-        """What the ledger answers. Raises DatabaseError; then nobody knows whether it was done."""
+        """Execute a statement and return the answer. Raises DatabaseError; then its effect is unknown."""
         for _ in range(_TRIES):
             answer = self._try(said)
             if answer is not None:
@@ -139,12 +140,12 @@ class Coordinator:
         return answer
 
     def heard(self, member: str) -> bool:
-        """Take in notifications; whether another member of this cluster says that we should look."""
+        """Collect notifications; whether another member of this cluster has notified us."""
         self._session.receive()
         payloads = [notify.payload for notify in self._notifies]
         self._notifies.clear()
         return any(p.startswith(f"{self._cluster} ") and p != f"{self._cluster} {member}" for p in payloads)
 
     def close(self) -> None:
-        """Let the session go."""
+        """Close the session."""
         self._session.close()

@@ -1,20 +1,21 @@
-"""The ledger of one capacity over several supervisors: what each member may use of each channel. Pure.
+"""The ledger for sharing one capacity among several supervisors: what each member may use of each channel. Pure.
 
-The coordinator keeps one `Ledger` for each cluster, as a document; a member changes it by one statement at a time
-(`execute`), whole or not at all. No clock, no I/O: `now_s` is the coordinator's clock, in seconds.
+The coordinator keeps one `Ledger` per cluster, as a document. Members change it one statement at a time (`execute`),
+each applied as a whole or not at all. No clock, no I/O: `now_s` is the coordinator's clock in seconds.
 
-The rules are those of models/lease.pml, and have its names in the comments: FENCE, LIMBO, SERVE, TERM, REST, EXCESS,
-BARRIER, WAIT. Quantities are permits by channel ("Counts"). Each channel by itself is the model's one channel; a take
-is for a job's whole path, all or nothing. A throttled channel has a second, `root.x#start`, of capacity 1: who leases
-it may start there, and hands over with it the moment before which nothing may start.
+The rules are those of models/lease.pml and are named in the comments: FENCE, LIMBO, SERVE, TERM, REST, EXCESS,
+BARRIER, WAIT. Quantities are permits by channel (`Counts`). Each channel corresponds to the model's single channel; a
+take is for a job's whole path, all or nothing. A throttled channel has a second one, `root.x#start`, of capacity 1:
+its holder may start jobs there, and hands over with it the earliest time of the next start.
 
 Of a member
-    lease, excess        what it may use; and jobs that it found running beyond that, which nobody may claim
-    limbo, limbo_over    the same of a member whose lease ran out, until its databases are counted by others
+    lease, excess        what it may use; and running jobs that it found beyond that, which nobody may claim
+    limbo, limbo_over    the same for a member whose lease expired, until others have counted its databases
     serves               databases in which it may have running jobs
 Of a database
-    left, left_over      permits of jobs that run there, of a member that let it go, until its new server counts them
-    term                 the newest tenure that was told of
+    left, left_over      permits of jobs that still run there for a member that released it, until the new server has
+                         counted them
+    term                 the newest tenure that was reported
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-#: A lease ends so long after its last renewal.
+#: A lease ends this long after its last renewal.
 LEASE_S = 15.0
-#: After a restart of the coordinator nothing is taken for so long: members stop, and who takes over has counted.
+#: After a restart of the coordinator nothing is leased for this long: members stop, and their successors count.
 BARRIER_S = 2 * LEASE_S
-#: A member that did not come back for so long is forgotten, with the jobs that it left.
+#: A member that has been gone for this long is forgotten, with the jobs that it left.
 FORGET_S = 60.0
-#: Permits that cannot be divided go to one waiting member after the other, each for so long.
+#: Permits that cannot be divided evenly rotate among the waiting members, each holding them for this long.
 ROTATION_S = 1.0
-#: Behind a throttled channel's name: the right to start there.
+#: Suffix of a throttled channel's name: the right to start there.
 START = "#start"
 
 Counts = dict[str, int]
@@ -49,11 +50,11 @@ class Member:
     limbo: Counts = field(default_factory=dict)
     limbo_over: Counts = field(default_factory=dict)
     serves: list[str] = field(default_factory=list)
-    #: Capacity by channel as its configuration says; throttled ones also by their token.
+    #: Capacity by channel as configured; for throttled channels also that of their token.
     capacity: Counts = field(default_factory=dict)
     #: Channels in which it waits for a permit.
     hungry: list[str] = field(default_factory=list)
-    #: By channel: the weight of its databases that wait or run there, and how many jobs run.
+    #: By channel: the total weight of its databases that wait or run there, and the number of running jobs.
     weight: Counts = field(default_factory=dict)
     held: Counts = field(default_factory=dict)
     host: str = ""
@@ -62,7 +63,7 @@ class Member:
 
 @dataclass
 class Ledger:
-    """What one cluster's members have, may have, or left."""
+    """What the members of one cluster hold, may hold, or have left behind."""
 
     members: dict[str, Member] = field(default_factory=dict)
     left: dict[str, Counts] = field(default_factory=dict)
@@ -71,15 +72,15 @@ class Ledger:
     terms: dict[str, int] = field(default_factory=dict)
     #: Failed jobs by database and sequential channel.
     failed: dict[str, Counts] = field(default_factory=dict)
-    #: Of throttled channels: seconds of the throttle, and the moment before which nothing starts.
+    #: For throttled channels: the throttle in seconds, and the earliest time of the next start.
     throttle_s: Counts = field(default_factory=dict)
     not_before_s: dict[str, float] = field(default_factory=dict)
-    #: The coordinator's start and timeline, as of the last statement.
+    #: The coordinator's start time and timeline, as of the last statement.
     incarnation: str = ""
     barrier_until_s: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """As the coordinator keeps it."""
+        """The document that the coordinator stores."""
         return asdict(self)
 
     @classmethod
@@ -90,34 +91,34 @@ class Ledger:
 
 @dataclass
 class Statement:
-    """What a member says in one go. Counts without zeros."""
+    """One statement of a member. Counts have no zeros."""
 
     member: str
     session: int
     #: "register", "change" or "leave".
     kind: str = "change"
-    #: register: what it may hold at most, what it may use if its deadline has not passed, and where it holds permits.
+    #: register: the most it may hold, what it may use if its deadline has not passed, and where it holds permits.
     upper: Counts = field(default_factory=dict)
     may: Counts = field(default_factory=dict)
     holds: list[str] = field(default_factory=list)
     host: str = ""
     pid: int = 0
-    #: Jobs that run, in all; and those of them beyond what it may use, both after `drops`.
+    #: Running jobs in total, and those beyond what it may use; both after `drops`.
     held: Counts = field(default_factory=dict)
     excess: Counts = field(default_factory=dict)
-    #: None: as before.
+    #: None: unchanged.
     capacity: Counts | None = None
     throttle_s: Counts | None = None
     weight: Counts = field(default_factory=dict)
     hungry: list[str] = field(default_factory=list)
-    #: change: databases that it let go: (permits of its lease, jobs beyond it).
+    #: change: databases that it released: (permits of its lease, jobs beyond it).
     drops: dict[str, tuple[Counts, Counts]] = field(default_factory=dict)
     gives: Counts = field(default_factory=dict)
     #: Databases that it has counted, and the term of its leader lock.
     settles: dict[str, int] = field(default_factory=dict)
     #: Failed jobs in sequential channels, of each database that it settles or has settled.
     failed: dict[str, Counts] = field(default_factory=dict)
-    #: With a token that it gives: seconds until the next start may be.
+    #: For tokens that it returns: seconds until the next start is allowed.
     not_before_s: dict[str, float] = field(default_factory=dict)
     #: (channels of a path, tokens included; how many at most).
     takes: list[tuple[tuple[str, ...], int]] = field(default_factory=list)
@@ -125,32 +126,32 @@ class Statement:
 
 @dataclass
 class Answer:
-    """What the ledger says to it."""
+    """The ledger's answer."""
 
-    #: False: the session is not registered any more; nothing was done.
+    #: False: the session is no longer registered, and nothing was done.
     ok: bool = False
-    #: register: all that it may use. change: what came to it.
+    #: register: all that it may use. change: what it gained.
     got: Counts = field(default_factory=dict)
     settled: dict[str, int] = field(default_factory=dict)
-    #: Databases of which permits wait for whoever serves them.
+    #: Databases with permits that wait for their new server.
     unsettled: list[str] = field(default_factory=list)
-    #: What it should come down or up to, where members wait for permits.
+    #: What it should shrink or grow to, in channels where members wait for permits.
     targets: Counts = field(default_factory=dict)
-    #: Sequential channels that another one's failed job keeps closed.
+    #: Sequential channels that another member's failed job keeps closed.
     blocked: list[str] = field(default_factory=list)
-    #: Of the tokens that came to it: seconds until the next start may be.
+    #: For tokens that it gained: seconds until the next start is allowed.
     not_before_s: dict[str, float] = field(default_factory=dict)
     barrier_s: float = 0.0
-    #: Others should look: something is free that they wait for, or somebody waits for what they have.
+    #: Whether to notify the others: something they wait for is free, or somebody waits for what they hold.
     notify: bool = False
-    #: Members, and databases that nobody serves, that were forgotten with permits: (who, permits).
+    #: Members and unserved databases that were forgotten together with permits: (who, permits).
     forgotten: list[tuple[str, Counts]] = field(default_factory=list)
     #: Channels for which members have different capacities: channel -> {host:pid: capacity}.
     differs: dict[str, Counts] = field(default_factory=dict)
 
 
 def execute(ledger: Ledger, said: Statement, now_s: float, incarnation: str) -> Answer:
-    """Change the ledger as one statement of a member says."""
+    """Apply one statement of a member to the ledger."""
     answer = Answer()
     if ledger.incarnation != incarnation:
         _restart(ledger, incarnation, now_s)
@@ -177,7 +178,7 @@ def execute(ledger: Ledger, said: Statement, now_s: float, incarnation: str) -> 
 
 
 def _restart(ledger: Ledger, incarnation: str, now_s: float) -> None:
-    """The coordinator is another one than it was: all register anew, behind a barrier. BARRIER"""
+    """After a change of the coordinator all members must register again, behind a barrier. BARRIER"""
     is_first = not ledger.incarnation and not ledger.members
     ledger.incarnation = incarnation
     ledger.barrier_until_s = 0.0 if is_first else now_s + BARRIER_S
@@ -192,7 +193,7 @@ def _run_out(ledger: Ledger, now_s: float) -> None:
 
 
 def _to_limbo(member: Member, since_s: float) -> None:
-    """Its lease ran out: its jobs run on. LIMBO"""
+    """Its lease has expired, but its jobs keep running. LIMBO"""
     if not member.valid:
         return
     _add(member.limbo, member.lease)
@@ -203,7 +204,7 @@ def _to_limbo(member: Member, since_s: float) -> None:
 
 
 def _forget(ledger: Ledger, now_s: float) -> list[tuple[str, Counts]]:
-    """Free what members left that did not come back, and whose databases nobody took over."""
+    """Free what members left behind that did not return and whose databases nobody took over."""
     if now_s < ledger.barrier_until_s:
         return []
     found: list[tuple[str, Counts]] = []
@@ -223,7 +224,7 @@ def _forget(ledger: Ledger, now_s: float) -> list[tuple[str, Counts]]:
 
 
 def _free_limbo(ledger: Ledger, member: Member, now_s: float) -> None:
-    """Nobody knows when a lost member last started a job in a throttled channel."""
+    """Free a lost member's limbo. When it last started a job in a throttled channel is unknown, so assume: just now."""
     for channel in member.limbo:
         if channel.endswith(START):
             _not_before(ledger, channel, now_s + ledger.throttle_s.get(channel, 0))
@@ -239,7 +240,7 @@ def _register(ledger: Ledger, said: Statement, now_s: float, answer: Answer) -> 
     answer.ok = True
     member.session = said.session
     if not member.valid:
-        if now_s < ledger.barrier_until_s:  # it knows better than a ledger that may have lost its history
+        if now_s < ledger.barrier_until_s:  # the ledger may have lost its history, so the member knows better
             member.lease, member.excess = dict(said.may), _minus(said.held, said.may)
             member.serves = sorted({*member.serves, *said.holds})
         else:
@@ -255,12 +256,12 @@ def _register(ledger: Ledger, said: Statement, now_s: float, answer: Answer) -> 
 
 
 def _rest(member: Member) -> Member:
-    """A member with what it did not claim of its limbo."""
+    """A lost member that stands for what the returning one did not claim of its limbo."""
     return Member(limbo=_minus(member.limbo, member.lease))
 
 
 def _note(ledger: Ledger, member: Member, said: Statement) -> None:
-    """What it says of itself."""
+    """Record what the member reports about itself."""
     if said.capacity is not None:
         member.capacity = dict(said.capacity)
     if said.throttle_s is not None:
@@ -300,7 +301,7 @@ def _change(ledger: Ledger, member: Member, said: Statement, now_s: float, answe
 def _settle(
     ledger: Ledger, member: Member, said: Statement, tenure: tuple[str, int], now_s: float, answer: Answer
 ) -> bool:
-    """A member has counted a database's jobs. True: permits may have become free. SERVE, TERM"""
+    """A member has counted a database's jobs. True if permits may have become free. SERVE, TERM"""
     database, term = tenure
     if term < ledger.terms.get(database, 0):
         return False
@@ -326,7 +327,7 @@ def _settle(
 
 
 def _claim(member: Member, lacks: Counts, limbo: Counts, answer: Answer) -> None:
-    """Move to a member what it holds without a lease, as far as the limbo has it."""
+    """Move what a member holds without a lease from the limbo to the member, as far as available."""
     for channel, wanted in list(lacks.items()):
         moved = min(wanted, limbo.get(channel, 0))
         if moved > 0:
@@ -338,7 +339,7 @@ def _claim(member: Member, lacks: Counts, limbo: Counts, answer: Answer) -> None
 
 
 def _take(ledger: Ledger, member: Member, wanted: tuple[tuple[str, ...], int], now_s: float, answer: Answer) -> None:
-    """Lease permits for a path, as many as all its channels have, within the member's share."""
+    """Lease permits for a path: as many as all its channels have free, within the member's share."""
     path, count = wanted
     if now_s < ledger.barrier_until_s or any(channel in _blocked(ledger) for channel in path):
         return
@@ -375,7 +376,7 @@ def _tell(ledger: Ledger, said: Statement, now_s: float, answer: Answer) -> None
 
 
 def used(ledger: Ledger, channel: str) -> int:
-    """Permits of a channel that are not free. EXCESS"""
+    """How many permits of a channel are not free. EXCESS"""
     of_members = sum(
         counts.get(channel, 0)
         for member in ledger.members.values()
@@ -386,7 +387,7 @@ def used(ledger: Ledger, channel: str) -> int:
 
 
 def capacity_of(ledger: Ledger, channel: str) -> int | None:
-    """The smallest capacity that a member has configured; None: nobody has the channel."""
+    """The smallest capacity that any member has configured; None if no member has the channel."""
     found = [m.capacity[channel] for m in ledger.members.values() if m.valid and channel in m.capacity]
     return min(found, default=None)
 
@@ -403,9 +404,10 @@ def differences(ledger: Ledger) -> dict[str, Counts]:
 
 
 def share(ledger: Ledger, channel: str, now_s: float) -> dict[int, int]:
-    """What each member should have of a channel, by id(member); empty where nobody waits for what another has.
+    """What each member should have of a channel, by id(member); empty if nobody waits for what another holds.
 
-    Who does not wait needs what runs; the rest is divided among those who wait, by the weight of their databases.
+    A member that does not wait needs what it runs; the rest is divided among the waiting ones, by the weight of their
+    databases.
     """
     rivals = [member for member in ledger.members.values() if member.valid]
     capacity = capacity_of(ledger, channel)
@@ -425,12 +427,12 @@ def share(ledger: Ledger, channel: str, now_s: float) -> dict[int, int]:
 
 
 def _unassigned(ledger: Ledger, channel: str) -> int:
-    """Permits that no valid member has, and that are not free."""
+    """Permits that no valid member holds but that are not free either."""
     return used(ledger, channel) - sum(m.lease.get(channel, 0) for m in ledger.members.values() if m.valid)
 
 
 def _blocked(ledger: Ledger, but: Iterable[str] = ()) -> set[str]:
-    """Sequential channels with a failed job, in any database or in others than these."""
+    """Sequential channels with a failed job in any database except these."""
     return {c for database, counts in ledger.failed.items() if database not in but for c, n in counts.items() if n}
 
 

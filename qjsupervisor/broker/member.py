@@ -1,7 +1,7 @@
-"""One supervisor's part in a cluster: what it says to the coordinator, and what it makes of the answer. Pure.
+"""One supervisor's part in a cluster: what it tells the coordinator, and what follows from the answer. Pure.
 
-`Plan` is made from the table's facts, with the table's lock held: what is to be written into the table at once (a
-local capacity goes down before the ledger hears of it: GIVE, DROP), and the statement. The rules' names are those of
+A `Plan` is made from the table's contents while holding the table's lock: what to write into the table at once (a local
+capacity is lowered before the ledger is told: GIVE, DROP), and the statement. The names of the rules are those of
 models/lease.pml.
 """
 
@@ -12,25 +12,25 @@ from dataclasses import dataclass, field
 from ..table.leases import ChannelFacts, LeaseFacts
 from .ledger import START, Answer, Counts, Statement
 
-#: Spare permits go back when they were not used for so long.
+#: Spare permits are returned after being unused for this long.
 SPARE_S = 0.2
 
 
 @dataclass
 class Plan:
-    """What to write, and what to say."""
+    """What to write into the table, and what to send."""
 
     statement: Statement
     rights: Counts = field(default_factory=dict)
     tokens: dict[str, bool] = field(default_factory=dict)
-    #: Slots whose permits the ledger takes over, by database.
+    #: Database to slot, where the ledger takes over the permits.
     dropped: dict[str, int] = field(default_factory=dict)
-    #: Whether there is anything new to say.
+    #: Whether there is anything new to send.
     is_news: bool = False
 
 
 class Member:
-    """What a broker remembers between two statements; all else is in the table."""
+    """What a broker remembers between statements; everything else is in the table."""
 
     def __init__(self, name: str, host: str, pid: int) -> None:
         self.name = name
@@ -44,13 +44,13 @@ class Member:
         self._failed: dict[str, Counts] = {}
         self._capacity: Counts = {}
         self._throttle_s: Counts = {}
-        #: Since when a channel has more than it needs.
+        #: Since when each channel has had more than it needs.
         self._spare_since_s: dict[str, float] = {}
 
     # -- what to say ---------------------------------------------------------------------------------------------
 
     def register(self, facts: LeaseFacts, session: int) -> Statement:
-        """A new session. What may have been used until now is claimed, not what is in use. UPPER, PAST"""
+        """Open a new session. It claims what may have been used until now, not just what is in use. UPPER, PAST"""
         rights = _rights(facts)
         held = _held(facts)
         self._capacity, self._throttle_s = _capacity(facts)
@@ -70,11 +70,11 @@ class Member:
         )
 
     def leave(self, session: int) -> Statement:
-        """The last one: nothing runs that was not handed over. LEAVE"""
+        """The final statement: everything that still runs has been handed over. LEAVE"""
         return Statement(member=self.name, session=session, kind="leave")
 
     def plan(self, facts: LeaseFacts, session: int, now_s: float) -> Plan:
-        """What is to be said now."""
+        """Decide what to write and to send now."""
         said = Statement(member=self.name, session=session)
         plan = Plan(said)
         rights, held = _rights(facts), _held(facts)
@@ -97,7 +97,7 @@ class Member:
         return plan
 
     def _drop(self, facts: LeaseFacts, rights: Counts, held: Counts, plan: Plan) -> None:
-        """Databases that another one leads: the permits of their jobs go to the ledger. DROP"""
+        """Hand the permits of jobs in databases that another supervisor leads to the ledger. DROP"""
         for each in facts.slots:
             if not each.let_go or each.term:
                 continue
@@ -111,7 +111,7 @@ class Member:
             plan.dropped[each.database] = each.slot
 
     def _settle(self, facts: LeaseFacts, plan: Plan) -> None:
-        """Databases that are counted here: the ledger knows it before the first start. SERVE"""
+        """Tell the ledger which databases are counted here, before their first start. SERVE"""
         said = plan.statement
         present = set()
         for each in facts.slots:
@@ -127,7 +127,7 @@ class Member:
                 said.failed[database] = {}
 
     def _want(self, facts: LeaseFacts, rights: Counts, plan: Plan) -> None:
-        """Ask for permits for what waits, for a whole path at once."""
+        """Ask for permits for waiting jobs, always for a whole path."""
         said = plan.statement
         hungry: set[str] = set()
         for name, path in facts.paths.items():
@@ -151,7 +151,7 @@ class Member:
         self._hungry = hungry
 
     def _give(self, channel: ChannelFacts, rights: Counts, plan: Plan, now_s: float) -> None:
-        """Lower our own capacity to what is needed; the ledger hears of it afterwards. GIVE"""
+        """Lower our own capacity to what is needed, before telling the ledger. GIVE"""
         name, right = channel.name, rights.get(channel.name, 0)
         held = plan.statement.held.get(name, 0)
         wanted = right
@@ -171,7 +171,7 @@ class Member:
             self._spare_since_s.pop(name, None)
 
     def _give_token(self, channel: ChannelFacts, plan: Plan) -> None:
-        """The right to start in a throttled channel, with the moment before which nobody may."""
+        """Hand over the right to start in a throttled channel, with the earliest time of the next start."""
         token = channel.name + START
         if channel.token and self.targets.get(token, 1) == 0:
             plan.tokens[channel.name] = False
@@ -179,23 +179,23 @@ class Member:
             plan.statement.not_before_s[token] = channel.not_before_s
 
     def spare_due_s(self) -> float | None:
-        """When a spare permit is to go back."""
+        """When the next spare permit is due to be returned."""
         return min((since_s + SPARE_S for since_s in self._spare_since_s.values()), default=None)
 
     @property
     def is_hungry(self) -> bool:
-        """Whether something waits here for what others have."""
+        """Whether jobs here wait for permits that others hold."""
         return bool(self._hungry)
 
     # -- what was answered ---------------------------------------------------------------------------------------
 
     def lost(self) -> None:
-        """The session is gone; what was asked is not known."""
+        """Note that the session was lost, with the effect of the last statement unknown."""
         self.registered = False
         self.targets, self.blocked, self._failed = {}, set(), {}
 
     def take_in(self, said: Statement, answer: Answer) -> None:
-        """Remember what the ledger said."""
+        """Remember the ledger's answer."""
         if not answer.ok:
             self.lost()
             return
@@ -209,7 +209,7 @@ class Member:
 
 
 def usable(channel: ChannelFacts, right: int, token: bool, targets: Counts, blocked: set[str]) -> int:
-    """The capacity that holds here: nothing beyond what is leased, and no start without the right to one."""
+    """The local capacity: nothing beyond what is leased, and in a throttled channel no start without its token."""
     if channel.name in blocked or (channel.throttle_s and not token):
         return 0
     if channel.capacity is None:

@@ -1,4 +1,4 @@
-"""What a broker is started with; the master makes it, and imports no database for it."""
+"""The settings of a broker. The master creates them without importing any database code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class BrokerSettings:
     """One supervisor's place in a cluster."""
 
     cluster: str
-    #: The supervisor, as long as it runs: a broker that comes after another is the same member.
+    #: Identifies the supervisor for as long as it runs; a broker that replaces another is the same member.
     member: str
     master_pid: int
     #: Pairs of keyword arguments for `psycopg2.connect`; may hold a password.

@@ -1,4 +1,4 @@
-"""What `status --json` and `cluster status` show of a cluster. Pure; the keys are an interface."""
+"""The view of a cluster in `status --json` and `cluster status`. Pure; the keys are an interface."""
 
 from __future__ import annotations
 
