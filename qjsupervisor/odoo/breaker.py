@@ -54,6 +54,8 @@ class Breaker:
 
     def record_success(self) -> bool:
         """Note that a job was run there. True if the target was down until now."""
+        if self.state is TargetState.UP and not self.failures:
+            return False  # as after almost every job
         was_down = self.state is TargetState.DOWN
         self.state = TargetState.UP
         self._begin_anew()

@@ -202,6 +202,8 @@ class TableCore(TableWords):
     def rings(self, channel: int) -> list[tuple[int, Ring]]:
         """The channels of a path that have a rate, and their last starts."""
         tree = self.tree()
+        if not tree.has_rings:
+            return []
         found = [(node, tree.limits[node]) for node in tree.paths[channel]]
         return [(node, limits.ring) for node, limits in found if limits is not None and limits.ring is not None]
 

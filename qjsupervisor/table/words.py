@@ -34,6 +34,8 @@ class Tree:
     def __init__(self, names: list[str], parents: list[int], limits: list[Limits | None]) -> None:
         self.names = names
         self.limits = limits
+        #: Whether any channel has a rate.
+        self.has_rings = any(found is not None and found.ring is not None for found in limits)
         #: A record that belongs to no channel has no name.
         self.index = {name: i for i, name in enumerate(names) if name}
         #: From the channel itself up to the root.
