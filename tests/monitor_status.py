@@ -12,7 +12,7 @@ def status(databases: int, channels: int = 6, *, troubled: bool = True) -> dict[
     return {
         "version": "1.1.0", "pid": 1, "uptime_s": 93_784.0, "mode": "server-wide", "fairness": "round-robin",
         "databases": [_database(number, troubled) for number in range(databases)],
-        "channels": [_channel(number, databases) for number in range(channels)],
+        "channels": [_channel(number, databases, troubled) for number in range(channels)],
         "targets": [_target("http://odoo-1:8069", "up"), _target("http://odoo-2:8069", "down" if troubled else "up")],
         "pauses": [
             {"database": "customer-001", "channel": "root.mail", "remaining_s": 754.0, "by": "admin from 10.0.0.7"},
@@ -42,13 +42,13 @@ def _database(number: int, troubled: bool) -> dict[str, Any]:
 RATE = {"starts": 100, "period_s": 60.0, "used": 100, "next_in_s": 4.2, "unread": False}
 
 
-def _channel(number: int, databases: int) -> dict[str, Any]:
+def _channel(number: int, databases: int, troubled: bool) -> dict[str, Any]:
     names = ("root", "root.mail", "root.imports", "root.stock", "root.stock.sync", "root.reports")
     name = names[number] if number < len(names) else f"root.extra{number}"
     return {
         "name": name, "capacity": (24, 8, 4, 1, None, 6)[number % 6], "running": (17, 8, 0, 0, 2, 3)[number % 6],
         "pending": 1234 * (number + 1), "failed": 7 if number == 3 else 0, "sequential": number == 3,
-        "stopped": number == 3, "stopped_by": ["customer-004"] * (number == 3),
+        "stopped": troubled and number == 3, "stopped_by": ["customer-004"] * (troubled and number == 3),
         "throttle_s": 2 if number == 5 else 0, "paused": number == 2, "retired": False, "throttled_for_s": None,
         "rate": RATE if number == 1 else None,
         "holders": [

@@ -137,6 +137,7 @@ def _warnings(status: Status) -> Iterator[Problem]:
         *_shared(causes),
         *_of_silent_targets(status),
         *_of_channels(status),
+        *_of_some_targets(status),
         *_of_copies(status),
         *_of_state(status),
     ):
@@ -156,6 +157,21 @@ def _of_silent_targets(status: Status) -> Iterator[Problem]:
             ]
             text = f"Odoo at {url} does not answer: {done}, and the request open until it was let go; does it hang?"
             yield Problem(text, tuple(names))
+
+
+def _of_some_targets(status: Status) -> Iterator[Problem]:
+    """Targets that are down, where each database that has one of them has another one."""
+    down: dict[object, str] = {}
+    alone: set[object] = set()
+    for view in status.get("databases", ()):
+        targets = view.get("targets") or ()
+        ill = [each for each in targets if each.get("state") == "down"]
+        down.update({each.get("url"): str(each.get("reason") or "") for each in ill if each.get("shared")})
+        if len(ill) == len(targets):
+            alone.update(each.get("url") for each in ill)
+    for url, why in down.items():
+        if url not in alone:
+            yield Problem(f"Odoo at {url} is down{f': {why}' if why else ''}; its databases have another one")
 
 
 def _of_copies(status: Status) -> Iterator[Problem]:

@@ -214,6 +214,7 @@ def database(
         "database.html",
         said,
         visitor,
+        name,
         view=_database(view, history),
         channels=_channels_of(said.status, name),
         pauses=[pause for pause in said.status.get("pauses", ()) if pause.get("database") in (None, name)],
@@ -241,9 +242,10 @@ def icon(problems_shown: str) -> bytes:
     ).encode()
 
 
-def _render(template: str, said: Said, visitor: Visitor, **context: Any) -> bytes:
+def _render(template: str, said: Said, visitor: Visitor, only: str | None = None, **context: Any) -> bytes:
+    """`only`: of the problems, those of this database and those of all."""
     status = said.status or {}
-    found = find_problems(status)
+    found = [each for each in find_problems(status) if only is None or not each.databases or only in each.databases]
     wrong = context.pop("wrong", None) or [each.text for each in found if not each.is_warning]
     if said.status is not None and not said.is_alive:
         wrong = [f"The supervisor has not answered for {_span(said.age_s)}: what is shown is from then.", *wrong]

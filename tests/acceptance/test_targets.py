@@ -388,7 +388,8 @@ def test_the_health_of_each_of_several(
     shown = running.database_status(one.name)
     assert shown is not None
     assert (shown["target"]["url"], shown["target"]["reason"]) == (ill, "Connection refused")
-    assert requests.get(f"http://{monitor}/healthz", timeout=5).text == "ok\n"
+    health = requests.get(f"http://{monitor}/healthz", timeout=5).text
+    assert health == f"ok\nwarning: Odoo at {ill} is down: Connection refused; its databases have another one\n"
     metrics = requests.get(f"http://{monitor}/metrics", timeout=5).text
     assert f'qjsupervisor_target_up{{url="{well}"}} 1' in metrics
     assert f'qjsupervisor_target_up{{url="{ill}"}} 0' in metrics

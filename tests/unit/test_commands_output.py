@@ -214,3 +214,10 @@ def test_a_stopped_channel_names_the_job(
     channels = [{"name": "root.seq", "stopped_by": sorted(stoppers)}]
     (found,) = find_problems(status(databases=views, channels=channels))
     assert (found.text, found.is_warning) == (expected, True)
+
+
+def test_an_odoo_that_is_down_is_a_warning_where_there_is_another() -> None:
+    down = {"url": "http://o:1", "state": "down", "reason": "refused", "shared": True}
+    views = [{"name": name, "state": "ready", "targets": [{"url": "http://o:2", "state": "up"}, down]} for name in "ab"]
+    assert problems(status(databases=views)) == []
+    assert warnings(status(databases=views)) == ["Odoo at http://o:1 is down: refused; its databases have another one"]

@@ -70,3 +70,13 @@ def test_an_update_costs_little() -> None:
         page.overview(Said(now, 0.0, number), NO_HISTORY)
         costs_s.append(time.thread_time() - began_s)
     assert min(costs_s) < 0.020, costs_s
+
+
+def test_the_page_of_a_database_tells_its_own_problems_and_those_of_all() -> None:
+    now = {**status(40), "problems": ["the monitor does not run"]}
+    jobs: dict[str, list[object]] = {"waiting": [], "failed": []}
+    text = (page.database(Said(now, 0.0, 1), "customer-013", NO_HISTORY, jobs) or b"").decode()
+    assert "2 problems" in text
+    assert "2 databases (customer-013, customer-029): blocked: password" in text
+    assert "the monitor does not run" in text
+    assert "backing off" not in text

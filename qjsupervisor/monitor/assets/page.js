@@ -77,14 +77,20 @@
 
   // -- in place -----------------------------------------------------------------------------------------------
 
+  const shown = new WeakMap();  // row -> what it was made of: most are the same again
+
   function replaceCells(old, row) {
+    const text = row.outerHTML;
+    if (shown.get(old) === text) return;
+    shown.set(old, text);
     for (const { name } of [...old.attributes]) if (name !== "hidden" && !row.hasAttribute(name)) old.removeAttribute(name);
     for (const { name, value } of row.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
     for (let at = 0; at < row.cells.length; at++) {
       const [was, is] = [old.cells[at], row.cells[at]];
       if (was === undefined) { old.append(document.importNode(is, true)); continue; }
       // A box that is ticked, or a list that is open, stays as it is.
-      if (was.outerHTML !== is.outerHTML && !was.contains(document.activeElement)) was.replaceWith(document.importNode(is, true));
+      if (was.contains(document.activeElement)) shown.delete(old);
+      else if (was.outerHTML !== is.outerHTML) was.replaceWith(document.importNode(is, true));
     }
   }
 
