@@ -133,7 +133,8 @@ class RequestOutcomes:
         """A job that a request is open for was started: the target runs jobs."""
         target = self._dispatcher.target_of(uuid)
         if target is not None:
-            self._tell_success(target)
+            # Without told_success_s: the answer, a moment later, is to be told too.
+            target.server.succeeded(int(self._dispatcher.now_s * 1e9))
             if target.breaker.record_success():
                 self._is_back(target)
 
