@@ -9,6 +9,7 @@ import codecs
 import os
 import selectors
 import shutil
+import signal
 import sys
 import termios
 import time
@@ -203,8 +204,11 @@ def _keyboard() -> Iterator[int | None]:
         return
     keyboard = sys.stdin.fileno()
     former = termios.tcgetattr(keyboard)
+    # After Ctrl-Z and `fg` the terminal is as the shell had it.
+    handler = signal.signal(signal.SIGCONT, lambda _signum, _frame: tty.setcbreak(keyboard))
     try:
         tty.setcbreak(keyboard)
         yield keyboard
     finally:
+        signal.signal(signal.SIGCONT, handler)
         termios.tcsetattr(keyboard, termios.TCSADRAIN, former)

@@ -87,7 +87,7 @@ TARGET = (
     Measure(
         "target_unanswered", "unanswered", "Requests let go since its last answer: the jobs were over, no answer came."
     ),
-    Measure("target_retry_seconds", "retry_in_s", "Time until a target that is down is asked again."),
+    Measure("target_retry_seconds", "retry_in_s", "Time until a target that is down is probed again."),
 )
 _STATUS_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 

@@ -275,6 +275,7 @@ def test_status_is_watched_while_the_supervisor_dies(
         assert "1 database: 1 ready" in reading.stdout.readline()
         shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", _read_until(terminal, "q ends"))
         assert max(map(len, shown.split("\r\n"))) <= 80
+        os.kill(screen.pid, signal.SIGCONT)  # as `fg` does behind Ctrl-Z
         running.kill()
         _read_until(terminal, "is how it was last")
         while "no supervisor runs" not in (line := reading.stdout.readline()):
