@@ -25,8 +25,9 @@ from ..states import EXIT_STOPPED
 from ..table.leases import LeaseFacts, LeaseTable
 from ..table.semaphore import SemaphoreTable
 from .coordinator import Coordinator
-from .ledger import LEASE_S, START, Answer
+from .ledger import START, Answer
 from .member import Member, Plan, usable
+from .rules import LEASE_S
 from .settings import BrokerSettings
 from .view import cluster_view
 

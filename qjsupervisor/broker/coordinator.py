@@ -1,6 +1,6 @@
 """The coordinator: one row per cluster in a PostgreSQL database, and all the SQL for it.
 
-A statement reads the row, changes the document in this process (ledger.py), and writes it back unless somebody else has
+A statement reads the row, changes the document in this process (rules.py), and writes it back unless somebody else has
 written meanwhile. So no lock is held while a member computes, and a member that is stopped in between blocks nobody.
 Each write has its own version, a random number, which also serves the ledger's FENCE: a write that is still on its way
 when its connection breaks has no effect once anybody else has written. A write is durable before it is answered
@@ -19,7 +19,8 @@ from typing import Any
 from ..errors import DatabaseError, DatabaseUnavailable, DatabaseUnfit
 from ..postgres.session import Session
 from ..postgres.waiter import Waiter
-from .ledger import Answer, Ledger, Statement, execute
+from .ledger import Answer, Ledger, Statement
+from .rules import execute
 
 #: Where members notify each other; the payload is the cluster and the member.
 CHANNEL = "qjsupervisor_cluster"

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..table.leases import ChannelFacts, LeaseFacts
-from .ledger import START, Answer, Counts, Statement
+from .counts import Counts
+from .ledger import START, Answer, Statement
 
 #: Spare permits are returned after being unused for this long.
 SPARE_S = 0.2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .ledger import START, Counts, Ledger, differences
+from .counts import Counts
+from .ledger import START, Ledger, differences
 
 
 def cluster_view(ledger: Ledger, cluster: str, now_s: float, own: str = "") -> dict[str, Any]:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from qjsupervisor.broker.broker import Broker
-from qjsupervisor.broker.ledger import FORGET_S, LEASE_S, Answer, Ledger, Statement, execute
+from qjsupervisor.broker.ledger import Answer, Ledger, Statement
+from qjsupervisor.broker.rules import FORGET_S, LEASE_S, execute
 from qjsupervisor.broker.settings import BrokerSettings
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.control import Pipe
