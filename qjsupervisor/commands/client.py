@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..config.load import Config
-from ..control import NotRunning, ask
+from ..control_client import NotRunning, ask
 from ..errors import ProtocolError, QJSupervisorError
 
 #: sysexits.h EX_UNAVAILABLE: no supervisor answers.

@@ -17,7 +17,7 @@ from xmlrpc.client import Error as RpcError  # nosec B411  (its answers come fro
 from supervisor import childutils
 
 from ..config.settings import Config
-from ..control import ask
+from ..control_client import ask
 from ..errors import QJSupervisorError
 from ..text import printable
 

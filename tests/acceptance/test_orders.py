@@ -15,7 +15,7 @@ from pathlib import Path
 
 import requests
 
-from qjsupervisor.control import ask
+from qjsupervisor.control_client import ask
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.stand_in import StandIn
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 import requests
 
-from qjsupervisor.control import ask
+from qjsupervisor.control_client import ask
 from qjsupervisor.states import EX_CONFIG
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.stand_in import StandIn

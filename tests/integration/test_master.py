@@ -19,7 +19,8 @@ from typing import Any
 import psutil
 import pytest
 
-from qjsupervisor.control import Message, NotRunning, ask
+from qjsupervisor.control import Message
+from qjsupervisor.control_client import NotRunning, ask
 from qjsupervisor.states import EX_CANTCREAT
 from tests.hanging import HangingFolder
 from tests.helpers import Supervisor, render, wait_until

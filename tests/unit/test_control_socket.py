@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from structlog.typing import EventDict
 
-from qjsupervisor import control
-from qjsupervisor.control import MAX_FRAME_BYTES, Message, NotRunning, ask
+from qjsupervisor import control_client
+from qjsupervisor.control import MAX_FRAME_BYTES, Message
+from qjsupervisor.control_client import NotRunning, ask
 from qjsupervisor.errors import AlreadyRunning, ConfigError, ProtocolError
 from qjsupervisor.loop import Loop
 from qjsupervisor.master import control_socket
@@ -371,6 +372,6 @@ def test_ask_gives_up_on_one_that_hangs(server: Server, path: str) -> None:
 
 
 def test_ask_does_not_talk_to_strangers(server: Server, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "peer_credentials", lambda _: (1, os.geteuid() + 1))
+    monkeypatch.setattr(control_client, "peer_credentials", lambda _: (1, os.geteuid() + 1))
     with pytest.raises(ProtocolError, match="not asked"):
         ask(path, {"do": "status"})
