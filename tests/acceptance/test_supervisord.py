@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from qjsupervisor.control import ask
+from qjsupervisor.control_client import ask
 from qjsupervisor.errors import QJSupervisorError
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.stand_in import StandIn
