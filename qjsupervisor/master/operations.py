@@ -108,7 +108,8 @@ class Operations:
 
     def reload(self, answer: Answer, now_s: float) -> None:
         """Have the configuration read again and put in force; `answer` gets what came of it, perhaps much later."""
-        self._parts.notifier.reloading()
+        if not self.fleet.stopping:  # systemd was told that we stop, which is its last word
+            self._parts.notifier.reloading()
         self.config_reader.read(answer, now_s)
 
     def reload_logged(self, now_s: float) -> None:
@@ -130,7 +131,8 @@ class Operations:
             self.reloads.update(refused=self.reloads["refused"] + 1, last_successful=False)
             return {"ok": False, "error": str(error), "option": error.option}
         finally:
-            self._parts.notifier.ready(self.status_line())
+            if not self.fleet.stopping:
+                self._parts.notifier.ready(self.status_line())
 
     def _apply(self, config: Config, now_s: float) -> Message:
         """Put a configuration in force; ConfigError, and nothing changed, where that cannot be done as a whole."""

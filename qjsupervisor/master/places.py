@@ -7,6 +7,7 @@ A supervisor that runs holds its files and proves by that that they are fit: of 
 from __future__ import annotations
 
 import os
+import stat
 
 from ..config.settings import Config
 from ..errors import ConfigError, unusable_path
@@ -41,6 +42,8 @@ def _check_log(path: str) -> None:
     if not os.path.exists(path):
         _check_folder("log_file", path, os.path.dirname(path))
         return
+    if stat.S_ISFIFO(os.stat(path).st_mode):
+        return  # whoever reads it would take this for the end
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY))
     except OSError as error:

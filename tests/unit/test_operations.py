@@ -15,6 +15,7 @@ from qjsupervisor.config.settings import Config
 from qjsupervisor.control import Message
 from qjsupervisor.errors import ConfigError, ProtocolError
 from qjsupervisor.master.config_reader import READ_TIMEOUT_S
+from qjsupervisor.master.notify import Notifier
 from qjsupervisor.master.reloading import compare
 from qjsupervisor.states import Mode
 from tests.unit.supervised import CONFIG, Rig
@@ -131,7 +132,7 @@ def test_a_configuration_that_cannot_be_read_in_time_is_refused_until_its_reader
     assert rig.reload()["ok"]
 
 
-def test_a_reader_that_dies_or_cannot_be_started_is_an_answer(rig: Rig) -> None:
+def test_a_reader_that_dies_or_cannot_be_started_is_an_answer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[Message] = []
     rig.spawner.error = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     rig.operations.reload(answers.append, rig.now_s)
@@ -139,9 +140,13 @@ def test_a_reader_that_dies_or_cannot_be_started_is_an_answer(rig: Rig) -> None:
     rig.operations.reload(answers.append, rig.now_s)
     assert rig.operations.config_reader.reaped(rig.spawner.children[-1].pid, -11, rig.now_s)
     assert "killed by signal 11" in answers[1]["error"]
+    told: list[str] = []
+    monkeypatch.setattr(Notifier, "tell", lambda _self, *lines: told.extend(lines))
+    rig.fleet.stop_all(rig.now_s)
     rig.operations.config_reader.kill()
     rig.operations.reload(answers.append, rig.now_s)
     assert "being stopped" in answers[2]["error"]
+    assert told == []
 
 
 def test_what_needs_a_restart_is_kept() -> None:
