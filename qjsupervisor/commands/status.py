@@ -9,7 +9,7 @@ from ..master.totals import totals
 from ..text import printable
 from . import client
 from .output import console, print_json, print_line
-from .status_view import Choice, choose, is_chosen, names, render
+from .status_view import Choice, is_chosen, names, render
 
 _EXIT_NOT_FOUND = 1
 
@@ -24,8 +24,9 @@ def run(config: Config, choice: Choice, *, as_json: bool = False, only_names: bo
     known = [view.get("name") for view in status.get("databases", ())]
     unmatched = [each for each in choice.patterns if not any(is_chosen(name, (each,)) for name in known)]
     if as_json:
-        chosen = choose(status, choice.patterns)
-        print_json({**chosen, "totals": totals(chosen.get("databases", ()))})
+        wanted = set(names(status, choice))
+        views = [view for view in status.get("databases", ()) if view.get("name") in wanted]
+        print_json({**status, "databases": views, "totals": totals(views)})
     elif only_names:
         for name in names(status, choice):
             print_line(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from rich.cells import cell_len
 
 from qjsupervisor.commands import client, probe
+from qjsupervisor.commands import status as status_command
 from qjsupervisor.commands.status_view import DATABASE_KEYS, Choice, choose, render
 from qjsupervisor.commands.watch import Keys, News, window
 from tests.monitor_status import status
@@ -97,6 +99,19 @@ def test_names_are_chosen_as_in_a_shell() -> None:
     chosen = choose(status(200), ("customer-00?", "customer-150", "Customer-*"))
     assert [each["name"] for each in chosen["databases"]] == [f"customer-00{n}" for n in range(10)] + ["customer-150"]
     assert "11 databases" in render(status(200), Choice(patterns=("customer-00?", "customer-150"))).head[1].plain
+
+
+@pytest.mark.parametrize("form", [{"as_json": True}, {"only_names": True}])
+def test_programs_get_the_same_choice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], form: dict[str, bool]
+) -> None:
+    view = status(200)
+    monkeypatch.setattr(client, "status", lambda _config: view)
+    assert status_command.run(CONFIG, Choice(patterns=("customer-01?", "nobody"), only_problems=True), **form) == 1
+    out, err = capsys.readouterr()
+    found = [each["name"] for each in json.loads(out)["databases"]] if "as_json" in form else out.split()
+    assert found == ["customer-012", "customer-013", "customer-015"]
+    assert err == "no database matches 'nobody'; there are 200\n"
 
 
 # -- for a monitoring system ---------------------------------------------------------------------------------------
