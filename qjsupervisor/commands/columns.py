@@ -12,8 +12,15 @@ from rich.cells import cell_len, chop_cells
 from rich.text import Text
 
 from ..text import printable
-from .output import STYLES
 
+#: Colour of a cell by the word in it; what is not here stays plain.
+STYLES = {
+    "ready": "green", "up": "green", "ok": "green", "would run": "green", "runs": "green", "done": "green",
+    "standby": "cyan", "starting": "cyan", "unknown": "dim", "absent": "dim", "pending": "cyan",
+    "enqueued": "cyan", "started": "cyan", "wait_dependencies": "dim", "cancelled": "dim",
+    "backing off": "yellow", "stopping": "yellow", "paused": "yellow", "warning": "yellow",
+    "blocked": "red", "failed": "red", "down": "red", "problem": "red", "unreachable": "red",
+}  # fmt: skip
 _GAP = 2
 #: A name is folded rather than that a column is left out, down to this width.
 _NARROWEST_NAME = 20

@@ -31,7 +31,7 @@ class Wanted:
     limit: int = 100
 
 
-class Row(NamedTuple):
+class JobRow(NamedTuple):
     """One row of LIST_JOBS."""
 
     uuid: str
@@ -53,7 +53,7 @@ class Row(NamedTuple):
     age_s: float | None
 
 
-def read_rows(connection: Session, wanted: Wanted, ageing_s: float = 0.0) -> list[Row]:
+def read_rows(connection: Session, wanted: Wanted, ageing_s: float = 0.0) -> list[JobRow]:
     """The wanted jobs; without a state and without uuids those that are not done or cancelled."""
     has_dependencies = "dependencies" in columns(connection, "queue_job")
     statement = statements.LIST_JOBS.format(
@@ -68,10 +68,10 @@ def read_rows(connection: Session, wanted: Wanted, ageing_s: float = 0.0) -> lis
         "limit": min(wanted.limit, _MOST),
         "ageing_s": ageing_s,
     }
-    return [Row._make(row) for row in fetch(connection, statement, params)]
+    return [JobRow._make(row) for row in fetch(connection, statement, params)]
 
 
-def to_jobs(connection: Session, rows: Sequence[Row]) -> Iterator[Job]:
+def to_jobs(connection: Session, rows: Sequence[JobRow]) -> Iterator[Job]:
     """The rows as Explainer takes them; one statement, at once, for all the jobs that they depend on."""
     parents = {row.uuid: parents_of(row.dependencies) for row in rows if row.state == "wait_dependencies"}
     undone = _undone(connection, {uuid for uuids in parents.values() for uuid in uuids})

@@ -15,7 +15,7 @@ from ..postgres.session import Session
 from ..worker.past_starts import past_starts_params
 from . import client, statements
 from .databases import Done, in_all
-from .job_rows import Row, Wanted, fetch, read_rows, to_jobs
+from .job_rows import JobRow, Wanted, fetch, read_rows, to_jobs
 from .output import duration, print_document, print_line, print_lines
 from .session import session
 from .trees import Specs, own_specs
@@ -30,7 +30,7 @@ _SHOWN_MESSAGE = 200
 class Listed(NamedTuple):
     """One job and why it waits."""
 
-    row: Row
+    row: JobRow
     job: Job
     reasons: list[Reason]
 
@@ -40,7 +40,7 @@ class Found(NamedTuple):
 
     #: Of all its jobs, by state.
     counts: Mapping[str, int]
-    rows: Sequence[Row]
+    rows: Sequence[JobRow]
     #: The same, explained as one goes along: there may be hundreds of thousands.
     listed: Iterator[Listed]
 
@@ -73,7 +73,7 @@ def _find(config: Config, database: str, status: Mapping[str, Any] | None, wante
         return Found(counts, rows, _listed(connection, config, database, status, rows))
 
 
-def _absent(wanted: Wanted, rows: Iterable[Row]) -> list[str]:
+def _absent(wanted: Wanted, rows: Iterable[JobRow]) -> list[str]:
     there = {row.uuid for row in rows} if wanted.uuids else set()
     return [uuid for uuid in wanted.uuids if uuid not in there]
 
@@ -87,7 +87,7 @@ def entries(
 
 
 def _listed(
-    connection: Session, config: Config, database: str, status: Mapping[str, Any] | None, rows: Sequence[Row]
+    connection: Session, config: Config, database: str, status: Mapping[str, Any] | None, rows: Sequence[JobRow]
 ) -> Iterator[Listed]:
     """Asks the database at once; what it yields needs it no more."""
     explainer = Explainer(status, _read_tree(connection, config, database))
@@ -198,7 +198,7 @@ def _starts(connection: Session, specs: Specs) -> dict[str, list[float]]:
     return found
 
 
-def _entry(row: Row, job: Job, reasons: Sequence[Reason]) -> dict[str, Any]:
+def _entry(row: JobRow, job: Job, reasons: Sequence[Reason]) -> dict[str, Any]:
     return {
         "uuid": row.uuid,
         "state": row.state,
@@ -224,7 +224,7 @@ def _finite(details: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _why(row: Row, reasons: Sequence[Reason]) -> str:
+def _why(row: JobRow, reasons: Sequence[Reason]) -> str:
     if row.state == "failed":
         message = (row.exc_message or "").strip()[:_SHOWN_MESSAGE]
         return ": ".join(part for part in (row.exc_name, message) if part)
@@ -241,7 +241,7 @@ def _print_counts(database: str, found: Found) -> None:
     print_line(f"{database}: {total}" + (f"; {len(found.rows)} shown" if found.rows else ""))
 
 
-def _lines(row: Row, job: Job, reasons: Sequence[Reason]) -> list[str]:
+def _lines(row: JobRow, job: Job, reasons: Sequence[Reason]) -> list[str]:
     """The uuid, which is what one copies, first; what the job is and why it waits on lines of their own."""
     age_s = row.age_s if row.age_s is not None and math.isfinite(row.age_s) else None
     place = f"place {row.ahead + 1}" if row.state == "pending" and (job.eta_in_s or 0) <= 0 else ""

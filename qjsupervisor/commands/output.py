@@ -20,14 +20,6 @@ if TYPE_CHECKING:
 
 _WIDTH_OF_A_PIPE = 10_000
 _NARROWEST = 10
-#: Colour of a cell by the word in it; what is not here stays plain.
-STYLES = {
-    "ready": "green", "up": "green", "ok": "green", "would run": "green", "runs": "green", "done": "green",
-    "standby": "cyan", "starting": "cyan", "unknown": "dim", "absent": "dim", "pending": "cyan",
-    "enqueued": "cyan", "started": "cyan", "wait_dependencies": "dim", "cancelled": "dim",
-    "backing off": "yellow", "stopping": "yellow", "paused": "yellow", "warning": "yellow",
-    "blocked": "red", "failed": "red", "down": "red", "problem": "red", "unreachable": "red",
-}  # fmt: skip
 
 
 def print_line(value: object = "") -> None:
@@ -124,6 +116,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 def cell(value: object) -> Text:
     """One escaped cell: None is '-', a word of ours has its colour."""
     from rich.text import Text
+
+    from .columns import STYLES
 
     text = "-" if value is None else printable(value)
     return Text(text, style=STYLES.get(text, ""))

@@ -70,7 +70,7 @@ class SemaphoreTable(TableReader):
 
     def worker_slot(self, slot: int) -> WorkerSlot:
         """A worker's place; in the worker, after the fork."""
-        return WorkerSlot(self, slot)
+        return WorkerSlot(self.core, self.fairness, slot)
 
     # -- the master's side -------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ import time
 from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from ..channelspec import ChannelSpec
 from ..errors import SemaphoreError
@@ -26,10 +25,6 @@ from .servers import ServerHealth, attach_servers
 from .statistics import SlotStatistics
 from .words import Tree, bitmap, bits
 
-if TYPE_CHECKING:
-    from .semaphore import SemaphoreTable
-
-
 #: How many jobs, and for how long, a database may run one after the other on a permit while others wait their turn.
 SLICE_JOBS = 8
 SLICE_NS = 100_000_000
@@ -40,10 +35,10 @@ SUBSTITUTE_NS = 1_000_000_000
 class WorkerSlot:
     """The place of one database's worker in the table."""
 
-    def __init__(self, table: SemaphoreTable, slot: int) -> None:
+    def __init__(self, core: TableCore, fairness: Fairness, slot: int) -> None:
         self.slot = slot
-        self._core: TableCore = table.core
-        self._fairness: Fairness = table.fairness
+        self._core = core
+        self._fairness = fairness
         self._base = self._core.slot_base(slot)
         self.statistics = SlotStatistics(self._core, slot)
         self._published = 0
