@@ -24,6 +24,18 @@ class Rate:
     period_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one database has of all permits: `minimum` comes first when it waits, `maximum` is the most; None: no limit.
+
+    With `reserve` the minimum is kept free for it also while it does not wait.
+    """
+
+    minimum: int = 0
+    maximum: int | None = None
+    reserve: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelSpec:
     """One channel of a tree; `name` is the complete name: 'root', 'root.sub', ..."""

@@ -16,6 +16,7 @@ from ..channelspec import ChannelSpec
 from ..config.load import Config
 from ..config.schedule import limit_text
 from ..config.settings import DATABASE, Origin, TargetSettings
+from ..config.shares import excess
 from ..errors import DatabaseError
 from ..master.places import refuse_unfit
 from ..master.state_file import path_of
@@ -95,6 +96,9 @@ def _about_databases(config: Config, databases: Sequence[DatabaseReport]) -> Ite
         yield problem(f"no database would be served, of {len(databases)} {where}")
     yield from duplicates((each.name, each.uuid) for each in that_run(databases))
     yield from check_server(config, running)
+    over = excess(config.db_shares, tuple(running), config.channels[0].capacity)
+    if over:
+        yield warning(f"db_capacity: {over}: not all of them have their minimum when all wait")
 
 
 def _about_mode(config: Config, databases: Sequence[DatabaseReport]) -> str:
@@ -228,6 +232,7 @@ def _configuration(config: Config) -> Mapping[str, Any]:
         "fairness": config.fairness.value,
         "ageing_s": config.rules.ageing_s or None,
         "max_runtime_action": config.rules.max_runtime_action,
+        "db_capacity": [{"databases": glob, **asdict(share)} for glob, share in config.db_shares],
         "serve_neutralized": config.rules.serve_neutralized,
         "schedule": [window._asdict() for window in config.schedule.windows],
         "timezone": config.schedule.timezone,

@@ -149,8 +149,30 @@ class Explainer:
             found = [*_paused(job, status, tree), *_closed(job, status, tree), *_target(status, tree.database)]
             for spec in tree.path(job.channel):
                 found += _channel(job, spec, status, tree)
+            found += _shares(status, tree.database)
             self._of_channel[key] = found
         return found
+
+
+def _shares(status: Mapping[str, Any], database: str) -> Iterator[Reason]:
+    """The database runs as many as it may; or what is free is guaranteed to others."""
+    own = (_database(status, database) or {}).get("share") or {}
+    if own.get("max") and own["used"] >= own["max"]:
+        text = f"{database} runs {own['used']} jobs, its most is {own['max']} (db_capacity)"
+        yield Reason("most", text, {"max": own["max"], "running": own["used"]})
+        return
+    root = _shared(status, ROOT)
+    if root.get("capacity") is None or own.get("used", 0) < own.get("min", 0):
+        return
+    lacks = {}
+    for view in status.get("databases", ()):
+        share = view.get("share") or {}
+        lack = share.get("min", 0) - share.get("used", 0)
+        if lack > 0 and view.get("name") != database and (share.get("reserve") or view.get("wait_s")):
+            lacks[str(view.get("name"))] = lack
+    free = int(root["capacity"]) - int(root.get("running") or 0)
+    if lacks and free <= sum(lacks.values()):
+        yield Reason("guaranteed", f"guaranteed to {_named(sorted(lacks))}", {"free": free, "to": lacks})
 
 
 def _dependencies(job: Job) -> Reason:

@@ -30,6 +30,7 @@ from .settings import (
     TargetSettings,
     WorkerSettings,
 )
+from .shares import Shares, excess, resolved
 from .sources import Sources
 from .targets import ANY, TargetRules, completed
 from .values import Secret, shown, socket_path
@@ -83,6 +84,7 @@ def _build(sources: Sources) -> Config:
         targets=_targets(sources),
         fairness=Fairness(get(options.FAIRNESS)),
         fairness_weights=get(options.FAIRNESS_WEIGHTS),
+        db_shares=_shares(sources, channels),
         schedule=_schedule(sources, mode, channels),
         upgrade_timeout_s=get(options.UPGRADE_TIMEOUT),
         rules=_rules(sources, channels),
@@ -134,6 +136,20 @@ def _channels(sources: Sources) -> tuple[Mode, tuple[ChannelSpec, ...], int | No
     if max_capacity is not None:
         return Mode.PER_DATABASE, (ChannelSpec(name=ROOT, capacity=max_capacity),), max_capacity
     return Mode.DEFAULT, (ChannelSpec(name=ROOT, capacity=1),), None
+
+
+def _shares(sources: Sources, channels: tuple[ChannelSpec, ...]) -> Shares:
+    """What databases are guaranteed, in numbers; where their names are known the minimums have to fit."""
+    capacity, found = channels[0].capacity, sources.find(options.DB_CAPACITY)
+    place = "" if found is None else f"{found.place}: "
+    try:
+        shares = resolved(sources.get(options.DB_CAPACITY), capacity)
+        over = excess(shares, tuple(entry.name for entry in sources.get(options.DB_NAME)), capacity)
+        if over:
+            raise ValueError(over)
+    except ValueError as error:
+        raise ConfigError(options.DB_CAPACITY.name, f"{place}{error}") from None
+    return shares
 
 
 def _rules(sources: Sources, channels: tuple[ChannelSpec, ...]) -> ServingRules:

@@ -14,6 +14,7 @@ from .database_names import parse_database_names
 from .environment import parse_version
 from .schedule import Window, parse_schedule, parse_timezone
 from .settings import DatabaseName
+from .shares import Shares, parse_shares
 from .targets import Hosts, TargetRules, parse_hosts, parse_targets
 from .values import (
     Parser,
@@ -140,6 +141,13 @@ FAIRNESS = _own(
 )
 FAIRNESS_WEIGHTS: Option[Rules] = _own(
     "fairness_weights", (), "", rules_in(1, 100), "turns of a database in round-robin (prod_*:3,*:1)"
+)
+DB_CAPACITY: Option[Shares] = _own(
+    "db_capacity",
+    (),
+    "",
+    parse_shares,
+    "jobs at once that a database is guaranteed, and its most (prod_*:min=2:max=8,*:max=2); in both modes",
 )
 AGEING: Option[float | None] = _own(
     "ageing",
@@ -291,6 +299,7 @@ OPTIONS: tuple[Option[Any], ...] = (
     RECONCILE_INTERVAL,
     FAIRNESS,
     FAIRNESS_WEIGHTS,
+    DB_CAPACITY,
     AGEING,
     WINDOW,
     TARGETS,

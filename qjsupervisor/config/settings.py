@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from psycopg2.extensions import parse_dsn
 
-from ..channelspec import ChannelSpec, spec_from
+from ..channelspec import ChannelSpec, Share, spec_from
 from ..states import Fairness, Mode
 from .environment import READS_ENVIRONMENT, server_of
 from .schedule import Schedule
@@ -228,6 +228,8 @@ class Config:
     targets: tuple[tuple[str, tuple[TargetSettings, ...]], ...]
     fairness: Fairness
     fairness_weights: Rules
+    #: (glob over databases, what they are guaranteed and limited to); the first match wins.
+    db_shares: tuple[tuple[str, Share], ...]
 
     #: A module in transition for so long is reported.
     upgrade_timeout_s: float
@@ -290,6 +292,10 @@ class Config:
     def weight(self, database: str) -> int:
         """Turns that a database has where another has one."""
         return first_match(self.fairness_weights, database) or 1
+
+    def share(self, database: str) -> Share:
+        """What a database is guaranteed and limited to."""
+        return first_match(self.db_shares, database) or Share()
 
     def targets_for(self, database: str) -> tuple[TargetSettings, ...]:
         """The Odoos that may be asked for a database's jobs; never empty."""

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..backoff import GIVE_UP_S
+from ..channelspec import Share
 from ..control import Message, Pipe
 from ..errors import SemaphoreError
 from ..logs import get_logger
@@ -85,7 +86,7 @@ class Fleet:
 
     # -- what others want ------------------------------------------------------------------------------------
 
-    def want(self, database: str, settings: Any, weight: int, now_s: float) -> str | None:
+    def want(self, database: str, settings: Any, weight: int, now_s: float, share: Share | None = None) -> str | None:
         """Make sure that an eligible database has a worker. Returns why it cannot have one, else None."""
         if self.stopping:
             return "the supervisor is stopping"
@@ -97,7 +98,7 @@ class Fleet:
             return f"max_databases = {self._parts.table.slots}, or what ulimit -n allows, are served already"
         slot = self._free_slots.pop()
         try:
-            self._parts.table.assign(slot, database, weight)
+            self._parts.table.assign(slot, database, weight, share or Share())
         except SemaphoreError as error:
             self._free_slots.append(slot)
             return str(error)

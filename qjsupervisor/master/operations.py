@@ -148,6 +148,8 @@ class Operations:
         self.timetable.replace(change.config, now_s)
         if change.channels:
             self._configure()
+        if change.shares:
+            self._share()
         restarted = self.fleet.replace_settings(change.config.worker_settings, limits_of(change.config), now_s)
         if change.monitor:
             self.start_monitor(now_s)
@@ -202,6 +204,15 @@ class Operations:
             return done
 
         self.fleet.retried_calls.add("channels", configured)
+
+    def _share(self) -> None:
+        """Put into the table what databases are guaranteed and limited to, as soon as its lock is free."""
+
+        def shared() -> bool:
+            workers = self.fleet.workers.values()
+            return self._parts.table.try_share({each.slot: self.config.share(each.database) for each in workers})
+
+        self.fleet.retried_calls.add("shares", shared)
 
     def _relog(self, message: Message) -> None:
         """In a worker: apply the reloaded logging configuration."""

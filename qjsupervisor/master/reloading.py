@@ -29,6 +29,8 @@ class Change(NamedTuple):
     channels: bool
     logging: bool
     monitor: bool
+    #: What databases are guaranteed and limited to.
+    shares: bool
     #: Whether running workers must be told.
     rules: bool
 
@@ -44,6 +46,7 @@ def compare(old: Config, new: Config) -> Change:
         config=effective,
         needs_restart=tuple(fixed),
         channels=old.channels != effective.channels,
+        shares=old.db_shares != effective.db_shares,
         logging=any(getattr(old, name) != getattr(effective, name) for name in LOGGING),
         monitor=any(getattr(old, name) != getattr(effective, name) for name in _OF_THE_MONITOR),
         rules=old.rules != effective.rules,

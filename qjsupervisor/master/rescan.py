@@ -269,7 +269,7 @@ class Rescan:
             self._fleet.drop(database, why_not, now_s, gone=True)
         else:
             settings, weight = self.config.worker_settings(database), self.config.weight(database)
-            why_not = self._fleet.want(database, settings, weight, now_s)
+            why_not = self._fleet.want(database, settings, weight, now_s, self.config.share(database))
         self._note_unserved(database, why_not)
 
     def _twins(self, database: str) -> list[str]:

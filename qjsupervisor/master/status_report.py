@@ -170,6 +170,7 @@ def _database(
         "oldest_pending_s": _waited_s(view.oldest_us, snapshot.wall_s),
         "outcomes": {outcome.name.lower(): view.outcomes[outcome] for outcome in Outcome},
         "weight": view.weight,
+        "share": _share(view),
         "message": view.message or None,
         "target": max(targets, key=lambda each: (each["state"] == "down", each["failures"]), default=_unasked(None)),
         "targets": targets,
@@ -208,6 +209,7 @@ def _unserved(name: str, reason: str, snapshot: Snapshot) -> dict[str, Any]:
         "oldest_pending_s": 0,
         "outcomes": {},
         "weight": 0,
+        "share": None,
         "message": None,
         "target": None,
         "targets": [],
@@ -252,6 +254,13 @@ def _channels(config: Config, table: Table, snapshot: Snapshot) -> list[dict[str
         for view in views
         if not view.retired or view.running or view.pending
     ]
+
+
+def _share(view: Any) -> dict[str, Any] | None:
+    """What a database is guaranteed and limited to (max None: no limit), and what of that it uses; None: neither."""
+    if not view.minimum and not view.maximum:
+        return None
+    return {"min": view.minimum, "max": view.maximum or None, "reserve": view.reserve, "used": view.held}
 
 
 def _rate(view: Any, now_ns: int) -> dict[str, Any] | None:

@@ -42,6 +42,11 @@ class Measure(NamedTuple):
         return view.get(self.key) if isinstance(self.key, str) else self.key(view)
 
 
+def _of_share(key: str) -> Callable[[View], object]:
+    """One of the facts about what a database is guaranteed and limited to, where it is."""
+    return lambda database: (database.get("share") or {}).get(key)
+
+
 def _of_rate(key: str) -> Callable[[View], object]:
     """One of the facts about a channel's rate, for those that have one."""
     return lambda channel: (channel.get("rate") or {}).get(key)
@@ -68,6 +73,8 @@ DATABASE = (
         lambda view: len(view.get("stopped") or ()),
         "Sequential channels that failed jobs of the database stop, its own ones and those of all databases.",
     ),
+    Measure("database_guaranteed", _of_share("min"), "Jobs at once that the database is guaranteed (db_capacity)."),
+    Measure("database_limit", _of_share("max"), "The most jobs at once of the database (db_capacity)."),
     Measure("database_paused", "paused", "1 while all of the database is paused by an operator."),
 )
 CHANNEL = (

@@ -84,7 +84,8 @@ def _reason(
         return "throttled"
     if any(channel.get("rate") and _starts_left(channel) == 0 for channel in above):
         return "rate"
-    if any(_room(channel) == 0 for channel in above):
+    share = view.get("share") or {}
+    if any(_room(channel) == 0 for channel in above) or (share.get("max") and share["used"] >= share["max"]):
         return "full"
     return "turn"
 

@@ -22,6 +22,7 @@ import os
 import time
 from collections.abc import Iterable
 
+from ..channelspec import Share
 from ..rates import Ring
 from ..states import TargetState
 from .layout import CELL_WORDS, NEVER_NS, WORD, Cell, Channel, Flag, Header, Server, Slot
@@ -133,9 +134,35 @@ class TableCore(TableWords):
         """Change the permits that a database holds in a channel; the one store to HELD is what counts."""
         words = self.words
         words[self.cell_base(slot, channel) + Cell.HELD] += change
+        words[self.layout.slot + slot * self.layout.slot_size + Slot.TOTAL] += change
+        if words[Header.SHARES]:
+            self.settle_share(slot)
         for node in self.tree().paths[channel]:
             words[self.channel_base(node) + Channel.TOTAL] += change
             self.settle(node, now_ns)
+
+    def put_share(self, slot: int, share: Share) -> None:
+        """Write what a database is guaranteed and limited to; `settle_share` puts it in force."""
+        base = self.slot_base(slot)
+        self.words[base + Slot.MIN], self.words[base + Slot.MAX] = share.minimum, share.maximum or 0
+        self.words[base + Slot.RESERVE] = int(share.reserve)
+        if share.minimum or share.maximum:
+            self.words[Header.SHARES] = 1
+
+    def settle_share(self, slot: int) -> None:
+        """Write whether a database holds less than its minimum, or its maximum; after anything that can change it."""
+        words, base = self.words, self.slot_base(slot)
+        total, least, most = words[base + Slot.TOTAL], words[base + Slot.MIN], words[base + Slot.MAX]
+        deficit = max(0, least - total) if words[base + Slot.RESERVE] else 0
+        words[Header.RESERVED] += deficit - words[base + Slot.DEFICIT]
+        words[base + Slot.DEFICIT] = deficit
+        self.put_bit(self.layout.needy, slot, total < least)
+        self.put_bit(self.layout.full, slot, 0 < most <= total)
+
+    def exceeds_share(self, slot: int) -> bool:
+        """Whether a database holds more than its maximum, which was lowered."""
+        base = self.slot_base(slot)
+        return 0 < self.words[base + Slot.MAX] < self.words[base + Slot.TOTAL]
 
     def is_over(self, channel: int) -> bool:
         """Whether a permit just held here must not be used: capacity was lowered, a pause ordered, a job failed."""
@@ -375,7 +402,7 @@ class TableCore(TableWords):
             self.words[base + Channel.TOTAL] = self.words[base + Channel.FAILED] = 0
             for word in range(base + self.layout.waiting_slots_in, base + self.layout.channel_size):
                 self.bits[word] = 0
-        self.words[Header.STARTS_UNREAD] = 0
+        self.words[Header.STARTS_UNREAD] = self.words[Header.RESERVED] = 0
         self.words[Header.NEXT_OPEN_NS] = NEVER_NS
         for slot in range(self.slots):
             if self.words[self.slot_base(slot) + Slot.NAME_LENGTH]:
@@ -394,6 +421,9 @@ class TableCore(TableWords):
         words, paths = self.words, self.tree().paths
         start = self.cell_base(slot, 0)
         row = words[start : start + used * CELL_WORDS].tolist()
+        base = self.slot_base(slot)
+        words[base + Slot.TOTAL], words[base + Slot.DEFICIT] = sum(row[Cell.HELD :: CELL_WORDS]), 0
+        self.settle_share(slot)
         for channel, held in enumerate(row[Cell.HELD :: CELL_WORDS]):
             if held:
                 for node in paths[channel]:
@@ -404,7 +434,6 @@ class TableCore(TableWords):
         order = [channel for channel in self.demand_order(slot) if channel < used]
         for channel in order:
             self.put_demand(slot, channel, True)
-        base = self.slot_base(slot)
         words[Header.STARTS_UNREAD] += words[base + Slot.STARTS] == STARTS_UNREAD
         waits = bool(order) and not words[base + Slot.GRANT]
         self.put_bit(self.layout.waiting, slot, waits)

@@ -18,6 +18,11 @@ channel's clock is the pass that was served last: a class that was away rejoins 
 saved-up turns.
 Source of stride scheduling: Waldspurger and Weihl, 1995, "Stride Scheduling".
 
+Shares. A database that holds its maximum does not enter. Of those that enter a job and hold less than their minimum
+the one with the smallest part of it comes first, before any turn. A reserved minimum is kept free: what the root has
+left beyond all of them is there for the others. A database that was granted a permit a moment ago and has not come for
+it may lack more; the others wait for it as below.
+
 With Fairness.PRIORITY there are no turns: the smallest order key of all entered jobs is next. A database that was
 granted a permit a moment ago and did not come for it yet may have a second job better than everybody else's,
 which only itself knows: where it could, the round ends, and goes on when that database comes, or after PICK_UP_NS.
@@ -34,8 +39,8 @@ from typing import NamedTuple, Protocol
 from ..job import Key
 from ..states import Fairness
 from .core import TableCore
-from .layout import Cell, Header, Slot
-from .words import bits
+from .layout import Cell, Channel, Header, Slot
+from .words import bitmap, bits
 
 #: One turn of a class of weight 1 with one member.
 _STRIDE = 1 << 24
@@ -134,6 +139,8 @@ class Scheduler:
         self._orders: dict[int, list[int]] = {}
         #: With more than one weight: the databases of each.
         self._classes = core.class_bitmaps() if core.words[Header.CLASSES] > 1 else None
+        #: Channels in which we want a permit and may have one.
+        self._wanted = 0
         #: Permits are left over for a database that comes for its grant; look again then, should it not come.
         self.waits_until_ns: int | None = None
 
@@ -141,19 +148,55 @@ class Scheduler:
         """Who gets the next permit, or None when nobody who waits could start. Moves the cursors of its path."""
         core, layout = self._core, self._core.layout
         others = core.read_bitmap(layout.waiting, layout.slots) & ~self._own_bit
-        if not others and not self._demand.wanted_channels:
+        self._wanted = self._demand.wanted_channels
+        if core.words[Header.SHARES]:
+            full = core.read_bitmap(layout.full, layout.slots)
+            others &= ~full
+            self._wanted = 0 if full & self._own_bit else self._wanted
+        if not others and not self._wanted:
             return None
         candidates = self._candidates(others)
         if not candidates:
             return None
+        if core.words[Header.SHARES]:
+            first, may_others = self._first_needy(candidates, others)
+            if first is not None or not may_others:
+                return first
         if self._fairness is Fairness.PRIORITY:
             return self._smallest_key(others, candidates)
         if not others and self._classes is None:
-            return (
-                Grant(self._slot, self._demand.best(candidates)) if candidates & self._demand.wanted_channels else None
-            )
+            return Grant(self._slot, self._demand.best(candidates)) if candidates & self._wanted else None
         competing = self._competing(candidates, others)
         return self._descend(competing, candidates) if competing else None
+
+    def _first_needy(self, candidates: int, others: int) -> tuple[Grant | None, bool]:
+        """The next permit if it is for a database below its minimum; else None, and whether it may be another's."""
+        core, words = self._core, self._core.words
+        root = core.channel_base(0)
+        room = words[root + Channel.CAPACITY] - words[root + Channel.TOTAL]
+        free = room - words[Header.RESERVED] if words[root + Channel.CAPACITY] >= 0 else 1
+        needy = core.read_bitmap(core.layout.needy, core.slots)
+        asked = core.waiting_slots(candidates) if needy else 0
+        own = self._own_bit if self._wanted & candidates else 0
+        entering = needy & (asked & others | own)
+        if free <= 0:  # what is left is reserved
+            entering = bitmap(s for s in bits(entering) if words[core.slot_base(s) + Slot.DEFICIT])
+        for slot in sorted(bits(entering), key=self._part_of_minimum):
+            channel = self._best(slot, candidates)
+            if channel >= 0:
+                return Grant(slot, channel), True
+        if free <= 0:
+            return None, False
+        waiting = core.read_bitmap(core.layout.waiting, core.slots)
+        coming = [slot for slot in bits(needy & asked & ~waiting & ~self._own_bit) if self._is_coming(slot)]
+        if len(coming) < free or words[root + Channel.CAPACITY] < 0:
+            return None, True
+        self.waits_until_ns = min(self._granted_ns(slot) for slot in coming) + PICK_UP_NS
+        return None, False
+
+    def _part_of_minimum(self, slot: int) -> float:
+        base = self._core.slot_base(slot)
+        return float(self._core.words[base + Slot.TOTAL] / self._core.words[base + Slot.MIN])
 
     def _candidates(self, others: int) -> int:
         """Channels with a waiting job and room on the whole path."""
@@ -162,20 +205,20 @@ class Scheduler:
         if closed & 1:
             return 0
         waiting = core.read_bitmap(layout.active, layout.channels) if others else 0
-        candidates = (waiting | self._demand.wanted_channels) & ~closed
+        candidates = (waiting | self._wanted) & ~closed
         for node in bits(closed & tree.inner):
             candidates &= ~tree.below[node]
         return candidates
 
     def _competing(self, candidates: int, others: int) -> int:
         """Databases that wait in one of the candidate channels."""
-        own = self._own_bit if self._demand.wanted_channels & candidates else 0
+        own = self._own_bit if self._wanted & candidates else 0
         return self._core.waiting_slots(candidates) & others | own if others else own
 
     def _best(self, slot: int, candidates: int) -> int:
         """The channel of a database's best job that could start; -1 if there is none."""
         if slot == self._slot:
-            return self._demand.best(candidates) if self._demand.wanted_channels & candidates else -1
+            return self._demand.best(candidates) if self._wanted & candidates else -1
         order = self._orders.get(slot)
         if order is None:
             order = self._orders[slot] = self._core.demand_order(slot)
@@ -184,8 +227,10 @@ class Scheduler:
     def _smallest_key(self, others: int, candidates: int) -> Grant | None:
         # Whoever has demand and does not wait was granted something: its old key is the least its next can be.
         asked = self._core.waiting_slots(candidates) & ~self._own_bit
-        own = self._own_bit if self._demand.wanted_channels & candidates else 0
+        own = self._own_bit if self._wanted & candidates else 0
         keyed = []
+        if self._core.words[Header.SHARES]:
+            asked &= ~self._core.read_bitmap(self._core.layout.full, self._core.slots)
         for slot in bits(asked | own):
             channel = self._best(slot, candidates)
             if channel >= 0 and (slot == self._slot or others >> slot & 1 or self._is_coming(slot)):

@@ -12,6 +12,8 @@ slots/channels. A bitmap's bit i is bit i % 64 of its word i // 64.
     throttled     CW             bit c: closed by its throttle or its rate, opens by itself           derived
     waiting       SW             bit s: database s waits, and holds no grant it did not take yet      derived
     unserved      SW             bit s: database s waits and was granted nothing since it began to  derived
+    needy         SW             bit s: database s holds less than its minimum                        derived
+    full          SW             bit s: database s holds its maximum                                  derived
     classes       8 x SW         bit s of row k: database s has the k-th weight             master, at assign
     channel       C x            `Channel` words, turn words, name, waiting slots bitmap (SW)
     slot          S x            `Slot` words, name, message, `Statistics` words, demand order (C x uint16)
@@ -42,6 +44,11 @@ Rates
     taken back under the lock where nobody is asked to run the job, and moved to the moment it is sent. Repair mends
     each ring. Slot.STARTS is 1 while the worker of s reads what was started before this table was: then
     Header.STARTS_UNREAD, the number of such slots (derived), is not 0, and each channel with a rate is closed.
+
+Shares
+    Slot.MIN, .MAX, .RESERVE are written by the master, in a free slot without the lock; Header.SHARES is 1 once any
+    slot had some. Slot.TOTAL is the sum of its HELD words; `needy`, `full`, Slot.DEFICIT and their sum,
+    Header.RESERVED, follow from these, so a repair computes them afresh.
 
 Servers
     A record is taken by the first worker that depends on its address, and free for another address once no bit of
@@ -91,6 +98,8 @@ class Header:
     USED_SERVERS: Final = 14
     STARTS_UNREAD: Final = 15  # slots whose STARTS is 1: channels with a rate are closed             derived
     NEXT_OPEN_NS: Final = 16  # no throttled channel opens before; NEVER_NS: none will                derived
+    SHARES: Final = 17  # 1: databases have minimums or maximums                                      master
+    RESERVED: Final = 18  # permits of the root that are kept free: the sum of DEFICIT                derived
 
 
 HEADER_WORDS: Final = 24
@@ -160,9 +169,14 @@ class Slot:
     SETTLED: Final = 22  # the tenure that the coordinator knows of                             broker
     LET_GO: Final = 23  # 1: another runner leads; the permits go when the coordinator has them
     TREE: Final = 24  # Header.GENERATION as of which its worker knows the channels; 0: it goes by none of them
+    MIN: Final = 25  # permits that it is guaranteed
+    MAX: Final = 26  # the most it may hold; 0: no limit
+    RESERVE: Final = 27  # 1: the minimum is kept free also while it does not wait
+    TOTAL: Final = 28  # permits that it holds in all channels                                       derived
+    DEFICIT: Final = 29  # with RESERVE: what it lacks of MIN                                        derived
 
 
-SLOT_WORDS: Final = 25
+SLOT_WORDS: Final = 30
 
 #: Upper bounds in seconds of a histogram's buckets; one more bucket holds what is above them.
 WAITED_S: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
@@ -243,7 +257,9 @@ class Layout:
         self.throttled = self.closed + channel_bits
         self.waiting = self.throttled + channel_bits
         self.unserved = self.waiting + slot_bits
-        self.classes = self.unserved + slot_bits
+        self.needy = self.unserved + slot_bits
+        self.full = self.needy + slot_bits
+        self.classes = self.full + slot_bits
         self.channel = self.classes + MAX_CLASSES * slot_bits
         self.channel_turns = CHANNEL_WORDS  # per class a cursor and a pass; then the clock of the passes (grants.py)
         self.channel_clock = self.channel_turns + 2 * MAX_CLASSES

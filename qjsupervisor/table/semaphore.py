@@ -29,10 +29,10 @@ The master never waits for the lock: its `try_...` methods return False when it 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..channelspec import ChannelSpec, complete_tree, parent_name
+from ..channelspec import ChannelSpec, Share, complete_tree, parent_name
 from ..errors import SemaphoreError
 from ..states import Fairness
 from . import kept_starts
@@ -74,7 +74,7 @@ class SemaphoreTable(TableReader):
 
     # -- the master's side -------------------------------------------------------------------------------
 
-    def assign(self, slot: int, database: str, weight: int) -> None:
+    def assign(self, slot: int, database: str, weight: int, share: Share | None = None) -> None:
         """Give a free slot to a database."""
         core, base = self.core, self.core.slot_base(slot)
         core.words[base + Slot.EPOCH] += 1
@@ -85,6 +85,7 @@ class SemaphoreTable(TableReader):
             self._weights.append(weight)
             core.words[Header.CLASSES] = len(self._weights)
         self._put_class(slot, weight)
+        core.put_share(slot, share or Share())
         clear_outcomes(core, slot)
         core.put_text(base + core.layout.slot_name, base + Slot.NAME_LENGTH, database)
 
@@ -94,7 +95,7 @@ class SemaphoreTable(TableReader):
 
     def try_vacate(self, slot: int) -> bool:
         """The database is not served any more and its worker reaped: its permits and its place are free."""
-        if not self.try_give_up(slot):
+        if not self._try(slot, give_up=True, leaves=True):
             return False
         base = self.core.slot_base(slot)
         epoch = self.core.words[base + Slot.EPOCH]
@@ -156,6 +157,23 @@ class SemaphoreTable(TableReader):
         """Go on with it, before any worker is there. False: it is nonsense."""
         return kept_starts.restore(self.core, kept, now_s, wall_s)
 
+    def try_share(self, shares: Mapping[int, Share]) -> bool:
+        """Change what databases are guaranteed and limited to, by slot. False: lock busy."""
+        core, now_ns = self.core, time.monotonic_ns()
+        if not core.enter(now_ns):
+            return False
+        try:
+            for slot, share in shares.items():
+                core.put_share(slot, share)
+                core.settle_share(slot)
+            self._grant_to_others(now_ns)
+        except BaseException:  # whatever it is: a lock that is kept would stop all databases
+            core.abandon()
+            raise
+        core.leave()
+        core.wake_all()
+        return True
+
     def check_room(self, channels: Sequence[ChannelSpec]) -> None:
         """Raise SemaphoreError where the table has no room for these channels beside those it holds."""
         core, known = self.core, self.core.tree().index
@@ -184,12 +202,15 @@ class SemaphoreTable(TableReader):
     def _still_held_by(self, owner: int, sequence: int) -> bool:
         return self.core.mutex.owner() == owner and self.core.words[Header.SEQUENCE] == sequence
 
-    def _try(self, slot: int, *, give_up: bool) -> bool:
+    def _try(self, slot: int, *, give_up: bool, leaves: bool = False) -> bool:
         now_ns = time.monotonic_ns()
         if not self.core.enter(now_ns):
             return False
         try:
             self._release_dead_slot(slot, now_ns, give_up=give_up)
+            if leaves:
+                self.core.put_share(slot, Share())
+                self.core.settle_share(slot)
             self._grant_to_others(now_ns)
         except BaseException:  # whatever it is: a lock that is kept would stop all databases
             self.core.abandon()

@@ -98,12 +98,14 @@ class WorkerSlot:
         if core.is_over(channel) or core.has_rules(channel):
             return False
         others = ~(1 << self.slot)
+        if words[Header.SHARES] and core.exceeds_share(self.slot):
+            return False
         if self._fairness is Fairness.PRIORITY:
             # Also who is about to come for a grant may have a better job.
             return not core.waiting_slots(-1) & others
         if not core.read_bitmap(core.layout.waiting, core.slots) & others:
             return True
-        if core.has_weights() or core.read_bitmap(core.layout.unserved, core.slots) & others:
+        if words[Header.SHARES] or core.has_weights() or core.read_bitmap(core.layout.unserved, core.slots) & others:
             return False
         self._kept += 1
         return self._kept < SLICE_JOBS and time.monotonic_ns() < self._slice_ends_ns
@@ -126,6 +128,7 @@ class WorkerSlot:
         core.drop_demand(self.slot)
         if core.words[base + Slot.STARTS] == STARTS_UNREAD:
             core.set_starts(self.slot, STARTS_UNKNOWN, now_ns)
+        core.settle_share(self.slot)
         grant = core.words[base + Slot.GRANT]
         if grant:
             core.words[base + Slot.GRANT] = 0
@@ -281,6 +284,7 @@ class WorkerSlot:
         core.words[self._base + Slot.GRANT] = 0
         granted_ns = core.words[self._base + Slot.GRANTED_NS]
         wanted = source.wanted_channels >> channel & 1 and not core.is_over(channel)
+        wanted = wanted and not core.exceeds_share(self.slot)
         counted_ns = core.recount(channel, granted_ns, now_ns) if wanted else granted_ns
         if wanted and counted_ns and core.restart_throttles(channel, granted_ns, now_ns):
             source.take(channel)

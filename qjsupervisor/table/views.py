@@ -36,6 +36,11 @@ class SlotView(NamedTuple):
     not_due: int
     #: UTC microseconds since which the oldest due job waits, 0 = none does.
     oldest_us: int
+    #: Permits that it holds, is guaranteed, and may hold at most (0: no limit); whether the minimum is kept free.
+    held: int
+    minimum: int
+    maximum: int
+    reserve: bool
     #: By Outcome: what became of the jobs of this database.
     outcomes: tuple[int, ...]
     #: What `finished` was a minute or two ago, and when; 0: not known yet.
@@ -153,6 +158,10 @@ class TableReader:
             message=core.text(base + core.layout.slot_message, w[Slot.MESSAGE_LENGTH]),
             not_due=sum(self.row(core.tree(), slot, Cell.NOT_DUE)),
             oldest_us=w[Slot.OLDEST_US],
+            held=w[Slot.TOTAL],
+            minimum=w[Slot.MIN],
+            maximum=w[Slot.MAX],
+            reserve=bool(w[Slot.RESERVE]),
             outcomes=outcomes_of(core, slot),
             rate_since_ns=w[Slot.RATE_SINCE_NS],
             rate_finished=w[Slot.RATE_FINISHED],

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from qjsupervisor.channelspec import ChannelSpec
+from qjsupervisor.channelspec import ChannelSpec, Share
 from qjsupervisor.job import Key
 from qjsupervisor.rates import window_of
 from qjsupervisor.states import Fairness
 from qjsupervisor.table import core as tablecore
-from qjsupervisor.table import semaphore, servers
+from qjsupervisor.table import grants, semaphore, servers
 from qjsupervisor.table import slot as worker_slot
 from qjsupervisor.table.core import STARTS_UNREAD
 from qjsupervisor.table.layout import CELL_WORDS, CHANNEL_WORDS, NEVER_NS, Cell, Channel, Flag, Header, Slot
@@ -293,6 +293,7 @@ class World:
         fairness: Fairness = Fairness.ROUND_ROBIN,
         *,
         start_barrier: bool = True,
+        shares: Sequence[Share] = (),
     ) -> None:
         self.now_ns = 1_000_000_000_000
         self.table = SemaphoreTable(specs, slots=len(weights), fairness=fairness)
@@ -311,7 +312,9 @@ class World:
         self.claim_ns = self.failing = 0
         self.workers = [Worker(self, slot) for slot in range(len(weights))]
         for slot, weight in enumerate(weights):
-            self.table.assign(slot, f"db{slot}", weight)
+            self.table.assign(slot, f"db{slot}", weight, shares[slot] if shares else None)
+        if shares:  # (its worker does that when it sits down)
+            assert self.table.try_share(dict(enumerate(shares)))
         if start_barrier:
             self.table.open_start_barrier()
 
@@ -322,6 +325,15 @@ class World:
         patch.setattr(worker_slot, "time", clock)
         patch.setattr(semaphore, "time", clock)
         patch.setattr(servers, "time", clock)
+        following = grants.Scheduler.next
+
+        def following_checked(choice: grants.Scheduler) -> grants.Grant | None:
+            grant = following(choice)
+            if grant is not None:
+                self.check_turn(choice, grant)
+            return grant
+
+        patch.setattr(grants.Scheduler, "next", following_checked)
 
     def close(self) -> None:
         for wakeup in self.core.wakeups:
@@ -417,6 +429,44 @@ class World:
             assert not (w[Channel.RATE] and self.core.words[Header.STARTS_UNREAD]), "what was started is unknown"
         self.started.append((slot, channel))
 
+    def share(self, slot: int) -> tuple[int, int, int, int]:
+        """Of a database: minimum, maximum (0: none), whether it is reserved, and what it holds."""
+        base = self.core.slot_base(slot)
+        least, most, reserve = self.core.words[base + Slot.MIN : base + Slot.RESERVE + 1]
+        return least, most, reserve, sum(self.row(slot, Cell.HELD))
+
+    def deficits(self) -> int:
+        """Permits of the root that are kept free for databases below their reserved minimums."""
+        found = [self.share(slot) for slot in range(len(self.workers))]
+        return sum(max(0, least - held) for least, _most, reserve, held in found if reserve)
+
+    def is_startable(self, slot: int, channel: int) -> bool:
+        """Whether nothing but the turn of others could hold up a job."""
+        closed = self.core.read_bitmap(self.core.layout.closed, self.core.layout.channels)
+        _least, most, _reserve, held = self.share(slot)
+        return not any(closed >> node & 1 for node in self.paths()[channel]) and not 0 < most <= held
+
+    def check_turn(self, choice: grants.Scheduler, grant: grants.Grant) -> None:
+        """No borrower while a waiting database is below its minimum; none of what is reserved; nobody over its most."""
+        least, most, reserve, held = self.share(grant.slot)
+        assert not most or held < most, f"database {grant.slot} has its maximum, and more is granted"
+        root = self.words(0)
+        free = root[Channel.CAPACITY] - root[Channel.TOTAL] - self.deficits()
+        lacks = held < least
+        if root[Channel.CAPACITY] >= 0 and not (lacks and reserve):
+            assert free > 0, f"database {grant.slot} is granted what is reserved"
+        waiting = self.core.read_bitmap(self.core.layout.waiting, self.core.layout.slots)
+        for slot in bits(waiting):
+            if slot != choice._slot:
+                self._check_borrower(grant.slot, lacks, slot, self.core.demand_order(slot), free)
+        if choice._slot >= 0:
+            self._check_borrower(grant.slot, lacks, choice._slot, list(bits(choice._demand.wanted_channels)), free)
+
+    def _check_borrower(self, granted: int, lacks: bool, slot: int, wanted: Sequence[int], free: int) -> None:
+        least, _most, reserve, held = self.share(slot)
+        may = (free > 0 or reserve) and any(self.is_startable(slot, channel) for channel in wanted)
+        assert lacks or not (held < least and may), f"{granted} borrows while {slot} has {held} of {least}"
+
     def check_sent(self, channel: int) -> None:
         """Never over its rate, in any window that ends now."""
         for node in self.paths()[channel]:
@@ -470,6 +520,13 @@ class World:
             waits = bool(self.core.words[base + Slot.DEMAND]) and not self.core.words[base + Slot.GRANT]
             assert bool(waiting >> slot & 1) == waits, f"waiting of {slot}"
             assert waits or not unserved >> slot & 1, f"fresh of {slot}"
+            least, most, reserve, total = self.share(slot)
+            assert self.core.words[base + Slot.TOTAL] == total, f"held by {slot}"
+            assert self.core.words[base + Slot.DEFICIT] == (max(0, least - total) if reserve else 0), f"lack of {slot}"
+            needy, full = (self.core.read_bitmap(word, layout.slots) for word in (layout.needy, layout.full))
+            assert bool(needy >> slot & 1) == (total < least), f"needy {slot}"
+            assert bool(full >> slot & 1) == (0 < most <= total), f"full {slot}"
+        assert self.core.words[Header.RESERVED] == self.deficits(), "reserved"
 
     def check_held(self) -> None:
         """Never lost: in the quiet, HELD is what runs, and one more where a grant was not taken."""
@@ -499,6 +556,11 @@ class World:
 
     def _check_held_up(self, worker: Worker, channel: int) -> None:
         until = 0
+        least, most, reserve, held = self.share(worker.slot)
+        root = self.words(0)
+        kept = root[Channel.CAPACITY] >= 0 and root[Channel.CAPACITY] - root[Channel.TOTAL] - self.deficits() <= 0
+        if 0 < most <= held or (kept and not (reserve and held < least)):
+            return
         for node in self.paths()[channel]:
             w = self.words(node)
             if w[Channel.FLAGS] & (Flag.PAUSED | Flag.RETIRED) or 0 <= w[Channel.CAPACITY] <= w[Channel.TOTAL]:

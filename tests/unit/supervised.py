@@ -124,6 +124,10 @@ class View(NamedTuple):
     oldest_us: int = 0
     rate_since_ns: int = 0
     rate_finished: int = 0
+    held: int = 0
+    minimum: int = 0
+    maximum: int = 0
+    reserve: bool = False
     outcomes: tuple[int, ...] = (0,) * 6
 
 
@@ -188,7 +192,10 @@ class FakeTable:
     def open_start_barrier(self) -> None:
         self.start_barrier_open = True
 
-    def assign(self, slot: int, database: str, weight: int) -> None:
+    def try_share(self, shares: Any) -> bool:
+        return self._try("share", shares)
+
+    def assign(self, slot: int, database: str, weight: int, _share: Any = None) -> None:
         self.calls.append(("assign", slot, database, weight))
 
     def _try(self, *call: Any) -> bool:

@@ -218,6 +218,7 @@ def test_every_option_can_be_set_in_every_place(conf: Loader, tmp_path: Path) ->
         "control_socket": "/r/s", "state_dir": "/r/d", "pidfile": "/r/p", "log_file": "/r/l", "log_level": "error",
         "log_format": "json", "monitor": "h:7", "upgrade_timeout": "7", "serve_neutralized": "yes", "log_jobs": "no",
         "channel_options": "slow:max_runtime=2h", "max_runtime_action": "terminate", "ageing": "60s",
+        "db_capacity": "*:max=1",
         "dead_after_restart": "7", "leader_timeout": "7", "cluster": "c",
         "cluster_database": "d",
         "new_databases": "hold", "schedule": "root: 1 daily 01:00-02:00",

@@ -40,7 +40,7 @@ def metrics_table() -> str:
     """Every family that is ever exported."""
     view: dict[Any, Any] = {measure.key: 1 for measure in (*metrics.DATABASE, *metrics.CHANNEL, *metrics.TARGET)}
     status = {
-        "databases": [{**view, "name": "d", "state": "ready", "outcomes": {"done": 1}}],
+        "databases": [{**view, "name": "d", "state": "ready", "outcomes": {"done": 1}, "share": {"min": 1, "max": 1}}],
         "channels": [{**view, "name": "c", "rate": {"starts": 1, "period_s": 1, "used": 1}}],
         "targets": [{**view, "url": "u", "state": "up"}],
         "postgresql": [{"server": "s", "state": "up"}],

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from qjsupervisor.channelspec import ChannelSpec, Rate
+from qjsupervisor.channelspec import ChannelSpec, Rate, Share
 from qjsupervisor.states import Fairness
 
 from .slots import Died, Worker, World
@@ -24,6 +24,12 @@ deaths = st.none() | st.integers(2, 30)
 pytestmark = pytest.mark.timeout(300)
 
 
+databases_shares = st.builds(
+    Share,
+    st.sampled_from((0, 0, 1, 2)),
+    st.sampled_from((None, None, 2, 3)),
+    reserve=st.sampled_from((False, False, True)),
+)
 rates = st.none() | st.builds(Rate, st.integers(1, 4), st.integers(1, 3))
 
 
@@ -56,6 +62,7 @@ class TableMachine(RuleBasedStateMachine):
         weights=st.lists(st.sampled_from((1, 1, 3)), min_size=SLOTS, max_size=SLOTS),
         fairness=st.sampled_from(Fairness),
         start_barrier=st.integers(0, 4),
+        shares=st.just([]) | st.lists(databases_shares, min_size=SLOTS, max_size=SLOTS),
         jobs=st.lists(st.tuples(databases, channels), max_size=16),
     )
     def make(
@@ -64,9 +71,10 @@ class TableMachine(RuleBasedStateMachine):
         weights: list[int],
         fairness: Fairness,
         start_barrier: int,
+        shares: list[Share],
         jobs: list[tuple[int, int]],
     ) -> None:
-        self.world = World(specs, weights, fairness, start_barrier=start_barrier > 0)
+        self.world = World(specs, weights, fairness, start_barrier=start_barrier > 0, shares=shares)
         self.world.install_clock(self.patch)
         for database, channel in jobs:
             self.jobs_arrive(database, channel, 1, 1)
@@ -229,6 +237,10 @@ class TableMachine(RuleBasedStateMachine):
         for channel, spec in enumerate(specs):
             if spec.rate is None:
                 self.world.sent_ns.pop(channel, None)  # a rate that comes later begins to count then
+
+    @rule(database=databases, share=databases_shares)
+    def share_is_another(self, database: int, share: Share) -> None:
+        assert self.world.table.try_share({database: share})
 
     @rule(ms=st.sampled_from((1, 60, 1000, 2000)))
     def time_passes(self, ms: int) -> None:

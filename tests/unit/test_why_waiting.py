@@ -20,6 +20,11 @@ SPECS = (
 )
 
 
+def database(name: str, least: int, most: int | None, used: int, *, reserve: bool = False) -> dict[str, Any]:
+    share = {"min": least, "max": most, "reserve": reserve, "used": used}
+    return {"name": name, "state": "ready", "last_error": None, "share": share}
+
+
 RATE = {"starts": 100, "period_s": 60.0, "unread": False}
 
 
@@ -218,6 +223,30 @@ def test_whole_database(view: dict[str, Any] | None, code: str, text: str) -> No
             tree(),
             [("throttled", "channel root.slow is throttled for another 3.2 s")],
             id="throttled",
+        ),
+        pytest.param(
+            pending(),
+            status(databases=[database("db1", 0, 2, 2)]),
+            tree(),
+            [("most", "db1 runs 2 jobs, its most is 2 (db_capacity)")],
+            id="at its most",
+        ),
+        pytest.param(
+            pending(),
+            status(
+                channels=[channel("root", capacity=4, running=2)],
+                databases=[database("db1", 0, None, 2), database("prod_a", 2, None, 0, reserve=True)],
+            ),
+            tree(),
+            [("guaranteed", "guaranteed to prod_a")],
+            id="reserved for another",
+        ),
+        pytest.param(
+            pending(),
+            status(databases=[database("db1", 0, None, 2), database("prod_a", 2, None, 0)]),
+            tree(),
+            [("next", "next in turn")],
+            id="another does not wait for its minimum",
         ),
         pytest.param(
             pending(),
