@@ -329,7 +329,7 @@ class World:
 
         def following_checked(choice: grants.Scheduler) -> grants.Grant | None:
             grant = following(choice)
-            if grant is not None:
+            if grant is not None and choice._core is self.core:
                 self.check_turn(choice, grant)
             return grant
 
