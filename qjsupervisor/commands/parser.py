@@ -22,6 +22,7 @@ _PREFIX = "option:"
 #: What values are called whose parsers are not those of config.values.
 _METAVARS = {
     "channel_options": "CHANNEL:OPTION=VALUE,...",
+    "db_capacity": "PATTERN:OPTION=VALUE,...",
     "odoo_version": "VERSION",
     "schedule": "CHANNEL:WINDOW,...",
     "targets": "URLS",
