@@ -56,6 +56,14 @@ class Ring:
         moment: int = self.words[self.base + 1 + (position // self.per - self.behind) % self.size]
         return moment + self.window if moment else 0
 
+    def is_over(self, now: int) -> bool:
+        """Whether more were counted than may be: the limit was lowered. Not told of one above MOST."""
+        if self.behind >= self.size:
+            return False
+        position = self.words[self.base]
+        moment = self.words[self.base + 1 + (position - 1 - self.behind) % self.size]
+        return bool(moment and moment + self.window > now)
+
     def count(self, moment: int) -> None:
         """A job starts: there is room for it, as `opens` says."""
         words, position = self.words, self.words[self.base]

@@ -268,7 +268,8 @@ class TableCore(TableWords):
         """A job that was counted at `since_ns` is taken only now. When it counts; 0: there is no room for it now."""
         rings = self.rings(channel)
         unread = bool(rings and self.words[Header.STARTS_UNREAD])
-        if not unread and now_ns - since_ns < LATE_NS:
+        is_over = unread or any(ring.is_over(now_ns) for _node, ring in rings)
+        if not is_over and now_ns - since_ns < LATE_NS:
             return since_ns
         self.take_back_start(channel, since_ns, now_ns)
         if unread or any(ring.opens() > now_ns for _node, ring in rings):

@@ -49,6 +49,7 @@ def test_another_limit_goes_on_with_the_same_starts() -> None:
     ring.count(20)
     wider, narrower = Ring(ring.words, 0, 3, WINDOW), Ring(ring.words, 0, 1, WINDOW)
     assert (wider.opens(), ring.opens(), narrower.opens()) == (0, 10 + WINDOW, 20 + WINDOW)
+    assert (wider.is_over(25), ring.is_over(25), narrower.is_over(25)) == (False, False, True)
     wider.count(30)
     assert narrower.opens() == 30 + WINDOW
 
