@@ -199,3 +199,36 @@ def test_jobs_are_seen_and_requeued(
     assert (order["user"], order["client"], order["database"]) == ("ada", "127.0.0.1", one.name)
     done = re.compile(r'^qjsupervisor_jobs_total\{outcome="done"\} 3\.0$', re.MULTILINE)
     wait_until(lambda: done.search(requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text), "3 are counted")
+
+
+@pytest.mark.timeout(120)
+def test_a_page_that_is_left_open_does_not_grow(monitor: StartMonitor, visit: Open) -> None:
+    """Rows change, come and go with each update; elements and listeners stay as many as there were."""
+    one = monitor(status(60))
+    page = visit(one)
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+    session.send("HeapProfiler.enable")
+
+    def counts() -> tuple[float, float]:
+        session.send("HeapProfiler.collectGarbage")
+        found = {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}
+        return found["Nodes"], found["JSEventListeners"]
+
+    def update(pending: int) -> None:
+        """With 50 databases, then with all 60 again, each with another number."""
+        for databases in (50, 60):
+            answer = status(databases)
+            for view in answer["databases"]:
+                view["pending"] = pending + databases
+            one.master.answer = answer
+            last = page.locator(f"#databases tr[data-key=customer-{databases - 1:03}]")
+            expect(last).to_contain_text(str(pending + databases), timeout=20_000)
+
+    update(100)
+    nodes, listeners = counts()
+    for number in range(2, 5):
+        update(number * 100)
+    more_nodes, more_listeners = counts()
+    assert more_nodes < nodes * 1.2, (nodes, more_nodes)
+    assert more_listeners == listeners
