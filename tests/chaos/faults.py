@@ -14,7 +14,7 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "master killed": (3, of_processes.kill_master),
     "master stopped": (2, of_processes.stop_master),
     "capacities changed": (6, of_processes.change_capacities),
-    "paused": (5, of_processes.pause),
+    "paused": (3, of_processes.pause),
     "PostgreSQL killed": (2, of_postgres.kill_postgres),
     "PostgreSQL restarted": (2, of_postgres.restart_postgres),
     "PostgreSQL crashed": (2, of_postgres.crash_postgres),

@@ -23,6 +23,7 @@ from .world import CAPACITIES, Heal, Kind, World
 _PROGRESS_S = 5.0
 _TRY_AGAIN_S = 0.5
 _CLEAR_S = 2.0
+_TRIES = 5
 
 Say = Callable[[str], None]
 
@@ -86,11 +87,17 @@ class Chaos:
         self._attend()
 
     def _fault(self) -> None:
-        (name,) = self._world.chance.choices(list(FAULTS), [weight for weight, _ in FAULTS.values()])
-        try:
-            healing = FAULTS[name][1](self._world)
-        except CANNOT:
+        """One that can be done at the moment."""
+        for _ in range(_TRIES):
+            (name,) = self._world.chance.choices(list(FAULTS), [weight for weight, _ in FAULTS.values()])
+            try:
+                healing = FAULTS[name][1](self._world)
+            except CANNOT:
+                continue
+            self._note(name, healing)
             return
+
+    def _note(self, name: str, healing: tuple[float, Heal] | None) -> None:
         self.struck[name] += 1
         self._world.note(name)
         if healing is not None:

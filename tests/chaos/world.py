@@ -28,7 +28,7 @@ CAPACITIES = {"root": 6, "root.slow": 2, "root.seq": 1}
 IN_FORCE_S = 3.0
 _TEMPLATE = "chaos_template"
 #: Short, so that many of each happen in a minute.
-_OPTIONS = {"rescan_interval": 2, "reconcile_interval": 4, "hang_timeout": 3, "boot_timeout": 20, "connect_timeout": 2}
+_OPTIONS = {"rescan_interval": 2, "reconcile_interval": 4, "hang_timeout": 3, "boot_timeout": 20, "connect_timeout": 5}
 #: More than any channel string gives: a job in Odoo's backlog is no matter here.
 _ODOO_WORKERS = 14
 _SQL_TIMEOUT = "-c statement_timeout=5000 -c lock_timeout=2000"
