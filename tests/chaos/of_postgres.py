@@ -64,6 +64,7 @@ def _expect_restart(world: World) -> None:
 
 def hang_postgres(world: World) -> None:
     """Some claim is on its way. For less than the 2 s after which its permits go back, or for longer."""
+    world.expect_answers()
     world.hang(world.chance.choice((world.chance.uniform(0.5, 1.5), world.chance.uniform(2.0, 9.0))))
 
 
