@@ -308,7 +308,7 @@ def _database(view: Mapping[str, Any], history: History) -> dict[str, Any]:
         "shown": state,
         "troubled": _TAGS.get(state) == "bad" or state == "backing off" or bool(down and len(down) == len(targets)),
         "why": why if state not in ("ready", "paused") or down else "",
-        "rate": track.series.per_minute(),
+        "rate": view.get("per_minute") or 0.0,
         "spark": track.draw("waiting", sparkline),
     }
 

@@ -49,6 +49,12 @@ def test_a_visitor_who_may_order_gets_his_own_rows() -> None:
     assert "token-of-ada" not in page.overview(Said(now, 0.0, 2), NO_HISTORY).decode()
 
 
+def test_the_rate_is_that_of_the_status_before_the_monitor_has_seen_a_minute() -> None:
+    now = status(1)
+    now["databases"][0]["per_minute"] = 41.6
+    assert 'data-label="a minute" data-value="42"' in page.overview(Said(now, 0.0, 1), NO_HISTORY).decode()
+
+
 def test_names_are_escaped_in_rows() -> None:
     now = status(1)
     now["databases"][0].update(name="<b>\x1b", last_error="<script>", state="blocked")
