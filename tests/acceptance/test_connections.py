@@ -188,7 +188,7 @@ def test_no_connection_left(
         # Its place is taken before it comes back.
         wait_until(lambda: fill() or "connection" in reason(running, one.name), "status says why", 20)
         one.insert_jobs(3)
-        assert running.log_events("database_lost", database=one.name)
+        wait_until(lambda: running.log_events("database_lost", database=one.name), "the log says so", 20)
     one.wait_for_states(done=4, timeout_s=20)
     assert completed(odoo.stats(), one.name).total() == 4
 

@@ -35,8 +35,8 @@ def test_five_databases(
     for each in others:
         each.insert_jobs(60, kwargs={"sleep": 0.3})
     wait_until(lambda: running.status()["channels"][0]["running"] == 6, "others run their most: 2 each, 6 of 8")
-    prod.insert_jobs(12, kwargs={"sleep": 0.3})
-    wait_until(lambda: (running.database_status(prod.name) or {})["share"]["used"] == 3, "its minimum, beside them")
+    prod.insert_jobs(60, kwargs={"sleep": 0.3})
+    wait_until(lambda: (running.database_status(prod.name) or {})["share"]["used"] >= 3, "its minimum, beside them")
     answer = json.loads(running.run("jobs", others[0].name, "--state", "pending", "--json").stdout)
     codes = {reason["code"] for reason in answer["jobs"][0]["reasons"]}
     assert codes & {"most", "guaranteed"}, answer["jobs"][0]
@@ -50,7 +50,7 @@ def test_five_databases(
         "the new most, in place",
     )
     assert running.pids() == pids
-    prod.wait_for_states(done=12)
+    prod.wait_for_states(done=60, timeout_s=60)
     runs = odoo.stats()["runs"]
     for run in runs:
         total = sum(running_at(runs, each.name, run["started_s"]) for each in (prod, kept, *others))

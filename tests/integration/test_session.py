@@ -189,8 +189,8 @@ def test_the_second_address_of_a_name_is_tried(
     mute = socket.create_server(("127.0.0.9", one.postgres.port))
     resolve = socket.getaddrinfo
 
-    def two_addresses(host: str, *rest: Any, **more: Any) -> list[Any]:
-        if host != "postgres.test":
+    def two_addresses(host: str | bytes, *rest: Any, **more: Any) -> list[Any]:
+        if host not in ("postgres.test", b"postgres.test"):
             return list(resolve(host, *rest, **more))
         return [entry for ip in ("127.0.0.9", "127.0.0.1") for entry in resolve(ip, *rest, **more)]
 
