@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -54,7 +54,7 @@ RunWorker = Callable[[Any, Any, int, Pipe], int]
 #: run_broker(settings, table, pipe) -> exit code; runs in the child.
 RunBroker = Callable[[Any, Any, Pipe], int]
 #: run_scout(config, pipe, first) -> exit code; runs in the child.
-RunScout = Callable[[Any, Pipe, Collection[str]], int]
+RunScout = Callable[[Any, Pipe, Sequence[str]], int]
 #: run_monitor(config, table, pipe) -> exit code; runs in the child.
 RunMonitor = Callable[[Any, Any, Pipe], int]
 

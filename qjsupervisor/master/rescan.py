@@ -85,7 +85,7 @@ class Rescan:
         self._complete = False
         self._had_unreachable = False
         #: Databases that the last scan did not get to.
-        self._not_looked_at: set[str] = set()
+        self._not_looked_at: list[str] = []
         self._scan_log = ScanLog(fleet)
         self._log = get_logger()
 
@@ -156,10 +156,11 @@ class Rescan:
         untouched = self.untouched.union(self._fleet.away(now_s))
         if untouched:
             config = replace(config, untouched=untouched)
-        first, self._not_looked_at = self._not_looked_at, set()
+        first, self._not_looked_at = self._not_looked_at, []
         try:
             self._child = self._parts.spawner.spawn("qjsupervisor: scout", lambda pipe: run_scout(config, pipe, first))
         except OSError as error:
+            self._not_looked_at = first
             retry_in_s = self._backoff.next_s()
             self._start_alarm.set(now_s + retry_in_s)
             self._log.error("fork_failed", reason=error.strerror, retry_in_s=round(retry_in_s, 1))
@@ -240,7 +241,7 @@ class Rescan:
         else:
             self.unreachable.pop(database, None)
         if reason == NOT_LOOKED_AT:
-            self._not_looked_at.add(database)
+            self._not_looked_at.append(database)
         if verdict == "ready":
             self.first_found_s = self.first_found_s or now_s
             self._want(database, oid, now_s)

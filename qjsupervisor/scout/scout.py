@@ -11,7 +11,7 @@ import queue
 import select
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
@@ -40,10 +40,10 @@ _MAX_ENTRIES = 50
 NOT_LOOKED_AT = "the scan ended before it was looked at"
 
 
-def run_scout(config: Config, pipe: Pipe, first: Collection[str] = ()) -> int:
+def run_scout(config: Config, pipe: Pipe, first: Sequence[str] = ()) -> int:
     """Scan once and report to the master. The messages are specified in control's docstring.
 
-    `first`: databases to start with, because the previous scan did not get to them.
+    `first`: databases to start with, in this order, because previous scans did not get to them.
     """
     deadline_s = time.monotonic() + SCAN_DEADLINE_S
     try:
@@ -76,17 +76,20 @@ def list_databases(config: Config) -> list[str]:
 
 
 def scan(
-    config: Config, names: list[str], deadline_s: float, *, ask_leader: bool = False, first: Collection[str] = ()
+    config: Config, names: list[str], deadline_s: float, *, ask_leader: bool = False, first: Sequence[str] = ()
 ) -> Iterator[Probe]:
     """Probe all databases in parallel; yield each result as it arrives, and the last one by `deadline_s` (monotonic).
 
+    What was not looked at comes in the order in which the next scan should begin with it: who waited longest first.
     `ask_leader`: see probe(). Raises DatabaseUnavailable if not a single thread can be started.
     """
     wanted: queue.SimpleQueue[str] = queue.SimpleQueue()
     answers: queue.SimpleQueue[Probe] = queue.SimpleQueue()
     # Databases with a URI of their own come last: resolving an unknown host can block a thread for a long time.
     uris = {entry.name for entry in config.db_names if entry.uri}
-    for name in sorted(names, key=lambda each: (each not in first, each in uris)):
+    places = {name: place for place, name in enumerate(first)}
+    names = sorted(names, key=lambda each: (places.get(each, len(places)), each in uris))
+    for name in names:
         wanted.put(name)
     begun: set[str] = set()
 

@@ -405,6 +405,17 @@ def test_a_scan_in_trouble_changes_nothing_and_is_tried_again(start: Start, trou
     assert master.database("db1")["pid"] == pid
 
 
+def test_a_callback_that_raises_costs_what_it_was_called_for(start: Start) -> None:
+    master = start("db1", rescan_interval=0.5)
+    pid = master.wait_state("db1", "ready")["pid"]
+    master.set_databases(db1="ready", db2="odd")
+    assert "TypeError" in master.wait_for("callback_failed")["reason"]
+    assert master.database("db1")["pid"] == pid
+    master.set_databases(db1="ready", db2="ready")
+    master.wait_state("db2", "ready")
+    assert master.database("db1")["pid"] == pid
+
+
 def test_a_running_worker_survives_an_unreachable_or_blocked_verdict(start: Start) -> None:
     master = start("db1", "db2", rescan_interval=0.2)
     pids = [master.wait_state(name, "ready")["pid"] for name in ("db1", "db2")]

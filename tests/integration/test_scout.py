@@ -446,6 +446,35 @@ def test_a_scan_goes_on_with_what_the_last_one_had_no_time_for(
     assert set(looked_at[: len(rest)]) == set(rest)
 
 
+def test_scans_that_get_to_a_few_get_to_all_in_turn(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has time for less than half of them: two groups took turns, and the others were never served."""
+    hold = threading.Event()
+    seen: set[str] = set()
+    left = 0
+
+    def look(name: str, *_: Any, **__: Any) -> Probe:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            hold.wait(20)
+        return Probe(database=name, verdict=Verdict.READY, reason=None)
+
+    monkeypatch.setattr(scout_module, "probe", look)
+    monkeypatch.setattr(scout_module, "PARALLEL", 1)
+    names = [f"d{number:02}" for number in range(12)]
+    config = configure(",".join(names))
+    first: list[str] = []
+    try:
+        for _ in range(4):
+            left = 3
+            found = list(scan(config, names, time.monotonic() + 0.2, first=first))
+            first = [each.database for each in found if each.reason == scout_module.NOT_LOOKED_AT]
+            seen.update(set(names) - set(first))
+    finally:
+        hold.set()
+    assert seen == set(names)
+
+
 def test_threads_that_cannot_be_started(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     """One is enough for a scan; without any it is the listing that fails, with the limit's name."""
     start, left = threading.Thread.start, 1
