@@ -56,15 +56,17 @@ class JobRow(NamedTuple):
 def read_rows(connection: Session, wanted: Wanted, ageing_s: float = 0.0) -> list[JobRow]:
     """The wanted jobs; without a state and without uuids those that are not done or cancelled."""
     has_dependencies = "dependencies" in columns(connection, "queue_job")
+    has_places = wanted.state in (None, "pending")
     statement = statements.LIST_JOBS.format(
         dependencies="job.dependencies::text" if has_dependencies else "NULL::text",
         rank=queries.AGED_RANK if ageing_s else "coalesce(job.priority, 10)",
+        kept="MATERIALIZED" if has_places else "NOT MATERIALIZED",
     )
     params = {
         "uuids": list(wanted.uuids) or None,
         "states": None if wanted.state is None else [wanted.state],
         "channel": wanted.channel,
-        "places": wanted.state in (None, "pending"),
+        "places": has_places,
         "limit": min(wanted.limit, _MOST),
         "ageing_s": ageing_s,
     }

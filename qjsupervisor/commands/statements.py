@@ -10,7 +10,9 @@ _POSTGRESQL_12 = 120000
 
 def for_version(statement: str, version: int) -> str:
     """The statement as a server of that version (150004) takes it: before 12 each CTE is materialised, unsaid."""
-    return statement if version >= _POSTGRESQL_12 else statement.replace(" AS MATERIALIZED (", " AS (")
+    if version >= _POSTGRESQL_12:
+        return statement
+    return statement.replace(" AS MATERIALIZED (", " AS (").replace(" AS NOT MATERIALIZED (", " AS (")
 
 
 #: Columns that a table has. Params: table (text). Rows: (column,).
@@ -38,12 +40,13 @@ def _seconds(time: str) -> str:
 #: Jobs, those that run first, then those that wait, in the order of their channel's queue.
 #: Params: uuids (text[] or NULL), states (text[] or NULL), channel (complete name or NULL: any), limit, places (whether
 #: jobs are listed whose place among those that wait is of interest).
-#: `{dependencies}` is the column, or NULL where the branch has none; `{rank}` the priority, or queries.AGED_RANK.
+#: `{dependencies}` is the column, or NULL where the branch has none; `{rank}` the priority, or queries.AGED_RANK;
+#: `{kept}` is MATERIALIZED, or NOT MATERIALIZED where no place is asked for: of millions that are done few are kept then.
 #: Rows: see job_rows.Row.
 #: All waiting rows are sorted for their places, so `job` holds no more than that takes, and channels are compared as
 #: bytes; what is shown is read for the listed rows alone.
 LIST_JOBS = f"""
-WITH job AS MATERIALIZED (
+WITH job AS {{kept}} (
     SELECT job.id, job.uuid, job.state, ({_CHANNEL}) COLLATE "C" AS channel, job.date_created,
            coalesce(job.eta > {_NOW}, false) AS not_due, {{rank}} AS rank
       FROM queue_job AS job

@@ -11,9 +11,11 @@ from contextlib import closing, contextmanager, suppress
 import psycopg2
 import pytest
 
+from qjsupervisor.commands import job_rows
 from qjsupervisor.errors import DatabaseError
 from qjsupervisor.postgres import queries
 from qjsupervisor.postgres.database import Database
+from qjsupervisor.postgres.session import Session
 from qjsupervisor.postgres.waiter import Waiter
 from qjsupervisor.testing import jobs, schema
 from qjsupervisor.testing.postgres import ThrowawayPostgres
@@ -277,3 +279,30 @@ def test_the_last_starts_do_not_take_longer_with_each_job_that_is_done(database:
         assert round(found[None] / 60) == 4
         assert found["root.now"] < 60
         assert blocks_touched(made, queries.LAST_STARTS, {"within_s": 330}) < 100, "the table has hundreds"
+        past = {"within_s": 330, "like": ["root.c1"], "limit": 10}
+        assert len(made.rows(queries.PAST_STARTS, past)) == 2
+        assert blocks_touched(made, queries.PAST_STARTS, past) < 100
+
+
+def test_a_few_of_many_jobs_that_are_done_are_listed_without_keeping_the_others(
+    database: DatabaseFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`jobs --state done --limit 5` wrote all of them aside: 0.9 s for 400,000, where one pass takes 0.2 s."""
+    one = database()
+    one.execute(MANY.replace("%%", "%"))
+    one.execute("ANALYZE queue_job")
+    with closing(Session(one.name, one.dsn())) as session:
+        session.connect()
+        statement, params = "", None
+
+        def explained(_session: Session, asked: str, given: dict[str, object] | None = None) -> list[object]:
+            nonlocal statement, params
+            statement, params = asked, given
+            return []
+
+        monkeypatch.setattr(job_rows, "fetch", explained)
+        job_rows.read_rows(session, job_rows.Wanted(state="done", limit=5))
+        session.rows("SET work_mem = '64kB'")
+        ((plans,),) = session.rows(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", params)
+        assert plans[0]["Plan"]["Actual Rows"] == 5
+        assert plans[0]["Plan"]["Temp Written Blocks"] == 0

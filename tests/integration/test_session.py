@@ -252,7 +252,7 @@ def test_what_the_commands_ask_an_old_server_means_the_same(database: DatabaseFa
     one = database()
     (uuid,) = one.insert_jobs(1)
     listing = statements.for_version(
-        statements.LIST_JOBS.format(dependencies="NULL::text", rank="job.priority"), version
+        statements.LIST_JOBS.format(dependencies="NULL::text", rank="job.priority", kept="NOT MATERIALIZED"), version
     )
     putting = statements.for_version(statements.REQUEUE.format(idle=statements.IDLE), version)
     assert ("MATERIALIZED" in listing + putting) is (version >= 120000)
