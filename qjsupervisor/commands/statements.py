@@ -41,7 +41,7 @@ def _seconds(time: str) -> str:
 #: Params: uuids (text[] or NULL), states (text[] or NULL), channel (complete name or NULL: any), limit, places (whether
 #: jobs are listed whose place among those that wait is of interest).
 #: `{dependencies}` is the column, or NULL where the branch has none; `{rank}` the priority, or queries.AGED_RANK;
-#: `{kept}` is MATERIALIZED, or NOT MATERIALIZED where no place is asked for: of millions that are done few are kept then.
+#: `{kept}` is MATERIALIZED, or NOT MATERIALIZED where no place is asked for, so that few of millions are kept.
 #: Rows: see job_rows.Row.
 #: All waiting rows are sorted for their places, so `job` holds no more than that takes, and channels are compared as
 #: bytes; what is shown is read for the listed rows alone.
