@@ -420,6 +420,23 @@ def test_a_read_that_takes_longer_than_the_hang_timeout(
         assert running.pids() == pids
 
 
+def test_a_worker_waits_for_a_connection_as_long_as_it_is_told(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    one = database()
+    with Link((postgres.host, postgres.port)) as link:
+        own = {"options": {"db_port": link.port}, "qjsupervisor": {"connect_timeout": "0.7", "rescan_interval": 3600}}
+        running = supervisor(odoo_conf(postgres, 1, db_name=one.name, sections=own))
+        running.wait_ready(one.name)
+        link.silence()
+        link.cut()
+
+        def message() -> str:
+            return str((running.database_status(one.name) or {}).get("message"))
+
+        wait_until(lambda: "no connection within 0.7 s" in message(), message, 8)
+
+
 # -- poolers -----------------------------------------------------------------------------------------------------
 
 
