@@ -10,7 +10,7 @@ import pytest
 from structlog.typing import EventDict
 
 from qjsupervisor.master.scan_log import ScanLog
-from qjsupervisor.scout.scout import SCAN_DEADLINE_S
+from qjsupervisor.scout.scout import NOT_LOOKED_AT, SCAN_DEADLINE_S
 from qjsupervisor.states import WorkerState
 from tests.unit.supervised import Rig
 
@@ -92,6 +92,25 @@ def test_no_process_for_a_scan(rig: Rig) -> None:
     assert 1 <= (rig.next_scan_in_s or 0) <= 1.2
     rig.step(2)
     assert rig.rescan.is_running
+
+
+def test_what_a_scan_had_no_time_for_is_first_in_the_next_one_in_that_order(rig: Rig) -> None:
+    """Also where that one cannot be started."""
+    firsts: list[list[str]] = []
+    rig.parts.run_scout = lambda _config, _pipe, first: firsts.append(list(first)) or 0
+    rig.rescan.request(rig.now_s)
+    rig.step()
+    scout = rig.scout
+    missed = [{"database": name, "verdict": "unreachable", "reason": NOT_LOOKED_AT} for name in ("c", "b", "a")]
+    scout.pipe.said += [{"listed": ["a", "b", "c"]}, *missed, {"done": True}]
+    rig.loop.registered[scout.pipe](rig.now_s)
+    rig.spawner.error = OSError(errno.ENOMEM, "Cannot allocate memory")
+    assert rig.rescan.reaped(scout.pid, 0, rig.now_s)
+    rig.step()
+    rig.step(2)
+    assert rig.scout is not scout
+    rig.scout.body(rig.scout.pipe)  # type: ignore[arg-type]
+    assert firsts == [["c", "b", "a"]]
 
 
 def test_the_barrier_knows_what_could_not_be_reached(rig: Rig) -> None:
