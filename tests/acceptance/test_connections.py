@@ -425,7 +425,10 @@ def test_a_worker_waits_for_a_connection_as_long_as_it_is_told(
 ) -> None:
     one = database()
     with Link((postgres.host, postgres.port)) as link:
-        own = {"options": {"db_port": link.port}, "qjsupervisor": {"connect_timeout": "0.7", "rescan_interval": 3600}}
+        own: dict[str, dict[str, object]] = {
+            "options": {"db_port": link.port},
+            "qjsupervisor": {"connect_timeout": "0.7", "rescan_interval": 3600},
+        }
         running = supervisor(odoo_conf(postgres, 1, db_name=one.name, sections=own))
         running.wait_ready(one.name)
         link.silence()
