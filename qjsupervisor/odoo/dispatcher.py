@@ -22,7 +22,7 @@ from ..states import ServerVerdict, TargetState
 from .breaker import ACCEPTED_AFTER_S, NO_LIMIT
 from .request import DRAIN_S, HEAD_S, Address, End, Outcome, Request
 from .resolver import NoThreadError
-from .target import Server, Target
+from .target import Server, Target, first_turn
 
 #: The most open requests of one worker if no channel limits them; each is a socket.
 MAX_OPEN = 1000
@@ -79,7 +79,7 @@ class Dispatcher:
         ]
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
-        self._next_target = 0
+        self._next_target = first_turn(database) % max(1, len(targets))
         #: By uuid.
         self._open: dict[str, _Open] = {}
         self._unresolved: list[_Open] = []

@@ -28,9 +28,13 @@ class NoThreadError(OSError):
 
 
 class Resolver:
-    """Looks up one host; `wakeup` is an eventfd that is written when a lookup ends."""
+    """Looks up one host; `wakeup` is an eventfd that is written when a lookup ends.
 
-    def __init__(self, host: str, port: int, wakeup: int) -> None:
+    `turn`: which address comes first at the first time. Each worker has its own resolver, and most send few jobs: with
+    one value for all of them, the first address would get them all.
+    """
+
+    def __init__(self, host: str, port: int, wakeup: int, turn: int = 0) -> None:
         self._host = host
         self._port = port
         self._wakeup = wakeup
@@ -38,8 +42,7 @@ class Resolver:
         self._running = False
         self._found_at_s = 0.0
         self._addresses: list[Address] = []
-        #: How often the addresses have been handed out.
-        self._turns = 0
+        self._turns = turn
         #: Until when an address is tried last.
         self._avoided: dict[Address, float] = {}
         self._error = ""

@@ -18,6 +18,7 @@ from qjsupervisor.loop import Loop
 from qjsupervisor.odoo import dispatcher, resolver
 from qjsupervisor.odoo.dispatcher import Dispatcher, Ended
 from qjsupervisor.odoo.request import End, Outcome
+from qjsupervisor.odoo.target import first_turn
 from qjsupervisor.states import ServerVerdict
 from qjsupervisor.table.servers import private_servers
 
@@ -288,6 +289,8 @@ def test_several_addresses(loops: Callable[..., Asking], monkeypatch: pytest.Mon
     """One refuses, one is silent, one works, which is tried first from then on."""
     with serving(say(OK)) as server, black_hole() as hole:
         addresses = [("127.0.0.1", unused_port()), ("127.0.0.1", hole), ("127.0.0.1", server.port)]
+        begin = first_turn("prod") % 3
+        addresses = addresses[-begin:] + addresses[:-begin] if begin else addresses
         asked = answers(monkeypatch, lambda: addresses)
         loop = loops("http://odoo.test:8069", connect_timeout_s=0.5)
         (ended,) = loop.ask("u")
@@ -331,6 +334,21 @@ def test_targets_take_turns(loops: Callable[..., Asking]) -> None:
             target.breaker.record_success()
         loop.ask(*"abcdefgh")
         assert (len(one.requests), len(other.requests)) == (4, 4)
+
+
+def test_the_first_jobs_of_many_databases_are_spread(
+    loops: Callable[..., Asking], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over the addresses of a name, and over several targets: most databases send few jobs."""
+    with serving(say(OK)) as one, serving(say(OK)) as other:
+        answers(monkeypatch, lambda: [("127.0.0.1", one.port), ("127.0.0.1", other.port)])
+        for number in range(40):
+            loops("http://odoo.test:8069", database=f"shop_{number}").ask("job")
+        assert min(len(one.requests), len(other.requests)) >= 12
+        before = len(one.requests)
+        for number in range(40):
+            loops(at(one.port), at(other.port), database=f"shop_{number}").ask("job")
+        assert 12 <= len(one.requests) - before <= 28
 
 
 def test_a_target_that_is_down_is_left_out(loops: Callable[..., Asking]) -> None:
@@ -440,7 +458,8 @@ def lacks_descriptors(*_args: object) -> None:
 
 def test_closing_with_open_requests() -> None:
     with serving(silence) as server, black_hole() as hole:
-        loop = Asking(at(server.port), at(hole))
+        targets = [at(server.port), at(hole)]
+        loop = Asking(*(targets[::-1] if first_turn("prod") % 2 else targets))
         loop.dispatcher.send("a")
         loop.dispatcher.send("b")
         loop.until(lambda: bool(server.requests))
