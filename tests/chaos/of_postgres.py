@@ -142,7 +142,8 @@ def swallow_packets(world: World) -> tuple[float, Heal]:
     world.link.silence()
     world.link_is_silent = True
     if world.chance.random() < 0.4:
-        world.chance.choice((kill_child, kill_some, kill_master))(world)
+        with suppress(CannotError):  # the link is silent all the same, and has to be healed
+            world.chance.choice((kill_child, kill_some, kill_master))(world)
 
     def heal() -> None:
         world.link.speak()
