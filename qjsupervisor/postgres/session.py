@@ -12,7 +12,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import psycopg2
@@ -76,6 +75,8 @@ class Session:
         self.reached: dict[str, Any] = {}
         #: Text is read byte by byte, because the database has no encoding or a row does not fit it.
         self.is_raw = False
+        #: Called before, or at the latest just after, the socket is closed: its number is another socket's next.
+        self.on_ended: Callable[[], None] = lambda: None
         self._connection: Any = None
         self._cursor: Any = None
 
@@ -170,6 +171,7 @@ class Session:
 
     def close(self) -> None:
         """Close, whatever state it is in."""
+        self.on_ended()
         if self._connection is not None and not self._connection.closed:
             self._connection.close()
         self._connection = self._cursor = None
@@ -185,8 +187,8 @@ class Session:
         return int(self._connection.server_version)
 
     def fileno(self) -> int:
-        """The socket, for a selector."""
-        return int(self._connection.fileno())
+        """The socket, for a selector; -1 if the connection ended and no statement has found out yet."""
+        return -1 if self._connection.closed else int(self._connection.fileno())
 
     def hear(self, notifies: object) -> None:
         """Append notifications to this object from now on, whichever statement they arrive with."""
@@ -221,8 +223,10 @@ class Session:
         self._cursor.execute(statement, self._as_bytes(params) if readable and params else params)
         self._wait(min(time.monotonic() + self.limit_s + _GRACE_S, self.deadline_s))
         found = self._cursor.fetchall() if self._cursor.description else []
-        with suppress(psycopg2.Error):  # we have the rows; if the connection ended since, the next statement finds out
+        try:
             self._connection.poll()  # notifications that came with the answer: the socket will not signal them
+        except psycopg2.Error:
+            self.on_ended()  # we have the rows; that the connection ended since is found out next
         return [tuple(map(self._as_text, row)) for row in found] if readable else found
 
     def _as_bytes(self, params: Mapping[str, Any]) -> dict[str, Any]:

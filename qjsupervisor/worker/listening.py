@@ -44,6 +44,7 @@ class Listening:
         self._loop = loop
         self._on_ready = on_ready
         self._watched_fd = -1
+        database.session.on_ended = self._forget
         self.quiet_until_s = 0.0
         #: It does not listen until `quiet_until_s`.
         self.is_quiet = False
@@ -55,16 +56,23 @@ class Listening:
     def watch(self, now_s: float, *, busy: bool) -> None:
         """Keep the loop in line with the connection; `busy`: requests are open, whose jobs may be noisy."""
         fd = self._database.fileno() if self._database.connected else -1
+        if fd < 0 and self._database.connected:
+            self._loop.call_at(now_s, self._on_ready)  # it has ended: let it be found out
         self.is_quiet = busy and now_s < self.quiet_until_s
         if self.is_quiet:
             fd = -1
         if fd == self._watched_fd:
             return
-        if self._watched_fd >= 0:
-            self._loop.unregister(self._watched_fd)
+        self._forget()
         if fd >= 0:
             self._loop.register(fd, selectors.EVENT_READ, self._on_ready)
         self._watched_fd = fd
+
+    def _forget(self) -> None:
+        """The socket is closed, or not to be listened to."""
+        if self._watched_fd >= 0:
+            self._loop.unregister(self._watched_fd)
+            self._watched_fd = -1
 
     def note_started(self, dispatched: int, now_s: float, *, full: bool) -> None:
         """So many jobs were started since the beginning: where that is more than before, be quiet for a moment.

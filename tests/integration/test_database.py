@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import os
+import select
+import selectors
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from typing import Any
 
 import psycopg2
 import pytest
 
 from qjsupervisor.commands import job_rows
 from qjsupervisor.errors import DatabaseError
+from qjsupervisor.loop import Deadline, Loop
 from qjsupervisor.postgres import queries
 from qjsupervisor.postgres.database import Database
 from qjsupervisor.postgres.session import Session
 from qjsupervisor.postgres.waiter import Waiter
 from qjsupervisor.testing import jobs, schema
 from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.worker.listening import Listening
 
 from ..acceptance.link import Link
 from ..conftest import DatabaseFactory
@@ -254,6 +260,55 @@ def test_a_promoted_standby_ended_the_sessions_of_its_primary() -> None:
             assert fresh.look_dead([job_id], 0) == {}, "what it replayed last was a moment ago"
             fresh.dead_after_restart_s = 1.0
             assert fresh.look_dead([job_id], 0).keys() == {job_id}
+
+
+class LateWaiter(Waiter):
+    """Looks at an answer only when the server has ended the session after it."""
+
+    def __init__(self, cluster: ThrowawayPostgres) -> None:
+        super().__init__()
+        self.cluster = cluster
+        self.is_late = False
+
+    def wait(self, connection: Any, deadline_s: float) -> None:
+        if self.is_late:
+            self.is_late = False
+            select.select([connection.fileno()], [], [], 5)
+            pid = connection.info.backend_pid
+            self.cluster.execute("postgres", "SELECT pg_terminate_backend(%s, 5000)", (pid,), superuser=True)
+        super().wait(connection, deadline_s)
+
+
+def test_a_session_that_is_ended_just_after_its_answer(postgres: ThrowawayPostgres, database: DatabaseFactory) -> None:
+    """The rows count. Its socket's number is free at once, and that it ended is found out in the next turn."""
+    one = database()
+    waiter = LateWaiter(postgres)
+    made = Database(one.name, one.dsn(), waiter)
+    made.connect()
+    heard: list[DatabaseError] = []
+
+    def hear(_now_s: float) -> None:
+        with pytest.raises(DatabaseError) as caught:
+            made.receive()
+        heard.append(caught.value)
+
+    with closing(made), Loop() as loop:
+        listening = Listening(made, loop, hear, Deadline(loop, lambda _now_s: None))
+        listening.watch(0.0, busy=False)
+        fd = made.fileno()
+        waiter.is_late = True
+        assert made.rows("SELECT 1") == [(1,)]
+        others = [socket.socket() for _ in range(20)]
+        assert fd in [other.fileno() for other in others]
+        for other in others:
+            loop.register(other, selectors.EVENT_READ, lambda _now_s: None)
+        listening.watch(0.0, busy=False)
+        loop.turn(0.0)
+        assert heard
+        assert not made.connected
+        for other in others:
+            loop.unregister(other)
+            other.close()
 
 
 MANY = """
