@@ -33,7 +33,7 @@ class Options:
     seconds: float = 60.0
     seed: int = 1
     databases: int = 4
-    #: From the last fault until all is done.
+    #: From the last fault until all is done; at least half of the time in which jobs came.
     drain_s: float = 150.0
     #: None: drawn from the seed.
     kind: Kind | None = None
@@ -154,7 +154,7 @@ def run(options: Options, say: Say) -> list[str]:
         chaos = Chaos(world, say)
         chaos.strike(options.seconds)
         chaos.heal()
-        violations = judge(world, options.drain_s, chaos.attend_only, say)
+        violations = judge(world, max(options.drain_s, options.seconds / 2), chaos.attend_only, say)
     finally:
         world.close()
     if not violations:

@@ -43,6 +43,9 @@ def judge(world: World, drain_s: float, turn: Callable[[], None], say: Callable[
     say(f"at rest after {time.monotonic() - began_s:.1f} s")
     world.keep_runs()
     found += world.violations
+    found += _short(
+        f"a process ended with a traceback: {e['reason']}" for e in world.supervisor.log_events("child_failed")
+    )
     (world.folder / "runs").write_text("\n".join(map(str, world.runs)))
     sent = counts.dispatches(world)
     changes: dict[str, list[Change]] = {}
