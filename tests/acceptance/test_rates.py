@@ -46,7 +46,10 @@ def reasons(running: Supervisor, database: str) -> set[str]:
 def test_no_window_is_over(
     postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
 ) -> None:
-    """Over two databases, three workers being killed, jobs being retried."""
+    """Over two databases, three workers being killed, and a restart in the middle of a window, jobs being retried.
+
+    Of a job that is to be retried no row tells that it was started: the state file does.
+    """
     one, other = database(), database()
     conf = odoo_conf(
         postgres,
@@ -74,6 +77,11 @@ def test_no_window_is_over(
     assert time.monotonic() - began_s < PERIOD_S / 2
     # Not in the moment in which a window opens.
     wait_until(lambda: "rate" in reasons(running, one.name), "the reason is the rate")
+    running.stop()
+    stopped = len(moments(odoo, "root.mail"))
+    running.start()  # the same one, which has its state file
+    running.wait_ready(one.name, other.name)
+    wait_until(lambda: len(moments(odoo, "root.mail")) > stopped + 2 * STARTS, "starts after the restart")
     assert_within_rate(moments(odoo, "root.mail"))
 
 
