@@ -7,7 +7,7 @@ first address that swallows packets for ever. Hence libpq gets one address at a 
 from __future__ import annotations
 
 # getaddrinfo loads this codec and its tables on first use; loaded here, before the fork, it is shared by all workers.
-import encodings.idna  # noqa: F401
+import encodings.idna  # noqa: F401  (loaded for its effect, see above)
 import os
 import random
 import socket

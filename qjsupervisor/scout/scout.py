@@ -191,7 +191,7 @@ def _probe(config: Config, name: str, ask_leader: bool) -> Probe:
             ask_leader=ask_leader,
             serve_neutralized=config.serve_neutralized,
         )
-    except Exception as error:  # noqa: BLE001  (see above)
+    except Exception as error:  # noqa: BLE001  (whatever it is, it is the verdict of this database alone)
         get_logger().error("probe_failed", database=name, reason=str(error), exc_info=error)
         reason = f"the probe failed: {type(error).__name__}: {error}"
         return Probe(database=name, verdict=Verdict.UNREACHABLE, reason=reason)

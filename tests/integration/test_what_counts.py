@@ -210,6 +210,14 @@ def test_a_job_that_runs_for_long_is_not_over(rig: Rig, monkeypatch: pytest.Monk
     assert rig.worker.parts.dispatcher.open == 1
 
 
+def test_a_running_job_whose_row_is_deleted_gives_its_permit_back(rig: Rig) -> None:
+    """It kept the permit for 38 s, until the reconcile."""
+    uuid = insert_row(rig.one.connection, state="started")
+    rig.until(lambda: rig.running == 1, "it is counted")
+    rig.one.execute("DELETE FROM queue_job WHERE uuid = %s", (uuid,))
+    rig.until(lambda: rig.running == 0, "its permit is back", 2)
+
+
 def test_a_job_that_is_deleted_holds_up_nobody(database: DatabaseFactory, tmp_path: Path) -> None:
     """The next job of a sequential channel started 55 s after the failed one was deleted, with the reconcile."""
     one = database()

@@ -45,6 +45,20 @@ def test_a_deferred_job_stays_so_as_long_as_it_has_a_row(play: Play, deferred: J
     assert (deferred.state, deferred.attempts) == (State.DEFERRED, 1)
 
 
+def test_each_time_that_nobody_runs_it_a_job_is_left_alone_for_longer(play: Play, deferred: JobRecord) -> None:
+    pauses_s, now_s = [deferred.until_s - 1000.0], 1000.0
+    for _ in range(7):
+        now_s = deferred.until_s + 0.1
+        play.turn(now_s, start=False)
+        assert deferred.state is State.WAITING
+        play.sends()
+        play.rows.state = play.rows.read_as = "enqueued"
+        play.ends(NOT_FOUND)
+        play.turn(now_s, start=False)
+        pauses_s.append(deferred.until_s - now_s)
+    assert pauses_s == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60])
+
+
 def test_attempts_are_forgotten_where_the_row_is_not_there_to_be_claimed(play: Play, deferred: JobRecord) -> None:
     """TRUNCATE, for one, notifies nobody."""
     play.rows.state = play.rows.read_as = "gone"
