@@ -24,7 +24,7 @@ from .rules import execute
 
 #: Where members notify each other; the payload is the cluster and the member.
 CHANNEL = "qjsupervisor_cluster"
-#: A server that is silent for this long counts as unavailable.
+#: A server that does not answer a statement for this long counts as unavailable.
 LIMIT_S = 4.0
 #: undefined_table, invalid_schema_name.
 _NO_SCHEMA = ("42P01", "3F000")
@@ -84,7 +84,7 @@ class Coordinator:
     def __init__(self, dsn: Mapping[str, Any], cluster: str, heartbeat: Callable[[], None]) -> None:
         self._cluster = cluster
         self._name = str(dsn.get("dbname", ""))
-        self._session = Session(self._name, dsn, Waiter(heartbeat), connect_s=LIMIT_S, settings=[(0, _SETTINGS)])
+        self._session = Session(self._name, dsn, Waiter(heartbeat), settings=[(0, _SETTINGS)])
         self._session.limit_s = LIMIT_S
         self._notifies: list[Any] = []
         #: The ledger as last seen, for `status`.

@@ -48,15 +48,15 @@ def load(argv_options: Mapping[str, str], environ: Mapping[str, str]) -> Config:
     `argv_options`: option name -> text, for names of `OPTIONS` and 'config' (the file).
     """
     environ = without_services(environ)
-    file = odooconf.read(argv_options.get("config"), environ)
-    # What is written of the version itself is found without knowing it.
-    told = Sources(argv_options, environ, file, Version(None, ""))
-    sources = Sources(argv_options, environ, file, _version(told))
+    # What is written of the version itself is found without knowing it; which file is read depends on it.
+    file = odooconf.read(argv_options.get("config"), environ, _version(argv_options, environ, odooconf.OdooFile()))
+    sources = Sources(argv_options, environ, file, _version(argv_options, environ, file))
     sources.refuse_unknown()
     return _build(sources)
 
 
-def _version(told: Sources) -> Version:
+def _version(argv_options: Mapping[str, str], environ: Mapping[str, str], file: odooconf.OdooFile) -> Version:
+    told = Sources(argv_options, environ, file, Version(None, ""))
     major, found = told.get(options.ODOO_VERSION), told.find(options.ODOO_VERSION)
     if major is None or found is None:
         return find_version(told.environ, told.file.keys(ODOO))

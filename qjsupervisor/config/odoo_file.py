@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..errors import ConfigError
-from .environment import find_version
+from .environment import Version
 from .values import shown, unset
 
 #: Far more than any configuration has; what is larger is something else, and takes long.
@@ -47,15 +47,16 @@ class OdooFile:
         return tuple(key for key in self.sections.get(section, {}) if key not in self.inherited)
 
 
-def find(named: str | None, environ: Mapping[str, str]) -> tuple[str, str] | None:
+def find(named: str | None, environ: Mapping[str, str], version: Version) -> tuple[str, str] | None:
     """Path of the file, and who named it; None: there is none, which is no error.
 
-    A file that was named (`named` is the command line's) need not exist here; reading it tells.
+    A file that was named (`named` is the command line's) need not exist here; reading it tells. `version`: the Odoo, as
+    far as it is known without the file.
     """
     if named:
         return os.path.abspath(os.path.expanduser(named)), "--config"
     for variable in _VARIABLES:
-        if variable == _OLD_VARIABLE and find_version(environ, ()).reads_environment:
+        if variable == _OLD_VARIABLE and version.reads_environment:
             continue
         if environ.get(variable):
             return os.path.abspath(os.path.expanduser(environ[variable])), f"${variable}"
@@ -67,9 +68,9 @@ def find(named: str | None, environ: Mapping[str, str]) -> tuple[str, str] | Non
     return None
 
 
-def read(named: str | None, environ: Mapping[str, str]) -> OdooFile:
-    """Find and read the file. Raises ConfigError."""
-    found = find(named, environ)
+def read(named: str | None, environ: Mapping[str, str], version: Version) -> OdooFile:
+    """Find and read the file; `version` as for find(). Raises ConfigError."""
+    found = find(named, environ, version)
     if found is None:
         return OdooFile()
     path, named_by = found

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from qjsupervisor.broker.coordinator import Coordinator
 from qjsupervisor.commands import statements
 from qjsupervisor.errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseUnfit
 from qjsupervisor.job import job_of
@@ -210,6 +211,14 @@ def test_no_address_answers(black_hole: int) -> None:
         Session("any", dsn, connect_s=0.2).connect()
     assert "0.2 s at 127.0.0.1; " in str(caught.value)
     assert str(caught.value).endswith("0.2 s at 127.0.0.2")
+
+
+def test_the_coordinator_is_waited_for_as_long_as_any_server(black_hole: int) -> None:
+    coordinator = Coordinator({"host": "127.0.0.1", "port": black_hole, "connect_timeout": 1}, "c", lambda: None)
+    begun_s = time.monotonic()
+    with pytest.raises(DatabaseUnavailable, match=r"no connection within 1 s at 127\.0\.0\.1"):
+        coordinator.connect()
+    assert time.monotonic() - begun_s < 3
 
 
 def test_gone_is_what_every_address_says(postgres: ThrowawayPostgres, black_hole: int) -> None:

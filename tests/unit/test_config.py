@@ -321,8 +321,11 @@ def test_openerp_server_names_the_file(tmp_path: Path) -> None:
     file = tmp_path / "old.conf"
     file.write_text("[options]\ndb_user = old\n")
     assert load({}, {"OPENERP_SERVER": str(file)}).connection.user == "old"
-    other = {"HOME": str(tmp_path), "OPENERP_SERVER": str(file), "ODOO_VERSION": "19.0"}
-    assert load({}, other).config_file is None, "Odoo 19 does not read it"
+    environ = {"HOME": str(tmp_path), "OPENERP_SERVER": str(file)}
+    for variable in ("ODOO_VERSION", "QJSUPERVISOR_ODOO_VERSION"):
+        assert load({}, {**environ, variable: "19.0"}).config_file is None, "Odoo 19 does not read it"
+    assert load({"odoo_version": "19.0"}, environ).config_file is None
+    assert load({"odoo_version": "18.0"}, environ).connection.user == "old"
     for variable in ("OPENERP_SERVER", "ODOO_RC"):
         with pytest.raises(ConfigError, match=f"from \\${variable}, cannot be read"):
             load({}, {variable: str(tmp_path / "missing.conf")})
