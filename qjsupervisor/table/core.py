@@ -20,7 +20,8 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from ..channelspec import Share
 from ..rates import Ring
@@ -83,6 +84,17 @@ class TableCore(TableWords):
             self.words[heartbeat] = now_ns
             self._holder_watch.look()
         return now_ns
+
+    @contextmanager
+    def locked(self, slot: int | None) -> Iterator[int]:
+        """Hold the lock for the body, which gets the moment it was taken. See enter_waiting."""
+        now_ns = self.enter_waiting(slot)
+        try:
+            yield now_ns
+        except BaseException:  # whatever it is: a lock that is kept would stop all databases
+            self.abandon()
+            raise
+        self.leave()
 
     def _entered(self, got: Acquired, now_ns: int) -> bool:
         if got is Acquired.NO:

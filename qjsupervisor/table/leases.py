@@ -114,16 +114,11 @@ class LeaseTable:
     def locked(self) -> Iterator[LeaseTable]:
         """Hold the table's lock; what may start afterwards is granted and woken."""
         core = self._core
-        self._now_ns = core.enter_waiting(None)
-        try:
+        with core.locked(None) as self._now_ns:
             yield self
             core.open_throttled(self._now_ns)
             if core.may_start(self._now_ns):
                 grant_all(core, Scheduler(core, self._table.fairness, -1, NoDemand(), self._now_ns), self._now_ns)
-        except BaseException:  # whatever it is: a lock that is kept would stop all databases
-            core.abandon()
-            raise
-        core.leave()
 
     # -- with the lock -------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ The master never waits for the lock: its `try_...` methods return False when it 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..channelspec import ChannelSpec, Share, complete_tree, parent_name
@@ -95,7 +95,13 @@ class SemaphoreTable(TableReader):
 
     def try_vacate(self, slot: int) -> bool:
         """The database is not served any more and its worker reaped: its permits and its place are free."""
-        if not self._try(slot, give_up=True, leaves=True):
+
+        def leave(now_ns: int) -> None:
+            self._release_dead_slot(slot, now_ns, give_up=True)
+            self.core.put_share(slot, Share())
+            self.core.settle_share(slot)
+
+        if not self._try(leave):
             return False
         base = self.core.slot_base(slot)
         epoch = self.core.words[base + Slot.EPOCH]
@@ -121,33 +127,11 @@ class SemaphoreTable(TableReader):
 
         Raises SemaphoreError where there are more channels than the table has room for.
         """
-        now_ns = time.monotonic_ns()
-        if not self.core.enter(now_ns):
-            return False
-        try:
-            self._configure(complete_tree(channels), now_ns)
-            self._grant_to_others(now_ns)
-        except BaseException:  # whatever it is: a lock that is kept would stop all databases
-            self.core.abandon()
-            raise
-        self.core.leave()
-        self.core.wake_all()
-        return True
+        return self._try(lambda now_ns: self._configure(complete_tree(channels), now_ns))
 
     def try_adjust(self, channels: Sequence[ChannelSpec]) -> bool:
         """Change the limits of these channels, and nothing else; left out are unknown ones. False: lock busy."""
-        now_ns = time.monotonic_ns()
-        if not self.core.enter(now_ns):
-            return False
-        try:
-            self._adjust(channels, now_ns)
-            self._grant_to_others(now_ns)
-        except BaseException:  # whatever it is: a lock that is kept would stop all databases
-            self.core.abandon()
-            raise
-        self.core.leave()
-        self.core.wake_all()
-        return True
+        return self._try(lambda now_ns: self._adjust(channels, now_ns))
 
     def kept_starts(self, now_s: float, wall_s: float) -> dict[str, Any] | None:
         """What the state file keeps of starts that rates count."""
@@ -159,20 +143,13 @@ class SemaphoreTable(TableReader):
 
     def try_share(self, shares: Mapping[int, Share]) -> bool:
         """Change what databases are guaranteed and limited to, by slot. False: lock busy."""
-        core, now_ns = self.core, time.monotonic_ns()
-        if not core.enter(now_ns):
-            return False
-        try:
+
+        def change(_now_ns: int) -> None:
             for slot, share in shares.items():
-                core.put_share(slot, share)
-                core.settle_share(slot)
-            self._grant_to_others(now_ns)
-        except BaseException:  # whatever it is: a lock that is kept would stop all databases
-            core.abandon()
-            raise
-        core.leave()
-        core.wake_all()
-        return True
+                self.core.put_share(slot, share)
+                self.core.settle_share(slot)
+
+        return self._try(change)
 
     def check_room(self, channels: Sequence[ChannelSpec]) -> None:
         """Raise SemaphoreError where the table has no room for these channels beside those it holds."""
@@ -182,11 +159,11 @@ class SemaphoreTable(TableReader):
 
     def try_after_death(self, slot: int) -> bool:
         """After a worker was reaped: drop its demand and its untaken grant, grant anew, wake all. False: lock busy."""
-        return self._try(slot, give_up=False)
+        return self._try(lambda now_ns: self._release_dead_slot(slot, now_ns, give_up=False))
 
     def try_give_up(self, slot: int) -> bool:
         """A database cannot be read again: its permits are given back, though its jobs may run. False: lock busy."""
-        return self._try(slot, give_up=True)
+        return self._try(lambda now_ns: self._release_dead_slot(slot, now_ns, give_up=True))
 
     def stuck_owner(self, now_ns: int) -> int | None:
         """Process id of a holder of the lock that is to be ended: stopped, or unchanged for a second."""
@@ -202,15 +179,13 @@ class SemaphoreTable(TableReader):
     def _still_held_by(self, owner: int, sequence: int) -> bool:
         return self.core.mutex.owner() == owner and self.core.words[Header.SEQUENCE] == sequence
 
-    def _try(self, slot: int, *, give_up: bool, leaves: bool = False) -> bool:
+    def _try(self, change: Callable[[int], None]) -> bool:
+        """Change the table at this moment (monotonic, in nanoseconds), then grant and wake. False: lock busy."""
         now_ns = time.monotonic_ns()
         if not self.core.enter(now_ns):
             return False
         try:
-            self._release_dead_slot(slot, now_ns, give_up=give_up)
-            if leaves:
-                self.core.put_share(slot, Share())
-                self.core.settle_share(slot)
+            change(now_ns)
             self._grant_to_others(now_ns)
         except BaseException:  # whatever it is: a lock that is kept would stop all databases
             self.core.abandon()

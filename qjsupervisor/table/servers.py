@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from ..states import ServerVerdict, TargetState
 from .core import TableCore
@@ -97,24 +96,24 @@ class ServerHealth:
         words, base = self._core.words, self._base
         words[base + Server.SUCCESS_NS] = now_ns
         if words[base + Server.STATE] == TargetState.UNKNOWN:
-            with self._locked():
+            with self._core.locked(self._slot):
                 if words[base + Server.STATE] == TargetState.UNKNOWN:
                     words[base + Server.STATE] = TargetState.UP
 
     def let_go(self) -> None:
         """One more of these."""
-        with self._locked():
+        with self._core.locked(self._slot):
             self._words[self._base + Server.UNANSWERED] += 1
 
     def answered(self) -> None:
         """A job's request was answered. Need not be told of each."""
         if self._words[self._base + Server.UNANSWERED]:
-            with self._locked():
+            with self._core.locked(self._slot):
                 self._words[self._base + Server.UNANSWERED] = 0
 
     def failed(self, reason: str, began_ns: int) -> bool:
         """It could not be reached by what began then. True: it goes down by that."""
-        with self._locked() as now_ns:
+        with self._core.locked(self._slot) as now_ns:
             words, base = self._core.words, self._base
             if self.is_down or began_ns < words[base + Server.SINCE_NS]:
                 return False  # known, or from before it came back
@@ -123,7 +122,7 @@ class ServerHealth:
 
     def doubt(self) -> int:
         """Something failed that may be its fault: a probe is to decide. Returns the moment, for `probed_since`."""
-        with self._locked() as now_ns:
+        with self._core.locked(self._slot) as now_ns:
             words, base = self._core.words, self._base
             doubted_ns = words[base + Server.DOUBT_NS] = max(now_ns, words[base + Server.PROBED_NS] + 1)
             if not words[base + Server.PROBER]:
@@ -135,7 +134,7 @@ class ServerHealth:
         due_s = self.probe_due_s()
         if due_s is None or due_s > time.monotonic_ns() / 1e9:
             return False
-        with self._locked() as now_ns:
+        with self._core.locked(self._slot) as now_ns:
             due_s = self.probe_due_s()
             if due_s is None or due_s > now_ns / 1e9:
                 return False
@@ -144,7 +143,7 @@ class ServerHealth:
 
     def probed(self, began_ns: int, reason: str) -> ServerVerdict:
         """A probe that began then has ended: '' well, or why it failed."""
-        with self._locked() as now_ns:
+        with self._core.locked(self._slot) as now_ns:
             words, base = self._core.words, self._base
             if words[base + Server.PROBER] != self._slot + 1:
                 return ServerVerdict.NOTHING  # somebody else does it now
@@ -159,7 +158,7 @@ class ServerHealth:
         """It was reached, whoever was to probe it. True: it was down until now."""
         if not self.is_down:
             return False
-        with self._locked() as now_ns:
+        with self._core.locked(self._slot) as now_ns:
             was_down = self.state is TargetState.DOWN
             if was_down:
                 bring_back(self._core, self._base, now_ns)
@@ -168,7 +167,7 @@ class ServerHealth:
 
     def postpone(self) -> None:
         """This worker lacks what a probe takes: in a moment anybody may try, this one too."""
-        with self._locked() as now_ns:
+        with self._core.locked(self._slot) as now_ns:
             if dismiss(self._core, self._base, self._slot):
                 self._core.words[self._base + Server.LEASE_NS] = now_ns + FIRST_PAUSE_NS
                 self._wake_users()
@@ -176,7 +175,7 @@ class ServerHealth:
     def release(self) -> None:
         """This worker is on its way out: somebody else is to probe."""
         if self._core.words[self._base + Server.PROBER] == self._slot + 1:
-            with self._locked():
+            with self._core.locked(self._slot):
                 dismiss(self._core, self._base, self._slot)
                 self._wake_users()
 
@@ -223,17 +222,6 @@ class ServerHealth:
 
     def _wake_users(self) -> None:
         wake_users(self._core, self._base)
-
-    @contextmanager
-    def _locked(self) -> Iterator[int]:
-        """The table's lock; the moment it was taken, in nanoseconds."""
-        now_ns = self._core.enter_waiting(self._slot)
-        try:
-            yield now_ns
-        except BaseException:  # whatever it is: a lock that is kept would stop all databases
-            self._core.abandon()
-            raise
-        self._core.leave()
 
 
 def attach_servers(core: TableCore, slot: int, names: Sequence[str]) -> list[ServerHealth]:

@@ -124,45 +124,33 @@ class WorkerSlot:
     def attach(self) -> None:
         """Sit down. What the predecessor waited for is dropped; what it held stays until the first exchange."""
         core, base = self._core, self._base
-        now_ns = core.enter_waiting(self.slot)
-        core.drop_demand(self.slot)
-        if core.words[base + Slot.STARTS] == STARTS_UNREAD:
-            core.set_starts(self.slot, STARTS_UNKNOWN, now_ns)
-        core.settle_share(self.slot)
-        grant = core.words[base + Slot.GRANT]
-        if grant:
-            core.words[base + Slot.GRANT] = 0
-            core.take_back_start(grant - 1, core.words[base + Slot.GRANTED_NS], now_ns)
-            core.add_held(self.slot, grant - 1, -1, now_ns)
-        core.words[base + Slot.HEARTBEAT_NS] = now_ns
-        core.words[base + Slot.PID] = os.getpid()
-        core.words[base + Slot.RATE_SINCE_NS] = core.words[base + Slot.TREE] = 0
-        core.leave()
+        with core.locked(self.slot) as now_ns:
+            core.drop_demand(self.slot)
+            if core.words[base + Slot.STARTS] == STARTS_UNREAD:
+                core.set_starts(self.slot, STARTS_UNKNOWN, now_ns)
+            core.settle_share(self.slot)
+            grant = core.words[base + Slot.GRANT]
+            if grant:
+                core.words[base + Slot.GRANT] = 0
+                core.take_back_start(grant - 1, core.words[base + Slot.GRANTED_NS], now_ns)
+                core.add_held(self.slot, grant - 1, -1, now_ns)
+            core.words[base + Slot.HEARTBEAT_NS] = now_ns
+            core.words[base + Slot.PID] = os.getpid()
+            core.words[base + Slot.RATE_SINCE_NS] = core.words[base + Slot.TREE] = 0
 
     def attach_servers(self, names: Sequence[str]) -> list[ServerHealth]:
         """Depend on these servers from now on; their healths, which all workers share, in this order."""
         core = self._core
-        core.enter_waiting(self.slot)
-        try:
-            found = attach_servers(core, self.slot, names)
-        except BaseException:  # whatever it is: a lock that is kept would stop all databases
-            core.abandon()
-            raise
-        core.leave()
-        return found
+        with core.locked(self.slot):
+            return attach_servers(core, self.slot, names)
 
     # -- permits -----------------------------------------------------------------------------------------
 
     def note_start(self, channel: int, age_ns: int) -> None:
         """A job was started in a channel so long ago: by a supervisor before this one, perhaps."""
         core = self._core
-        now_ns = core.enter_waiting(self.slot)
-        try:
+        with core.locked(self.slot) as now_ns:
             core.start_throttles(channel, now_ns - age_ns, now_ns)
-        except BaseException:  # whatever it is: a lock that is kept would stop all databases
-            core.abandon()
-            raise
-        core.leave()
 
     def exchange(self, source: Source) -> int:
         """Give back what ended, take permits for what could start, leave a demand for the rest.
@@ -232,9 +220,8 @@ class WorkerSlot:
     def begin_tenure(self, term: int) -> None:
         """In a cluster: the running jobs are counted in the table. `term` grows with each leader of the database."""
         core, base = self._core, self._base
-        core.enter_waiting(self.slot)
-        core.words[base + Slot.TERM] = term
-        core.leave()
+        with core.locked(self.slot):
+            core.words[base + Slot.TERM] = term
         core.wake_broker()
 
     def end_tenure(self) -> None:
@@ -302,14 +289,9 @@ class WorkerSlot:
         if not counted:
             return
         core = self._core
-        now_ns = core.enter_waiting(self.slot)
-        try:
+        with core.locked(self.slot) as now_ns:
             for channel, since_ns in counted:
                 core.delay_start(channel, since_ns, now_ns)
-        except BaseException:  # whatever it is: a lock that is kept would stop all databases
-            core.abandon()
-            raise
-        core.leave()
 
     def _unsent_of(self, channels: Sequence[int]) -> list[tuple[int, int]]:
         """Of as many jobs in these channels: when they were counted."""
@@ -342,8 +324,7 @@ class WorkerSlot:
     def end_starts(self, ages_s: Mapping[int, Sequence[float]], state: int = STARTS_KNOWN) -> None:
         """Jobs were started so many seconds ago, by channel; rates count those that they do not know of yet."""
         core = self._core
-        now_ns = core.enter_waiting(self.slot)
-        try:
+        with core.locked(self.slot) as now_ns:
             by_ring: dict[int, list[int]] = {}
             for channel, ages in ages_s.items():
                 for node, _ring in core.rings(channel):
@@ -351,10 +332,6 @@ class WorkerSlot:
             for node, moments in by_ring.items():
                 core.add_past_starts(node, moments)
             core.set_starts(self.slot, state, now_ns)
-        except BaseException:  # whatever it is: a lock that is kept would stop all databases
-            core.abandon()
-            raise
-        core.leave()
         core.wake_all()
 
     def _take_turns(self, source: Source, now_ns: int) -> int:
@@ -452,22 +429,15 @@ class WorkerSlot:
         From now on no record of theirs is given to another channel, until an exchange with a source that knows less.
         """
         core, word = self._core, self._base + Slot.TREE
-        core.enter_waiting(self.slot)
-        try:
+        with core.locked(self.slot):
             self.tree_generation = core.words[Header.GENERATION]
             core.words[word] = min(core.words[word] or self.tree_generation, self.tree_generation)
-            found = [read_spec(core, channel) for channel in range(len(core.tree().names))]
-        except BaseException:  # whatever it is: a lock that is kept would stop all databases
-            core.abandon()
-            raise
-        core.leave()
-        return found
+            return [read_spec(core, channel) for channel in range(len(core.tree().names))]
 
     def add_channel(self, spec: ChannelSpec, parent: int) -> int | None:
         """Share a channel that an ancestor's defaults make; its index, or None where the table is full."""
         core = self._core
-        now_ns = core.enter_waiting(self.slot)
-        try:
+        with core.locked(self.slot) as now_ns, suppress(SemaphoreError):
             found = core.tree().index.get(spec.name)
             if found is None:
                 found = places(core, [spec.name], vacant(core))[spec.name]
@@ -478,13 +448,8 @@ class WorkerSlot:
                 core.words[Header.GENERATION] += 1
                 self._woken = True  # somebody may wait there already
             core.settle_anew(found, now_ns)
-        except SemaphoreError:
-            found = None
-        except BaseException:  # whatever it is: a lock that is kept would stop all databases
-            core.abandon()
-            raise
-        core.leave()
-        return found
+            return found
+        return None
 
     # -- what others may know ------------------------------------------------------------------------------
 
