@@ -1,6 +1,6 @@
-"""`db_name`: names, and PostgreSQL URIs in the place of names.
+"""Parses `db_name`: database names, or PostgreSQL URIs instead of names.
 
-Pure. No error quotes an entry: a URI may hold a password.
+Pure. No error quotes an entry, because a URI may contain a password.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _ALLOWED = (
 
 
 def parse_database_names(text: str) -> tuple[DatabaseName, ...]:
-    """In the order given, each once. Raises ValueError that says which entry is wrong."""
+    """The databases in the order given, without duplicates. Raises ValueError naming the bad entry."""
     names: dict[str, DatabaseName] = {}
     parts = entries(text)
     has_uris = any(part.startswith(_SCHEMES) for part in parts)
     for number, entry in enumerate(parts, start=1):
         try:
             if has_uris and "@" in entry and not entry.startswith(_SCHEMES):
-                # The rest of a URI with a comma in its password, most likely.
+                # Most likely the tail of a URI with a comma in its password.
                 raise ValueError(f"neither a name nor a PostgreSQL URI; {_ALLOWED}")
             database = _from_uri(entry) if entry.startswith(_SCHEMES) else DatabaseName(entry)
         except ValueError as error:
@@ -39,11 +39,11 @@ def parse_database_names(text: str) -> tuple[DatabaseName, ...]:
 
 
 def _from_uri(uri: str) -> DatabaseName:
-    """As Odoo: the database of a URI is its path, else its user, else its host."""
+    """Take the database from a URI as Odoo does: its path, else its user, else its host."""
     try:
         parts = parse_dsn(uri)
     except psycopg2.ProgrammingError:
-        # Without libpq's words, which quote the URI.
+        # Drop libpq's message, which quotes the URI.
         raise ValueError(f"not a PostgreSQL URI; {_ALLOWED}") from None
     if _is_split_amiss(uri, parts):
         raise ValueError(f"not a PostgreSQL URI; {_ALLOWED}")
@@ -54,6 +54,6 @@ def _from_uri(uri: str) -> DatabaseName:
 
 
 def _is_split_amiss(uri: str, parts: Mapping[str, str]) -> bool:
-    """Whether '/', '@' or ':' in a password made libpq take the rest of it for something that is shown."""
+    """Whether a '/', '@' or ':' in the password made libpq read part of it as host, port or database."""
     path = uri.partition("://")[2].partition("/")[2].partition("?")[0]
     return "@" in path or "@" in parts.get("host", "")[1:] or not re.fullmatch("[0-9,]*", parts.get("port", ""))

@@ -1,9 +1,9 @@
-"""The environment: which variables are meant for us, and which ones Odoo itself takes for its configuration. Pure.
+"""Environment variables: which are meant for us, and which Odoo itself reads as configuration. Pure.
 
-Odoo 19 reads each key of [options] from a variable too, and that goes before the file: libpq's names for what reaches
-PostgreSQL, ODOO_<KEY> for the rest. An older Odoo reads none of them; there libpq takes PGHOST, PGPORT, PGUSER,
-PGPASSWORD and PGSSLMODE where the file says nothing, and PGDATABASE has no effect, since Odoo names its database. Which
-Odoo it is has to be told, or be seen from what only Odoo 19 writes or reads.
+Odoo 19 also reads each key of [options] from a variable, which takes precedence over the file: libpq's names for the
+connection to PostgreSQL, ODOO_<KEY> for the rest. Older versions read none of them; libpq then uses PGHOST, PGPORT,
+PGUSER, PGPASSWORD and PGSSLMODE where the file sets nothing, and PGDATABASE has no effect because Odoo names its
+database. The version is either configured or inferred from what only Odoo 19 writes or reads.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import NamedTuple
 #: The first Odoo that reads its configuration from the environment.
 READS_ENVIRONMENT = 19
 
-#: What the name of a PostgreSQL begins with where there are servers of other kinds too.
+#: Prefix of a PostgreSQL server's name where servers of other kinds are listed too.
 SERVER_PREFIX = "postgresql://"
-#: Key of [options] -> variable of libpq: by Odoo 19, and by libpq itself where an older Odoo says nothing (but for
-#: the last two, which libpq takes for something else or does not know).
+#: Key of [options] -> libpq variable, as Odoo 19 reads it. Under an older Odoo libpq itself reads them, except the
+#: last two, which it does not know or interprets differently.
 LIBPQ_VARIABLES = {
     "db_host": "PGHOST",
     "db_port": "PGPORT",
@@ -29,27 +29,27 @@ LIBPQ_VARIABLES = {
     "db_name": "PGDATABASE",
     "db_template": "PGDATABASE_TEMPLATE",
 }
-#: Keys that Odoo had under an older name: no variable is made from those.
+#: Old names of Odoo keys; Odoo derives no variable from them.
 _OLD_NAMES = ("xmlrpc_interface", "xmlrpc_port")
-#: Written by Odoo 19's --save, unknown before.
+#: Written by Odoo 19's --save; unknown to older versions.
 _NEW_KEYS = ("db_app_name", "with_demo", "import_file_maxbytes", "import_file_timeout", "import_url_regex")
-#: Nobody but Odoo 19 reads these, and somebody set them.
+#: Read by Odoo 19 only, so whoever sets them runs Odoo 19.
 _NEW_VARIABLES = (
     "ODOO_HTTP_PORT", "ODOO_HTTP_INTERFACE", "ODOO_DBFILTER", "ODOO_SERVER_WIDE_MODULES", "ODOO_WORKERS",
     "PGDATABASE_TEMPLATE",
 )  # fmt: skip
 _VERSION = re.compile(r"(?:saas[-~])?([0-9]{1,2})(?:\.[0-9]+)?(?:[-+. ].*)?")
 
-#: What Kubernetes puts into each container for each service of the namespace, by names; by values there is one more.
+#: Variables that Kubernetes adds to each container for each service, recognised by name; one more by its value.
 _SERVICE = re.compile(r".*_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|.*_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
 class Version(NamedTuple):
-    """Which Odoo it is; `major` None: nothing says so."""
+    """The version of Odoo; `major` is None if nothing tells it."""
 
     major: int | None
-    #: What says so.
+    #: Where it was found.
     place: str
 
     @property
@@ -58,7 +58,7 @@ class Version(NamedTuple):
 
 
 def without_services(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without the variables that Kubernetes makes for services, whatever those are called."""
+    """The environment without Kubernetes' service variables, whatever the services are called."""
     return {name: value for name, value in environ.items() if not _is_of_service(name, value)}
 
 
@@ -67,7 +67,7 @@ def _is_of_service(name: str, value: str) -> bool:
 
 
 def parse_version(text: str) -> int:
-    """'19', '19.0', 'saas-18.2' -> the major number."""
+    """'19', '19.0' or 'saas-18.2' -> the major version."""
     match = _VERSION.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text[:40]!r} is not a version of Odoo; allowed: 14.0 to 19.0, or later")
@@ -75,7 +75,7 @@ def parse_version(text: str) -> int:
 
 
 def find_version(environ: Mapping[str, str], keys: Iterable[str]) -> Version:
-    """As ODOO_VERSION (official images have it), the keys of [options] or the other variables tell."""
+    """Find the version from ODOO_VERSION (set in official images), keys of [options] or other variables."""
     match = _VERSION.fullmatch(environ.get("ODOO_VERSION", "").strip())
     if match is not None:
         return Version(int(match[1]), "environment variable ODOO_VERSION")
@@ -89,17 +89,17 @@ def find_version(environ: Mapping[str, str], keys: Iterable[str]) -> Version:
 
 
 def odoo_variable(key: str) -> str | None:
-    """The variable from which Odoo 19 reads a key of [options]."""
+    """The variable Odoo 19 reads for a key of [options]."""
     return None if key in _OLD_NAMES else LIBPQ_VARIABLES.get(key, "ODOO_" + key.upper())
 
 
 def libpq_variable(key: str) -> str | None:
-    """The variable that libpq reads where Odoo's configuration leaves a key of [options] unset."""
+    """The variable libpq reads if Odoo's configuration leaves a key of [options] unset."""
     return None if key in ("db_name", "db_template") else LIBPQ_VARIABLES.get(key)
 
 
 def nearly(names: Iterable[str], known: Iterable[str], *, prefixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """(name, what was probably meant) for names that are nearly known ones and begin like these."""
+    """Yield (name, known name it resembles) for misspelt names that start with one of the prefixes."""
     wanted = list(known)
     for name in names:
         if name not in wanted and name.startswith(prefixes):
@@ -109,9 +109,9 @@ def nearly(names: Iterable[str], known: Iterable[str], *, prefixes: tuple[str, .
 
 
 def server_of(dsn: Mapping[str, object], environ: Mapping[str, str]) -> str:
-    """'host:port' of the PostgreSQL that arguments for a connection lead to.
+    """'host:port' of the PostgreSQL server that connection arguments lead to.
 
-    Databases for which this is the same share a server, and its outages. `environ`: what libpq reads.
+    Databases with the same value share a server and its outages. `environ`: the variables libpq reads.
     """
 
     def value(name: str, variable: str) -> str:

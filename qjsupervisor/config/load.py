@@ -1,8 +1,8 @@
-"""Reads the configuration: command line, environment, Odoo's file; one frozen `Config` comes out.
+"""Builds one frozen `Config` from the command line, the environment and Odoo's file.
 
-Strongest first: command line, environment, [qjsupervisor] and [queue_job], [options], default. Everything
-is read and checked before anything is used; the first thing that is wrong raises a ConfigError of one line
-that names the place, the key, what is wrong and what is allowed. Nothing is written, nothing connected to.
+Order of precedence: command line, environment, [qjsupervisor] and [queue_job], [options], default. Everything
+is read and checked before anything is used. The first error raises a one-line ConfigError that names the place,
+the key, what is wrong and what is allowed. Writes nothing and connects to nothing.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from .values import Secret, shown, socket_path
 __all__ = ["Config", "ConnectionSettings", "DatabaseName", "TargetSettings", "WorkerSettings", "load"]
 
 
-#: Workers are told the schedule of their channels in one message (control.MAX_FRAME_BYTES).
+#: A worker receives the schedule of its channels in one message (control.MAX_FRAME_BYTES).
 _MOST_BYTES = 60_000
 
 
 def load(argv_options: Mapping[str, str], environ: Mapping[str, str]) -> Config:
-    """Build the configuration anew. Raises ConfigError.
+    """Read the whole configuration. Raises ConfigError.
 
     `argv_options`: option name -> text, for names of `OPTIONS` and 'config' (the file).
     """
     environ = without_services(environ)
-    # What is written of the version itself is found without knowing it; which file is read depends on it.
+    # The version is found first, because it decides which file is read.
     file = odooconf.read(argv_options.get("config"), environ, _version(argv_options, environ, odooconf.OdooFile()))
     sources = Sources(argv_options, environ, file, _version(argv_options, environ, file))
     sources.refuse_unknown()
@@ -123,7 +123,7 @@ def _build(sources: Sources) -> Config:
 
 
 def _channels(sources: Sources) -> tuple[Mode, tuple[ChannelSpec, ...], int | None]:
-    """As queue_job decides it: channels go before max_capacity; without either, one job at a time."""
+    """Choose the mode as queue_job does: channels before max_capacity; without either, one job at a time."""
     channels, max_capacity = sources.get(options.CHANNELS), sources.get(options.MAX_CAPACITY)
     given = sources.get(options.CHANNEL_OPTIONS)
     if channels is not None:
@@ -139,7 +139,7 @@ def _channels(sources: Sources) -> tuple[Mode, tuple[ChannelSpec, ...], int | No
 
 
 def _shares(sources: Sources, channels: tuple[ChannelSpec, ...]) -> Shares:
-    """What databases are guaranteed, in numbers; where their names are known the minimums have to fit."""
+    """Resolve `db_capacity` to numbers; if the databases are known by name, their minimums must fit."""
     capacity, found = channels[0].capacity, sources.find(options.DB_CAPACITY)
     place = "" if found is None else f"{found.place}: "
     try:
@@ -194,7 +194,7 @@ def _connection(sources: Sources) -> ConnectionSettings:
 
 
 def _schedule(sources: Sources, mode: Mode, channels: Iterable[ChannelSpec]) -> Schedule:
-    """The schedule, in its time zone. In the server-wide mode the channels are known, and a slip is one."""
+    """The schedule in its time zone. In server-wide mode an unknown channel is an error."""
     windows, found = sources.get(options.SCHEDULE), sources.find(options.SCHEDULE)
     zone = sources.get(options.TIMEZONE)
     if found is None or not windows:
@@ -233,13 +233,13 @@ def _targets(sources: Sources) -> TargetRules:
 
 
 def _default_socket(environ: Mapping[str, str]) -> str:
-    """The run-time directory: what systemd gave us, else the usual one of root or of the user."""
+    """The run-time directory: the one systemd provides, else the usual one of root or the user."""
     directory = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     if not directory and os.geteuid() == 0:
         directory = "/run/qjsupervisor"
     if not directory and environ.get("XDG_RUNTIME_DIR"):
         directory = os.path.join(environ["XDG_RUNTIME_DIR"], "qjsupervisor")
-    # Whoever opens it makes sure that the directory is the user's own.
+    # Opening the socket checks that the directory belongs to the user.
     directory = directory or f"/tmp/qjsupervisor-{os.geteuid()}"  # nosec B108
     try:
         return socket_path(os.path.join(directory, "control.sock"))
@@ -250,13 +250,13 @@ def _default_socket(environ: Mapping[str, str]) -> str:
 
 
 def _default_state_dir(environ: Mapping[str, str]) -> str | None:
-    """What systemd gave us; it takes the run-time directory away at each stop."""
+    """The state directory systemd provides; unlike the run-time directory it survives a stop."""
     directory = environ.get("STATE_DIRECTORY", "").partition(":")[0]
     return os.path.abspath(directory) if directory else None
 
 
 def _warnings(sources: Sources, mode: Mode) -> Iterable[str]:
-    """What is written but has no effect."""
+    """Settings that are present but have no effect."""
     yield from sources.near_misses()
     yield from _about_environment(sources)
     for option in (options.MAX_CAPACITY, options.DB_MAX_CAPACITY):
@@ -269,7 +269,7 @@ def _warnings(sources: Sources, mode: Mode) -> Iterable[str]:
 
 
 def _idle_limits(sources: Sources, channels: Iterable[ChannelSpec]) -> Iterable[str]:
-    """Numbers of the schedule that do not lower anything: of two limits the smaller one counts."""
+    """Schedule entries that limit nothing, because the channel's capacity is already smaller."""
     capacities = {spec.name: spec.capacity for spec in channels}
     for window in sources.get(options.SCHEDULE):
         capacity = capacities.get(window.channel)
@@ -281,7 +281,7 @@ def _idle_limits(sources: Sources, channels: Iterable[ChannelSpec]) -> Iterable[
 
 
 def _about_environment(sources: Sources) -> Iterable[str]:
-    """PGDATABASE is the one that decides whose jobs are run, and means two things."""
+    """Warn about PGDATABASE, which decides whose jobs run and means different things to Odoo's versions."""
     if sources.odoo.major is None and sources.environ.get("PGDATABASE") and not sources.find(options.DB_NAME):
         yield (
             "environment variable PGDATABASE has no effect, as with Odoo up to 18: all databases of the role are"

@@ -1,8 +1,8 @@
-"""Odoo's configuration file: which one it is, and what stands in its sections.
+"""Finds and reads Odoo's configuration file.
 
-Read as Odoo reads it: no interpolation ('%' is a character), no comments behind values, keys in any case,
-values over several indented lines. Decides nothing about the values. No error quotes a line of the file: a
-password may stand in it.
+Reads it as Odoo does: no interpolation ('%' is an ordinary character), no comments after values, case-insensitive
+keys, values over several indented lines. Does not interpret values. No error quotes a line of the file, because
+it may contain a password.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ from ..errors import ConfigError
 from .environment import Version
 from .values import shown, unset
 
-#: Far more than any configuration has; what is larger is something else, and takes long.
+#: Far more than any configuration needs; a larger file is something else and would take long to parse.
 _MAX_BYTES = 1_048_576
-#: What names the file, the stronger one first; the second is Odoo's older name for it, read up to 18.
+#: Variables that name the file, in order of precedence; the second is an old name that Odoo reads up to 18.
 _OLD_VARIABLE = "OPENERP_SERVER"
 _VARIABLES = ("ODOO_RC", _OLD_VARIABLE)
-#: Where Odoo looks when nobody names a file; the first that exists.
+#: Where Odoo looks if no file is named; the first that exists is used.
 DEFAULT_PLACES = ("~/.odoorc", "~/.openerp_serverrc", "/etc/odoo/odoo.conf")
 
 
 @dataclass(frozen=True, slots=True)
 class OdooFile:
-    """The sections of one file; `path` is None where there is no file at all."""
+    """The sections of one file; `path` is None if there is no file."""
 
     path: str | None = None
-    #: May hold passwords.
+    #: May contain passwords.
     sections: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
-    #: Keys of [DEFAULT]: they reach every section, but belong to none.
+    #: Keys of [DEFAULT], which apply to every section but belong to none.
     inherited: frozenset[str] = frozenset()
 
     def get(self, section: str, key: str) -> str | None:
-        """The text of a key; None where it is missing, or says that it is unset."""
+        """The text of a key, or None if it is missing or unset."""
         text = self.sections.get(section, {}).get(key)
         return None if unset(text) else text
 
     def keys(self, section: str) -> tuple[str, ...]:
-        """A section's own keys in the file's order, also those without a value."""
+        """A section's own keys in file order, including those without a value."""
         return tuple(key for key in self.sections.get(section, {}) if key not in self.inherited)
 
 
 def find(named: str | None, environ: Mapping[str, str], version: Version) -> tuple[str, str] | None:
-    """Path of the file, and who named it; None: there is none, which is no error.
+    """The file's path and what named it, or None if there is no file, which is not an error.
 
-    A file that was named (`named` is the command line's) need not exist here; reading it tells. `version`: the Odoo, as
-    far as it is known without the file.
+    `named`: the path given on the command line. Whether a named file exists is only checked when it is read.
+    `version`: Odoo's version as far as it is known without the file.
     """
     if named:
         return os.path.abspath(os.path.expanduser(named)), "--config"
@@ -69,7 +69,7 @@ def find(named: str | None, environ: Mapping[str, str], version: Version) -> tup
 
 
 def read(named: str | None, environ: Mapping[str, str], version: Version) -> OdooFile:
-    """Find and read the file; `version` as for find(). Raises ConfigError."""
+    """Find and read the file; `version` as in find(). Raises ConfigError."""
     found = find(named, environ, version)
     if found is None:
         return OdooFile()
@@ -82,13 +82,13 @@ def read(named: str | None, environ: Mapping[str, str], version: Version) -> Odo
 def _home() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_dir
-    except KeyError:  # a container's user without an entry
+    except KeyError:  # a container's user without a passwd entry
         return "/"
 
 
 def _text(path: str, named_by: str) -> str:
     try:
-        # O_NONBLOCK: a FIFO that nobody writes to would be waited for.
+        # O_NONBLOCK: opening a FIFO without a writer would block.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
             status = os.fstat(stream.fileno())
             if not (stat.S_ISREG(status.st_mode) or os.path.samestat(status, os.stat(os.devnull))):
@@ -106,7 +106,7 @@ def _text(path: str, named_by: str) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        # Not "from error", which carries the whole file.
+        # Not "from error", which contains the whole file.
         raise ConfigError("config", f"{shown(path, 300)}: line {line} is not UTF-8; save the file as UTF-8") from None
 
 
@@ -120,7 +120,7 @@ def _parse(text: str, path: str) -> configparser.RawConfigParser:
 
 
 def _explained(error: configparser.Error) -> str:
-    """One line without the file's text, unlike configparser's own messages."""
+    """A one-line explanation that, unlike configparser's own messages, does not quote the file."""
     if isinstance(error, configparser.DuplicateOptionError):
         return f"line {error.lineno}: [{error.section}] {error.option} stands there twice; keep one"
     if isinstance(error, configparser.DuplicateSectionError):

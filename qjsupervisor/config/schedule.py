@@ -1,14 +1,13 @@
-"""Schedules: at which times a channel is closed, or may run less.  Pure, but for looking up time zones.
+"""Schedules: times at which a channel is closed or limited.  Pure, except for time zone lookups.
 
     schedule = root.heavy: closed mon-fri 08:00-18:00; root: 4 daily 02:00-03:00
     timezone = Europe/Berlin
 
 Each entry is a window of local time on some days of the week; one that ends before it begins ends on the next day.
-Within it no more jobs of the channel, and of those below it, run than it says; `closed` is none. Of several windows the
-least counts.
-
-A moment is the first at which the clock on the wall shows at least that time. So a time that is skipped when the clock
-is put forward is the next valid one, and one that comes twice when it is put back is the first.
+It limits the jobs that run at once in the channel and its subchannels; `closed` means none. If windows overlap, the
+smallest limit applies.
+A local time means the first moment at which a wall clock shows that time or a later one. A time skipped when clocks
+go forward therefore becomes the next valid one, and of a time that occurs twice when they go back the first counts.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _DAILY = ("daily", *_DAYS)
 _DAY_S = 86400
 _TIME = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?")
 _UTC = ("UTC", "Etc/UTC", "Zulu", "Etc/Zulu", "UCT", "Etc/UCT", "Universal", "Etc/Universal")
-#: A window begins at most so many days before a moment that it covers; and a change comes within so many.
+#: Days to search: back for a window that covers a given moment, ahead for the next change.
 _BACK, _AHEAD = 2, 16
 _ALLOWED = "CHANNEL: closed DAYS HH:MM-HH:MM, or a number instead of closed; DAYS: daily, mon-fri, sat,sun"
 _LOCALTIME, _TIMEZONE = "/etc/localtime", "/etc/timezone"
@@ -40,20 +39,20 @@ _LOCALTIME, _TIMEZONE = "/etc/localtime", "/etc/timezone"
 class Window(NamedTuple):
     """One entry of the schedule."""
 
-    #: Complete name.
+    #: Complete channel name.
     channel: str
-    #: Jobs at once in it and below it; CLOSED: none.
+    #: Most jobs at once in the channel and its subchannels; CLOSED for none.
     limit: int
     #: 0 is Monday.
     days: tuple[int, ...]
-    #: Seconds of the day on the wall.
+    #: Seconds since local midnight.
     start_s: int
-    #: Of the day on which it starts; beyond it where the window ends on the next.
+    #: Likewise, of the day it starts on; more than a day's seconds if the window ends on the next day.
     end_s: int
 
 
 class _Span(NamedTuple):
-    """A window on one day: UTC seconds."""
+    """A window on one particular day, in UTC seconds."""
 
     start_s: float
     end_s: float
@@ -61,20 +60,20 @@ class _Span(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What holds for a channel from some moment on."""
+    """The limit that applies to a channel from a moment on."""
 
     #: UTC seconds.
     at_s: float
     channel: str
-    #: None: the schedule limits it no more.
+    #: None: no limit from the schedule.
     limit: int | None
 
 
 class Limit(NamedTuple):
-    """What holds for a channel now."""
+    """The limit that applies to a channel now."""
 
     limit: int
-    #: UTC seconds; None: it does not end.
+    #: UTC seconds; None if it never ends.
     until_s: float | None
 
 
@@ -82,7 +81,7 @@ class Schedule(NamedTuple):
     """All windows, in one time zone."""
 
     windows: tuple[Window, ...] = ()
-    #: IANA's name.
+    #: IANA name.
     timezone: str = "UTC"
 
     @property
@@ -90,7 +89,7 @@ class Schedule(NamedTuple):
         return find_zone(self.timezone)
 
     def limits(self, now_s: float) -> dict[str, Limit]:
-        """What holds now, by channel."""
+        """Channel -> the limit that applies now."""
         held, until = _held(self._spans(now_s, 0), now_s), dict[str, float]()
         for change in self.changes(now_s) if held else ():
             if change.channel in held:
@@ -100,7 +99,7 @@ class Schedule(NamedTuple):
         return {channel: Limit(limit, until.get(channel)) for channel, limit in held.items()}
 
     def changes(self, after_s: float) -> Iterator[Change]:
-        """What changes later, in the order of time, for two weeks and a day or two."""
+        """Later changes in order of time, for at least two weeks ahead."""
         spans, last_s = self._spans(after_s, _AHEAD), after_s + (_AHEAD - 1) * _DAY_S
         held = _held(spans, after_s)
         edges = {edge for span in spans for edge in (span.start_s, span.end_s)}
@@ -112,11 +111,11 @@ class Schedule(NamedTuple):
             held = now
 
     def next_change_s(self, after_s: float) -> float | None:
-        """When something changes next; None: never."""
+        """The time of the next change, or None."""
         return next((change.at_s for change in self.changes(after_s)), None)
 
     def _spans(self, at_s: float, ahead: int) -> list[_Span]:
-        """The windows of the days around a moment; some may be empty."""
+        """The windows on the days around a moment; some may be empty."""
         if not self.windows:
             return []
         zone = self.zone
@@ -130,12 +129,12 @@ class Schedule(NamedTuple):
         ]
 
     def applied(self, channels: Sequence[ChannelSpec], now_s: float) -> tuple[ChannelSpec, ...]:
-        """Channels as they are to be now: of two limits the smaller."""
+        """The channels with the limits that apply now; the smaller of capacity and schedule wins."""
         limits = self.limits(now_s) if self.windows else {}
         return tuple(_limited(spec, limits[spec.name].limit) if spec.name in limits else spec for spec in channels)
 
     def local(self, at_s: float) -> datetime:
-        """A moment as the clock on the wall shows it."""
+        """A moment in local time."""
         return datetime.fromtimestamp(at_s, self.zone)
 
 
@@ -146,7 +145,7 @@ def _limited(spec: ChannelSpec, limit: int) -> ChannelSpec:
 
 
 def _held(spans: Iterable[_Span], at_s: float) -> dict[str, int]:
-    """The least limit of each channel at a moment."""
+    """Channel -> its smallest limit at a moment."""
     found: dict[str, int] = {}
     for start_s, end_s, window in spans:
         if start_s <= at_s < end_s:
@@ -155,12 +154,12 @@ def _held(spans: Iterable[_Span], at_s: float) -> dict[str, int]:
 
 
 def moment_of(day: date, second: int, zone: tzinfo) -> float:
-    """The first moment (UTC seconds) at which the wall shows at least this second of a day; it may be of the next."""
+    """The first moment, in UTC seconds, at which local time is at or past this second of a day (or of the next)."""
     wall = datetime.combine(day, time()) + timedelta(seconds=second)
     before, after = (_utc_s(wall, zone, fold) for fold in (0, 1))
     if _wall(before, zone) == wall:
-        return before  # the first one, where there are two
-    low, high = int(after), int(before)  # the clock is put forward in between
+        return before  # the first of two
+    low, high = int(after), int(before)  # clocks go forward in between
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if _wall(middle, zone) >= wall else (middle, high)
@@ -179,7 +178,7 @@ def _wall(at_s: float, zone: tzinfo) -> datetime:
 
 
 def parse_schedule(text: str) -> tuple[Window, ...]:
-    """The windows; ValueError that names the entry."""
+    """Parse the windows. Raises ValueError naming the entry."""
     entries = filter(None, (part.strip() for part in re.split(r"[;\n]", text)))
     return tuple(map(_parse_entry, entries))
 
@@ -241,10 +240,10 @@ def _parse_time(text: str) -> int:
 
 @cache
 def find_zone(name: str) -> tzinfo:
-    """The time zone of IANA's name; ValueError where there is none."""
+    """The time zone with this IANA name. Raises ValueError if there is none."""
     if name in _UTC:
         return timezone.utc
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones  # only who has a schedule pays for it
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones  # imported only if there is a schedule
 
     try:
         return ZoneInfo(name)
@@ -259,14 +258,14 @@ def find_zone(name: str) -> tzinfo:
 
 
 def parse_timezone(text: str) -> str:
-    """IANA's name of a time zone that is known here."""
+    """Check that a time zone is known on this machine, and return its IANA name."""
     name = text.strip()
     find_zone(name)
     return name
 
 
 def own_timezone(environ: Mapping[str, str]) -> str:
-    """The machine's, as cron takes it; ValueError where it has no name of IANA's."""
+    """The machine's time zone, as cron uses it. Raises ValueError if it has no IANA name."""
     named = environ.get("TZ", "").removeprefix(":")
     if not named and os.path.islink(_LOCALTIME):
         named = os.path.realpath(_LOCALTIME).partition("zoneinfo/")[2]
@@ -291,12 +290,12 @@ def limit_text(limit: int | None, until: datetime | None = None, now: datetime |
 
 
 def unknown(windows: Iterable[Window], channels: Iterable[ChannelSpec]) -> list[str]:
-    """Channels that a schedule names and that are not there."""
+    """Channels in the schedule that do not exist."""
     known = {spec.name for spec in channels}
     return [window.channel for window in windows if window.channel not in known]
 
 
 def of_channel(view: Mapping[str, Any] | None, channel: str) -> Mapping[str, Any]:
-    """What `status` says, under "schedule", of a channel now; {}: nothing."""
+    """The entry for a channel under "schedule" in `status`, or {}."""
     limits = (view or {}).get("limits", ())
     return next((each for each in limits if each.get("channel") == channel), {})

@@ -1,6 +1,6 @@
-"""What the configuration comes to: frozen objects that the processes share.
+"""The validated configuration: frozen objects shared by all processes.
 
-No file, no environment, no text is read here; `config` builds these. Passwords are kept out of every repr.
+Reads no file, environment or text; `load` builds these objects. Passwords never appear in a repr.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ from .environment import READS_ENVIRONMENT, server_of
 from .schedule import Schedule
 from .values import Rules, Secret, first_match
 
-#: In the host of a target: stands for the name of the database.
+#: Placeholder in a target's host for the database's name.
 DATABASE = "{database}"
 APPLICATION_NAME = "qjsupervisor"
-#: As often as an idle worker wakes anyway, to see that its connection hears. An impatient hang_timeout shortens it.
+#: Interval at which an idle worker wakes anyway to check its LISTEN connection. A short hang_timeout reduces it.
 LONGEST_HEARTBEAT_S = 20.0
-#: What a late one is forgiven, where hang_timeout leaves room for that.
+#: How late a heartbeat may be, if hang_timeout leaves room for it.
 _HEARTBEAT_GRACE_S = 10.0
-#: libpq takes a connect_timeout of 1 for 2.
+#: libpq treats a connect_timeout of 1 as 2.
 _SHORTEST_CONNECT_TIMEOUT_S = 2
 
 
 class Origin(NamedTuple):
-    """Where the value of one option comes from."""
+    """Where an option's value comes from."""
 
     section: str
     name: str
-    #: A key of the file, a variable, an option of the command line, or 'default'.
+    #: A key of the file, an environment variable, a command-line option, or 'default'.
     place: str
-    #: As it stands there; None for a default, and for what may hold a password.
+    #: The text found there; None for a default and for anything that may contain a password.
     text: str | None
 
     @property
     def is_set(self) -> bool:
-        """Somebody said something."""
+        """Whether the option is set anywhere."""
         return self.place != "default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OdooSettings:
-    """What Odoo's own configuration says of it that `check` looks at; None where it says nothing."""
+    """Settings of Odoo itself that `check` looks at; None if not set."""
 
-    #: Major number.
+    #: Major version.
     version: int | None = None
-    #: What says so.
+    #: Where the version was found.
     version_from: str = field(default="", compare=False)
     workers: int | None = None
     server_wide_modules: tuple[str, ...] | None = None
@@ -62,7 +62,7 @@ class OdooSettings:
 
     @property
     def reads_environment(self) -> bool:
-        """Its variables go before its file."""
+        """Whether this Odoo reads environment variables before its file."""
         return self.version is not None and self.version >= READS_ENVIRONMENT
 
 
@@ -71,26 +71,26 @@ class DatabaseName:
     """One entry of db_name."""
 
     name: str
-    #: The entry itself where it is a PostgreSQL URI; it may hold a password.
+    #: The entry itself if it is a PostgreSQL URI; may contain a password.
     uri: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionSettings:
-    """How to reach the PostgreSQL cluster; None leaves it to libpq ($PGHOST, ~/.pgpass, its socket, ...)."""
+    """How to reach PostgreSQL; None leaves the choice to libpq ($PGHOST, ~/.pgpass, its socket, ...)."""
 
-    #: Several, separated by commas, as libpq takes them; then one port for all, or one for each.
+    #: One or more hosts separated by commas, as in libpq, with one port for all or one for each.
     host: str | None = None
     port: int | str | None = None
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     sslmode: str | None = None
     connect_timeout_s: float = 5.0
-    #: Of the above, what goes before a URI in db_name: jobrunner_db_*, as in queue_job.
+    #: Names of the fields set by jobrunner_db_*, which override a URI in db_name, as in queue_job.
     before_uri: tuple[str, ...] = ()
 
     def dsn(self, database: str, uri: str | None = None) -> dict[str, str | int]:
-        """Keyword arguments for `psycopg2.connect`, database included."""
+        """Keyword arguments for `psycopg2.connect`, including the database."""
         own = {name: getattr(self, name) for name in ("host", "port", "user", "password", "sslmode")}
         own = {name: value for name, value in own.items() if value is not None}
         if uri is not None:
@@ -101,7 +101,7 @@ class ConnectionSettings:
         return {**self._defaults(), **own, "dbname": database}
 
     def _defaults(self) -> dict[str, str | int]:
-        """A dead peer is noticed within 25 s: by keep-alives when idle, by tcp_user_timeout when not."""
+        """Defaults that detect a dead peer within 25 s: by keep-alives when idle, else by tcp_user_timeout."""
         return {
             "connect_timeout": _for_libpq(self.connect_timeout_s),
             "keepalives": 1,
@@ -110,7 +110,7 @@ class ConnectionSettings:
             "keepalives_count": 3,
             "tcp_user_timeout": 20_000,
             "application_name": APPLICATION_NAME,
-            # Saves a megabyte of memory in each worker.
+            # Saves a megabyte of memory per worker.
             "gssencmode": "disable",
         }
 
@@ -120,40 +120,40 @@ def _for_libpq(connect_timeout_s: float) -> int:
 
 
 def connect_limit_s(dsn: Mapping[str, Any], connect_timeout_s: float) -> float:
-    """How long one address of a database may take to connect: what its URI says, else the option, to the fraction."""
+    """Time allowed to connect to one address, in seconds: the URI's connect_timeout, else the option, unrounded."""
     own = dsn.get("connect_timeout")
     return connect_timeout_s if own in (None, _for_libpq(connect_timeout_s)) else float(own)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetSettings:
-    """One Odoo to send jobs to."""
+    """One Odoo that jobs are sent to."""
 
-    #: Scheme, host and port, nothing behind, perhaps with DATABASE in the host: 'http://localhost:8069'.
+    #: Scheme, host and port only, e.g. 'http://localhost:8069'; the host may contain DATABASE.
     url: str
     user: str | None = None
     password: str | None = field(default=None, repr=False)
-    #: Certificates to verify https with; None: the system's.
+    #: CA certificates for https; None uses the system's.
     ca_file: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingRules:
-    """What a running worker takes over in place; its fields are JSON, for the order that tells it."""
+    """Settings a running worker adopts without a restart; the fields are JSON, because an order carries them."""
 
     serve_neutralized: bool = False
-    #: By complete name of the channel, in seconds.
+    #: Complete channel name -> seconds.
     max_runtimes: Mapping[str, float] = field(default_factory=dict)
-    #: What `channel_options` gives to channels that are set up in the database.
+    #: Settings from `channel_options` for channels that are configured in the database.
     channel_options: tuple[ChannelSpec, ...] = ()
-    #: What becomes of a job that runs for longer: 'warn' or 'terminate'.
+    #: What to do with a job that runs longer: 'warn' or 'terminate'.
     max_runtime_action: str = "warn"
-    #: How much a waiting job ages for each priority (job.aged_us); 0: not at all.
+    #: Seconds a job waits longer per step of priority (job.aged_us); 0 disables ageing.
     ageing_s: float = 0.0
 
     @classmethod
     def from_message(cls, told: Mapping[str, Any]) -> ServingRules:
-        """From the dict of the fields; what a newer one says besides is left out."""
+        """Build from a dict of the fields; unknown keys, e.g. of a newer version, are ignored."""
         known = {each.name: told[each.name] for each in fields(cls) if each.name in told}
         options = tuple(map(spec_from, known.pop("channel_options", ())))
         return cls(**known, channel_options=options)
@@ -161,34 +161,34 @@ class ServingRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    """What one database's worker is started with; when it differs after a reload, the worker is restarted.
+    """The settings a database's worker is started with; a reload that changes them restarts the worker.
 
-    What changes in place (channels of the server-wide mode, fairness) is not in it.
+    Settings that change in place (server-wide channels, fairness) are not included.
     """
 
     database: str
-    #: Pairs of `connect_kwargs`; may hold a password.
+    #: Pairs of `connect_kwargs`; may contain a password.
     dsn: tuple[tuple[str, str | int], ...] = field(repr=False)
     targets: tuple[TargetSettings, ...]
     mode: Mode
-    #: The most that the root of the database's own tree may have; None in the server-wide mode.
+    #: Upper limit of the capacity of the database's own root channel; None in server-wide mode.
     root_capacity: int | None
     connect_timeout_s: float
     read_timeout_s: float | None
     graceful_timeout_s: float
     window: int
     reconcile_interval_s: float
-    #: How long after a start of the server a job that ran before is not taken for dead.
+    #: After a server start, how long jobs that were running before are not considered dead.
     dead_after_restart_s: float = 60.0
-    #: The server ends our session when it is silent for so long; None: never.
+    #: The server ends our session after this much silence; None: never.
     leader_timeout_s: float | None = None
-    #: How often an idle worker shows that it lives.
+    #: Heartbeat interval of an idle worker.
     heartbeat_s: float = LONGEST_HEARTBEAT_S
-    #: What our sessions are recognised by; see master.session_mark.
+    #: Identifies our own sessions; see master.session_mark.
     session_mark: int = field(default=0, repr=False)
-    #: What its PostgreSQL is called; databases whose server has the same name share its outages.
+    #: Name of its PostgreSQL server; databases with the same server name share its outages.
     server: str = ""
-    #: Not compared: these change without a restart.
+    #: Not compared, because these change without a restart.
     rules: ServingRules = field(default=ServingRules(), compare=False)
 
     @property
@@ -199,27 +199,27 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The whole configuration, validated."""
+    """The complete, validated configuration."""
 
-    #: None: there was no file, defaults and environment only.
+    #: None if there was no file.
     config_file: str | None
     connection: ConnectionSettings
-    #: () means: discover them.
+    #: Empty: discover the databases.
     db_names: tuple[DatabaseName, ...]
     databases_include: tuple[str, ...]
     databases_exclude: tuple[str, ...]
     maintenance_db: str
-    #: A database that appears after the start waits for an operator's word.
+    #: Databases that appear after the start wait until an operator resumes them.
     holds_new: bool
-    #: Supervisors of this name share one capacity; None: this one is alone.
+    #: Supervisors with the same name share one capacity; None for a single supervisor.
     cluster: str | None
     cluster_database: str
-    #: Odoo's db_template: never served.
+    #: Odoo's db_template, which is never served.
     template: str
 
     schedule: Schedule
     mode: Mode
-    #: Root first, parents before children. Not in the server-wide mode: the root alone, with what limits all together.
+    #: Root first, parents before children. In per-database mode only a root, which limits all databases together.
     channels: tuple[ChannelSpec, ...]
     max_capacity: int | None
     db_max_capacity: Rules
@@ -228,10 +228,10 @@ class Config:
     targets: tuple[tuple[str, tuple[TargetSettings, ...]], ...]
     fairness: Fairness
     fairness_weights: Rules
-    #: (glob over databases, what they are guaranteed and limited to); the first match wins.
+    #: (glob over databases, their guaranteed minimum and maximum); the first match wins.
     db_shares: tuple[tuple[str, Share], ...]
 
-    #: A module in transition for so long is reported.
+    #: A module in transition for longer than this is reported.
     upgrade_timeout_s: float
     rules: ServingRules
 
@@ -244,61 +244,61 @@ class Config:
     hang_timeout_s: float
     dead_after_restart_s: float
     leader_timeout_s: float | None
-    #: Pending jobs held per channel.
+    #: Pending jobs held in memory per channel.
     window: int
     max_databases: int
 
     control_socket: str
-    #: Where the state file is kept; None: beside the control socket.
+    #: Directory of the state file; None: beside the control socket.
     state_dir: str | None
     pidfile: str | None
     log_file: str | None
     log_level: str
     log_format: str
-    #: Lines for each job that is dispatched and that is over.
+    #: Whether to log a line for each dispatched and each finished job.
     log_jobs: bool
-    #: Host and port of the metrics page; None: off.
+    #: Host and port the monitor listens on; None: off.
     monitor: tuple[str, int] | None
     odoo: OdooSettings = field(default_factory=OdooSettings)
-    #: What allows orders on that page; None: it only reads.
+    #: Secret that permits orders on the page; None: read-only.
     monitor_token: str | None = field(default=None, repr=False)
     monitor_user: str | None = None
     monitor_password: str | None = field(default=None, repr=False)
-    #: One line each, for the log and `check`: what was read but has no effect.
+    #: Settings that have no effect, one line each, for the log and `check`.
     warnings: tuple[str, ...] = ()
-    #: Where each value came from, for `check`; it makes no other configuration.
+    #: Where each value came from, for `check`; ignored when configurations are compared.
     origins: tuple[Origin, ...] = field(default=(), compare=False)
-    #: No option: databases that an administrator has for himself; they are listed, and not connected to.
+    #: Not an option: databases released to an administrator; listed but never connected to.
     untouched: frozenset[str] = frozenset()
-    #: No option: the running supervisor's own, see master.session_mark.
+    #: Not an option: the running supervisor's mark, see master.session_mark.
     session_mark: int = field(default=0, repr=False)
 
     @property
     def serve_neutralized(self) -> bool:
-        """Whether copies that must not act as production are served."""
+        """Whether neutralised copies of databases are served."""
         return self.rules.serve_neutralized
 
     def selects(self, database: str) -> bool:
-        """Whether databases_include and databases_exclude let a database through."""
+        """Whether databases_include and databases_exclude select a database."""
         return _fits(database, self.databases_include or ("*",)) and not _fits(database, self.databases_exclude)
 
     def db_capacity(self, database: str) -> int | None:
-        """The most that the root of its own tree may have. None in the server-wide mode."""
+        """Upper limit of the capacity of its own root channel; None in server-wide mode."""
         if self.mode is Mode.SERVER_WIDE:
             return None
         match = first_match(self.db_max_capacity, database)
         return self.channels[0].capacity if match is None else match
 
     def weight(self, database: str) -> int:
-        """Turns that a database has where another has one."""
+        """A database's turns in round-robin, relative to a weight of 1."""
         return first_match(self.fairness_weights, database) or 1
 
     def share(self, database: str) -> Share:
-        """What a database is guaranteed and limited to."""
+        """A database's guaranteed minimum and its maximum."""
         return first_match(self.db_shares, database) or Share()
 
     def targets_for(self, database: str) -> tuple[TargetSettings, ...]:
-        """The Odoos that may be asked for a database's jobs; never empty."""
+        """The Odoos that can run a database's jobs; never empty."""
         targets = first_match(self.targets, database) or ()
         if not any(DATABASE in target.url for target in targets):
             return targets
@@ -306,16 +306,16 @@ class Config:
         return tuple(replace(target, url=target.url.replace(DATABASE, name)) for target in targets)
 
     def dsn(self, database: str) -> dict[str, str | int]:
-        """Keyword arguments for `psycopg2.connect` to any database, one with a URI of its own included."""
+        """Keyword arguments for `psycopg2.connect` to any database, including one configured by a URI."""
         uris: Mapping[str, str | None] = {entry.name: entry.uri for entry in self.db_names}
         return self.connection.dsn(database, uris.get(database))
 
     def server_of(self, database: str) -> str:
-        """What the PostgreSQL of a database is called; see environment."""
+        """The name of a database's PostgreSQL server; see environment.server_of."""
         return server_of(self.dsn(database), os.environ)
 
     def worker_settings(self, database: str) -> WorkerSettings:
-        """What a worker of that database is to be started with."""
+        """The settings to start a database's worker with."""
         hang_s = self.hang_timeout_s
         return WorkerSettings(
             database=database,

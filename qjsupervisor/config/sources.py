@@ -1,7 +1,7 @@
-"""Where an option's text comes from: command line, environment, Odoo's file. Says nothing about what it means.
+"""Finds an option's text: command line, environment or Odoo's file. Does not interpret it.
 
-Strongest first: command line, environment, [qjsupervisor] and [queue_job], then [options], which Odoo 19 reads from
-its environment before the file.
+Order of precedence: command line, environment, [qjsupervisor] and [queue_job], [options]. For keys of [options]
+Odoo 19 prefers its environment to the file.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from .values import shown, unset
 T = TypeVar("T")
 
 _PREFIX = "QJSUPERVISOR_"
-#: How the variables begin that somebody meant for us, or for queue_job.
+#: Prefixes of variables that were probably meant for us or for queue_job.
 _NEAR_PREFIXES = ("QJ", "ODOO_Q", "ODOO_JOB", "ODOO_CHANNEL", "QUEUE_JOB")
-#: Their texts may be a secret, or hold one.
+#: Options whose text may be or contain a secret.
 _SECRET = ("password", "targets", "db_name")
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One text and where it stood."""
+    """An option's text and the place it was found."""
 
     text: str
     place: str
-    #: It comes from a fallback in [options].
+    #: Taken from the fallback key in [options].
     borrowed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """All places where an option can be set. `environ`: without Kubernetes' variables for services."""
+    """All places where an option can be set. `environ` excludes Kubernetes' service variables."""
 
     argv: Mapping[str, str]
     environ: Mapping[str, str]
@@ -48,7 +48,7 @@ class Sources:
     odoo: Version
 
     def get(self, option: Option[T]) -> T:
-        """The option's value from the strongest place that says anything."""
+        """The option's value from the place with the highest precedence."""
         found = self.find(option)
         if found is None:
             return option.default
@@ -58,7 +58,7 @@ class Sources:
             raise ConfigError(option.name, f"{found.place}: {error}") from None
 
     def find(self, option: Option[Any]) -> Found | None:
-        """The option's text from the strongest place; None where nobody says anything."""
+        """The option's text from the place with the highest precedence, or None if it is not set."""
         if option.section == OWN and not unset(text := self.argv.get(option.name)):
             return Found(text or "", str(option.flag))
         if option.variable and not unset(text := self.environ.get(option.variable)):
@@ -68,14 +68,14 @@ class Sources:
             borrowed = key != option.name
             variable = environment.odoo_variable(key) if section == ODOO and self.odoo.reads_environment else None
             if variable is not None and (text := self.environ.get(variable)) is not None:
-                # An empty one goes before the file too: it says that nothing is set.
+                # An empty variable takes precedence too: it means "not set".
                 return None if unset(text) else Found(text, f"environment variable {variable}", borrowed)
             if (text := self.file.get(section, key)) is not None:
                 return Found(text, f"{self.file.path}: [{section}] {key}", borrowed)
         return None
 
     def origins(self) -> Iterator[Origin]:
-        """Of every option that is read: its place, and its text where that can be no secret."""
+        """For every option: where it was found, and its text unless that may be secret."""
         for option in (*ODOO_OPTIONS, *QUEUE_JOB_OPTIONS, *OPTIONS):
             found = self.find(option)
             if found is not None:
@@ -89,10 +89,10 @@ class Sources:
         taken = next((name for name in variables if name and self.environ.get(name)), None)
         return f"environment variable {taken}, by libpq" if taken and not self.odoo.reads_environment else "default"
 
-    # -- slips ---------------------------------------------------------------------------------------------------
+    # -- mistakes ------------------------------------------------------------------------------------------------
 
     def refuse_unknown(self) -> None:
-        """What is written for us and means nothing is a slip that would go unnoticed. Raises ConfigError."""
+        """Refuse unknown options meant for us, which would otherwise go unnoticed. Raises ConfigError."""
         names = [option.name for option in OPTIONS]
         for name in self.argv:
             if name not in ("config", *names):
@@ -108,7 +108,7 @@ class Sources:
             raise ConfigError(name, f"environment variable {shown(name)}: no such option{instead}")
 
     def near_misses(self) -> Iterator[str]:
-        """Keys of queue_job's that nobody knows, and sections and variables that are nearly ones that are read."""
+        """Warnings about unknown keys of queue_job and about misspelt sections and variables."""
         known = [option.name for option in QUEUE_JOB_OPTIONS]
         for key in self.file.keys(QUEUE_JOB):
             if key not in known:
@@ -131,7 +131,7 @@ def _unknown_key(key: str, names: list[str]) -> str:
 
 
 def _instead(name: str, names: list[str], written: Callable[[str], str] = str) -> str:
-    """What may stand there: the name that was probably meant, or all of them."""
+    """A hint: the name that was probably meant, or all allowed names."""
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
     if near:
         return f"; did you mean {written(near[0])}?"

@@ -1,7 +1,7 @@
-"""Where jobs are sent: `targets = prod_*:https://a, *:http://b:8069`, and host, port and scheme of queue_job.
+"""Parses where jobs are sent: `targets = prod_*:https://a, *:http://b:8069`, and queue_job's host, port and scheme.
 
-Pure. An entry may carry a user and a password (`http://user:secret@host`): where there is an '@', no error
-quotes anything, because a comma or colon in the password may have split it anywhere.
+Pure. An entry may contain a user and a password (`http://user:secret@host`). If there is an '@', errors quote
+nothing, because a comma or colon in the password may have split the text anywhere.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ ANY = "*"
 _STAND_IN = "qjsupervisor-database"
 #: (glob over databases, its targets).
 TargetRules = tuple[tuple[str, tuple[TargetSettings, ...]], ...]
-#: (host as in a URL, a port of its own or None).
+#: (host as written in a URL, its own port or None).
 Hosts = tuple[tuple[str, int | None], ...]
 
 _ENTRY = re.compile(r"(?:(?P<glob>.*?)\s*:\s*)??(?P<url>https?://.*)", re.IGNORECASE)
 
 
 def parse_targets(text: str) -> TargetRules:
-    """Rules in the order in which their globs first appear; a glob that is repeated has several targets."""
+    """The rules in order of first appearance; a repeated glob has several targets."""
     rules: dict[str, list[TargetSettings]] = {}
     for number, entry in enumerate(entries(text), start=1):
         try:
@@ -41,7 +41,7 @@ def parse_targets(text: str) -> TargetRules:
 
 
 def parse_hosts(text: str) -> Hosts:
-    """`host` of queue_job: one, or several separated by commas, each perhaps with a port of its own."""
+    """Parse queue_job's `host`: one or more hosts separated by commas, each with an optional port."""
     if "@" in text:
         raise ValueError("user and password do not belong here; set http_auth_user and http_auth_password")
     hosts = tuple(split_port(entry) for entry in entries(text))
@@ -51,9 +51,9 @@ def parse_hosts(text: str) -> Hosts:
 
 
 def completed(rules: TargetRules, common: TargetRules) -> TargetRules:
-    """The rules, and behind them `common`'s, which fit any database.
+    """The rules followed by `common`, which matches any database.
 
-    User, password and CA file of `common` hold for each target that has none of its own.
+    Targets without their own user, password or CA file take those of `common`.
     """
     pattern = common[0][1][0]
     done = tuple((glob, tuple(_filled(target, pattern) for target in targets)) for glob, targets in rules)
@@ -78,7 +78,7 @@ def _parse_entry(entry: str) -> tuple[str, TargetSettings]:
         raise ValueError("only scheme, host and port are allowed in the URL, nothing behind them")
     user, password = _credentials(parts)
     scheme = parts.scheme.lower()
-    # A name that a host may have stands for the database's while the host is looked at.
+    # Check the host with a valid name in place of {database}.
     name, port = split_port(parts.netloc.rpartition("@")[2].replace(DATABASE, _STAND_IN))
     port = port or (443 if scheme == "https" else 80)
     url = f"{scheme}://{host(name)}:{port}".replace(_STAND_IN, DATABASE)

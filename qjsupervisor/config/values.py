@@ -1,7 +1,7 @@
-"""Single values of the configuration: text in, value out.
+"""Parsers of single configuration values: text in, value out.
 
-Pure. A parser raises ValueError whose message is one line: what is wrong, then what is allowed. It never
-knows where the text came from (`config` puts that in front) and is never given a password.
+Pure. A parser raises ValueError with a one-line message: what is wrong, then what is allowed. It does not know
+where the text came from (`sources` adds that) and is never given a password.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _PART = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?)\s*([smhdw]?)")
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})")
 _ZONE = re.compile(r"[A-Za-z0-9_.-]+")
-#: What `sun_path` of a Unix socket's address holds, without its final NUL.
+#: Longest path of a Unix socket (`sun_path` without its final NUL).
 _SOCKET_PATH_BYTES = 107
 
 
 class Secret(str):
-    """A password that knows where it stands, for whoever finds that it is wrong."""
+    """A password that knows where it was configured, so that an error can say which one is wrong."""
 
     place: str
 
@@ -42,12 +42,12 @@ class Secret(str):
         return Secret, (str(self), self.place)
 
 
-#: What the help calls a value, by its parser.
+#: Parser -> metavar in the help.
 _CALLED: dict[object, str] = {}
 
 
 def called(parse: Parser[Any]) -> str:
-    """What the help calls a value that this parser takes: TIME, PATH, HOST:PORT ..."""
+    """The metavar in the help for a value of this parser: TIME, PATH, HOST:PORT ..."""
     return _CALLED.get(parse, "VALUE")
 
 
@@ -57,17 +57,17 @@ def _called(parse: Parser[T], name: str) -> Parser[T]:
 
 
 def unset(text: str | None) -> bool:
-    """Whether a text means that nothing was said; Odoo writes False, others None or nothing at all."""
+    """Whether a text means "not set"; Odoo writes False, others None or an empty string."""
     return text is None or text.strip() in ("", "False", "false", "None")
 
 
 def shown(text: str, limit: int = 80) -> str:
-    """A text as part of an error line: quoted, control characters escaped, not endless."""
+    """A text for an error line: quoted, control characters escaped, shortened to `limit` characters."""
     return repr(text if len(text) <= limit else text[:limit] + "...")
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text has an encoding: there are halves of characters in JSON, and odd bytes of arguments are such."""
+    """Whether a text can be encoded; lone surrogates from JSON or undecodable arguments cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -76,21 +76,21 @@ def is_unicode(text: str) -> bool:
 
 
 def integer(text: str) -> int:
-    """A decimal number without Python's liberties (underscores, other scripts' digits)."""
+    """Parse a decimal integer; unlike `int`, refuses underscores and non-ASCII digits."""
     if not _INTEGER.fullmatch(text.strip()):
         raise ValueError(f"{shown(text)} is not a whole number{comment_hint(text)}")
     return int(text)
 
 
 def comment_hint(text: str) -> str:
-    """Odoo's file has no comments behind a value; say so where somebody wrote one."""
+    """A hint if the value ends in a comment, which Odoo's file format does not support."""
     if not re.search(r"\s[;#]", text):
         return ""
     return " (a comment has to stand on a line of its own, not behind a value)"
 
 
 def integer_in(low: int, high: int) -> Parser[int]:
-    """A parser of whole numbers from `low` to `high`."""
+    """A parser of integers from `low` to `high`."""
 
     def parse(text: str) -> int:
         number = integer(text)
@@ -102,18 +102,18 @@ def integer_in(low: int, high: int) -> Parser[int]:
 
 
 def ports(text: str) -> int | str:
-    """A port, or several separated by commas, as libpq takes them beside several hosts."""
+    """Parse one port, or several separated by commas, as libpq accepts them for several hosts."""
     numbers = [integer_in(1, 65535)(part) for part in text.split(",")]
     return numbers[0] if len(numbers) == 1 else ",".join(map(str, numbers))
 
 
 def hint(text: str) -> int | None:
-    """A whole number of Odoo's that nothing depends on: None where it is none."""
+    """Parse an integer of Odoo's that is only used for advice; None if it is not one."""
     return int(text) if _INTEGER.fullmatch(text.strip()) else None
 
 
 def duration(text: str) -> float:
-    """Seconds of '60', '0.5', '90s', '5m', '1h30m', '2d', '1w': of the configuration and of the commands."""
+    """Seconds of a duration, as options and commands take it: "60", "0.5", "90s", "5m", "1h30m", "2d", "1w"."""
     text = text.strip().lower()
     if not _DURATION.fullmatch(text):
         allowed = "allowed: seconds, or with units: 90s, 30m, 1h30m, 2d, 1w"
@@ -134,7 +134,7 @@ def duration_in(low_s: float, high_s: float) -> Parser[float]:
 
 
 def optional_duration_in(low_s: float, high_s: float) -> Parser[float | None]:
-    """As `duration_in`; 0 means that there is no limit (None)."""
+    """As `duration_in`; 0 means no limit (None)."""
     bounded = duration_in(0.0, high_s)
 
     def parse(text: str) -> float | None:
@@ -147,7 +147,7 @@ def optional_duration_in(low_s: float, high_s: float) -> Parser[float | None]:
 
 
 def choice(*allowed: str) -> Parser[str]:
-    """A parser of one of several words, in any case."""
+    """A parser of one of several words; case does not matter."""
 
     def parse(text: str) -> str:
         word = text.strip().lower()
@@ -163,7 +163,7 @@ _FALSE = ("false", "0", "no", "off")
 
 
 def yes_or_no(text: str) -> bool:
-    """A parser of yes or no, as Odoo's file has it too."""
+    """Parse a boolean, in Odoo's spellings too."""
     word = text.strip().lower()
     if word not in _TRUE + _FALSE:
         allowed = ", ".join(_TRUE + _FALSE)
@@ -172,7 +172,7 @@ def yes_or_no(text: str) -> bool:
 
 
 def plain(text: str) -> str:
-    """Any text, spaces at both ends taken off; no control characters (a NUL ends a C string early)."""
+    """Parse one line of text: stripped, without control characters (a NUL would end a C string early)."""
     text = text.strip()
     if any(ord(character) < 32 for character in text):
         raise ValueError(f"{shown(text)} holds a control character; allowed: one line of text")
@@ -180,19 +180,19 @@ def plain(text: str) -> str:
 
 
 def no_url(text: str) -> str:
-    """As `plain`, of something that is no URL, and not quoted where it is one: that may hold a password."""
+    """As `plain`, but refuses a URL, without quoting it: it may contain a password."""
     if "://" in text:
         raise ValueError("is a URL; allowed: a name or an address, nothing else")
     return plain(text)
 
 
 def verbatim(text: str) -> str:
-    """For secrets: nothing is checked, so that nothing of them can be quoted."""
+    """Return a secret unchanged: no check means no error that could quote it."""
     return text
 
 
 def user_name(text: str) -> str:
-    """The user of HTTP's basic authentication, where a colon would end it."""
+    """Parse a user name for HTTP basic authentication, which allows no colon in it."""
     text = plain(text)
     if ":" in text:
         raise ValueError("holds a colon, which a user name must not; the password has an option of its own")
@@ -200,17 +200,17 @@ def user_name(text: str) -> str:
 
 
 def entries(text: str) -> list[str]:
-    """The parts between commas and line ends; empty ones are dropped."""
+    """Split at commas and line ends, dropping empty parts."""
     return [part for part in (raw.strip() for raw in re.split(r"[,\n]", text)) if part]
 
 
 def globs(text: str) -> tuple[str, ...]:
-    """Shell patterns over database names."""
+    """Parse shell patterns for database names."""
     return tuple(entries(text))
 
 
 def rules_in(low: int, high: int) -> Parser[Rules]:
-    """A parser of `glob:number` entries; a number alone is `*:number`."""
+    """A parser of `glob:number` entries; a bare number means `*:number`."""
 
     def parse(text: str) -> Rules:
         rules = []
@@ -229,12 +229,12 @@ def rules_in(low: int, high: int) -> Parser[Rules]:
 
 
 def first_match(rules: tuple[tuple[str, T], ...], database: str) -> T | None:
-    """What the first rule says whose glob fits the database's name; None where none does."""
+    """The value of the first rule whose glob matches the database's name, or None."""
     return next((value for glob, value in rules if fnmatch.fnmatchcase(database, glob)), None)
 
 
 def host(text: str) -> str:
-    """A host name or address as it stands in a URL: IPv6 in brackets, nothing else allowed in it."""
+    """Parse a host name or address into its form in a URL (IPv6 in brackets)."""
     bare = text.strip()
     if bare.startswith("[") and bare.endswith("]"):
         bare = bare[1:-1]
@@ -255,7 +255,7 @@ def _is_ipv6(text: str) -> bool:
 
 
 def split_port(text: str) -> tuple[str, int | None]:
-    """'host', 'host:8069', '::1', '[::1]:8069' -> host as in a URL, port if there is one."""
+    """'host', 'host:8069', '::1' or '[::1]:8069' -> (host as written in a URL, port or None)."""
     text = text.strip()
     name, colon, port = text.rpartition(":")
     if not colon or "/" in text or (":" in name and not name.endswith("]")):
@@ -267,7 +267,7 @@ def split_port(text: str) -> tuple[str, int | None]:
 
 
 def address(text: str) -> tuple[str, int]:
-    """'host:port' to listen on: the host without brackets."""
+    """Parse 'host:port' to listen on; the host comes without brackets."""
     try:
         name, port = split_port(text)
     except ValueError as error:
@@ -278,12 +278,12 @@ def address(text: str) -> tuple[str, int]:
 
 
 def path(text: str) -> str:
-    """A file's absolute path; '~' is the home directory."""
+    """Parse a path and make it absolute; '~' is the home directory."""
     return os.path.abspath(os.path.expanduser(plain(text)))
 
 
 def socket_path(text: str) -> str:
-    """As `path`, short enough for a Unix socket's address."""
+    """As `path`, but short enough for a Unix socket."""
     result = path(text)
     if len(os.fsencode(result)) > _SOCKET_PATH_BYTES:
         raise ValueError(f"{shown(result)} is too long for a socket; allowed: {_SOCKET_PATH_BYTES} bytes")
@@ -291,7 +291,7 @@ def socket_path(text: str) -> str:
 
 
 def certificates(text: str) -> str:
-    """As `path`, of a file with certificates that can be read now."""
+    """As `path`, for a readable file of certificates."""
     import ssl  # not at the top: it takes longer than all else here, and most targets are plain http
 
     result = path(text)

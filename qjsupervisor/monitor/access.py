@@ -1,8 +1,8 @@
-"""Who may give orders on the page: whoever knows monitor_token, or monitor_user and monitor_password.
+"""Decides who may give orders on the page: whoever knows monitor_token, or monitor_user and monitor_password.
 
-A browser logs in once and gets a cookie that this process signed (SameSite=Strict, HttpOnly, for SESSION_S); a program
-sends the token as `Authorization: Bearer`, or the user as Basic. Secrets are compared in constant time. An order of a
-cookie carries a token of its form too, and one that another origin sent is refused whatever it carries.
+A browser logs in once and gets a signed cookie (SameSite=Strict, HttpOnly, valid for SESSION_S); a program sends the
+token as `Authorization: Bearer`, or user and password as Basic. Secrets are compared in constant time. An order
+authorised by a cookie must also carry its form's CSRF token; an order from another origin is always refused.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from .http import BadRequest, Request
 
 SESSION_S = 12 * 3600
 COOKIE = "qjsupervisor"
-#: Wrong secrets in a minute, from everybody together, after which nobody is asked for a while.
+#: Wrong secrets per minute, from all clients together, after which logins are refused for a while.
 MOST_FAILURES = 20
 _FAILURES_OF_S = 60.0
 
 
 class User(NamedTuple):
-    """Whoever gave the secret."""
+    """A user who has authenticated."""
 
     name: str
-    #: What each form has to carry; '' where the request brought the secret itself.
+    #: CSRF token that each form must carry; '' if the request itself carried the secret.
     csrf: str
 
 
 class Access:
-    """Knows the secrets of one configuration; sessions end with the process."""
+    """Checks against the secrets of one configuration; sessions end with the process."""
 
     def __init__(self, config: Config) -> None:
         self._token = config.monitor_token
@@ -46,16 +46,16 @@ class Access:
 
     @property
     def is_possible(self) -> bool:
-        """Whether there is a secret at all; without one the page only reads."""
+        """Whether a secret is configured; without one the page is read-only."""
         return self._token is not None or self.with_user
 
     @property
     def with_user(self) -> bool:
-        """Whether user and password are asked for."""
+        """Whether login asks for user and password."""
         return self._user is not None and self._password is not None
 
     def user_of(self, request: Request) -> User | None:
-        """Who sends this; None: nobody that we know."""
+        """The user who sent a request, or None if not authenticated."""
         scheme, _, secret = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._allowed():
             return User("token", "") if self._is_token(secret.strip()) else None
@@ -65,7 +65,7 @@ class Access:
         return self._of_cookie(request.cookies.get(COOKIE, ""))
 
     def check_order(self, request: Request, form: Mapping[str, list[str]]) -> User:
-        """Who gives an order; BadRequest unless he may, and his own page sent it."""
+        """The user who gives an order. Raises BadRequest unless authenticated and sent from our own page."""
         check_origin(request)
         user = self.user_of(request)
         if user is None:
@@ -120,7 +120,7 @@ class Access:
 
 
 def check_origin(request: Request) -> None:
-    """BadRequest for what a page of somebody else made a browser send."""
+    """Raise BadRequest if another site's page made the browser send this."""
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "none")
     if site not in ("same-origin", "none") or (
         origin is not None and urlsplit(origin).netloc != request.headers.get("host")
@@ -129,14 +129,14 @@ def check_origin(request: Request) -> None:
 
 
 def cookie_header(value: str, *, secure: bool) -> tuple[str, str]:
-    """Set-Cookie; '' takes the cookie back."""
+    """The Set-Cookie header; an empty value deletes the cookie."""
     age_s = SESSION_S if value else 0
     flags = f"Path=/; Max-Age={age_s}; HttpOnly; SameSite=Strict" + ("; Secure" if secure else "")
     return "Set-Cookie", f"{COOKIE}={value}; {flags}"
 
 
 def _same(given: str, right: str) -> bool:
-    """In a time that tells nothing, not even how long the right one is."""
+    """Compare in constant time, revealing not even the length of the secret."""
     return hmac.compare_digest(
         *(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in (given, right))
     )

@@ -1,16 +1,15 @@
-"""What the monitor answers.
+"""Routes requests to the monitor and builds the answers.
 
-    /healthz          200 while every database is served, else 503 and one line for each thing that is wrong;
-                      then a line for each warning
-    /livez            200 while the master answers: what a container's liveness probe should look at
-    /readyz           200 once jobs are started, until the supervisor stops
+    /healthz          200 while every database is served, else 503 with one line per problem;
+                      then one line per warning
+    /livez            200 while the master answers; for a container's liveness probe
+    /readyz           200 once jobs are being started, until the supervisor stops
     /metrics          for Prometheus
     /status           the JSON of `qjsupervisor status --json`
-    /                 a page for people
-    /database/NAME    and one for each database
-
-What does not depend on who asks is made of one status of the master and kept until the next: a hundred clients cost
-what one does. Orders are in orders.py.
+    /                 the status page
+    /database/NAME    the page of one database
+Answers that do not depend on the client are built once per status of the master, so a hundred clients cost as much
+as one. Orders are in orders.py.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ SECURITY = (
     ("Referrer-Policy", "same-origin"),
 )
 HTML = "text/html; charset=utf-8"
-#: The jobs of a database that were read are shown for so long, to whoever asks.
+#: How long a list of jobs read from a database is reused for all clients.
 _JOBS_FRESH_S = 3.0
 _MOST_DATABASES_READ = 16
 _DATABASE = "/database/"
@@ -57,7 +56,7 @@ Make = Callable[[Said], Response]
 
 
 class Answers:
-    """Answers requests from what the master and the table say."""
+    """Answers requests from the master's status and the shared table."""
 
     def __init__(
         self, loop: Loop, config: Config, master: MasterLink, observer: Observer, jobs: JobAccess | None = None
@@ -82,12 +81,12 @@ class Answers:
         }
 
     def close(self) -> None:
-        """Ask nobody any more."""
+        """Stop asking the master."""
         self._background.close()
         self._master.close()
 
     def handle(self, request: Request, reply: Reply) -> None:
-        """Answer now, or when the master has spoken."""
+        """Answer at once, or when the master has answered."""
         try:
             if request.path in self._orders.paths and request.method == "POST":
                 self._orders.handle(request, reply)
@@ -127,7 +126,7 @@ class Answers:
         self._master.get(lambda said: _answer(reply, lambda: self._made(key, said, make)))
 
     def _made(self, key: object, said: Said, make: Make) -> Response:
-        """The response that was made of this status already, or a new one. What is old says its age: not kept."""
+        """The response for this status, cached unless the status is stale: then it states its age."""
         if said.age_s > 1:
             return make(said)
         if said.number != self._kept_of:
@@ -178,7 +177,7 @@ class Answers:
         self._master.get(take)
 
     def _read_jobs(self, database: str, status: Mapping[str, Any], take: Callable[[Jobs], None]) -> None:
-        """One session for all who look at the same database at the same time."""
+        """Read a database's jobs; clients asking at the same time share one session."""
         port, now_s = self._jobs, time.monotonic()
         read_s, jobs = self._jobs_of.get(database, (-1e9, {}))
         if now_s - read_s <= _JOBS_FRESH_S:
@@ -214,7 +213,7 @@ class Answers:
 
 
 def _answer(reply: Reply, make: Callable[[], Response]) -> None:
-    """Reply with what `make` makes; where it fails, that is a bug of ours, which others must not wait for."""
+    """Reply with what `make` returns. If it raises, that is our bug: log it and answer 500."""
     try:
         response = make()
     except Exception as error:  # noqa: BLE001  (a bug of ours: the client is told, all others go on)

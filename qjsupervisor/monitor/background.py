@@ -1,4 +1,4 @@
-"""Work that waits for a database, beside the loop: few threads, a short queue, and the result back in the loop."""
+"""Runs blocking database work outside the loop: few threads, a short queue, results delivered in the loop."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ..logs import get_logger
 from ..loop import Loop
 
 THREADS = 2
-#: Calls that wait for a thread; more are refused at once.
+#: Calls that may wait for a thread; more are refused.
 MOST_WAITING = 16
 
 _log = get_logger()
 
-#: What a call came to: a value, or the error that is told to whoever asked.
+#: Receives a call's result: a value, or an error message for people.
 Take = Callable[[Any, str], None]
 _Call = tuple[Callable[[], Any], Take]
 
 
 class Background:
-    """Runs calls in threads that are made when they are first needed."""
+    """Runs calls in threads, which are created on first use."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -39,13 +39,13 @@ class Background:
         loop.register(self._reader, selectors.EVENT_READ, self._deliver)
 
     def close(self) -> None:
-        """Deliver no more; what a thread still does ends with the process."""
+        """Deliver nothing more; a call still running ends with the process."""
         self._loop.unregister(self._reader)
         self._reader.close()
         self._writer.close()
 
     def submit(self, call: Callable[[], Any], take: Take) -> None:
-        """Call it in a thread, then `take(value, error)` in the loop; an error is '' or a line for people."""
+        """Call in a thread, then `take(value, error)` in the loop; `error` is '' or one line for people."""
         if len(self._threads) < THREADS:
             self._threads.append(threading.Thread(target=self._work, daemon=True))
             self._threads[-1].start()
@@ -66,7 +66,7 @@ class Background:
                 _log.error("monitor_request_failed", reason=str(unknown), exc_info=unknown)
                 error = "this cannot be done: see the log"
             self._done.put((take, value, error))
-            with suppress(OSError):  # full, and so readable already; or closed
+            with suppress(OSError):  # full, so already readable; or closed
                 self._writer.send(b"x")
 
     def _deliver(self, _now_s: float) -> None:

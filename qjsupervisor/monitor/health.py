@@ -1,6 +1,6 @@
-"""What is wrong, from `status`: for /healthz, the pages, the metrics and `qjsupervisor status`.  Pure.
+"""Derives problems and warnings from `status`: for /healthz, the pages, metrics and `qjsupervisor status`.  Pure.
 
-A cause that several databases share is told once, with their number.
+A cause shared by several databases is reported once, with their number.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from ..postgres.eligibility import named
 from ..states import WorkerState
 from ..text import same_uuid, seconds
 
-#: An idle worker stamps the shared table every LONGEST_HEARTBEAT_S, or a moment later on a busy machine.
+#: An idle worker writes a heartbeat every LONGEST_HEARTBEAT_S, or slightly later on a busy machine.
 STALE_HEARTBEAT_S = LONGEST_HEARTBEAT_S + 10.0
-#: Databases that a line names.
+#: Most databases named in one line.
 _NAMED = 3
-#: Stopped channels of one database that are told one by one.
+#: Most stopped channels of one database reported individually.
 _TOLD_STOPS = 3
 
 _FINE = {WorkerState.READY.value, WorkerState.STANDBY.value, WorkerState.STOPPING.value}
@@ -29,16 +29,16 @@ class Problem(NamedTuple):
     """One cause, in one line."""
 
     text: str
-    #: Whose jobs it concerns; () where that is not about some databases only.
+    #: The databases concerned; () if it concerns all.
     databases: tuple[str, ...] = ()
-    #: Somebody should look at it, though jobs are run.
+    #: Jobs still run, but somebody should look at it.
     is_warning: bool = False
-    #: What is wrong with each of these databases by itself, without its name; '': nothing is.
+    #: The text without database names if the cause lies in each of these databases; else ''.
     own: str = ""
 
 
 def find_problems(status: Status) -> list[Problem]:
-    """All that somebody should look at, the worst first; [] if all is well."""
+    """All problems and warnings, the worst first; [] if all is well."""
     return [
         *(Problem(str(text)) for text in status.get("problems", ())),
         *_of_servers(status),
@@ -49,17 +49,17 @@ def find_problems(status: Status) -> list[Problem]:
 
 
 def problems(status: Status) -> list[str]:
-    """One line for each thing that keeps jobs of some database from being run; [] if all is well."""
+    """One line per problem that keeps jobs of some database from running; [] if all is well."""
     return [each.text for each in find_problems(status) if not each.is_warning]
 
 
 def warnings(status: Status) -> list[str]:
-    """One line for each thing that somebody should look at, though jobs are run."""
+    """One line per issue that needs attention although jobs run."""
     return [each.text for each in find_problems(status) if each.is_warning]
 
 
 def _shared(causes: Iterator[tuple[str, str]]) -> Iterator[Problem]:
-    """Pairs of (database, what is wrong with it), each cause once."""
+    """Group pairs of (database, cause) into one problem per cause."""
     found: dict[str, list[str]] = {}
     for database, text in causes:
         found.setdefault(text, []).append(database)
@@ -101,10 +101,10 @@ def _of_databases(status: Status) -> Iterator[Problem]:
 
 
 def _trouble(view: Mapping[str, Any], down: Mapping[str, str]) -> str | None:
-    """What is wrong with a database itself."""
+    """The problem of a database itself, or None."""
     state, why, age_s = view.get("state"), view.get("last_error"), view.get("heartbeat_age_s")
     if state == WorkerState.STARTING.value and not why:
-        return None  # still on its way up; if it does not get there, the master says why
+        return None  # still starting; if that fails, the master gives the reason
     if state == WorkerState.READY.value and age_s is not None and age_s > STALE_HEARTBEAT_S:
         return f"no heartbeat for {age_s:.0f} s"
     if state in _FINE or (state != WorkerState.BLOCKED.value and view.get("postgresql") in down):
@@ -113,7 +113,7 @@ def _trouble(view: Mapping[str, Any], down: Mapping[str, str]) -> str | None:
 
 
 def _of_targets(status: Status) -> Iterator[Problem]:
-    """The targets that are down, or refuse the jobs of a database, of databases that have no other."""
+    """Targets that are down or refuse a database's jobs, if that database has no other target."""
     down: dict[str, list[str]] = {}
     refused: list[tuple[str, str]] = []
     for view in status.get("databases", ()):
@@ -145,7 +145,7 @@ def _warnings(status: Status) -> Iterator[Problem]:
 
 
 def _of_silent_targets(status: Status) -> Iterator[Problem]:
-    """Addresses that leave requests open though their jobs are over."""
+    """Addresses that leave requests open although their jobs are over."""
     for target in status.get("targets", ()):
         count, url = target.get("unanswered") or 0, target.get("url")
         if count:
@@ -160,7 +160,7 @@ def _of_silent_targets(status: Status) -> Iterator[Problem]:
 
 
 def _of_some_targets(status: Status) -> Iterator[Problem]:
-    """Targets that are down, where each database that has one of them has another one."""
+    """Targets that are down while all their databases have another target."""
     down: dict[object, str] = {}
     alone: set[object] = set()
     for view in status.get("databases", ()):
@@ -196,7 +196,7 @@ def _of_database(view: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _of_channels(status: Status) -> Iterator[Problem]:
-    """Sequential channels that a failed job stops: those of all databases, and those of a database's own tree."""
+    """Sequential channels stopped by a failed job: server-wide ones and those of a database's own tree."""
     by_name = {str(view.get("name")): view for view in status.get("databases", ())}
     for channel in status.get("channels", ()):
         names = [str(name) for name in channel.get("stopped_by") or ()]
@@ -211,7 +211,7 @@ def _of_channels(status: Status) -> Iterator[Problem]:
 
 
 def _stop(channel: str, stoppers: Sequence[tuple[str, Mapping[str, Any]]], where: str = "") -> Problem:
-    """A channel that is stopped by failed jobs of these databases; `where`: whose channel it is."""
+    """A channel stopped by failed jobs of these databases; `where`: the channel's owner, as a suffix."""
     jobs = [(name, _uuid_of(view, channel)) for name, view in stoppers]
     (first, uuid), *others = jobs
     told = uuid if where else ", ".join(f"{uuid} of {name}" if uuid else name for name, uuid in jobs[:_NAMED])
@@ -224,5 +224,5 @@ def _stop(channel: str, stoppers: Sequence[tuple[str, Mapping[str, Any]]], where
 
 
 def _uuid_of(view: Mapping[str, Any], channel: str) -> str:
-    """The failed job of a database that stops a channel, as far as that is known."""
+    """The uuid of a database's failed job that stops a channel; '' if unknown."""
     return next((str(each["uuid"]) for each in view.get("stopped") or () if each.get("channel") == channel), "")

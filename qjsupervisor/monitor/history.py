@@ -1,6 +1,6 @@
-"""The last hour, for the page's sparklines: samples of the shared table, in memory of a fixed size.
+"""Keeps the last hour for the page's sparklines: samples of the shared table, in fixed memory.
 
-Of all databases together a sample each SAMPLE_S, of each database the last one of each DATABASE_SAMPLE_S.
+One sample per SAMPLE_S for all databases together, one per DATABASE_SAMPLE_S for each database.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 SAMPLE_S = 10.0
 DATABASE_SAMPLE_S = 60.0
 HOUR_S = 3600.0
-#: The most jobs that a sparkline can tell apart; an array's item has four bytes.
+#: Largest count a sample can hold; an array item has four bytes.
 _MOST = 2**32 - 1
 
 
@@ -53,11 +53,11 @@ class Track:
         self._count = 0
         self._last: Sample | None = None
         self._series: Series | None = None
-        #: What was drawn of it, until the next sample.
+        #: Sparklines drawn since the last sample.
         self._drawn: dict[str, str] = {}
 
     def add(self, sample: Sample) -> None:
-        """One step later. Where a count falls, what counts began anew."""
+        """Add the next sample. A counter that fell was reset."""
         last = self._last or sample
         ended = [now - then if now >= then else now for now, then in zip(sample[2:], last[2:], strict=True)]
         for row, value in zip(self._rows, (*sample[:2], *ended), strict=True):
@@ -69,13 +69,13 @@ class Track:
 
     @property
     def series(self) -> Series:
-        """What is remembered."""
+        """All samples kept."""
         if self._series is None:
             self._series = self._unrolled()
         return self._series
 
     def draw(self, kind: str, drawing: Callable[[Sequence[int]], str]) -> str:
-        """A field of the series as `drawing` draws it: once for each sample."""
+        """A field of the series as `drawing` renders it, cached until the next sample."""
         if kind not in self._drawn:
             self._drawn[kind] = drawing(getattr(self.series, kind))
         return self._drawn[kind]
@@ -88,7 +88,7 @@ class Track:
 
 
 class History:
-    """The hour of all databases together, and of each that is there."""
+    """The last hour of all databases together and of each database."""
 
     def __init__(self) -> None:
         self.total = Track(SAMPLE_S)
@@ -96,7 +96,7 @@ class History:
         self._next_of_databases_s = 0.0
 
     def add(self, samples: dict[str, Sample], now_s: float) -> None:
-        """What is now; databases that are gone are forgotten."""
+        """Add current samples and forget databases that are gone."""
         self.total.add(_sum(samples.values()))
         if now_s < self._next_of_databases_s:
             return
@@ -106,11 +106,11 @@ class History:
             self._databases[name].add(sample)
 
     def of(self, database: str) -> Series:
-        """One database's hour; empty if it is not known yet."""
+        """One database's series; empty if not known yet."""
         return self.track(database).series
 
     def track(self, database: str) -> Track:
-        """The same, to be drawn."""
+        """One database's track, for drawing."""
         return self._databases.get(database) or Track(DATABASE_SAMPLE_S)
 
 

@@ -1,8 +1,7 @@
-"""HTTP/1.1 as far as the monitor speaks it: one request and one response for a connection.  Pure.
+"""The subset of HTTP/1.1 the monitor needs: one request and one response per connection.  Pure.
 
-A request is taken apart by `Parser`, which is given bytes as they come and never keeps more than MAX_HEAD_BYTES and
-MAX_BODY_BYTES of them. Whatever else comes is a `BadRequest`, which is answered by a proper status line and plain text
-of ours: nothing of what was sent is sent back.
+`Parser` takes bytes as they arrive and never keeps more than MAX_HEAD_BYTES and MAX_BODY_BYTES. Anything malformed
+is a `BadRequest`, answered with a proper status line and our own plain text; the request is never echoed.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from urllib.parse import parse_qsl, unquote
 MAX_HEAD_BYTES = 16_384
 MAX_BODY_BYTES = 65_536
 MAX_FIELDS = 1_000
-#: What the monitor knows; everything else is answered with 501.
+#: Supported methods; all others are answered with 501.
 METHODS = ("GET", "HEAD", "POST")
 _GZIP_FROM_BYTES = 1_000
 
@@ -24,7 +23,7 @@ PLAIN = "text/plain; charset=utf-8"
 
 
 class BadRequest(Exception):
-    """What a client sent is not answered but by this status and text."""
+    """A request that is answered only with this status and text."""
 
     def __init__(self, status: HTTPStatus, text: str) -> None:
         super().__init__(text)
@@ -34,18 +33,18 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. Names of headers are in lower case; `path` is without the query and unquoted."""
+    """One request. Header names are lower case; `path` is unquoted and excludes the query."""
 
     method: str
     path: str
     query: str
     headers: Mapping[str, str]
     body: bytes = b""
-    #: Address of who asks.
+    #: The client's address.
     client: str = ""
 
     def form(self) -> dict[str, list[str]]:
-        """The fields of a form that was sent; BadRequest where it is none."""
+        """The fields of the form in the body. Raises BadRequest if it is not a form."""
         if self.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
             raise BadRequest(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send a form: application/x-www-form-urlencoded")
         try:
@@ -59,24 +58,24 @@ class Request:
 
     @property
     def cookies(self) -> dict[str, str]:
-        """The cookies that came along."""
+        """The cookies of the request."""
         pairs = (each.strip().partition("=") for each in self.headers.get("cookie", "").split(";"))
         return {name: value for name, _, value in pairs if name}
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One response; `headers` beside those that every response has."""
+    """One response; `headers` are added to those that every response has."""
 
     status: HTTPStatus
     content_type: str
     body: bytes
     headers: Sequence[tuple[str, str]] = ()
-    #: The body as gzip: made once, for all who ask for the same response.
+    #: The gzipped body, compressed once for all clients of this response.
     compressed: list[bytes] = field(default_factory=list)
 
     def encoded(self, request: Request | None, security: Sequence[tuple[str, str]]) -> tuple[bytes, bytes]:
-        """(head, body) as they are sent; `security`: headers of each response."""
+        """(head, body) to send; `security`: headers added to every response."""
         body, headers = self.body, [("Content-Type", self.content_type), *self.headers]
         if len(body) >= _GZIP_FROM_BYTES and request is not None and _accepts_gzip(request):
             if not self.compressed:
@@ -93,12 +92,12 @@ class Response:
 
 
 def plain(status: HTTPStatus, text: str, headers: Sequence[tuple[str, str]] = ()) -> Response:
-    """A few lines of text."""
+    """A plain-text response."""
     return Response(status, PLAIN, (text + "\n").encode("utf-8", "backslashreplace"), headers)
 
 
 class Parser:
-    """Takes one request apart, as its bytes come."""
+    """Parses one request incrementally."""
 
     def __init__(self, client: str = "") -> None:
         self._client = client
@@ -107,7 +106,7 @@ class Parser:
         self._body_bytes = 0
 
     def feed(self, chunk: bytes) -> Request | None:
-        """The request, once it is complete; BadRequest as soon as it cannot become one."""
+        """The request once complete, else None. Raises BadRequest as soon as it cannot become valid."""
         self._incoming += chunk
         if self._request is None and not self._take_head():
             return None
@@ -118,9 +117,7 @@ class Parser:
         return Request(request.method, request.path, request.query, request.headers, body, self._client)
 
     def _take_head(self) -> bool:
-        while self._incoming.startswith(
-            (b"\r", b"\n")
-        ):  # an empty line before a request is passed over, as RFC 9112 asks
+        while self._incoming.startswith((b"\r", b"\n")):  # RFC 9112: skip an empty line before a request
             del self._incoming[:1]
         head, end, rest = self._incoming.partition(b"\r\n\r\n")
         if not end:
@@ -140,7 +137,7 @@ class Parser:
 
 
 def _can_begin_a_request(start: bytes) -> bool:
-    """Whether a line of letters and a target may follow: a TLS handshake, for one, is told so at its first byte."""
+    """Whether this can still become a request line; a TLS handshake, say, is refused at its first byte."""
     method = start.partition(b" ")[0]
     return len(method) <= 20 and all(chr(byte).isascii() and chr(byte).isalpha() for byte in method)
 

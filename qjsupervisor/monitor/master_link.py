@@ -1,8 +1,8 @@
-"""What the master says, asked at its control socket without waiting for it.
+"""Asks the master for its status over the control socket, without blocking.
 
-A master that forks two hundred workers, or is stopped, answers late or never. So a question that is not answered within
-PATIENCE_S is answered by what the master said last, with its age; whoever uses it says how old is too old. All who
-ask within FRESH_S share one answer, and one question is under way at most.
+A master that forks two hundred workers, or is stopped, answers late or never. After PATIENCE_S callers therefore get
+the last status with its age, and decide themselves whether it is too old. Requests within FRESH_S share one answer,
+and at most one query is open.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ..control import MAX_RESPONSE_BYTES, decode, encode, is_trusted, peer_crede
 from ..errors import ProtocolError
 from ..loop import Alarm, Loop, Timer
 
-#: One answer of the master serves all requests of this time: scrapers do not add up at the master.
+#: An answer is reused for this long, so that many clients do not load the master.
 FRESH_S = 0.5
-#: Who asks is answered after this time, with what there is.
+#: A caller waits at most this long before getting the last known status.
 PATIENCE_S = 0.6
-#: A question that is not answered after so long is asked anew.
+#: A query without an answer is repeated after this time.
 GIVE_UP_S = 10.0
-#: A master that has not answered for so long hangs. One that replaces two hundred workers is silent for a dozen.
+#: A master silent for this long is considered hung. Replacing two hundred workers takes about 12 s.
 DEAD_S = 20.0
 _AGAIN_S = 0.2
 _CHUNK_BYTES = 1_048_576
@@ -33,11 +33,11 @@ Status = Mapping[str, Any]
 
 
 class Said(NamedTuple):
-    """What the master said last; `status` None: nothing yet, or nobody is there."""
+    """The master's last status; `status` is None if there is none yet or no master."""
 
     status: Status | None
     age_s: float
-    #: One more for each answer: what was made of one can be kept until the next.
+    #: Counts answers; what was rendered from one is valid until the next.
     number: int
 
     @property
@@ -65,11 +65,11 @@ class MasterLink:
         self._again: Timer | None = None
 
     def said(self) -> Said:
-        """What is known now."""
+        """The last known status."""
         return Said(self._status, self._clock() - self._said_s, self._number)
 
     def get(self, take: Take) -> None:
-        """Call with what the master says: at once if that is fresh, else within PATIENCE_S."""
+        """Call `take` with the status: at once if fresh, else within PATIENCE_S."""
         if self._status is not None and self._clock() - self._said_s <= FRESH_S:
             take(self.said())
             return
@@ -79,11 +79,11 @@ class MasterLink:
             self._ask()
 
     def forget(self) -> None:
-        """An order changed something: the next one to ask is told what holds then."""
+        """Discard the cached status after an order, so that the next caller gets a new one."""
         self._said_s = min(self._said_s, self._clock() - FRESH_S - 0.001)
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         if self._question is not None:
             self._question.close()
         self._patience.clear()
@@ -94,7 +94,7 @@ class MasterLink:
             self._question = _Question(self._loop, self._path, {"do": "status"}, self._answered, self._clock())
         except BlockingIOError:  # its backlog is full
             self._again = self._loop.call_at(self._clock() + _AGAIN_S, lambda _now_s: self._ask())
-        except (OSError, ProtocolError):  # nobody is there
+        except (OSError, ProtocolError):  # no master
             self._status = None
             self._tell()
 
@@ -116,7 +116,7 @@ class MasterLink:
 
 
 def order(loop: Loop, path: str, request: Mapping[str, Any], take: Callable[[Mapping[str, Any] | None], None]) -> None:
-    """Give the master an order; `take` is called with its response, or with None where there is none."""
+    """Send the master an order; `take` is called with its response, or None if there is none."""
     try:
         _Question(loop, path, request, take, time.monotonic())
     except (OSError, ProtocolError):
@@ -124,7 +124,7 @@ def order(loop: Loop, path: str, request: Mapping[str, Any], take: Callable[[Map
 
 
 class _Question:
-    """One connection to the control socket: a request, and its response or None."""
+    """One connection to the control socket: one request and its response."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""Status and statistics as Prometheus metrics: a collector of its own registry, made anew for each scrape.
+"""Renders status and statistics as Prometheus metrics, with a new collector and registry per scrape.
 
-The names are an interface: add, do not rename. docs/metrics.md lists them, and a test compares. A family has a label
-for databases or for channels, never for both: its size is that of one of them.
+Metric names are an interface: add, never rename. docs/metrics.md lists them, and a test compares. A family is
+labelled by database or by channel, never both, so that its size stays that of one of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ View = Mapping[str, Any]
 
 
 class Measure(NamedTuple):
-    """One metric: `key` is where its value is in the status; a counter's name gets `_total`."""
+    """One metric: `key` locates its value in the status; `_total` is appended to a counter's name."""
 
     name: str
     key: str | Callable[[View], object]
@@ -38,17 +38,17 @@ class Measure(NamedTuple):
     counter: bool = False
 
     def value(self, view: View) -> object:
-        """Of one database, channel or target."""
+        """Its value for one database, channel or target."""
         return view.get(self.key) if isinstance(self.key, str) else self.key(view)
 
 
 def _of_share(key: str) -> Callable[[View], object]:
-    """One of the facts about what a database is guaranteed and limited to, where it is."""
+    """Getter for one field of a database's share (minimum, maximum)."""
     return lambda database: (database.get("share") or {}).get(key)
 
 
 def _of_rate(key: str) -> Callable[[View], object]:
-    """One of the facts about a channel's rate, for those that have one."""
+    """Getter for one field of a channel's rate."""
     return lambda channel: (channel.get("rate") or {}).get(key)
 
 
@@ -100,7 +100,7 @@ _STATUS_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
 class MetricSources(NamedTuple):
-    """What the metrics are made of; `status` None stands for a master that did not answer."""
+    """The data the metrics are made from; `status` is None if the master did not answer."""
 
     status: View | None
     totals: Totals | None = None
@@ -109,13 +109,13 @@ class MetricSources(NamedTuple):
 
 
 class StatusCollector(Collector):
-    """Metrics of one moment."""
+    """The metrics at one moment."""
 
     def __init__(self, facts: MetricSources) -> None:
         self._facts = facts
 
     def collect(self) -> Iterator[Metric]:
-        """The families of prometheus_client."""
+        """Yield the metric families."""
         status, totals = self._facts.status, self._facts.totals
         up = 0.0 if status is None else 1.0
         yield GaugeMetricFamily(PREFIX + "up", "1 while the master answers.", value=up)
@@ -141,12 +141,12 @@ class StatusCollector(Collector):
 
 
 def content_type(accept: str) -> str:
-    """What who accepts this is sent."""
+    """The content type to answer an Accept header with."""
     return OPENMETRICS_TYPE if "application/openmetrics-text" in accept else CONTENT_TYPE
 
 
 def render(facts: MetricSources, kind: str = CONTENT_TYPE) -> bytes:
-    """The text that Prometheus scrapes, of one of the content types."""
+    """The text for Prometheus in one of the content types."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(StatusCollector(facts))
     if kind == OPENMETRICS_TYPE:
@@ -156,7 +156,7 @@ def render(facts: MetricSources, kind: str = CONTENT_TYPE) -> bytes:
 
 
 def targets_of(status: View) -> list[View]:
-    """All targets; one of each address, the first seen."""
+    """All targets, one per address."""
     views = [*status.get("targets", ()), status.get("target") or {}]
     return list({view["url"]: view for view in reversed(views) if view.get("url")}.values())[::-1]
 
@@ -276,7 +276,7 @@ def _of_totals(totals: Totals) -> Iterator[Metric]:
 
 
 def _buckets(histogram: Histogram) -> tuple[list[tuple[str, float]], float]:
-    """(cumulative buckets, sum) as prometheus_client takes them."""
+    """(cumulative buckets, sum) in prometheus_client's form."""
     found, total = [], 0
     for bound, number in zip((*map(str, histogram.bounds_s), "+Inf"), histogram.counts, strict=True):
         total += number
@@ -305,7 +305,7 @@ def _of_processes(processes: Sequence[Process]) -> Iterator[Metric]:
 
 
 def _up(name: str, text: str, key: str, fine: str, views: Sequence[View]) -> Metric:
-    """1 where the state is the fine one; a target that was not asked yet is left out."""
+    """1 for views in the state `fine`, else 0; targets not asked yet are left out."""
     family = GaugeMetricFamily(PREFIX + name, text, labels=("database" if key == "name" else key,))
     for view in views:
         if view.get("state") != "unknown":

@@ -1,8 +1,8 @@
-"""The monitor: metrics, health and a status page over HTTP, in a process of their own.
+"""The monitor process: metrics, health and the status page over HTTP.
 
-It knows what the master says at the control socket, and what the shared table says. Whatever happens to it, the master
-and the workers do not notice. One loop serves all clients (server.py) and waits for the master (master_link.py); what
-is answered is in answers.py.
+Its data comes from the master's control socket and the shared table. Nothing that happens to it affects master or
+workers. One loop serves all clients (server.py) and queries the master (master_link.py); answers.py builds the
+answers.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class ControlPipe(Protocol):
 def run_monitor(
     config: Config, table: TableReader, pipe: ControlPipe | None = None, jobs: JobAccess | None = None
 ) -> int:
-    """Serve at the address config.monitor until the master says stop or its end of the pipe is closed.
+    """Serve at config.monitor until the master orders a stop or closes its end of the pipe.
 
-    Returns the exit status. `jobs`: how jobs are read and put back. Call it in the main thread of a process of its own.
+    Returns the exit status. `jobs`: access to the jobs in databases. Call it in the main thread of its own process.
     """
     assert config.monitor is not None
-    # Here, after the fork: 2 MiB that would otherwise be in the master and in every worker.
+    # Imported after the fork, to save 2 MiB in the master and in every worker.
     from .answers import SECURITY, Answers
     from .master_link import MasterLink
     from .observer import Observer
@@ -67,12 +67,12 @@ def run_monitor(
 
 
 def _survive(error: Exception) -> None:
-    """A request that we cannot answer is a bug; it must not be the end of the others."""
+    """Log a bug in one request without ending the others."""
     _log.error("monitor_request_failed", reason=f"{type(error).__name__}: {error}", exc_info=error)
 
 
 class _Stop:
-    """Knows when to end: SIGTERM, an order on the pipe, or the pipe's end."""
+    """Watches for the reasons to stop: SIGTERM, an order on the pipe, or the pipe's end."""
 
     def __init__(self, loop: Loop, pipe: ControlPipe | None) -> None:
         self.wanted = False
@@ -100,7 +100,7 @@ class _Stop:
 
     def _drain(self, _now_s: float) -> None:
         with suppress(BlockingIOError):
-            self._reader.recv(4096)  # any signal writes here, not SIGTERM alone
+            self._reader.recv(4096)  # every signal writes here, not only SIGTERM
 
     def _hear(self, _now_s: float) -> None:
         assert self._pipe is not None

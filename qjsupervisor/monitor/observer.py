@@ -1,4 +1,4 @@
-"""What the shared table says, for metrics and sparklines: read by the monitor itself, whatever the master does."""
+"""Reads the shared table for metrics and sparklines, independently of the master."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .waiting import Cell
 
 
 class Observer:
-    """Looks at the table every SAMPLE_S, and when it is asked."""
+    """Samples the table every SAMPLE_S, and reads it on request."""
 
     def __init__(self, loop: Loop, table: TableReader) -> None:
         self.history = History()
@@ -21,7 +21,7 @@ class Observer:
         self._table = table
 
     def start(self) -> None:
-        """Begin to remember."""
+        """Start sampling."""
         self._sample(time.monotonic())
 
     def _sample(self, now_s: float) -> None:
@@ -41,7 +41,7 @@ class Observer:
         return self._table.totals()
 
     def cells(self) -> list[Cell]:
-        """What waits in each channel of each database; where nothing does, is left out."""
+        """Waiting jobs per channel and database, without empty ones."""
         names = [view.name for view in self._table.channel_views()]
         return [
             Cell(database, name, waiting.due, waiting.not_due)

@@ -1,7 +1,7 @@
-"""Orders that an operator gives on the page: pause, resume, requeue; and logging in for that.
+"""Orders given on the page: log in, pause, resume, requeue.
 
-Each is checked (access.py), given to the master at its control socket or done in the database, logged with who gave it
-and from where, and answered by a redirect to the page that it came from, which then says what came of it.
+Each is checked (access.py), passed to the master or carried out in the database, logged with its user and address,
+and answered by a redirect to the page it came from, which shows the result.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .master_link import MasterLink, order
 from .ports import JobAccess
 from .server import Reply
 
-#: What came of orders, for the pages that show it once more: so many are remembered.
+#: Number of results kept for pages to show.
 _MOST_NOTES = 64
 _LONGEST_NAME = 500
 _MOST_UUIDS = 200
@@ -41,7 +41,7 @@ class Orders:
         self._master = master
         self._background = background
         self._notes: dict[str, str] = {}
-        #: Given at the start; None: databases cannot be changed here.
+        #: Set at start; None if jobs cannot be changed from here.
         self.jobs: JobAccess | None = None
         self._handlers: dict[str, Callable[[User, Request, Form, Reply], None]] = {
             "/pause": self._pause,
@@ -51,15 +51,15 @@ class Orders:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """What can be posted to."""
+        """The paths that accept POST."""
         return (*self._handlers, "/login", "/logout")
 
     def note(self, request: Request) -> str:
-        """What came of the order that led to this page."""
+        """The result of the order that led to this page."""
         return self._notes.get(request.query.removeprefix("note="), "")
 
     def handle(self, request: Request, reply: Reply) -> None:
-        """Carry out what was posted; BadRequest for what is not to be."""
+        """Carry out an order. Raises BadRequest if it is not allowed or malformed."""
         if not self._access.is_possible:
             raise BadRequest(HTTPStatus.FORBIDDEN, "this page only reads: set monitor_token to give orders on it")
         form = request.form()
@@ -101,7 +101,7 @@ class Orders:
     def _give(
         self, user: User, request: Request, form: Form, reply: Reply, message: Mapping[str, Any], done: str
     ) -> None:
-        """Let the master do it."""
+        """Pass an order to the master."""
         facts = {key: value for key, value in message.items() if key != "do"}
         _log.info("order_given", order=message["do"], user=user.name, client=request.client, **facts)
 
@@ -119,7 +119,7 @@ class Orders:
         order(self._loop, self._config.control_socket, {**message, "by": by}, answered)
 
     def _requeue(self, user: User, request: Request, form: Form, reply: Reply) -> None:
-        """The jobs that are named, or with no `chosen` all that are failed."""
+        """Requeue the named jobs, or without `chosen` all failed ones."""
         database, jobs = _field(form, "database"), self.jobs
         uuids = form.get("uuid", [])[:_MOST_UUIDS] if "chosen" in form or "uuid" in form else None
         if jobs is None or database not in self._known():
@@ -144,7 +144,7 @@ class Orders:
         return {str(view.get("name")) for view in status.get("databases", ())}
 
     def _done(self, user: User, form: Form, text: str) -> Response:
-        """Back to the page, with a note; plain text for a program."""
+        """Redirect to the page with the result; plain text for a program."""
         if not user.csrf:
             return plain(HTTPStatus.OK, text)
         number = secrets.token_urlsafe(6)
@@ -156,7 +156,7 @@ class Orders:
 
 
 def _is_ours(path: str) -> bool:
-    """A path of this page, and no other server's."""
+    """Whether a path is on this server, not another one's."""
     printable = path.isascii() and path.isprintable() and not any(char in path for char in " \\?#")
     return printable and (path == "/" or path.startswith("/database/"))
 

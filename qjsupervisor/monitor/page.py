@@ -1,8 +1,8 @@
-"""The monitor's pages: what the templates are given, and the documents made of that.
+"""Renders the monitor's pages from its templates.
 
-Autoescape is on, and whatever is not printable is shown as an escape. Style is in the page itself, the script is a file
-of ours: the browser runs nothing but what has their hashes (CONTENT_SECURITY_POLICY), and loads nothing from elsewhere.
-The script takes the page anew and moves what changed into the one that is shown; without it the page is read as it is.
+Autoescape is on, and unprintable characters are shown as escapes. The style is inline, the script is a file of ours;
+the Content-Security-Policy allows only their hashes and loads nothing from elsewhere. The script fetches the page
+again and replaces what changed; without it the page is readable as it is.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .waiting import is_stopped
 _HERE = Path(__file__).parent
 STYLE = (_HERE / "assets" / "page.css").read_text(encoding="utf-8")
 SCRIPT = (_HERE / "assets" / "page.js").read_bytes()
-#: Lines of problems that a page shows at once, and those that it unfolds; the others are counted.
+#: Problems shown at once, and after unfolding; the rest is counted.
 _SHOWN_PROBLEMS = 6
 _MOST_PROBLEMS = 100
 
@@ -59,15 +59,15 @@ _TAGS = {
 
 
 class Visitor(NamedTuple):
-    """Who looks at a page, as far as the page differs."""
+    """What a page shows depending on its visitor."""
 
-    #: Whether the configuration allows orders at all.
+    #: Whether the configuration permits orders.
     may_log_in: bool = False
     #: None: not logged in.
     user: str | None = None
-    #: Goes into each form.
+    #: CSRF token for each form.
     csrf: str = ""
-    #: What came of the last order.
+    #: Result of the last order.
     note: str = ""
 
 
@@ -87,7 +87,7 @@ def _count(value: object) -> str:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """The points of a polyline in a box of 120 by 24; '' where there is no line to draw."""
+    """The points of a polyline in a box of 120 by 24; '' if there is nothing to draw."""
     if len(values) < 2:
         return ""
     highest = max(values) or 1
@@ -123,7 +123,7 @@ _templates = _environment()
 
 
 class DatabaseRow(NamedTuple):
-    """What the table of databases shows of one: where it is the same as before, so is its row."""
+    """What the table of databases shows of one; equal rows are rendered once."""
 
     name: str
     shown: str
@@ -136,7 +136,7 @@ class DatabaseRow(NamedTuple):
     running: int
     failed: int
     failed_text: str
-    #: Jobs a minute.
+    #: Jobs per minute.
     rate: int
     oldest_s: int
     oldest_text: str
@@ -146,7 +146,7 @@ class DatabaseRow(NamedTuple):
 
 
 class ChannelRow(NamedTuple):
-    """What the table of channels shows of one."""
+    """What the table of channels shows for one."""
 
     name: str
     shown: str
@@ -159,14 +159,14 @@ class ChannelRow(NamedTuple):
 
 
 class Rows:
-    """The rows of one table as they were made last: of most, nothing has changed since."""
+    """Caches a table's rendered rows, most of which do not change between updates."""
 
     def __init__(self, macro: str) -> None:
         self._make = getattr(_templates.get_template("rows.html").module, macro)
         self._kept: dict[str, tuple[tuple[object, ...], Markup]] = {}
 
     def render(self, rows: Sequence[DatabaseRow | ChannelRow], *more: object) -> Markup:
-        """All of them; `more`: what a row depends on besides."""
+        """Render all rows; `more`: what else the rows depend on."""
         made: dict[str, tuple[tuple[object, ...], Markup]] = {}
         for row in rows:
             key = (row, *more)
@@ -181,7 +181,7 @@ _channel_rows = Rows("channel")
 
 
 def overview(said: Said, history: History, visitor: Visitor = NOBODY) -> bytes:
-    """All databases, channels and targets."""
+    """The page of all databases, channels and targets."""
     if said.status is None:
         return _render("silent.html", said, visitor, wrong=["The supervisor does not answer."])
     status = said.status
@@ -202,9 +202,9 @@ def overview(said: Said, history: History, visitor: Visitor = NOBODY) -> bytes:
 def database(
     said: Said, name: str, history: History, jobs: Mapping[str, Any], visitor: Visitor = NOBODY
 ) -> bytes | None:
-    """One database, with what is known of its jobs: {"waiting": [...], "failed": [...], "counts", "error"}.
+    """The page of one database and its jobs: {"waiting": [...], "failed": [...], "counts", "error"}.
 
-    None: there is no such database.
+    None if there is no such database.
     """
     views = [] if said.status is None else said.status.get("databases", ())
     view = next((each for each in views if each.get("name") == name), None)
@@ -226,12 +226,12 @@ def database(
 
 
 def login(said: Said, visitor: Visitor, *, with_user: bool) -> bytes:
-    """Where an operator logs in."""
+    """The login page."""
     return _render("login.html", said, visitor, with_user=with_user)
 
 
 def icon(problems_shown: str) -> bytes:
-    """The icon in the browser's tab: green, or red with a number. `problems_shown` comes from the address."""
+    """The favicon: green, or red with a number. `problems_shown` comes from the URL."""
     number = min(99, int(problems_shown)) if problems_shown.isascii() and problems_shown.isdigit() else 0
     colour, text = ("#1f7a43", "✓") if not number else ("#b3261e", str(number))
     return (
@@ -243,7 +243,7 @@ def icon(problems_shown: str) -> bytes:
 
 
 def _render(template: str, said: Said, visitor: Visitor, only: str | None = None, **context: Any) -> bytes:
-    """`only`: of the problems, those of this database and those of all."""
+    """`only`: show problems of this database and those that concern all."""
     status = said.status or {}
     found = [each for each in find_problems(status) if only is None or not each.databases or only in each.databases]
     wrong = context.pop("wrong", None) or [each.text for each in found if not each.is_warning]
@@ -288,7 +288,7 @@ def _tile(
 
 
 def _database(view: Mapping[str, Any], history: History) -> dict[str, Any]:
-    """A row of the table; `troubled`: a problem is told of it."""
+    """The data of a row; `troubled`: it has a problem."""
     state = str(view.get("state"))
     beats = view.get("heartbeat_age_s")
     if state == "ready" and beats is not None and beats > STALE_HEARTBEAT_S:
@@ -314,7 +314,7 @@ def _database(view: Mapping[str, Any], history: History) -> dict[str, Any]:
 
 
 def _database_table(status: Mapping[str, Any], history: History) -> list[DatabaseRow]:
-    """Those with a problem first."""
+    """All rows, those with a problem first."""
     rows = []
     for view in status.get("databases", ()):
         row = _database(view, history)
@@ -371,7 +371,7 @@ def _channel(view: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _channels_of(status: Mapping[str, Any], database: str) -> list[dict[str, Any]]:
-    """The channels in which something of one database waits or runs."""
+    """The channels in which jobs of one database wait or run."""
     found = []
     for view in status.get("channels", ()):
         mine = next((each for each in view.get("holders", ()) if each.get("database") == database), None)

@@ -1,6 +1,6 @@
-"""What the monitor can have done in a database; commands/for_monitor.py does it, with what `jobs` and `requeue` have.
+"""The interface through which the monitor reads and requeues jobs; commands/for_monitor.py implements it.
 
-The monitor lies below the commands, so it is given this at its start. None of it is imported before it is used.
+The monitor may not import commands, so it receives the implementation at start. Nothing is imported before use.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from ..config.settings import Config
 
 
 class JobAccess(Protocol):
-    """Short sessions of the monitor's own; each call may wait, and raises QJSupervisorError."""
+    """Each call opens its own short session, may block, and raises QJSupervisorError."""
 
     def list_jobs(self, config: Config, database: str, status: Mapping[str, Any]) -> Mapping[str, Any]:
-        """{"waiting": [...], "failed": [...], "error": ""}, at most some of each; the session is read-only."""
+        """{"waiting": [...], "failed": [...], "error": ""} with the first few of each; the session is read-only."""
 
     def requeue(self, config: Config, database: str, uuids: Sequence[str] | None) -> tuple[int, int]:
-        """Put failed jobs back to pending, these or (None) all: how many were, and how many were left alone."""
+        """Set failed jobs back to pending, these or (None) all. Returns (requeued, left alone)."""

@@ -1,4 +1,4 @@
-"""What the supervisor's processes use, from /proc."""
+"""Resource usage of the supervisor's processes, from /proc."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-#: In /proc/PID/stat, counted from what follows the name in parentheses.
+#: Field positions in /proc/PID/stat, counted after the name in parentheses.
 _UTIME, _CHILDREN_STIME, _RSS = 11, 14, 21
 
 
@@ -18,22 +18,22 @@ class Process(NamedTuple):
 
     kind: str
     number: int
-    #: Never falls: that of workers includes the ended ones (and ended scouts).
+    #: Never decreases: for workers it includes ended ones (and ended scouts).
     cpu_s: float
     rss: int
-    #: None: not counted. A worker has a descriptor for each place in the table.
+    #: None: not counted. A worker has one descriptor per slot of the table.
     fds: int | None
 
 
 class _Usage(NamedTuple):
     cpu_s: float
-    #: Of its children that have ended.
+    #: CPU time of its ended children.
     ended_cpu_s: float
     rss: int
 
 
 def processes_of(status: Mapping[str, Any]) -> list[Process]:
-    """The master, this monitor and the workers; what has just ended is left out."""
+    """Usage of master, monitor and workers; a process that has just ended is left out."""
     master_pid, workers = status.get("pid"), [view.get("pid") for view in status.get("databases", ())]
     master = _read(master_pid)
     if master is None:

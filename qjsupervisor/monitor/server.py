@@ -1,12 +1,11 @@
-"""The monitor's listening socket and its clients, in one loop: nothing here waits, and nothing grows.
+"""The monitor's listening socket and its clients, in one loop that never blocks and whose memory is bounded.
 
-    MAX_CLIENTS, and MAX_OF_ADDRESS of one address, are held at once; for one more the one goes that has taken longest
-    over its request (a client that is being answered goes only where there is no other)
-    REQUEST_S       from the connection to the last byte of its request
+    MAX_CLIENTS, and MAX_OF_ADDRESS per address, limit open connections; a new one replaces the client that has been
+    sending its request longest (one that is being answered only if there is no other)
+    REQUEST_S       from the connection to the last byte of the request
     RESPONSE_S      from there to the last byte of the response
-    LINGER_S        for what a client still sends after its response, so that it can read that response
-
-So a probe is answered beside any number of clients that say nothing, or a byte a second: whoever is new has a place.
+    LINGER_S        to discard what a client still sends after its response, so that it can read the response
+A probe is thus answered beside any number of silent or dribbling clients.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ RESPONSE_S = 10.0
 LINGER_S = 1.0
 _BACKLOG = 512
 _CHUNK_BYTES = 65_536
-#: Taken in one turn, so that a flood of connections does not keep the loop from those that are there.
+#: Connections accepted per turn, so that a flood does not starve existing clients.
 _ACCEPTED_AT_ONCE = 64
-#: Descriptors are used up: accept nobody for so long, or the readable listener spins the loop.
+#: Pause in accepting when no descriptor is left; otherwise the readable listener would spin the loop.
 _ACCEPT_PAUSE_S = 1.0
 
 _log = get_logger()
 
 
 class Reply(Protocol):
-    """How a request is answered, once, now or later."""
+    """Answers a request, once, now or later."""
 
     def __call__(self, response: Response) -> None: ...
 
@@ -49,7 +48,7 @@ Handle = Callable[[Request, Reply], None]
 
 
 class Server:
-    """Listens at an address. `handle` takes each request and must not wait; `security`: headers of all responses."""
+    """Listens at an address. `handle` takes each request and must not block; `security`: headers of all responses."""
 
     def __init__(
         self, loop: Loop, address: tuple[str, int], handle: Handle, security: Sequence[tuple[str, str]] = ()
@@ -59,7 +58,7 @@ class Server:
         self._security = security
         self._listener = _listen(address)
         self.port: int = self._listener.getsockname()[1]
-        #: The oldest first.
+        #: Oldest first.
         self._clients: dict[_Client, None] = {}
         loop.register(self._listener, selectors.EVENT_READ, self._accept)
 
@@ -67,8 +66,8 @@ class Server:
         return len(self._clients)
 
     def close(self) -> None:
-        """Stop listening, and let all clients go."""
-        with suppress(KeyError):  # in its pause
+        """Stop listening and disconnect all clients."""
+        with suppress(KeyError):  # accepting is paused
             self._loop.unregister(self._listener)
         self._listener.close()
         for client in list(self._clients):
@@ -84,7 +83,7 @@ class Server:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     self._pause(now_s)
                     return
-                continue  # the client went away before we got to it
+                continue  # the client went away before it was accepted
             self._make_room(_network(str(peer[0])))
             sock.setblocking(False)
             self._clients[_Client(self, self._loop, sock, str(peer[0]), now_s)] = None
@@ -107,24 +106,24 @@ class Server:
     # -- for the clients ---------------------------------------------------------------------------------------
 
     def requested(self, client: _Client, request: Request) -> None:
-        """A client's request is complete."""
+        """Called when a client's request is complete."""
         self._handle(request, client.reply)
 
     def encoded(self, response: Response, request: Request | None) -> tuple[bytes, bytes]:
-        """A response as it is sent."""
+        """(head, body) of a response, ready to send."""
         return response.encoded(request, self._security)
 
     def forget(self, client: _Client) -> None:
-        """A client is gone."""
+        """Called when a client has disconnected."""
         del self._clients[client]
 
 
 class _Client:
-    """One connection: it sends a request, takes a response, and is gone."""
+    """One connection: one request, one response."""
 
     def __init__(self, server: Server, loop: Loop, sock: socket.socket, address: str, now_s: float) -> None:
         self.network = _network(address)
-        #: 0: has answered it, 1: waits for its request, 2: answers it. The lowest is let go first.
+        #: 0: answered, 1: waiting for its request, 2: being answered. The lowest is disconnected first.
         self.rank = 1
         self._server = server
         self._loop = loop
@@ -139,12 +138,12 @@ class _Client:
         loop.register(sock, selectors.EVENT_READ, self._read)
 
     def close(self) -> None:
-        """Hang up, whatever was going on."""
+        """Disconnect, whatever was going on."""
         if self._closed:
             return
         self._closed = True
         self._deadline.clear()
-        with suppress(KeyError):  # while its request is being answered it is not watched
+        with suppress(KeyError):  # not registered while its request is being answered
             self._loop.unregister(self._sock)
         self._sock.close()
         self._server.forget(self)
@@ -172,13 +171,13 @@ class _Client:
         self._server.requested(self, self._request)
 
     def _begin_answer(self) -> None:
-        """Nothing is read until the response is out: a client that hangs up meanwhile is noticed then."""
+        """Stop reading until the response is sent; a client that disconnects is noticed then."""
         self.rank = 2
         self._deadline.set(self._now_s + RESPONSE_S)
         self._loop.unregister(self._sock)
 
     def reply(self, response: Response) -> None:
-        """Send this; does nothing if the client is gone meanwhile."""
+        """Send a response; does nothing if the client is gone."""
         if not self._closed and not self._outgoing and self.rank == 2:
             self._send(response)
 
@@ -207,7 +206,7 @@ class _Client:
         self._linger(now_s)
 
     def _linger(self, now_s: float) -> None:
-        """The response is out. To close now would take it back, where the client still sends."""
+        """Wait for the client to close; closing while it still sends would reset the connection: no response."""
         self.rank = 0
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
@@ -226,17 +225,17 @@ class _Client:
 
 
 def method_not_allowed(*methods: str) -> Response:
-    """For a path that is there, and a method that is not for it."""
+    """The response if a path exists but does not support the method."""
     allowed = ", ".join(methods)
     return plain(HTTPStatus.METHOD_NOT_ALLOWED, f"only {allowed} here", [("Allow", allowed)])
 
 
 def _dispensable(clients: Iterable[_Client]) -> _Client:
-    return min(clients, key=lambda client: client.rank)  # of the same rank the oldest
+    return min(clients, key=lambda client: client.rank)  # the oldest of equal rank
 
 
 def _network(address: str) -> str:
-    """What counts as one address: of IPv6 the 64 bits that one customer has."""
+    """The part of an address that identifies a client; for IPv6 the /64 that one customer has."""
     found = ip_address(address.partition("%")[0])
     if isinstance(found, IPv6Address) and found.ipv4_mapped is None:
         return str(ip_network((int(found) >> 64 << 64, 64)))

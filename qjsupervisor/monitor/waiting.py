@@ -1,7 +1,7 @@
-"""What waiting jobs wait for, over all databases, and how many workers Odoo should have.  Pure.
+"""Counts waiting jobs by reason over all databases, and the workers Odoo should have.  Pure.
 
-From the status and from what the shared table says waits in each channel of each database. Databases times channels
-goes in; a number for each reason comes out.
+Input: the status, and from the shared table the jobs waiting per channel and database. Output: one number per
+reason.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ..channelspec import ROOT, parent_name
 from ..config.schedule import CLOSED
 from ..states import WorkerState
 
-#: In the order in which they are looked at: a job is counted once, for the first that holds.
+#: In order of precedence: a job is counted once, under the first reason that applies.
 REASONS = (
     "dependencies",
     "not_due",
@@ -32,7 +32,7 @@ Status = Mapping[str, Any]
 
 
 class Cell(NamedTuple):
-    """Jobs of one database that wait directly in one channel."""
+    """Jobs of one database waiting directly in one channel."""
 
     database: str
     channel: str
@@ -46,7 +46,7 @@ def is_stopped(channel: Mapping[str, Any]) -> bool:
 
 
 def by_reason(status: Status, cells: Sequence[Cell]) -> dict[str, int]:
-    """How many jobs wait for each of REASONS, over all databases."""
+    """Number of waiting jobs for each of REASONS, over all databases."""
     found = dict.fromkeys(REASONS, 0)
     databases = {view["name"]: view for view in status.get("databases", ())}
     channels = {view["name"]: view for view in status.get("channels", ())}
@@ -91,9 +91,9 @@ def _reason(
 
 
 def desired_workers(status: Status, cells: Sequence[Cell]) -> int:
-    """Jobs that run, and those that could start now if Odoo had a worker for each.
+    """Running jobs plus those that could start now if Odoo had enough workers.
 
-    Within the capacities of the channels that all databases share; those of a database's own tree are not known here.
+    Respects the capacities of server-wide channels; those of a database's own tree are not known here.
     """
     pauses = _pauses(status)
     ready = {view["name"] for view in status.get("databases", ()) if view.get("state") == WorkerState.READY.value}
@@ -102,7 +102,7 @@ def desired_workers(status: Status, cells: Sequence[Cell]) -> int:
         if cell.database in ready and not _is_paused(_path(cell.channel), cell.database, pauses):
             waiting[cell.channel] = waiting.get(cell.channel, 0) + cell.due
     channels = list(status.get("channels", ()))
-    for channel in reversed(channels):  # parents come first: now each is settled before its parent
+    for channel in reversed(channels):  # children before parents
         name = channel["name"]
         startable = waiting.get(name, 0)
         room = _room(channel)
@@ -122,13 +122,13 @@ def desired_workers(status: Status, cells: Sequence[Cell]) -> int:
 
 
 def _room(channel: Mapping[str, Any]) -> int | None:
-    """How many more may start in it; None: no limit."""
+    """How many more jobs may start in it; None: no limit."""
     capacity = channel.get("capacity")
     return None if capacity is None else max(0, int(capacity) - int(channel.get("running") or 0))
 
 
 def _starts_left(channel: Mapping[str, Any]) -> int:
-    """How many more may start now, by its rate."""
+    """How many more jobs its rate allows now."""
     rate = channel["rate"]
     closed = rate.get("unread") or rate.get("next_in_s")
     return 0 if closed else max(0, int(rate["starts"]) - int(rate["used"]))
@@ -139,7 +139,7 @@ def _pauses(status: Status) -> set[tuple[str | None, str]]:
 
 
 def _closed(status: Status) -> set[str]:
-    """Channels that the schedule closes now."""
+    """Channels the schedule closes now."""
     limits = (status.get("schedule") or {}).get("limits", ())
     return {str(each.get("channel")) for each in limits if each.get("limit") == CLOSED}
 
