@@ -1,4 +1,4 @@
-"""What people type as arguments of the commands: durations and scopes. Raises ValueError, for argparse."""
+"""Parses arguments of the commands: durations and scopes. Raises ValueError, for argparse."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..master.pauses import LONGEST_S
 
 
 class Scope(NamedTuple):
-    """What `pause` and `resume` are about; `database` None means every database."""
+    """What `pause` and `resume` apply to; `database` None means every database."""
 
     database: str | None
-    #: Complete name; the root stands for everything.
+    #: Complete name; root means all channels.
     channel: str
 
     def __str__(self) -> str:
@@ -22,7 +22,7 @@ class Scope(NamedTuple):
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of '90', '90s', '30m', '1h30m', '2d'; more than zero."""
+    """Seconds of '90', '90s', '30m', '1h30m' or '2d'; must be positive."""
     seconds = duration(text)
     if not 0 < seconds <= LONGEST_S:
         raise ValueError(f"a duration is more than 0 and at most ten years, not {text!r}")
@@ -30,7 +30,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_scope(text: str) -> Scope:
-    """'db', 'db:channel', ':channel', '' (everything). A database name may hold colons before the last."""
+    """Parse "db", "db:channel", ":channel" or "" (everything). The last colon separates; names may contain others."""
     database, colon, channel = text.rpartition(":")
     if not colon:
         database, channel = channel, ""
@@ -38,7 +38,7 @@ def parse_scope(text: str) -> Scope:
 
 
 def parse_channel(text: str) -> str:
-    """The complete name of a channel; 'root.' may be left out, '' is the root."""
+    """The complete name of a channel; 'root.' may be omitted, '' is root."""
     name = complete_name(text.strip())
     if not all(name.split(".")):
         raise ValueError(f"{text!r} is not a channel: write root.sub or root.sub.subsub")

@@ -1,6 +1,6 @@
-"""`check`: what would run and what not, and why. Changes nothing, needs no running supervisor.
+"""`check`: says what would run, what would not, and why. Changes nothing and needs no running supervisor.
 
-It asks each Odoo for a job that is none, once for each database: that runs nothing, and leaves a line in Odoo's log.
+Asks each Odoo once per database for a job that does not exist: this runs nothing but leaves a line in Odoo's log.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from .output import console, print_json, print_line, table
 
 _EXIT_SOMETHING_WOULD_NOT_RUN = 1
 _PARALLEL = 8
-#: Changes of the schedule that are told.
+#: Upcoming schedule changes shown.
 _CHANGES = 3
-#: Databases that one line names.
+#: Most databases named in one line.
 _NAMED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything that was found."""
+    """All findings."""
 
     config: Config
     databases: Sequence[DatabaseReport] = ()
@@ -49,15 +49,15 @@ class Report:
 
     @property
     def is_fine(self) -> bool:
-        """Everything that should run would run."""
+        """Whether everything that should run would run."""
         levels = [*(each.level for each in self.findings), *(each.finding.level for each in self.targets)]
         return Level.PROBLEM not in levels and not any(each.is_problem for each in self.databases)
 
 
 def run(config: Config, *, as_json: bool) -> int:
-    """Look at everything, print it; exit status 1 if something would not run.
+    """Check everything and print the report; exit status 1 if something would not run.
 
-    Raises ConfigError where `start` would; not beside a running supervisor, perhaps another user's, which has shown it.
+    Raises ConfigError where `start` would, unless a supervisor is running, which proves that it can start.
     """
     if client.status_or_none(config) is None:
         refuse_unfit(config)
@@ -70,7 +70,7 @@ def run(config: Config, *, as_json: bool) -> int:
 
 
 def gather(config: Config) -> Report:
-    """Ask PostgreSQL and Odoo; blocks, each question with a deadline."""
+    """Query PostgreSQL and Odoo; blocks, each query with its own deadline."""
     findings = [warning(text) for text in config.warnings]
     databases: list[DatabaseReport] = []
     try:
@@ -102,7 +102,7 @@ def _about_databases(config: Config, databases: Sequence[DatabaseReport]) -> Ite
 
 
 def _about_mode(config: Config, databases: Sequence[DatabaseReport]) -> str:
-    """Whose channels hold, and why."""
+    """Which channels apply, and why."""
     if config.mode is Mode.SERVER_WIDE:
         return f"mode {config.mode.value}: `channels` is set, and holds for all databases together"
     if config.mode is Mode.PER_DATABASE:
@@ -118,7 +118,7 @@ def _about_mode(config: Config, databases: Sequence[DatabaseReport]) -> str:
 
 
 def _about_rules(config: Config) -> Iterator[Finding]:
-    """What becomes of jobs that run for too long, and of copies."""
+    """What happens to jobs that run too long, and to neutralised copies."""
     rules = config.rules
     if rules.max_runtimes:
         limits = ", ".join(f"{name} {seconds(limit_s)}" for name, limit_s in rules.max_runtimes.items())
@@ -133,7 +133,7 @@ def _about_rules(config: Config) -> Iterator[Finding]:
 
 
 def _about_schedule(config: Config) -> Iterator[Finding]:
-    """What holds now, and the next changes."""
+    """The limits that apply now, and the next changes."""
     schedule, now_s = config.schedule, time.time()
     if not schedule.windows:
         return
@@ -169,9 +169,9 @@ def _about_supervisor(config: Config) -> Iterator[Finding]:
 
 
 def _ask_targets(config: Config, databases: Sequence[str]) -> list[TargetReport]:
-    """Each Odoo for each of its databases, and what it answers, once for all databases that it answers the same for.
+    """Ask each Odoo about each of its databases; equal answers are reported once.
 
-    Where no database is known each Odoo is asked for none.
+    If no database is known, each Odoo is asked once without one.
     """
     asked: list[tuple[TargetSettings, str | None]]
     asked = [(target, name) for name in databases for target in config.targets_for(name)]
@@ -190,7 +190,7 @@ def _ask_targets(config: Config, databases: Sequence[str]) -> list[TargetReport]
 
 
 def _ageing(config: Config) -> str:
-    """What ageing does, where it is on."""
+    """What ageing does, if it is on."""
     ageing_s = config.rules.ageing_s
     if not ageing_s:
         return ""
@@ -200,7 +200,7 @@ def _ageing(config: Config) -> str:
 
 
 def document(report: Report) -> dict[str, Any]:
-    """The JSON; its keys are an interface: add, do not rename. No password is in it."""
+    """The JSON report, without passwords. Its keys are an interface: add, never rename."""
     return {
         "ok": report.is_fine,
         "configuration": _configuration(report.config),
@@ -279,7 +279,7 @@ def _text_of(origin: Origin) -> str:
 
 
 def _place_of(origin: Origin, config: Config) -> str:
-    """The file itself is named once, above."""
+    """The place without the file's name, which is printed once above."""
     return origin.place.removeprefix(f"{config.config_file}: ")
 
 

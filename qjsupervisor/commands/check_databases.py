@@ -1,4 +1,4 @@
-"""What would become of each database: the scout's own look, and what only `check` takes the time for."""
+"""Says what would happen to each database: the scout's own probe plus checks only `check` takes time for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .session import session
 from .trees import Specs, own_specs, specs_without_effect
 
 _PARALLEL = 8
-#: Channels that one warning names.
+#: Most channels named in one warning.
 _NAMED = 5
 
 
@@ -31,7 +31,7 @@ class Outcome(enum.Enum):
 
     RUNS = "would run"
     STANDBY = "standby"
-    #: No queue_job: nothing is to be run.
+    #: No queue_job, so nothing to run.
     ABSENT = "absent"
     BLOCKED = "blocked"
     UNREACHABLE = "unreachable"
@@ -45,16 +45,16 @@ class DatabaseReport:
     outcome: Outcome
     reason: str | None = None
     warnings: tuple[str, ...] = ()
-    #: Its own tree, in per-database mode.
+    #: Its own channel tree, in per-database mode.
     channels: tuple[ChannelSpec, ...] = ()
-    #: database.uuid, where it may be read.
+    #: database.uuid, if readable.
     uuid: str | None = None
-    #: Its jobs would not run, and somebody should do something.
+    #: Its jobs would not run although they should.
     is_problem: bool = False
 
 
 def check_databases(config: Config) -> list[DatabaseReport]:
-    """All databases by name; raises DatabaseError where they cannot be listed."""
+    """Check all databases, ordered by name. Raises DatabaseError if they cannot be listed."""
     names = list_databases(config)
     probes = scan(config, names, time.monotonic() + SCAN_DEADLINE_S, ask_leader=True)
     with ThreadPoolExecutor(_PARALLEL) as pool:
@@ -62,10 +62,10 @@ def check_databases(config: Config) -> list[DatabaseReport]:
 
 
 def report(config: Config, found: Probe) -> DatabaseReport:
-    """What the scout's verdict means, with a closer look where it is good."""
+    """What the scout's verdict means; a database that would be served is examined further."""
     if found.verdict is Verdict.READY:
         return _closer(config, found)
-    # A database named in db_name that does not exist is a slip; one without queue_job is not.
+    # A database named in db_name that does not exist is a mistake; one without queue_job is not.
     is_problem = found.verdict is not Verdict.ABSENT or found.facts is None
     return DatabaseReport(
         name=found.database,
@@ -95,7 +95,7 @@ def _closer(config: Config, found: Probe) -> DatabaseReport:
     more = (*warnings_of(facts), *_passed_over(passed_over), *_unheard(config, name))
     found = replace(found, warnings=(*found.warnings, *more))
     if leader is None or f"application {APPLICATION_NAME}" in leader:
-        # Our own running supervisor, or one on another machine that shares the work.
+        # Held by our own running supervisor, or by one on another machine that shares the work.
         reason = None if leader is None else f"its jobs are dispatched by a supervisor: {leader}"
         return DatabaseReport(
             name=name,
@@ -117,7 +117,7 @@ def _closer(config: Config, found: Probe) -> DatabaseReport:
     )
 
 
-#: What pgbouncer's pool_mode does that matters here.
+#: Why pgbouncer's transaction mode does not work.
 _POOLED = (
     "a connection pooler in transaction mode is in between: LISTEN and the leader lock cannot work there;"
     " connect to PostgreSQL itself (jobrunner_db_host, jobrunner_db_port), or set pool_mode = session"
@@ -135,7 +135,7 @@ def _blocked(found: Probe, reason: str) -> DatabaseReport:
 
 
 def _passed_over(specs: Specs) -> Iterator[str]:
-    """What an administrator set up in Odoo and will miss."""
+    """Warn about channel settings made in Odoo that have no effect."""
     named = [f"{name} ({', '.join(_settings(spec))})" for name, spec in specs.items()]
     if named:
         more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
@@ -146,7 +146,7 @@ def _passed_over(specs: Specs) -> Iterator[str]:
 
 
 def _unheard(config: Config, database: str) -> Iterator[str]:
-    """A name that Odoo 19 and later cannot be told; up to 18 it stands in the query alone."""
+    """Warn about a name that cannot be sent to Odoo 19 or later; up to 18 it is only sent in the query."""
     why = header_problem(database)
     if why and (config.odoo.version is None or config.odoo.reads_environment):
         yield (
@@ -161,5 +161,5 @@ def _settings(spec: ChannelSpec) -> list[str]:
 
 
 def that_run(reports: Iterable[DatabaseReport]) -> Iterator[DatabaseReport]:
-    """Those that would have a worker."""
+    """The databases that would get a worker."""
     return (each for each in reports if each.outcome in (Outcome.RUNS, Outcome.STANDBY))

@@ -1,4 +1,4 @@
-"""What `check` finds in Odoo's own settings and databases that would make jobs fail, starve people, or run twice."""
+"""Checks Odoo's own settings and databases for what makes jobs fail, starve users or run twice."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from .job_rows import fetch
 
 
 class OdooFacts(NamedTuple):
-    """Of one database: one row of ODOO_FACTS, and its uuid."""
+    """Facts about one database: one row of ODOO_FACTS, and its uuid."""
 
     has_server_environment: bool
-    #: database.uuid, by which Odoo tells databases apart; None where our role may not read it.
+    #: database.uuid, by which Odoo tells databases apart; None if our role may not read it.
     uuid: str | None
 
 
 def read_facts(connection: Session) -> OdooFacts:
-    """One statement, or two where the parameters may be read."""
+    """Read the facts with one statement, or two if the parameters are readable."""
     ((has_server_environment, may_read),) = fetch(connection, statements.ODOO_FACTS)
     rows = fetch(connection, statements.DATABASE_UUID) if may_read else []
     return OdooFacts(has_server_environment, rows[0][0] if rows else None)
 
 
 def warnings_of(facts: OdooFacts) -> Iterator[str]:
-    """What is to be said of one database."""
+    """Warnings about one database."""
     if facts.has_server_environment:
         yield (
             "module server_environment is installed: queue_job then reads its settings from that module's files"
@@ -38,7 +38,7 @@ def warnings_of(facts: OdooFacts) -> Iterator[str]:
 
 
 def check_odoo_settings(config: Config) -> Iterator[Finding]:
-    """What stands in Odoo's [options] and does not go with jobs."""
+    """Findings about settings in Odoo's [options] that conflict with running jobs."""
     odoo, capacity = config.odoo, config.channels[0].capacity
     if odoo.server_wide_modules is not None and "queue_job" not in odoo.server_wide_modules:
         yield warning(
@@ -55,7 +55,7 @@ def check_odoo_settings(config: Config) -> Iterator[Finding]:
 
 
 def duplicates(databases: Iterable[tuple[str, str | None]]) -> Iterator[Finding]:
-    """Databases, as (name, uuid), that are copies of each other."""
+    """Findings about databases, given as (name, uuid), that are copies of each other."""
     by_uuid: dict[str, list[str]] = {}
     for name, uuid in databases:
         if uuid:

@@ -1,4 +1,4 @@
-"""Is there room: connections of PostgreSQL, descriptors of this machine, places for databases?"""
+"""Checks for room: PostgreSQL connections, file descriptors, slots for databases."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .findings import Finding, problem, warning
 from .job_rows import fetch
 from .session import session
 
-#: The scout's at once, and some for the commands.
+#: Connections of the scout and of commands.
 _BESIDE_WORKERS = 8
-#: Log, libraries, control socket, selector, ...
+#: Descriptors for log, libraries, control socket, selector etc.
 _OTHER_DESCRIPTORS = 64
 
 
@@ -24,13 +24,13 @@ class Connections(NamedTuple):
 
     max_connections: int
     reserved: int
-    #: -1: no limit of its own.
+    #: -1: no limit for the role.
     role_limit: int
     used_by_others: int
 
 
 def check_server(config: Config, databases: list[str]) -> Iterator[Finding]:
-    """Findings about the server that has the first of the databases, and about this machine."""
+    """Findings about the server of the first database, and about this machine."""
     if len(databases) > config.max_databases:
         yield problem(
             f"{len(databases)} databases would have a worker, max_databases allows {config.max_databases}:"
@@ -51,7 +51,7 @@ def check_server(config: Config, databases: list[str]) -> Iterator[Finding]:
 
 
 def judge_connections(server: Connections, databases: int) -> Iterator[Finding]:
-    """One connection for each database; the others are Odoo's."""
+    """Whether the server has a connection for each database besides those Odoo uses."""
     needed = databases + _BESIDE_WORKERS
     room = server.max_connections - server.reserved
     if databases > room:
@@ -71,7 +71,7 @@ def judge_connections(server: Connections, databases: int) -> Iterator[Finding]:
 
 
 def judge_descriptors(hard_limit: int, config: Config, databases: int) -> Iterator[Finding]:
-    """The master has one for each place and two for each worker; a worker one for each place and request."""
+    """Check the descriptor limit: the master needs one per slot and two per worker, a worker one per slot and job."""
     if hard_limit == resource.RLIM_INFINITY:
         return
     capacity = config.channels[0].capacity or 0

@@ -1,8 +1,8 @@
-"""Is there an Odoo with queue_job behind a target, and does it serve a database? One request, which runs nothing.
+"""Checks with one request whether a target is an Odoo with queue_job and serves a database. Runs nothing.
 
-It names the database, and a job that is none: Odoo answers 200 where it serves the database, 500 where it does not, and
-404 where queue_job is not loaded. Where no database is known it names nothing, which Odoo refuses by a 4xx or 500.
-Redirects are never followed.
+The request names the database and a job that does not exist: Odoo answers 200 if it serves the database, 500 if it
+does not, and 404 if queue_job is not loaded. Without a known database it names none, which Odoo refuses with a 4xx or
+500. Redirects are never followed.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from ..odoo.target import header_problem
 from .findings import Finding, note, problem, warning
 
 PATH = "/queue_job/runjob"
-#: A busy Odoo may be silent for longer; it is not waited for.
+#: A busy Odoo may take longer; we do not wait for it.
 _READ_TIMEOUT_S = 5.0
 
-#: No job has it: Odoo answers 200, and writes one warning to its log.
+#: The uuid of no job: Odoo answers 200 and logs one warning.
 NO_JOB = "00000000-0000-0000-0000-000000000000"
 
 
 class TargetReport(NamedTuple):
-    """One target and what its answer means, for some databases (none: it was asked for no database)."""
+    """A target and the meaning of its answer for some databases (none: asked without a database)."""
 
     url: str
     state: str
@@ -46,7 +46,7 @@ class TargetReport(NamedTuple):
 def check_target(
     target: TargetSettings, connect_timeout_s: float, database: str | None = None, dbfilter: str | None = None
 ) -> TargetReport:
-    """Ask once, for a job of the database that is none; blocks for at most the connect timeout and five seconds."""
+    """Ask once for a non-existent job of the database; blocks for at most the connect timeout plus five seconds."""
     fields = {} if database is None else {"db": database, "job_uuid": NO_JOB}
     try:
         with _pool(target, connect_timeout_s) as pool:
@@ -67,7 +67,7 @@ def check_target(
 
 
 def explain_answer(status: int, *, by_name: bool = False, dbfilter: str | None = None) -> Finding:
-    """What an HTTP status says about the target; `by_name`: it was asked for a database, and for a job that is none."""
+    """What an HTTP status means; `by_name`: the request named a database and a non-existent job."""
     if by_name and status == 200:
         return note("Odoo with queue_job answers")
     if by_name and status == 500:
@@ -87,10 +87,10 @@ def explain_answer(status: int, *, by_name: bool = False, dbfilter: str | None =
 
 
 def explain_failure(error: Exception) -> Finding:
-    """What a request that got no answer says about the target."""
+    """What a request without an answer says about the target."""
     if isinstance(error, NameResolutionError):
         return problem("has a name that cannot be resolved: check host")
-    if isinstance(error, NewConnectionError):  # in urllib3 it is a kind of ConnectTimeoutError
+    if isinstance(error, NewConnectionError):  # a subclass of ConnectTimeoutError in urllib3
         return problem("refuses the connection: is Odoo started, are host and port right?")
     if isinstance(error, ConnectTimeoutError):
         return problem("does not take the connection in time: a firewall, or the machine is down")
@@ -107,7 +107,7 @@ def explain_failure(error: Exception) -> Finding:
 
 
 def _pool(target: TargetSettings, connect_timeout_s: float) -> urllib3.PoolManager:
-    # Without retries the errors come as they are, not wrapped in MaxRetryError.
+    # With retries=False errors are not wrapped in MaxRetryError.
     return urllib3.PoolManager(
         num_pools=1,
         retries=False,

@@ -1,4 +1,4 @@
-"""Asking the running supervisor at its control socket."""
+"""Requests to the running supervisor over its control socket."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..errors import ProtocolError, QJSupervisorError
 
 #: sysexits.h EX_UNAVAILABLE: no supervisor answers.
 EX_UNAVAILABLE = 69
-#: The supervisor answered, and will not do it.
+#: The supervisor answered and refused.
 EX_REFUSED = 1
 TIMEOUT_S = 5.0
-#: Twice what the supervisor allows for reading its configuration: another one may be under way.
+#: Twice the supervisor's limit for reading its configuration, as another reload may be under way.
 RELOAD_TIMEOUT_S = 25.0
 
 
@@ -28,27 +28,27 @@ class Unavailable(QJSupervisorError):
 
 
 class Refused(QJSupervisorError):
-    """The supervisor will not do what it was asked; the message is its own."""
+    """The supervisor refused an order; the message is its own."""
 
     exit_status = EX_REFUSED
 
 
 def order(config: Config, do: str, *, timeout_s: float = TIMEOUT_S, **details: object) -> dict[str, Any]:
-    """Send one order, with who gives it, and return the answer; raises Unavailable or Refused."""
+    """Send an order, stating who gives it, and return the answer. Raises Unavailable or Refused."""
     return _ask(config, do, timeout_s, {**details, "by": _who()})
 
 
 def note(config: Config, order: str, **details: object) -> None:
-    """Have the supervisor, if one runs, log that this command did something itself."""
+    """Have the running supervisor, if any, log what this command did itself."""
     with suppress(Unavailable, Refused):
         _ask(config, "note", TIMEOUT_S, {"order": order, **details, "by": _who()})
 
 
 def _who() -> str:
-    """Who gives the order, for those who wonder later."""
+    """Who gives the order, for the log."""
     try:
         return f"{pwd.getpwuid(os.getuid()).pw_name} (command line)"
-    except KeyError:  # a container's user without an entry
+    except KeyError:  # a container's user without a passwd entry
         return f"user id {os.getuid()} (command line)"
 
 
@@ -64,14 +64,14 @@ def _ask(config: Config, do: str, timeout_s: float, details: Mapping[str, object
 
 
 def status(config: Config) -> dict[str, Any]:
-    """What `status --json` prints; raises Unavailable."""
+    """What `status --json` prints. Raises Unavailable."""
     answer = _ask(config, "status", TIMEOUT_S, {})
     inner = answer.get("status", answer)
     return {key: value for key, value in inner.items() if key != "ok"} if isinstance(inner, dict) else {}
 
 
 def status_or_none(config: Config) -> Mapping[str, Any] | None:
-    """The status, or None where no supervisor answers."""
+    """The status, or None if no supervisor answers."""
     try:
         return status(config)
     except Unavailable:

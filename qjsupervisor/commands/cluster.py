@@ -1,4 +1,4 @@
-"""`cluster`: make the schema that supervisors of one cluster share, and show who has what in it."""
+"""`cluster`: creates the schema the supervisors of a cluster share, and shows its members and leases."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EXIT_NO_MEMBER = 1
 
 
 def init(config: Config, *, only_print: bool) -> int:
-    """Make the schema in `cluster_database`, or print the SQL for who may; again and again without harm."""
+    """Create the schema in `cluster_database`, or print its SQL for someone with the privileges. Idempotent."""
     if only_print:
         print_line("-- To be run in " + config.cluster_database)
         for line in (INIT + "-- For the role of the supervisors, if it is another one:").splitlines():
@@ -29,7 +29,7 @@ def init(config: Config, *, only_print: bool) -> int:
 
 
 def status(config: Config, *, as_json: bool) -> int:
-    """Members, leases, and permits that nobody has; exit status 1 if no member is alive."""
+    """Show members, leases and unclaimed permits; exit status 1 if no member is alive."""
     if config.cluster is None:
         raise ConfigError("cluster", "cluster is not set: there is no cluster to show")
     where = config.cluster_database

@@ -1,6 +1,6 @@
-"""Rows in columns that fit a terminal: nothing is cut, columns that matter least are left out where there is no room.
+"""Tables that fit a terminal: nothing is cut; the least important columns are dropped if there is no room.
 
-Widths are those of the terminal's cells: a Chinese character has two. What comes in is escaped here.
+Widths are in terminal cells; a Chinese character takes two. All text is escaped here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..text import printable
 
-#: Colour of a cell by the word in it; what is not here stays plain.
+#: Word in a cell -> colour; other cells stay plain.
 STYLES = {
     "ready": "green", "up": "green", "ok": "green", "would run": "green", "runs": "green", "done": "green",
     "standby": "cyan", "starting": "cyan", "unknown": "dim", "absent": "dim", "pending": "cyan",
@@ -22,24 +22,24 @@ STYLES = {
     "blocked": "red", "failed": "red", "down": "red", "problem": "red", "unreachable": "red",
 }  # fmt: skip
 _GAP = 2
-#: A name is folded rather than that a column is left out, down to this width.
+#: Names are folded down to this width before a column is dropped.
 _NARROWEST_NAME = 20
-#: Narrower than this a row is told in a sentence.
+#: On narrower terminals each row becomes a sentence.
 _NARROWEST_TABLE = 48
 
 
 class Column(NamedTuple):
-    """One column behind the first."""
+    """One column after the first."""
 
     head: str
-    #: Numbers stand right.
+    #: Right-aligned.
     is_number: bool = True
-    #: Those with the highest are left out first; 0: never.
+    #: Columns with the highest value are dropped first; 0: never.
     optional: int = 0
 
 
 class Row(NamedTuple):
-    """A name, a cell for each column, and lines that stand below, with their style."""
+    """A name, a cell per column, and (line, style) pairs shown below."""
 
     name: str
     cells: Sequence[str]
@@ -47,7 +47,7 @@ class Row(NamedTuple):
 
 
 def lines(name: str, columns: Sequence[Column], rows: Iterable[Row], width: int) -> Iterator[Text]:
-    """The table, a line each; `name` heads the first column."""
+    """The lines of the table; `name` is the head of the first column."""
     rows = [Row(printable(row.name), [printable(cell) for cell in row.cells], row.below) for row in rows]
     longest = max([cell_len(name), *(cell_len(row.name) for row in rows)])
     widths = [
@@ -65,7 +65,7 @@ def lines(name: str, columns: Sequence[Column], rows: Iterable[Row], width: int)
 
 
 class _Table:
-    """Columns of settled widths."""
+    """Columns with fixed widths."""
 
     def __init__(self, name_width: int, widths: Mapping[int, int], columns: Sequence[Column], width: int) -> None:
         self._name_width = name_width
@@ -101,7 +101,7 @@ class _Table:
 
 
 def _shown(columns: Sequence[Column], widths: Sequence[int], name_width: int, width: int) -> list[int]:
-    """Which columns there is room for beside a name of this width."""
+    """The columns that fit beside a name of this width."""
     shown = list(range(len(columns)))
     for n in sorted(shown, key=lambda n: -columns[n].optional):
         if not columns[n].optional or name_width + sum(widths[each] + _GAP for each in shown) <= width:
@@ -111,7 +111,7 @@ def _shown(columns: Sequence[Column], widths: Sequence[int], name_width: int, wi
 
 
 def _sentences(columns: Sequence[Column], rows: Iterable[Row], width: int) -> Iterator[Text]:
-    """Each row as its name and what is not nothing."""
+    """Each row as its name followed by its non-empty cells."""
     for row in rows:
         facts = [
             f"{column.head} {cell}" if column.is_number else cell
@@ -128,14 +128,14 @@ def _below(row: Row, width: int) -> Iterator[Text]:
 
 
 def folded(line: str, width: int, style: str = "") -> Iterator[Text]:
-    """A line, folded between words where it can be, behind its own indentation; `width` 0: not at all."""
+    """Fold a line, between words if possible, keeping its indentation; `width` 0: no folding."""
     line = printable(line)
     if not width or cell_len(line) <= width:
         yield Text(line, style=style)
         return
     stripped = line.lstrip()
     indent = " " * min(len(line) - len(stripped), width // 3)
-    rest, room = stripped.rstrip(), max(2, width - len(indent))  # two: the widest character
+    rest, room = stripped.rstrip(), max(2, width - len(indent))  # 2: the widest character
     while rest:
         part = chop_cells(rest, room)[0]
         cut = part.rfind(" ", 1) if len(part) < len(rest) and rest[len(part)] != " " else len(part)

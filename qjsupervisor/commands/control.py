@@ -1,4 +1,4 @@
-"""`reload`, `stop`, `pause`, `resume`: one order to the running supervisor each."""
+"""`reload`, `stop`, `pause`, `release`, `resume`: each sends one order to the running supervisor."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .arguments import Scope
 from .client import RELOAD_TIMEOUT_S, order, status
 from .output import print_line
 
-#: Beyond its own graceful_timeout: what it may take to end children that do not.
+#: Time beyond graceful_timeout that ending stubborn children may take.
 _EXTRA_S = 10.0
 _EXIT_STILL_THERE = 1
 
 
 def reload(config: Config) -> int:
-    """Make the supervisor read its configuration again; what is wrong with it is its answer."""
+    """Make the supervisor read its configuration again; it answers with any error."""
     answer = order(config, "reload", timeout_s=RELOAD_TIMEOUT_S)
     print_line("configuration read again")
     for option in _names(answer, "needs_restart"):
@@ -32,7 +32,7 @@ def reload(config: Config) -> int:
 
 
 def stop(config: Config) -> int:
-    """Stop the supervisor and wait until it is gone."""
+    """Stop the supervisor and wait for its end."""
     pid = status(config).get("pid")
     with _Watch(pid if isinstance(pid, int) else None) as watch:
         order(config, "stop")
@@ -48,7 +48,7 @@ def stop(config: Config) -> int:
 
 
 def pause(config: Config, scope: Scope, for_s: float | None) -> int:
-    """Start no more jobs in the scope, for some time or until resumed."""
+    """Start no more jobs in the scope, for a time or until resumed."""
     answer = order(config, "pause", database=scope.database, channel=scope.channel, for_s=for_s)
     until = "until resumed" if for_s is None else f"for {seconds(for_s)}"
     print_line(f"paused {until}: {scope}; what runs in Odoo runs on")
@@ -57,7 +57,7 @@ def pause(config: Config, scope: Scope, for_s: float | None) -> int:
 
 
 def release(config: Config, database: str, for_s: float | None) -> int:
-    """Close the connection to a database and keep away, for some time or until resumed."""
+    """Close the connection to a database and stay away, for a time or until resumed."""
     order(config, "release", database=database, for_s=for_s)
     until = "until resumed" if for_s is None else f"for {seconds(for_s)}"
     print_line(f"released {until}: {database}; what runs in Odoo runs on")
@@ -65,7 +65,7 @@ def release(config: Config, database: str, for_s: float | None) -> int:
 
 
 def resume(config: Config, scope: Scope, *, anyway: bool = False) -> int:
-    """End a pause; `anyway`: run jobs though modules are half installed."""
+    """End a pause; `anyway`: run jobs although modules are half installed."""
     if anyway:
         answer = order(config, "resume", database=scope.database, channel=scope.channel, anyway=True)
         print_line(f"{scope}: jobs run although {named(_states(answer))}")
@@ -92,24 +92,26 @@ def _names(answer: Mapping[str, Any], key: str) -> list[str]:
 
 
 class _Watch:
-    """Waits for the end of a process that is not our child; made before it is told to end, so it cannot be
-    taken for another one of the same number."""
+    """Waits for the end of a process that is not our child.
+
+    Created before the process is told to end, so that a reused process id cannot be mistaken for it.
+    """
 
     def __init__(self, pid: int | None) -> None:
         self._fd: int | None = None
         if pid is not None:
             try:
                 self._fd = os.pidfd_open(pid)
-            except OSError:  # an old kernel, or another container's process
+            except OSError:  # an old kernel, or a process in another container
                 self._fd = None
 
     @property
     def can_tell(self) -> bool:
-        """Whether `wait` is of use."""
+        """Whether `wait` works here."""
         return self._fd is not None
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether the process ended within the time."""
+        """Wait; whether the process ended within the time."""
         assert self._fd is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._fd, selectors.EVENT_READ)

@@ -1,4 +1,4 @@
-"""One piece of work in each of many databases: side by side, and what fails costs its own database only."""
+"""Runs one task in each of many databases in parallel; a failure affects only its own database."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PARALLEL = 8
 
 @dataclass(frozen=True, slots=True)
 class Done(Generic[T]):
-    """What came of one database: a result, or an error."""
+    """The outcome for one database: a result or an error."""
 
     database: str
     result: T | None
@@ -26,9 +26,9 @@ class Done(Generic[T]):
 
 
 def in_all(config: Config, work: Callable[[str], T], names: Sequence[str] | None = None) -> Iterator[Done[T]]:
-    """Work in all databases that a supervisor would look into, or in these, and tell of each in the order of names.
+    """Run `work` in all databases a supervisor would scan, or in `names`; yields outcomes in order of names.
 
-    Those without queue_job are left out, unless they are named. Raises DatabaseError where databases cannot be listed.
+    Databases without queue_job are skipped unless named. Raises DatabaseError if databases cannot be listed.
     """
     wanted = sorted(list_databases(config)) if names is None else names
     pool = ThreadPoolExecutor(_PARALLEL)

@@ -1,8 +1,8 @@
-"""`eventlistener`: under supervisord, restarts a supervisor whose master does not answer; logs what becomes of it.
+"""`eventlistener`: under supervisord, restarts a supervisor whose master does not answer, and logs its states.
 
-supervisord itself sees only whether the process is there. On its TICK events this asks at the control socket; where
-nobody has answered for `patience_s`, it has supervisord restart the program. Standard output belongs to supervisord's
-protocol, so what happens is said on standard error.
+supervisord itself only sees whether the process exists. On TICK events this command asks over the control socket; if
+there is no answer for `patience_s`, it has supervisord restart the program. Standard output belongs to supervisord's
+protocol, so messages go to standard error.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ..control_client import ask
 from ..errors import QJSupervisorError
 from ..text import printable
 
-#: Shorter than the time between two ticks (TICK_5).
+#: Shorter than the interval of TICK_5 events.
 _ASK_S = 4.0
 
 
 class Watch:
-    """Decides, from when the master answered last; `restart` is called with the reason."""
+    """Decides when to restart, from when the master last answered; calls `restart` with the reason."""
 
     def __init__(self, patience_s: float, restart: Callable[[str], None], clock: Callable[[], float]) -> None:
         self._patience_s = patience_s
@@ -35,11 +35,11 @@ class Watch:
         self._answered_s = clock()
 
     def begin(self) -> None:
-        """The program was started: it has all its time."""
+        """The program was started: begin to measure its silence anew."""
         self._answered_s = self._clock()
 
     def look(self, answers: bool) -> None:
-        """What came of asking."""
+        """Note whether the master answered."""
         if answers:
             self.begin()
             return
@@ -50,7 +50,7 @@ class Watch:
 
 
 def run(config: Config, program: str, patience_s: float) -> int:
-    """Listen until supervisord ends us."""
+    """Listen until supervisord ends this process."""
     if "SUPERVISOR_SERVER_URL" not in os.environ:
         raise QJSupervisorError("eventlistener is run by supervisord, which needs [unix_http_server]; see conf/")
     watch = Watch(patience_s, lambda reason: _restart(program, reason), time.monotonic)
@@ -80,7 +80,7 @@ def _rpc() -> Any:
 
 
 def _is_running(program: str) -> bool:
-    """Not while supervisord starts or stops it, nor when an operator has stopped it."""
+    """Whether the program is running: not starting, stopping, or stopped by an operator."""
     try:
         return bool(_rpc().getProcessInfo(program)["statename"] == "RUNNING")
     except (RpcError, OSError) as error:

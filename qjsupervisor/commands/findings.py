@@ -1,4 +1,4 @@
-"""What `check` finds: the vocabulary of its modules."""
+"""The findings of `check`: problems, warnings and notes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 
 class Level(enum.Enum):
-    """How bad it is."""
+    """How serious a finding is."""
 
     #: Jobs would not run.
     PROBLEM = "problem"
-    #: Jobs would run, but not as they should, or not always.
+    #: Jobs would run, but not always or not as they should.
     WARNING = "warning"
     NOTE = "note"
 
@@ -24,15 +24,15 @@ class Finding(NamedTuple):
 
 
 def problem(text: str) -> Finding:
-    """Jobs would not run."""
+    """A finding because of which jobs would not run."""
     return Finding(Level.PROBLEM, text)
 
 
 def warning(text: str) -> Finding:
-    """Something to look at."""
+    """A finding that needs attention."""
     return Finding(Level.WARNING, text)
 
 
 def note(text: str) -> Finding:
-    """Nothing is wrong."""
+    """A finding that is only information."""
     return Finding(Level.NOTE, text)

@@ -1,4 +1,4 @@
-"""What the monitor's pages have done in a database: the jobs of `jobs`, and `requeue`, in short sessions."""
+"""Implements monitor.ports.JobAccess with the code of `jobs` and `requeue`, in short sessions."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .requeue import Wanted as Requeued
 from .requeue import requeue
 from .session import session
 
-#: Jobs of each kind that a page shows.
+#: Jobs of each kind shown on a page.
 SHOWN = 50
-#: Whatever a table's size: somebody waits at a browser.
+#: Limit for a statement whatever the table's size, because somebody waits at a browser.
 _LIMIT_S = 5.0
 
 
 def list_jobs(config: Config, database: str, status: Mapping[str, Any]) -> Mapping[str, Any]:
-    """See monitor.ports.JobAccess; each job as `jobs --json` has it."""
+    """See monitor.ports.JobAccess; each job has the form of `jobs --json`."""
     with session(config, database, "monitor") as connection:
         connection.limit_s = _LIMIT_S
         fetch(connection, f"SET statement_timeout = '{_LIMIT_S:g}s'")

@@ -1,4 +1,4 @@
-"""A database's jobs as `jobs` reads them: rows of queue_job, and what they say about the channels."""
+"""Reads a database's jobs for `jobs`: rows of queue_job and the channel facts derived from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..postgres.session import Session
 from . import statements
 from .why_waiting import Job
 
-#: What PostgreSQL takes as a limit; nobody has so many jobs.
+#: A LIMIT that never limits.
 _MOST = 2**62
 
 
@@ -25,9 +25,9 @@ class Wanted:
 
     uuids: tuple[str, ...] = ()
     state: str | None = None
-    #: Complete name; its subchannels too.
+    #: Complete name; includes its subchannels.
     channel: str | None = None
-    #: Of each database.
+    #: Most jobs per database.
     limit: int = 100
 
 
@@ -54,7 +54,7 @@ class JobRow(NamedTuple):
 
 
 def read_rows(connection: Session, wanted: Wanted, ageing_s: float = 0.0) -> list[JobRow]:
-    """The wanted jobs; without a state and without uuids those that are not done or cancelled."""
+    """The wanted jobs; without a state or uuids, all that are not done or cancelled."""
     has_dependencies = "dependencies" in columns(connection, "queue_job")
     has_places = wanted.state in (None, "pending")
     statement = statements.LIST_JOBS.format(
@@ -74,7 +74,7 @@ def read_rows(connection: Session, wanted: Wanted, ageing_s: float = 0.0) -> lis
 
 
 def to_jobs(connection: Session, rows: Sequence[JobRow]) -> Iterator[Job]:
-    """The rows as Explainer takes them; one statement, at once, for all the jobs that they depend on."""
+    """Convert rows for Explainer; one statement reads all the jobs they depend on."""
     parents = {row.uuid: parents_of(row.dependencies) for row in rows if row.state == "wait_dependencies"}
     undone = _undone(connection, {uuid for uuids in parents.values() for uuid in uuids})
     return (
@@ -95,7 +95,7 @@ def to_jobs(connection: Session, rows: Sequence[JobRow]) -> Iterator[Job]:
 
 
 def parents_of(dependencies: str | None) -> list[str]:
-    """uuids in `depends_on`; [] for whatever is no such JSON."""
+    """The uuids in `depends_on`; [] if the JSON is anything else."""
     try:
         parsed: Any = json.loads(dependencies or "{}")
     except (ValueError, RecursionError):
@@ -105,17 +105,17 @@ def parents_of(dependencies: str | None) -> list[str]:
 
 
 def _undone(connection: Session, uuids: set[str]) -> dict[str, str]:
-    """uuid -> what to call it, of those that are not done: '<uuid> (failed)'."""
+    """uuid -> description, for jobs that are not done: '<uuid> (failed)'."""
     if not uuids:
         return {}
-    # Neither a NUL nor half a character can be in a column, and not in a parameter either.
+    # A column or parameter can contain neither NUL nor a lone surrogate.
     askable = [uuid for uuid in uuids if "\0" not in uuid and is_unicode(uuid)]
     states = dict(fetch(connection, statements.LIST_STATES, {"uuids": askable}))
     return {uuid: f"{uuid} ({states.get(uuid, 'deleted')})" for uuid in uuids if states.get(uuid) != "done"}
 
 
 def columns(connection: Session, table: str) -> set[str]:
-    """The table's columns; empty where there is no such table."""
+    """The table's columns; empty if there is no such table."""
     return {name for (name,) in fetch(connection, statements.COLUMNS, {"table": table})}
 
 

@@ -1,4 +1,4 @@
-"""`jobs`: the jobs of one database or of all, and for each that waits, why."""
+"""`jobs`: lists the jobs of one or all databases and why each waiting job waits."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ class Listed(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What one database has."""
+    """The jobs found in one database."""
 
-    #: Of all its jobs, by state.
+    #: Number of all its jobs by state.
     counts: Mapping[str, int]
     rows: Sequence[JobRow]
-    #: The same, explained as one goes along: there may be hundreds of thousands.
+    #: The same jobs, explained lazily, as there may be hundreds of thousands.
     listed: Iterator[Listed]
 
 
 def run(config: Config, database: str | None, wanted: Wanted, *, as_json: bool) -> int:
     """Print the jobs of one database, or (None) of all.
 
-    Exit status 1 if uuids were asked for and one of them is not there, or if a database could not be asked.
+    Exit status 1 if a requested uuid was not found or a database could not be asked.
     """
     status = client.status_or_none(config)
     if database is None:
@@ -81,7 +81,7 @@ def _absent(wanted: Wanted, rows: Iterable[JobRow]) -> list[str]:
 def entries(
     connection: Session, config: Config, database: str, status: Mapping[str, Any] | None, wanted: Wanted
 ) -> list[dict[str, Any]]:
-    """The jobs as `jobs --json` has them, under "jobs"."""
+    """The jobs in the form of `jobs --json`, under "jobs"."""
     rows = read_rows(connection, wanted, config.rules.ageing_s)
     return [_entry(*each) for each in _listed(connection, config, database, status, rows)]
 
@@ -89,7 +89,7 @@ def entries(
 def _listed(
     connection: Session, config: Config, database: str, status: Mapping[str, Any] | None, rows: Sequence[JobRow]
 ) -> Iterator[Listed]:
-    """Asks the database at once; what it yields needs it no more."""
+    """Query the database at once; the iterator no longer needs it."""
     explainer = Explainer(status, _read_tree(connection, config, database))
     jobs = to_jobs(connection, rows)
     return (Listed(row, job, explainer.explain(job)) for row, job in zip(rows, jobs, strict=True))
@@ -99,7 +99,7 @@ def _listed(
 
 
 class _Sum:
-    """What there is over all databases."""
+    """Totals over all databases."""
 
     def __init__(self, wanted: Wanted) -> None:
         self._missing = set(wanted.uuids)
@@ -108,7 +108,7 @@ class _Sum:
         self.errors: list[DatabaseError] = []
 
     def results(self, found: Iterable[Done[Found]]) -> Iterator[tuple[str, Found]]:
-        """Each database that could be asked."""
+        """Yield the databases that could be asked, adding up as it goes."""
         for done in found:
             if done.error is not None:
                 self.errors.append(done.error)
@@ -181,7 +181,7 @@ def _read_tree(connection: Session, config: Config, database: str) -> Tree:
 
 
 def _last_starts(connection: Session, within_s: int) -> dict[str, float]:
-    """Seconds since the last start, by complete name of the channel."""
+    """Complete channel name -> seconds since its last start."""
     found: dict[str, float] = {}
     for channel, age_s in fetch(connection, queries.LAST_STARTS, {"within_s": within_s}):
         name = complete_name(channel)
@@ -190,7 +190,7 @@ def _last_starts(connection: Session, within_s: int) -> dict[str, float]:
 
 
 def _starts(connection: Session, specs: Specs) -> dict[str, list[float]]:
-    """Seconds since each start of the last period, by complete name of the channel, where a rate counts them."""
+    """Complete channel name -> seconds since each start in the last period, for channels with a rate."""
     found: dict[str, list[float]] = {}
     params = past_starts_params([spec for spec in specs.values() if spec.rate or spec.rate_default])
     for channel, age_s in fetch(connection, queries.PAST_STARTS, params) if params else ():
@@ -218,7 +218,7 @@ def _entry(row: JobRow, job: Job, reasons: Sequence[Reason]) -> dict[str, Any]:
 
 
 def _finite(details: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity."""
+    """Replace infinite numbers, which JSON does not have."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in details.items()
     }
@@ -242,7 +242,7 @@ def _print_counts(database: str, found: Found) -> None:
 
 
 def _lines(row: JobRow, job: Job, reasons: Sequence[Reason]) -> list[str]:
-    """The uuid, which is what one copies, first; what the job is and why it waits on lines of their own."""
+    """The uuid, which people copy, comes first; what the job is and why it waits follow on their own lines."""
     age_s = row.age_s if row.age_s is not None and math.isfinite(row.age_s) else None
     place = f"place {row.ahead + 1}" if row.state == "pending" and (job.eta_in_s or 0) <= 0 else ""
     facts = (row.uuid, row.state, f"age {duration(age_s)}", place)

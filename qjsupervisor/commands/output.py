@@ -1,6 +1,6 @@
-"""How the commands print. Nothing that comes from a database reaches a terminal unescaped.
+"""Output of the commands. No text from a database reaches a terminal unescaped.
 
-`rich` is imported by the functions that need it: never by `start`, and not for JSON.
+`rich` is imported only by the functions that need it: never by `start`, and not for JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def print_line(value: object = "") -> None:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print lines, escaped; on a terminal each is folded to its width behind its own indentation, and never cut."""
+    """Print lines, escaped; on a terminal each is folded to its width, keeping its indentation, and never cut."""
     if not sys.stdout.isatty():
         sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
         return
@@ -46,9 +46,9 @@ def print_json(value: Mapping[str, Any]) -> None:
 def print_document(
     head: Mapping[str, Any], key: str, items: Iterable[Mapping[str, Any]], tail: Callable[[], Mapping[str, Any]]
 ) -> None:
-    """Print one JSON document with a list in it that may be long: an item a line, each as soon as it is there.
+    """Print one JSON document with a possibly long list, one item per line, each as soon as it is available.
 
-    `tail`: what stands behind the list, asked for when the list is at its end.
+    `tail` is called after the last item and gives the keys after the list.
     """
     write = sys.stdout.write
     encode = json.JSONEncoder(default=str).encode
@@ -68,9 +68,9 @@ def duration(value: float | None) -> str:
 
 
 def console() -> Console:
-    """A console on standard output that reads no markup and guesses no highlights in what it prints.
+    """A console on standard output without markup and highlighting.
 
-    What goes into a file or a pipe is not folded to a width: one row is one line.
+    Output to a file or pipe is not folded: one row is one line.
     """
     from rich.console import Console
 
@@ -79,9 +79,9 @@ def console() -> Console:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A table; a column whose name starts with '>' is for numbers, one with '*' may be folded.
+    """A table; a column name starting with '>' means numbers, with '*' that it may be folded.
 
-    On a terminal that is too narrow for that all columns are folded: nothing is cut.
+    If the terminal is still too narrow, all columns are folded; nothing is cut.
     """
     from rich import box
     from rich.table import Table
@@ -114,7 +114,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 
 def cell(value: object) -> Text:
-    """One escaped cell: None is '-', a word of ours has its colour."""
+    """One escaped cell: None is '-', known words are coloured."""
     from rich.text import Text
 
     from .columns import STYLES

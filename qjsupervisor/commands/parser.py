@@ -1,6 +1,6 @@
-"""The command line's grammar: commands, their arguments, the options of the configuration. Runs nothing.
+"""The command line's grammar: commands, their arguments and the configuration's options. Runs nothing.
 
-In every forked process too, since `start` is parsed here: it imports no more than the options' table.
+`start` is parsed here, so every forked process has this module; it imports only the table of options.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from ..version import __version__
 from .arguments import parse_channel, parse_duration, parse_scope
 
 PROG = "qjsupervisor"
-#: Where an option's text is kept in the parsed arguments: apart from the arguments of the commands.
+#: Prefix of options in the parsed arguments, to keep them apart from arguments of the commands.
 _PREFIX = "option:"
 
-#: What values are called whose parsers are not those of config.values.
+#: Metavars of parsers outside config.values.
 _METAVARS = {
     "channel_options": "CHANNEL:OPTION=VALUE,...",
     "db_capacity": "PATTERN:OPTION=VALUE,...",
@@ -33,9 +33,9 @@ _T = TypeVar("_T")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; `command` is the chosen one's name. Wrong usage ends in SystemExit(2).
+    """Parse the arguments; `command` is the name of the command. Wrong usage raises SystemExit(2).
 
-    Argparse itself takes no more UUIDs or databases behind an option once it has taken some before it.
+    Positional arguments may follow options, which argparse alone would not accept once it has consumed some.
     """
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
@@ -50,7 +50,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _settle_database(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """With --all there is no database: what stands in its place is a UUID."""
+    """With --all there is no database, so an argument in its place is a UUID."""
     if arguments.all_databases and arguments.database is not None:
         arguments.database, arguments.uuids = None, [arguments.database, *arguments.uuids]
     if arguments.database is None and not arguments.all_databases:
@@ -58,7 +58,7 @@ def _settle_database(parser: argparse.ArgumentParser, arguments: argparse.Namesp
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; `command` of what it parses is the name of the one that was chosen."""
+    """The parser of all commands; sets `command` to the name of the chosen one."""
     parser = argparse.ArgumentParser(
         prog=PROG,
         description="Runs the jobs of Odoo's queue_job, for all databases, one process each.",
@@ -87,7 +87,7 @@ def _add(
     *,
     shows_options: bool = False,
 ) -> argparse.ArgumentParser:
-    """Add one command, with every option of the configuration; its help lists them all or points there."""
+    """Add a command with every option of the configuration; its help lists them or refers to `start --help`."""
     parser = commands.add_parser(
         name,
         help=text,
@@ -127,7 +127,7 @@ def _add_running(commands: _Commands[argparse.ArgumentParser]) -> None:
     _add_status(commands)
 
 
-#: What `status --sort` knows; see status_view.
+#: Sort orders of `status --sort`; see status_view.
 SORTS = ("problems", "name", "pending", "running", "failed", "oldest", "rate", "dispatched", "restarts")
 
 
@@ -278,7 +278,7 @@ def _add_demo(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 
 def _argument(parse: Callable[[str], _T]) -> Callable[[str], _T]:
-    """The parser, with its ValueError as argparse wants it: the message is shown as it is."""
+    """Wrap a parser so that argparse shows the message of its ValueError unchanged."""
 
     def parsed(text: str) -> _T:
         try:
@@ -297,7 +297,7 @@ def _positive(text: str) -> int:
 
 
 def options(arguments: argparse.Namespace) -> dict[str, str]:
-    """The options given on the command line: name and text."""
+    """The options given on the command line, as name -> text."""
     return {
         name.removeprefix(_PREFIX): text
         for name, text in vars(arguments).items()

@@ -1,6 +1,6 @@
-"""`status --check`: one line and an exit status, as Nagios, Icinga, Zabbix, Checkmk and others take it from a plugin.
+"""`status --check`: one line and an exit status, as Nagios, Icinga, Zabbix, Checkmk and others expect of a plugin.
 
-OK 0, WARNING 1, CRITICAL 2, UNKNOWN 3; behind the bar come performance data, on further lines the other problems.
+OK 0, WARNING 1, CRITICAL 2, UNKNOWN 3; performance data follow the bar, further problems the first line.
 https://www.monitoring-plugins.org/doc/guidelines.html
 """
 
@@ -19,12 +19,12 @@ from .status_view import choose, databases_line, summary, troubles
 
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
 _WORDS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
-#: Lines of problems behind the first; a notification is no log.
+#: Most lines after the first; the output ends up in notifications.
 _MOST_LINES = 50
 
 
 def run(config: Config, patterns: Sequence[str] = ()) -> int:
-    """Ask, print, and return the plugin's exit status."""
+    """Ask, print and return the plugin's exit status."""
     try:
         found = client.status(config)
     except (client.Unavailable, client.Refused) as error:
@@ -44,7 +44,7 @@ def run(config: Config, patterns: Sequence[str] = ()) -> int:
 
 
 def answer(level: int, lines: Sequence[str], performance: str = "") -> int:
-    """Print it; the exit status."""
+    """Print the result and return the exit status."""
     first, *more = [printable(line).replace("|", "/") for line in lines]
     sys.stdout.write(f"{_WORDS[level]} - {first}{f' | {performance}' if performance else ''}\n")
     for line in more[:_MOST_LINES]:

@@ -1,7 +1,7 @@
-"""`requeue`: put jobs of one database, or of all, back to `pending`, by an operator's word.
+"""`requeue`: sets jobs of one or all databases back to `pending` on an operator's order.
 
-Each row is changed only while it is in the state that was asked for, so it is safe beside a running
-supervisor and a running Odoo. What Odoo is working on is left alone wherever the database can tell.
+A row is changed only while it is in the requested state, so it is safe beside a running supervisor and a running
+Odoo. Jobs Odoo is working on are left alone wherever the database can tell.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ _EX_USAGE = 64
 _EXIT_LEFT_ALONE = 1
 
 
-#: Jobs of a database that are named one by one; the others are counted.
+#: Most jobs of a database listed individually; the rest is counted.
 _NAMED = 100
-#: Databases that the question names.
+#: Most databases named in the question.
 _NAMED_DATABASES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which jobs to put back; without a state, those of the uuids in any state from which it can be done."""
+    """Which jobs to requeue; without a state, the given uuids in any state that permits it."""
 
     uuids: tuple[str, ...] = ()
     state: str | None = None
-    #: Complete name; its subchannels too.
+    #: Complete name; includes its subchannels.
     channel: str | None = None
     older_than_s: float | None = None
 
     @property
     def params(self) -> dict[str, Any]:
-        """Of the statements."""
+        """Parameters of the statements."""
         return {
             "uuids": list(self.uuids) or None,
             "states": list(STATES) if self.state is None else [self.state],
@@ -55,12 +55,12 @@ class Wanted:
 
     @property
     def facts(self) -> dict[str, object]:
-        """For the log."""
+        """Details for the log."""
         return {"state": self.state, "channel": self.channel}
 
 
 class Outcome(NamedTuple):
-    """One job that was asked for."""
+    """The outcome for one requested job."""
 
     uuid: str
     state: str
@@ -68,23 +68,23 @@ class Outcome(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What came of one database."""
+    """The result in one database."""
 
     outcomes: Sequence[Outcome]
-    #: Whether the database can tell which jobs are at work.
+    #: Whether the database can tell which jobs are being worked on.
     has_locks: bool
 
 
 class NothingChosen(QJSupervisorError):
-    """Neither a state nor uuids were given, or nobody can be asked whether it is meant."""
+    """Neither a state nor uuids were given, or there is no terminal to confirm on."""
 
     exit_status = _EX_USAGE
 
 
 def run(config: Config, database: str | None, wanted: Wanted, *, sure: bool = False) -> int:
-    """Put the jobs of one database, or (None) of all, back and say which.
+    """Requeue jobs of one database, or (None) of all, and print which.
 
-    `sure`: do not ask. Exit status 1 if something was left alone or is not there, or the answer was no.
+    `sure`: do not ask. Exit status 1 if a job was left alone or not found, or the answer was no.
     """
     if wanted.state is None and not wanted.uuids:
         raise NothingChosen("requeue needs --state, or the UUIDs of the jobs to put back")
@@ -142,7 +142,7 @@ def _can_ask() -> bool:
 
 
 def _names_if_meant(config: Config, names: Sequence[str] | None, wanted: Wanted) -> list[str] | None:
-    """Say how many jobs it is and ask; the databases that have some, or None if the answer was no."""
+    """Count the jobs and ask for confirmation; returns the databases that have some, or None for no."""
     counts: dict[str, int] = {}
     for done in in_all(config, lambda name: _count(config, name, wanted), names):
         if done.error is not None:
@@ -166,7 +166,7 @@ def _count(config: Config, database: str, wanted: Wanted) -> int:
 
 
 def question(counts: Mapping[str, int], wanted: Wanted) -> str:
-    """How many jobs it is, by database."""
+    """The question to confirm, with the number of jobs by database."""
     most = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
     named = ", ".join(f"{name} {count:,}" for name, count in most[:_NAMED_DATABASES])
     more = len(counts) - _NAMED_DATABASES
@@ -194,7 +194,7 @@ def _jobs(count: int, kind: str = "job") -> str:
 
 
 def requeue(connection: Session, wanted: Wanted, *, has_locks: bool) -> list[Outcome]:
-    """One statement, one transaction; every job that was asked for, in order of id."""
+    """Requeue in one statement; the outcome of every requested job, in order of id."""
     statement = statements.REQUEUE.format(idle=statements.IDLE if has_locks else statements.NO_LOCKS)
     return [Outcome._make(row) for row in fetch(connection, statement, wanted.params)]
 

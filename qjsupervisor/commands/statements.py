@@ -1,6 +1,7 @@
-"""The SQL of `jobs` and `requeue`.
+"""The SQL of `jobs`, `requeue` and `check`.
 
-Times go out as seconds or text: a row may hold 'infinity' or the year 20000, which Python cannot.
+Times are returned as seconds or text, because a row may contain 'infinity' or the year 20000, which Python cannot
+represent.
 """
 
 from __future__ import annotations
@@ -9,20 +10,20 @@ _POSTGRESQL_12 = 120000
 
 
 def for_version(statement: str, version: int) -> str:
-    """The statement as a server of that version (150004) takes it: before 12 each CTE is materialised, unsaid."""
+    """The statement for a server of that version (e.g. 150004): before 12 every CTE is materialised implicitly."""
     if version >= _POSTGRESQL_12:
         return statement
     return statement.replace(" AS MATERIALIZED (", " AS (").replace(" AS NOT MATERIALIZED (", " AS (")
 
 
-#: Columns that a table has. Params: table (text). Rows: (column,).
+#: The columns of a table. Params: table (text). Rows: (column,).
 COLUMNS = """
 SELECT attname
   FROM pg_attribute
  WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped
 """
 
-#: A job's channel by its complete name; of the row called `job`.
+#: The complete channel name of the row called `job`.
 _CHANNEL = """
 CASE WHEN coalesce(job.channel, '') IN ('', 'root') THEN 'root'
      WHEN job.channel LIKE 'root.%%' THEN job.channel
@@ -37,14 +38,14 @@ def _seconds(time: str) -> str:
     return f"extract(epoch FROM {time})::float8"
 
 
-#: Jobs, those that run first, then those that wait, in the order of their channel's queue.
+#: Jobs: running ones first, then waiting ones in the order of their channel's queue.
 #: Params: uuids (text[] or NULL), states (text[] or NULL), channel (complete name or NULL: any), limit, places (whether
-#: jobs are listed whose place among those that wait is of interest).
+#: the place of waiting jobs in the queue is wanted).
 #: `{dependencies}` is the column, or NULL where the branch has none; `{rank}` the priority, or queries.AGED_RANK;
-#: `{kept}` is MATERIALIZED, or NOT MATERIALIZED where no place is asked for, so that few of millions are kept.
+#: `{kept}` is MATERIALIZED, or NOT MATERIALIZED if no places are wanted, so that few of millions of rows are kept.
 #: Rows: see job_rows.Row.
-#: All waiting rows are sorted for their places, so `job` holds no more than that takes, and channels are compared as
-#: bytes; what is shown is read for the listed rows alone.
+#: All waiting rows are sorted to find places, so `job` has only the columns needed for that, and channels are compared
+#: as bytes; the columns to show are read for the listed rows only.
 LIST_JOBS = f"""
 WITH job AS {{kept}} (
     SELECT job.id, job.uuid, job.state, ({_CHANNEL}) COLLATE "C" AS channel, job.date_created,
@@ -119,7 +120,7 @@ _WITHIN = f"""(%(channel)s::text IS NULL OR ({_CHANNEL}) = %(channel)s
 
 _OLD_ENOUGH = f"(%(older_than_s)s::float8 IS NULL OR {_seconds(_NOW)} - {_seconds(_SINCE)} > %(older_than_s)s::float8)"
 
-#: What REQUEUE would try to put back. Params: as there. Rows: (state, count).
+#: Counts what REQUEUE would try to move. Params: as there. Rows: (state, count).
 COUNT_REQUEUE = f"""
 SELECT job.state, count(*)
   FROM queue_job AS job
@@ -128,12 +129,12 @@ SELECT job.state, count(*)
  GROUP BY job.state
 """
 
-#: Put jobs back to pending: those in a state that may be, that nobody holds, each only once.
+#: Sets jobs back to pending: those in a permitted state that nobody has locked, each once.
 #: Params: uuids (text[] or NULL), states (text[]), channel (complete name or NULL: any), older_than_s (float or NULL).
 #: `{idle}` is IDLE or NO_LOCKS.
-#: Rows: (uuid, state it was in, moved). What is not moved is being worked on, or is in another state.
-#: Writes no column that the worker does not write too: the same privileges do.
-#: A failed job begins again with its first attempt, as with Odoo's own button; else `retry` is left alone.
+#: Rows: (uuid, former state, moved). A job that is not moved is being worked on, or is in another state.
+#: Writes only columns that the worker writes too, so the same privileges suffice.
+#: A failed job starts again with its first attempt, as with Odoo's own button; otherwise `retry` is unchanged.
 REQUEUE = f"""
 WITH wanted AS MATERIALIZED (
     SELECT job.id, job.uuid, job.state,
@@ -162,8 +163,8 @@ SELECT wanted.uuid, wanted.state, moved.id IS NOT NULL
  ORDER BY wanted.id
 """
 
-#: A started job whose lock row is locked is being executed; one asked for 10 s ago or less is not judged,
-#: since Odoo locks that row a moment after it says `started`.
+#: A started job whose lock row is locked is running. A job enqueued within the last 10 s is left alone, since Odoo
+#: locks that row a moment after it sets `started`.
 IDLE = f"""
     SELECT wanted.id
       FROM wanted
@@ -182,20 +183,20 @@ IDLE = f"""
     ) AS unlocked
 """
 
-#: Where there is no queue_job_lock, the operator's word is all there is.
+#: Without queue_job_lock we must trust the operator.
 NO_LOCKS = "SELECT id FROM wanted"
 
-#: Rows: one: (module server_environment is installed, our role may read ir_config_parameter).
+#: One row: (module server_environment is installed, our role may read ir_config_parameter).
 ODOO_FACTS = """
 SELECT EXISTS (SELECT FROM ir_module_module WHERE name = 'server_environment' AND state = 'installed'),
        coalesce(has_table_privilege(to_regclass('ir_config_parameter'), 'SELECT'), false)
 """
 
-#: Rows: one at most: (uuid,).
+#: At most one row: (uuid,).
 DATABASE_UUID = "SELECT value FROM ir_config_parameter WHERE key = 'database.uuid'"
 
-#: How many connections the server has, and who uses them. Rows: one, (max_connections, reserved, most that our
-#: role may have or -1, in use by others).
+#: Connections of the server and their use. One row: (max_connections, reserved, limit of our role or -1, in use by
+#: others).
 CONNECTIONS = """
 SELECT current_setting('max_connections')::int,
        current_setting('superuser_reserved_connections')::int,

@@ -1,4 +1,4 @@
-"""`status`: what the running supervisor says of itself, for people, as JSON, again and again, or as a plugin's line."""
+"""`status`: shows the running supervisor's status as text, as JSON, or continuously."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `status` shows, as lines: totals, what is wrong, databases with problems first, channels, targets.  Pure."""
+"""Renders `status` as lines: totals, problems, databases (those with problems first), channels, targets.  Pure."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .output import duration
 Status = Mapping[str, Any]
 View = Mapping[str, Any]
 
-#: So few idle databases or channels are shown one by one.
+#: Up to this many idle databases or channels are shown individually.
 _FEW = 5
 
-#: What `--sort` knows beside "problems" and "name" -> the key of a database; the largest come first.
+#: `--sort` argument, except "problems" and "name" -> key of a database in the status; largest first.
 DATABASE_KEYS: Mapping[str, str] = {
     "pending": "pending",
     "running": "running",
@@ -37,13 +37,13 @@ DATABASE_KEYS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What of the status is shown, in which order."""
+    """What to show, and in which order."""
 
-    #: Databases, as a shell matches file names; (): all.
+    #: Shell patterns for databases; (): all.
     patterns: tuple[str, ...] = ()
     only_problems: bool = False
     sort: str = "problems"
-    #: Also those idle, one by one.
+    #: List idle ones individually too.
     everything: bool = False
 
 
@@ -51,28 +51,28 @@ EVERYTHING = Choice(everything=True)
 
 
 class Shown(NamedTuple):
-    """The screen: what stays in sight, and what can be scrolled below it."""
+    """The screen: a fixed head, and a body that can be scrolled."""
 
     head: list[Text]
     body: list[Text]
 
 
 class Troubles(NamedTuple):
-    """What is wrong: with more than one database, and with each."""
+    """Problems and warnings: those of more than one database, and those of each."""
 
     problems: list[str]
     warnings: list[str]
-    #: Database -> lines and whether they are problems.
+    #: Database -> (line, whether it is a problem).
     of: Mapping[str, list[tuple[str, bool]]]
 
 
 def is_chosen(name: object, patterns: Sequence[str]) -> bool:
-    """Whether a database is asked for."""
+    """Whether a database's name matches."""
     return not patterns or any(fnmatchcase(str(name), pattern) for pattern in patterns)
 
 
 def choose(status: Status, patterns: Sequence[str]) -> Status:
-    """The status with only the databases that are asked for, and their totals."""
+    """The status reduced to the matching databases and their totals."""
     if not patterns:
         return status
     views = [view for view in status.get("databases", ()) if is_chosen(view.get("name"), patterns)]
@@ -80,7 +80,7 @@ def choose(status: Status, patterns: Sequence[str]) -> Status:
 
 
 def names(status: Status, choice: Choice) -> list[str]:
-    """Of the databases that are chosen, in the order that is chosen."""
+    """Names of the chosen databases in the chosen order."""
     status = choose(status, choice.patterns)
     found = troubles(status)
     views = sorted(status.get("databases", ()), key=_order(choice.sort, found))
@@ -89,7 +89,7 @@ def names(status: Status, choice: Choice) -> list[str]:
 
 
 def troubles(status: Status) -> Troubles:
-    """Problems and warnings of the status by what they are of."""
+    """Problems and warnings of the status, by what they concern."""
     of: dict[str, list[tuple[str, bool]]] = {}
     shared: tuple[list[str], list[str]] = ([], [])
     for each in find_problems(status):
@@ -101,7 +101,7 @@ def troubles(status: Status) -> Troubles:
 
 
 def render(status: Status, choice: Choice = EVERYTHING, width: int = 0) -> Shown:
-    """The status in lines of at most this width; 0: as wide as they are."""
+    """The status in lines of at most this width; 0: unlimited."""
     status = choose(status, choice.patterns)
     found = troubles(status)
     return Shown(
@@ -119,7 +119,7 @@ def _fold(parts: Iterable[tuple[str, str]], width: int) -> Iterator[Text]:
 
 
 def headline(status: Status) -> str:
-    """Which supervisor it is."""
+    """Identifies the supervisor: version, process, uptime, mode."""
     up = f"up {duration(status.get('uptime_s'))}"
     where = (f"qjsupervisor {status.get('version')}", f"process {status.get('pid')}", up)
     rules = rules_in_words(status.get("rules") or {})
@@ -127,7 +127,7 @@ def headline(status: Status) -> str:
 
 
 def summary(status: Status) -> str:
-    """How much there is to do, and how it goes; of a choice of databases without the capacity, which is for all."""
+    """Workload and progress; if only some databases are shown, without the capacity, which is shared by all."""
     sums = totals(status.get("databases", ()))
     everywhere = status.get("totals", {}).get("databases") == sums["databases"]
     root: View = next((view for view in status.get("channels", ()) if everywhere and view.get("name") == ROOT), {})
@@ -140,7 +140,7 @@ def summary(status: Status) -> str:
 
 
 def databases_line(status: Status) -> str:
-    """How many databases are in which state."""
+    """Number of databases by state."""
     sums = totals(status.get("databases", ()))
     states = sorted(sums["states"].items(), key=lambda each: (each[0] != WorkerState.READY.value, -each[1], each[0]))
     many = f"{sums['databases']} database{'' if sums['databases'] == 1 else 's'}"
@@ -237,7 +237,7 @@ def _order(sort: str, found: Troubles) -> Callable[[View], Any]:
 
 
 def _is_idle(view: View) -> bool:
-    """Nothing runs, waits or failed, and nothing is wrong."""
+    """Whether nothing runs, waits or failed, and nothing is wrong."""
     if view.get("state") != WorkerState.READY.value or view.get("paused"):
         return False
     return not any(view.get(key) for key in ("pending", "running", "failed", "waiting_dependencies", "per_minute"))
@@ -259,7 +259,7 @@ def _database(view: View, found: Troubles, pauses: Mapping[str, Sequence[View]])
 
 
 def _short(text: str, view: View) -> str:
-    """The state stands in its column already; since when it is so is said at the end."""
+    """Drop the state, which has its own column, and append its age."""
     age_s = view.get("last_error_age_s")
     own = text.removeprefix(f"{view.get('state')}: ")
     return own + (f" ({duration(age_s)} ago)" if own != text and age_s is not None else "")
@@ -319,5 +319,5 @@ def _targets(status: Status, width: int) -> Iterator[Text]:
 
 
 def _wide(rows: Sequence[Row]) -> int:
-    """Room for everything on one line, as what is piped has it."""
+    """The width at which every row fits on one line, as for a pipe."""
     return max(len(row.name) * 2 + sum(len(cell) + 20 for cell in row.cells) for row in rows) + 10_000

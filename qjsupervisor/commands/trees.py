@@ -1,4 +1,4 @@
-"""The channel tree that holds for one database: of the configuration, or of its own queue_job_channel."""
+"""The channel tree that applies to a database: the configuration's, or that of its own queue_job_channel."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Specs = Mapping[str, ChannelSpec]
 
 
 def own_specs(connection: Session, config: Config, database: str) -> Specs | None:
-    """Channels by complete name that are set up in the database, as its worker has them.
+    """The database's own channels by complete name, as its worker uses them.
 
-    None: those of the configuration hold. Raises DatabaseUnfit.
+    None if those of the configuration apply. Raises DatabaseUnfit.
     """
     if config.mode is Mode.SERVER_WIDE:
         return None
@@ -37,12 +37,12 @@ def own_specs(connection: Session, config: Config, database: str) -> Specs | Non
 
 
 def specs_without_effect(connection: Session, config: Config, database: str) -> Specs:
-    """What is set up in a database and passed over, because `channels` is set: only channels with any setting."""
+    """Channels with settings in the database that are ignored because `channels` is set."""
     if config.mode is not Mode.SERVER_WIDE:
         return {}
     try:
         specs = _read(connection, config, database)
-    except DatabaseUnfit:  # invalid, and of no concern
+    except DatabaseUnfit:  # invalid, but not used
         return {}
     return {name: spec for name, spec in specs.items() if spec != ChannelSpec(name=name, capacity=None)}
 

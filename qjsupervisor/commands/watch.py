@@ -1,6 +1,6 @@
-"""`status --watch`: the status anew every second; on a terminal a screen that can be scrolled, elsewhere lines.
+"""`status --watch`: refreshes the status every second; a scrollable screen on a terminal, else plain lines.
 
-A supervisor that restarts does not end the watch, and one that is gone is said to be. q or Ctrl-C ends it.
+It survives a restart of the supervisor, and says if the supervisor is gone. q or Ctrl-C ends it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 INTERVAL_S = 1.0
-#: How far the wheel of a mouse, and an arrow, go.
+#: Lines scrolled by the mouse wheel or an arrow key.
 _KEYS: Mapping[str, str] = {
     "\x1b[A": "up", "\x1bOA": "up", "k": "up",
     "\x1b[B": "down", "\x1bOB": "down", "j": "down", "\r": "down",
@@ -42,7 +42,7 @@ _KEYS: Mapping[str, str] = {
 
 
 def run(config: Config, choice: Choice) -> int:
-    """Watch until told to end; raises Unavailable if no supervisor answers at the beginning."""
+    """Watch until told to end. Raises Unavailable if no supervisor answers at first."""
     status = client.status(config)
     if sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", ""):
         _Screen(console(), lambda: client.status(config), choice).run(status)
@@ -51,11 +51,11 @@ def run(config: Config, choice: Choice) -> int:
     return 0
 
 
-# -- where there is no screen --------------------------------------------------------------------------------------
+# -- without a terminal --------------------------------------------------------------------------------------------
 
 
 def _print_lines(config: Config, choice: Choice, status: Mapping[str, Any]) -> None:
-    """A line a second with the totals, and one for each problem that comes or goes."""
+    """Print a line of totals every second, and one for each problem that appears or disappears."""
     news = News(choice.patterns)
     while True:
         now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -70,14 +70,14 @@ def _print_lines(config: Config, choice: Choice, status: Mapping[str, Any]) -> N
 
 
 class News:
-    """What there is to say of a status that follows another one."""
+    """The lines to print for each status in a sequence."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
         self._patterns = patterns
         self._known: set[str] = set()
 
     def of(self, status: Mapping[str, Any]) -> Iterator[str]:
-        """Lines; a problem is told when it comes and when it is over."""
+        """The lines; a problem is reported when it appears and when it is over."""
         if "unavailable" in status:
             yield str(status["unavailable"])
             return
@@ -94,7 +94,7 @@ class News:
 
 
 class _Screen:
-    """The alternate screen: what stays in sight above, a window on the rest below, the keys in the last line."""
+    """The alternate screen: a fixed head, a window on the body, and the keys in the last line."""
 
     def __init__(self, screen: Console, ask: Callable[[], Mapping[str, Any]], choice: Choice) -> None:
         self._screen = screen
@@ -106,7 +106,7 @@ class _Screen:
         self._keys = Keys()
 
     def run(self, status: Mapping[str, Any]) -> None:
-        """Show it until somebody ends it."""
+        """Show the screen until a key ends it."""
         self._status = status
         with _keyboard() as keyboard, selectors.DefaultSelector() as selector, self._screen.screen():
             if keyboard is not None:
@@ -117,7 +117,7 @@ class _Screen:
                 ready = selector.select(max(0.0, next_s - time.monotonic()))
                 if ready and keyboard is not None:
                     typed = os.read(keyboard, 1024)
-                    if not typed:  # hung up
+                    if not typed:  # the terminal hung up
                         selector.unregister(keyboard)
                     if any(self._obey(key) for key in self._keys.of(typed)):
                         return
@@ -132,7 +132,7 @@ class _Screen:
             self._error = str(error)
 
     def _obey(self, key: str) -> bool:
-        """True: it is to end."""
+        """Act on a key; True to end."""
         page = max(1, shutil.get_terminal_size().lines - 6)
         steps = {"up": -1, "down": 1, "page up": -page, "page down": page, "top": -(10**9), "bottom": 10**9}
         self._top = max(0, self._top + steps.get(key, 0))
@@ -147,14 +147,14 @@ class _Screen:
         with self._screen.capture() as captured:
             for number, line in enumerate(lines):
                 self._screen.print(line, end="" if number == len(lines) - 1 else "\n", soft_wrap=True)
-        # Line by line, so that nothing flickers. Erased before it is written: behind a full line that takes its end.
+        # Line by line, to avoid flicker. Each line is erased first: erasing after a full line would eat its last cell.
         text = captured.get().replace("\n", "\n\x1b[2K")
         self._screen.file.write(f"\x1b[H\x1b[2K{text}\x1b[J")
         self._screen.file.flush()
 
 
 def window(shown: Shown, top: int, width: int, height: int) -> tuple[list[Text], int]:
-    """The lines that fit a screen, and where in the body they begin; the last one tells what more there is."""
+    """The lines that fit a screen, and their offset in the body; the last line says what is not shown."""
     from rich.text import Text
 
     height = max(2, height)
@@ -176,14 +176,14 @@ def _red(line: str, width: int) -> Iterator[Text]:
 
 
 class Keys:
-    """What was typed, as keys; a sequence may come in parts."""
+    """Decodes typed bytes into keys; an escape sequence may arrive in parts."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._rest = ""
 
     def of(self, typed: bytes) -> Iterator[str]:
-        """The keys that are known, by what they do."""
+        """The actions of the keys typed; unknown keys are ignored."""
         text = self._rest + self._decoder.decode(typed)
         self._rest = ""
         while text:
@@ -198,13 +198,13 @@ class Keys:
 
 @contextmanager
 def _keyboard() -> Iterator[int | None]:
-    """Standard input, key by key and without an echo; None where it is no terminal."""
+    """Standard input in character mode without echo; None if it is not a terminal."""
     if sys.stdin is None or not sys.stdin.isatty():
         yield None
         return
     keyboard = sys.stdin.fileno()
     former = termios.tcgetattr(keyboard)
-    # After Ctrl-Z and `fg` the terminal is as the shell had it.
+    # After Ctrl-Z and `fg` the terminal has the shell's settings again.
     handler = signal.signal(signal.SIGCONT, lambda _signum, _frame: tty.setcbreak(keyboard))
     try:
         tty.setcbreak(keyboard)

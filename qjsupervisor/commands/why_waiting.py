@@ -1,7 +1,6 @@
-"""Why a job is where it is: pure, from the job's row, the supervisor's status and the channel tree.
+"""Explains why a job is waiting, from its row, the supervisor's status and the channel tree.  Pure.
 
-Answers `qjsupervisor jobs`. Reads nothing and decides nothing about dispatch; what it says is as old as
-what it was given.
+Used by `qjsupervisor jobs`. It does not affect dispatch, and its answer is as old as its input.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from ..postgres.eligibility import waits_for
 from ..states import JobState, WorkerState
 from ..text import rate_used, seconds
 
-#: So many databases or uuids are named; the rest is counted.
+#: Most databases or uuids named; the rest is counted.
 _NAMED = 5
 
 
 class Reason(NamedTuple):
-    """One thing that a job waits for; `code` is for programs and does not change, `text` is for people."""
+    """One thing a job waits for; `code` is stable and for programs, `text` is for people."""
 
     code: str
     text: str
@@ -31,51 +30,51 @@ class Reason(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One row of queue_job, as far as it matters here."""
+    """The relevant part of one row of queue_job."""
 
     uuid: str
-    #: As it is in the row: hostile hands can write anything there.
+    #: As in the row; it may contain anything.
     state: str
     #: Complete name.
     channel: str
-    #: Seconds until it is due; None or negative: due.
+    #: Seconds until it is due; None or negative if due.
     eta_in_s: float | None = None
-    #: The eta as PostgreSQL writes it, UTC.
+    #: The eta as PostgreSQL writes it, in UTC.
     eta: str | None = None
-    #: Seconds since it was enqueued or started; None where the row does not say.
+    #: Seconds since it was enqueued or started; None if unknown.
     since_s: float | None = None
-    #: Jobs it depends on that are not done, and those that are not there any more.
+    #: Jobs it depends on that are not done or no longer exist.
     parents: tuple[str, ...] = ()
-    #: Better jobs of the same channel that are due.
+    #: Number of due jobs before it in the same channel.
     ahead: int = 0
-    #: A better job of its channel that is not due: a sequential channel waits for it.
+    #: An earlier job of its channel that is not due; a sequential channel waits for it.
     not_due: str | None = None
-    #: Why it can never be asked for.
+    #: Why it can never be dispatched.
     unsendable: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """The channels that hold for one database, and what its own rows say about them (complete names)."""
+    """The channels that apply to a database, and facts from its rows; keys are complete names."""
 
     database: str
     specs: Mapping[str, ChannelSpec]
-    #: They are set up in the database; only the root's limit is shared with other databases.
+    #: Configured in the database; only root's limit is shared with other databases.
     is_own: bool = False
-    #: Rows `enqueued` or `started` in exactly that channel.
+    #: Number of rows `enqueued` or `started` in exactly that channel.
     running: Mapping[str, int] = field(default_factory=dict)
     #: uuids of rows `failed` in exactly that channel.
     failed: Mapping[str, Sequence[str]] = field(default_factory=dict)
     #: Seconds since the last start in exactly that channel.
     last_start_s: Mapping[str, float] = field(default_factory=dict)
-    #: Seconds since each start that a rate counts in exactly that channel, where channels are the database's own.
+    #: Seconds since each start counted by a rate in exactly that channel, if channels are the database's own.
     starts_s: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
-    #: By complete name, in seconds.
+    #: In seconds.
     max_runtimes: Mapping[str, float] = field(default_factory=dict)
 
     def path(self, channel: str) -> Iterator[ChannelSpec]:
-        """The channel's spec and those above it, up to the root; unconfigured ones take their defaults."""
+        """The specs of the channel and its ancestors up to root; unconfigured ones have defaults."""
         name: str | None = channel
         while name is not None:
             yield self._spec(name)
@@ -89,15 +88,15 @@ class Tree:
         return ChannelSpec(name=ROOT, capacity=1) if above is None else inherited(name, self._spec(above))
 
     def running_below(self, channel: str) -> int:
-        """This database's running jobs in the channel and everything below it."""
+        """Number of this database's running jobs in the channel and its subchannels."""
         return sum(count for name, count in self.running.items() if _is_within(name, channel))
 
     def failed_below(self, channel: str) -> list[str]:
-        """uuids of this database's failed jobs in the channel and everything below it."""
+        """uuids of this database's failed jobs in the channel and its subchannels."""
         return [uuid for name, uuids in self.failed.items() if _is_within(name, channel) for uuid in uuids]
 
     def rate_used(self, spec: ChannelSpec) -> dict[str, Any] | None:
-        """What is used of the rate of a channel that is this database's own, as in the status; None: it has none."""
+        """Use of the rate of this database's own channel, in the status' form; None if it has no rate."""
         if spec.rate is None:
             return None
         ages = sorted(age for name, ages in self.starts_s.items() if _is_within(name, spec.name) for age in ages)
@@ -106,27 +105,27 @@ class Tree:
         return {**asdict(spec.rate), "used": used, "next_in_s": left_s}
 
     def throttled_for_s(self, spec: ChannelSpec) -> float:
-        """How long a channel that is this database's own may not start another job; 0: it may."""
+        """Seconds until this database's own channel may start another job by its throttle; 0: now."""
         starts = [age_s for name, age_s in self.last_start_s.items() if _is_within(name, spec.name)]
         return max(0.0, spec.throttle_s - min(starts, default=math.inf))
 
 
 class Explainer:
-    """Says of the jobs of one database why they wait.
+    """Explains why jobs of one database wait.
 
-    `status` is `status --json` of the supervisor, or None when none answers. What holds for all jobs of a channel is
-    found out once: there may be hundreds of thousands.
+    `status` is the supervisor's `status --json`, or None if none answers. Reasons common to a channel are found once,
+    as there may be hundreds of thousands of jobs.
     """
 
     def __init__(self, status: Mapping[str, Any] | None, tree: Tree) -> None:
         self._status = status or {}
         self._tree = tree
         self._stopped = _supervisor(status, tree.database)
-        #: By channel, and the job that a sequential one waits for.
+        #: (channel, job that a sequential one waits for) -> reasons.
         self._of_channel: dict[tuple[str, str | None], list[Reason]] = {}
 
     def explain(self, job: Job) -> list[Reason]:
-        """Every reason why the job does not run now, the decisive one first; [] for a job that is over."""
+        """All reasons why the job does not run now, the decisive one first; [] if the job is over."""
         if job.state == JobState.WAIT_DEPENDENCIES:
             return [_dependencies(job)]
         if job.state == JobState.ENQUEUED:
@@ -155,7 +154,7 @@ class Explainer:
 
 
 def _shares(status: Mapping[str, Any], database: str) -> Iterator[Reason]:
-    """The database runs as many as it may; or what is free is guaranteed to others."""
+    """The database is at its maximum, or the free permits are guaranteed to others."""
     own = (_database(status, database) or {}).get("share") or {}
     if own.get("max") and own["used"] >= own["max"]:
         text = f"{database} runs {own['used']} jobs, its most is {own['max']} (db_capacity)"
@@ -197,7 +196,7 @@ def _running(job: Job, tree: Tree) -> Reason:
 
 
 def _supervisor(status: Mapping[str, Any] | None, database: str) -> Reason | None:
-    """What keeps the whole database from running."""
+    """The reason why the whole database does not run, or None."""
     if status is None:
         return Reason("no supervisor", "no supervisor answers: nothing is dispatched")
     view = _database(status, database)
@@ -241,7 +240,7 @@ def _paused(job: Job, status: Mapping[str, Any], tree: Tree) -> Iterator[Reason]
 
 
 def _closed(job: Job, status: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
-    """By the schedule."""
+    """Channels closed by the schedule."""
     for spec in tree.path(job.channel):
         said = of_channel(status.get("schedule"), spec.name)
         if said.get("limit") == CLOSED:
@@ -284,7 +283,7 @@ def _channel(job: Job, spec: ChannelSpec, status: Mapping[str, Any], tree: Tree)
 
 
 def _rate(spec: ChannelSpec, shared: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
-    """No start is left in this period: over all databases where the channel is shared, in this one where it is not."""
+    """The rate's period has no start left: over all databases if the channel is shared, else in this one."""
     found = shared.get("rate") if shared and not tree.is_own else tree.rate_used(spec)
     if not found:
         return
@@ -309,7 +308,7 @@ def _sequential(job: Job, spec: ChannelSpec, shared: Mapping[str, Any], tree: Tr
 
 
 def _full(spec: ChannelSpec, shared: Mapping[str, Any], scheduled: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
-    """The channel has no room: over all databases where it is shared, and in this one where it is its own."""
+    """The channel is full: over all databases if it is shared, and in this one if it is its own."""
     capacity = shared.get("capacity")
     if capacity is not None and shared.get("running", 0) >= capacity:
         whose = " over all databases (max_capacity)" if tree.is_own else ""
@@ -351,7 +350,7 @@ def _database(status: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
 
 
 def _shared(status: Mapping[str, Any], channel: str) -> Mapping[str, Any]:
-    """The shared channel of that name in the status; {} if it is not shared."""
+    """The shared channel of that name in the status, or {}."""
     return next((view for view in status.get("channels", ()) if view.get("name") == channel), {})
 
 
