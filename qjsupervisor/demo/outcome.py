@@ -1,4 +1,4 @@
-"""Whether the demo's work came out as it must: each finding is one line for people."""
+"""Checks the demo's results: each finding is one line for people."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from psycopg2 import extensions
 from ..testing.odoo_stats import Stats
 from . import work
 
-#: Row: how many jobs began before they were due.
+#: Row: number of jobs that began before they were due.
 _EARLY = "SELECT count(*) FROM queue_job WHERE date_started < eta"
-#: Rows: uuid, in the order that the channel must keep.
+#: Rows: uuid, in the order the channel must keep.
 _ORDER = "SELECT uuid FROM queue_job WHERE channel = %s ORDER BY priority, date_created, id"
 
 
 def findings(done: work.Work, connections: Mapping[str, extensions.connection], stats: Stats) -> Iterator[str]:
-    """What is not as it should be; nothing if all is well."""
+    """Yield what is wrong; nothing if all is well."""
     yield from _wrong_states(done, connections)
     yield from _wrong_runs(done, stats)
     yield from _over_capacity(stats)

@@ -1,7 +1,7 @@
-"""`qjsupervisor demo`: the real supervisor at work on a throw-away PostgreSQL and a stand-in Odoo.
+"""`qjsupervisor demo`: runs the real supervisor on a throw-away PostgreSQL and a stand-in Odoo.
 
-Everything it starts is its child and dies with it, kill -9 included; everything it writes lies in the
-cluster's directory, which the caretaker removes.
+Every process it starts is its child and dies with it, even after kill -9. Everything it writes is in the cluster's
+directory, which the caretaker removes.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from . import outcome, work
 from .view import View
 
 _LOOK_AGAIN_S = 0.2
-#: With --keep: how often a few jobs more come.
+#: Interval at which --keep adds a few jobs.
 _TRICKLE_S = 3.0
-#: It takes about 20 s; a slow machine may take its time.
+#: It takes about 20 s; slow machines need more.
 _LONGEST_S = 120.0
-#: More than the root's capacity: it is the supervisor that must hold jobs back, not Odoo.
+#: More than root's capacity, so that the supervisor and not Odoo holds jobs back.
 _ODOO_WORKERS = 12
 _TEMPLATE = "demo_template"
-#: What would configure the supervisor besides our file.
+#: Prefixes of variables that would configure the supervisor besides our file.
 _FOREIGN_ENVIRONMENT = ("ODOO_", "QJSUPERVISOR_", "PG")
 
 _CONF = """\
@@ -56,7 +56,7 @@ monitor_token = {token}
 log_level = info
 """
 
-#: What to try while it is kept.
+#: Commands to try with --keep.
 _COMMANDS = (
     "status --watch",
     f"jobs {work.SHOP} --state failed",
@@ -75,9 +75,9 @@ Connections = Mapping[str, extensions.connection]
 
 
 def run(*, keep: bool = False) -> int:
-    """Show it; the exit status: 0 if every job came out as it must, else 1, with the reasons printed.
+    """Run the demo; exit status 0 if every job had the expected result, else 1 with the reasons printed.
 
-    `keep`: leave all running, with jobs that go on coming, until Ctrl-C.
+    `keep`: keep running, with new jobs now and then, until Ctrl-C.
     """
     with _ended_by_signals(), View() as view:
         view.say("Starting PostgreSQL and a stand-in Odoo, making three databases ...")
@@ -122,7 +122,7 @@ def _say_verdict(view: View, reasons: Sequence[str], all_is_well: str) -> None:
 
 
 def _keep(view: View, supervisor: Supervisor, todo: work.Work) -> None:
-    """Go on, with a few jobs now and then, until Ctrl-C."""
+    """Keep running, adding a few jobs now and then, until Ctrl-C."""
     view.end_table()
     view.say_all(
         (
@@ -144,7 +144,7 @@ def _keep(view: View, supervisor: Supervisor, todo: work.Work) -> None:
 
 
 def _own_command() -> str:
-    """How the command is called that can be typed."""
+    """The command as the user can type it."""
     beside = Path(sys.executable).with_name("qjsupervisor")
     if shutil.which("qjsupervisor") in (str(beside), os.path.realpath(beside)):
         return "qjsupervisor"
@@ -152,7 +152,7 @@ def _own_command() -> str:
 
 
 def _watch(view: View, supervisor: Supervisor, todo: work.Work, connections: Connections) -> list[str]:
-    """Put the work in and show how it goes, until all is over; what there is to complain about."""
+    """Insert the work and show its progress until all is done; returns complaints."""
     begin_s = time.monotonic()
     told = False
     while True:
@@ -174,7 +174,7 @@ def _watch(view: View, supervisor: Supervisor, todo: work.Work, connections: Con
 
 
 def _database(postgres: ThrowawayPostgres, name: str) -> extensions.connection:
-    """Make one database, all from the same template, and a session in it."""
+    """Create one database from the common template, and a session in it."""
     if name == work.DATABASES[0]:
         postgres.create_database(_TEMPLATE)
         with closing(postgres.connect(_TEMPLATE)) as connection:
@@ -185,7 +185,7 @@ def _database(postgres: ThrowawayPostgres, name: str) -> extensions.connection:
 
 
 class Supervisor:
-    """The real command as a child process; as a context manager it is ended whatever happens."""
+    """The real command as a child process; as a context manager it is always ended."""
 
     def __init__(self, postgres: ThrowawayPostgres, odoo: StandIn) -> None:
         folder = postgres.root / "demo"
@@ -229,7 +229,7 @@ class Supervisor:
         end(self._process, signal.SIGTERM, grace_s=15.0)
 
     def wait(self, seconds: float) -> None:
-        """Let time pass; DemoError as soon as the supervisor ends, which it should not."""
+        """Wait; raises DemoError as soon as the supervisor ends, which it should not."""
         try:
             status = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -237,7 +237,7 @@ class Supervisor:
         raise DemoError(f"the supervisor ended with exit status {status}:\n{self.tail()}")
 
     def stop(self) -> Iterator[str]:
-        """SIGTERM; complains unless it exits 0."""
+        """Send SIGTERM; yields a complaint unless it exits with 0."""
         status = end(self._process, signal.SIGTERM, grace_s=15.0)
         if status:
             yield f"the supervisor stopped with exit status {status}:\n{self.tail()}"
@@ -248,7 +248,7 @@ class Supervisor:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind as Ctrl-C does, so that everything is cleaned up on the way out."""
+    """Make SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that everything is cleaned up."""
 
     def unwind(signum: int, _frame: object) -> None:
         sys.exit(128 + signum)

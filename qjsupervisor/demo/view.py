@@ -1,4 +1,4 @@
-"""What the demo shows: a live table on a terminal, plain lines elsewhere, and the summary at the end."""
+"""The demo's output: a live table on a terminal, plain lines elsewhere, and a summary at the end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LINE_INTERVAL_S = 1.0
 
 
 class View:
-    """Shows progress; as a context manager, so that the terminal is itself again whatever happens."""
+    """Shows progress; as a context manager it always restores the terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or _console()
@@ -42,22 +42,22 @@ class View:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        """One line that stays."""
+        """Print one permanent line."""
         self.console.print(text, soft_wrap=True)
 
     def say_all(self, lines: Iterable[str]) -> None:
-        """Some lines that stay."""
+        """Print permanent lines."""
         for line in lines:
             self.say(line)
 
     def end_table(self) -> None:
-        """No table any more: what was said stays, and nothing is drawn below it."""
+        """Stop drawing the live table; printed lines stay."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def progress(self, now_s: float, counts: Sequence[Counts]) -> None:
-        """How things stand `now_s` after the beginning; call it as often as you like."""
+        """Show the state `now_s` seconds after the start; may be called at any rate."""
         if self._live is not None:
             self._live.update(progress_table(now_s, counts), refresh=True)
         elif counts != self._last and now_s - self._last_line_s >= _LINE_INTERVAL_S:
@@ -65,26 +65,26 @@ class View:
             self.say(progress_line(now_s, counts))
 
     def summary(self, counts: Sequence[Counts], stats: Stats) -> None:
-        """What was run, at the end."""
+        """Show what was run, at the end."""
         self.console.print(summary_table(counts, stats))
         self.console.print(channels_table(counts, stats))
 
 
 def _console() -> Console:
-    """Output to a file or pipe gets lines that are wide enough for the tables."""
+    """The console; output to a file or pipe is wide enough for the tables."""
     width = None if sys.stdout.isatty() else _PLAIN_WIDTH
     return Console(markup=False, highlight=False, width=width)
 
 
 def progress_line(now_s: float, counts: Sequence[Counts]) -> str:
-    """One line over all databases."""
+    """One line of totals over all databases."""
     done, failed = sum(row.done for row in counts), sum(row.failed for row in counts)
     running, waiting = sum(row.running for row in counts), sum(row.waiting for row in counts)
     return f"{now_s:5.1f} s  {waiting:4} waiting  {running:2} running  {done:4} done  {failed:2} failed"
 
 
 def progress_table(now_s: float, counts: Sequence[Counts]) -> Table:
-    """Every channel of every database."""
+    """The state of every channel of every database."""
     table = _table(f"{now_s:.0f} s", "database", "channel", ">waiting", ">running", ">done", ">failed", "")
     for row in counts:
         bar = "█" * round(_BAR_WIDTH * (row.done + row.failed) / max(1, row.total))
@@ -94,7 +94,7 @@ def progress_table(now_s: float, counts: Sequence[Counts]) -> Table:
 
 
 def summary_table(counts: Sequence[Counts], stats: Stats) -> Table:
-    """By database and channel."""
+    """Results by database and channel."""
     heads = ("database", "channel", ">jobs", ">done", ">failed", ">at once", ">median", ">longest")
     table = _table("What was run; the median and the longest wait", *heads)
     for row in counts:
@@ -105,7 +105,7 @@ def summary_table(counts: Sequence[Counts], stats: Stats) -> Table:
 
 
 def channels_table(counts: Sequence[Counts], stats: Stats) -> Table:
-    """By channel, over all databases; the root holds them all."""
+    """Results by channel over all databases; root includes all."""
     table = _table("Channels, over all databases", "channel", ">capacity", ">most at once", ">jobs")
     for channel, capacity in work.CAPACITIES.items():
         inside = sum(row.total for row in counts if f"{row.channel}.".startswith(f"{channel}."))

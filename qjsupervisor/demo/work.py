@@ -1,4 +1,4 @@
-"""The demo's work: what is put into which database when, and what must have become of it."""
+"""The demo's work: which jobs go into which database when, and their expected results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..testing import jobs
 
 SHOP, BOOKS, MAIL = DATABASES = ("demo_shop", "demo_books", "demo_mail")
 
-#: Channel: capacity, and its options as queue_job's channel string writes them.
+#: Channel -> capacity, and its options in the syntax of queue_job's channel string.
 _CHANNELS = {
     "root": (6, ""),
     "root.slow": (2, ""),
@@ -25,30 +25,30 @@ SEQUENTIAL = "root.ledger"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Some like jobs that come at once."""
+    """Equal jobs inserted together."""
 
     about: str
     database: str
     count: int
-    #: Seconds from the beginning.
+    #: Seconds after the start.
     at_s: float = 0.0
     channel: str = "root"
     priority: int = 10
     eta_s: float | None = None
-    #: What the stand-in does for each; see odoo_jobs.
+    #: What the stand-in does for each job; see odoo_jobs.
     kwargs: Mapping[str, object] = field(default_factory=dict)
     state: str = "done"
-    #: How often each must have been run at the end.
+    #: How often each must have run at the end.
     runs: int = 1
-    #: They wait for the jobs of the last batch of their database.
+    #: Wait for the jobs of the previous batch in the database.
     dependent: bool = False
 
 
-#: What the job about which the demo has most to tell does.
+#: Description of the job whose rescue the demo explains.
 KILLED = "its Odoo worker is killed"
 
 PLAN: Sequence[Batch] = (
-    # It holds its permits until it is known to be dead, 10 s later; before that all six are seen at work.
+    # Holds its permit until it is found dead 10 s later; before that all six are seen running.
     Batch(
         about=KILLED,
         database=SHOP,
@@ -72,17 +72,17 @@ PLAN: Sequence[Batch] = (
 
 
 class Work:
-    """Puts the batches in when their time has come, and remembers which job belongs to which."""
+    """Inserts the batches when they are due, and remembers which job belongs to which batch."""
 
     def __init__(self, connections: Mapping[str, extensions.connection], plan: Sequence[Batch] = PLAN) -> None:
         self._connections = connections
         self._todo = sorted(plan, key=lambda batch: batch.at_s)
         self._last: dict[str, list[str]] = {}
-        #: By database and uuid.
+        #: (database, uuid) -> batch.
         self.batches: dict[tuple[str, str], Batch] = {}
 
     def put_due(self, now_s: float) -> list[Batch]:
-        """Insert what is due `now_s` after the beginning; what that was."""
+        """Insert and return the batches due `now_s` seconds after the start."""
         due = [batch for batch in self._todo if batch.at_s <= now_s]
         self._todo = self._todo[len(due) :]
         for database in {batch.database for batch in due}:
@@ -90,7 +90,7 @@ class Work:
         return due
 
     def _put(self, database: str, batches: Iterable[Batch]) -> None:
-        """In one transaction, as a user's: nobody may see a job before those that wait for it."""
+        """Insert in one transaction, as a user would: a job must not be visible before those that depend on it."""
         with self._connections[database].cursor() as cursor:
             cursor.execute("BEGIN")
             for batch in batches:
@@ -100,7 +100,7 @@ class Work:
             cursor.execute("COMMIT")
 
     def is_only_dead(self, seen: Iterable[Counts]) -> bool:
-        """Whether nothing is left but the job whose Odoo worker was killed."""
+        """Whether only the job whose Odoo worker was killed is left."""
         left = sum(row.waiting + row.running for row in seen)
         if not self.is_all_in() or left != 1:
             return False
@@ -108,7 +108,7 @@ class Work:
         return (*job, "started") in states(self._connections)
 
     def trickle(self, turn: int) -> None:
-        """A few jobs more, so that there is something to see and to pause."""
+        """Insert a few more jobs, so that there is something to see and to pause."""
         database = DATABASES[turn % len(DATABASES)]
         connection = self._connections[database]
         jobs.insert_jobs(connection, 6, kwargs={"sleep": 0.3})
@@ -144,7 +144,7 @@ class Counts:
     running: int
     done: int
     failed: int
-    #: From when it could run to when it began; None while none has begun.
+    #: Time from when a job could run until it began; None while none has begun.
     median_wait_s: float | None
     longest_wait_s: float | None
 
@@ -153,7 +153,7 @@ class Counts:
         return self.waiting + self.running + self.done + self.failed
 
 
-#: Rows: the fields of Counts behind `database`. A job that is tried again has waited since its new eta.
+#: Rows: the fields of Counts after `database`. A retried job waits from its new eta.
 _COUNTS = """
 SELECT channel,
        count(*) FILTER (WHERE state IN ('pending', 'wait_dependencies')),
@@ -171,7 +171,7 @@ SELECT channel,
 
 
 def counts(connections: Mapping[str, extensions.connection]) -> list[Counts]:
-    """How things stand, by database and channel."""
+    """The current state by database and channel."""
     found = []
     for database, connection in connections.items():
         with connection.cursor() as cursor:
@@ -198,7 +198,7 @@ def is_over(seen: Iterable[Counts]) -> bool:
 
 
 def states(connections: Mapping[str, extensions.connection]) -> Iterator[tuple[str, str, str]]:
-    """Database, uuid and state of every job."""
+    """Yield (database, uuid, state) of every job."""
     for database, connection in connections.items():
         with connection.cursor() as cursor:
             cursor.execute("SELECT uuid, state FROM queue_job")

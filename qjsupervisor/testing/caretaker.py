@@ -1,8 +1,8 @@
-"""Removes a throw-away cluster when the process that made it is gone, kill -9 included.
+"""Removes a throw-away cluster when the process that created it has ended, even by kill -9.
 
-Run as a script, with the cluster's directory as argument and a pipe as standard input: the pipe's other end
-is held by the owner, so end of file means that the owner let go or died. Standard library only, and nothing
-of this package: it must run from any directory.
+Runs as a script with the cluster's directory as argument and a pipe as standard input. The owner holds the other end
+of the pipe, so end of file means that it closed the pipe or died. Imports only the standard library, so that it runs
+from any directory.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _ATTEMPTS = 50
 
 
 def cluster_processes(root: Path) -> list[int]:
-    """The postmaster's pid, then its children's; none where it does not run."""
+    """The pids of the postmaster and its children; none if it does not run."""
     try:
         pid = int((root / "data" / "postmaster.pid").read_text().split()[0])
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (OSError, ValueError, IndexError):
         return []
-    if os.fsencode(root) not in command:  # the pid is somebody else's by now
+    if os.fsencode(root) not in command:  # the pid has been reused
         return []
     return [pid, *_children(pid)]
 
@@ -35,14 +35,14 @@ def cluster_processes(root: Path) -> list[int]:
 def _children(pid: int) -> Iterator[int]:
     for status in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it has just ended
-            # "number (name) state parent ...", where the name may hold anything
+            # "pid (name) state parent ...", where the name may contain anything
             parent = status.read_text().rpartition(")")[2].split()[1]
             if int(parent) == pid:
                 yield int(status.parent.name)
 
 
 def end_cluster(root: Path) -> None:
-    """Immediate shutdown, then SIGKILL for what is left; processes that are stopped are ended too."""
+    """Immediate shutdown, then SIGKILL for what is left, including stopped processes."""
     handles = []
     for pid in cluster_processes(root):
         with suppress(ProcessLookupError):
@@ -59,7 +59,7 @@ def end_cluster(root: Path) -> None:
 
 
 def remove(root: Path) -> None:
-    """A backend that is just ending may still write: try again until the directory is gone."""
+    """Remove the directory, retrying because a backend that is ending may still write to it."""
     for _ in range(_ATTEMPTS):
         shutil.rmtree(root, ignore_errors=True)
         if not root.exists():

@@ -1,4 +1,4 @@
-"""Puts jobs into a database as Odoo does, and reads what became of them."""
+"""Inserts jobs into a database as Odoo does, and reads their states."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from psycopg2 import extensions
 
-#: Rows: (uuid); one for each number of the series.
+#: Rows: (uuid,), one per number of the series.
 _INSERT = """
 INSERT INTO queue_job (uuid, channel, state, priority, retry, max_retries, eta, kwargs, args, records,
                        user_id, company_id, name, model_name, method_name, func_string, date_created)
@@ -21,7 +21,7 @@ SELECT gen_random_uuid(), %(channel)s, %(state)s, %(priority)s, %(retry)s, %(max
 RETURNING uuid
 """
 
-#: Both ends of a dependency know each other, as queue_job writes them.
+#: Both ends of a dependency refer to each other, as queue_job writes them.
 _DEPEND = """
 UPDATE queue_job AS job
    SET dependencies = jsonb_set(
@@ -43,9 +43,9 @@ def insert_jobs(
     retry: int = 0,
     max_retries: int = 5,
 ) -> list[str]:
-    """Insert `count` like jobs with one statement; their uuids, in order of id.
+    """Insert `count` equal jobs with one statement; returns their uuids in order of id.
 
-    `eta_s`: due so many seconds from now. `kwargs`: what the stand-in does for the job (see odoo_jobs).
+    `eta_s`: seconds from now until due. `kwargs`: what the stand-in does for the job (see odoo_jobs).
     """
     params = {
         "count": count,
@@ -70,7 +70,7 @@ def insert_dependent_jobs(
     channel: str | None = "root",
     kwargs: Mapping[str, object] | None = None,
 ) -> list[str]:
-    """Insert jobs in `wait_dependencies`, each of which waits for all `parents`; their uuids."""
+    """Insert jobs in `wait_dependencies` that each depend on all `parents`; returns their uuids."""
     children = insert_jobs(connection, count, channel=channel, kwargs=kwargs, state="wait_dependencies")
     links = (("depends_on", parents, children), ("reverse_depends_on", children, parents))
     with connection.cursor() as cursor:
@@ -81,7 +81,7 @@ def insert_dependent_jobs(
 
 
 def insert_row(connection: extensions.connection, **columns: object) -> str:
-    """Insert one job of which only the named columns are set (and uuid and state, which it needs)."""
+    """Insert one job with only the given columns set (and the required uuid and state)."""
     row = {"uuid": str(uuid_module.uuid4()), "state": "pending", **columns}
     names = ", ".join(f'"{name}"' for name in row)
     values = ", ".join(["%s"] * len(row))
@@ -98,7 +98,7 @@ def states(connection: extensions.connection) -> dict[str, int]:
 
 
 def state(connection: extensions.connection, uuid: str) -> str | None:
-    """The state of one job; None if there is no such row."""
+    """The state of a job, or None if there is no such row."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT state FROM queue_job WHERE uuid = %s", (uuid,))
         row = cursor.fetchone()

@@ -1,8 +1,8 @@
-"""Becomes another program that does not outlive its parent: `launch.py SIGNAL PARENT USER GROUP COMMAND...`.
+"""Executes another program that does not outlive its parent: `launch.py SIGNAL PARENT USER GROUP COMMAND...`.
 
-SIGNAL is what the program gets when the parent's thread that started it ends, however it ends. USER and
-GROUP are numbers, -1 to stay who we are. Standard library only, as the program may be anything, and a script
-of its own, as subprocess offers no safe place for prctl in a process with threads.
+The program receives SIGNAL when the parent's thread that started it ends, for whatever reason. USER and GROUP are
+numeric ids, -1 to keep the current ones. It is a script, because subprocess offers no safe place to call prctl in a
+process with threads, and uses only the standard library.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def main() -> None:
         os.setgroups([])
         os.setgid(group)
         os.setuid(user)
-    # After the change of user, which would clear it.
+    # After changing the user, which clears this setting.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the call
+    if os.getppid() != parent:  # the parent died before the call
         sys.exit(1)
     os.execv(command[0], command)
 

@@ -1,11 +1,10 @@
-"""A stand-in for Odoo as a process of its own: `python -m qjsupervisor.testing.odoo --port 8069`.
+"""A stand-in for Odoo, in its own process: `python -m qjsupervisor.testing.odoo --port 8069`.
 
-It takes jobs from real databases and writes their states as Odoo with queue_job does (odoo_jobs), answers as
-Odoo does (odoo_http), and is told to misbehave through its control port. PostgreSQL is found as by any
-program that uses libpq: PGHOST, PGPORT, PGUSER, PGPASSWORD, or --pg-dsn.
-
-Once it listens it writes one line of JSON to standard output: {"port": ..., "control_port": ...}. SIGTERM
-ends it like a kill: what ran stays `started`, unlocked.
+It runs jobs of real databases and writes their states as Odoo with queue_job does (odoo_jobs), answers as Odoo does
+(odoo_http), and can be made to misbehave through its control port. It finds PostgreSQL through libpq's PGHOST,
+PGPORT, PGUSER and PGPASSWORD, or --pg-dsn.
+When it listens it writes one line of JSON to standard output: {"port": ..., "control_port": ...}. SIGTERM ends it
+like a kill: running jobs stay `started`, unlocked.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _BACKLOG = 4096
 
 
 class Server:
-    """The listening sockets; the one for jobs closes and opens as the modes say."""
+    """The listening sockets; the modes open and close the one for jobs."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._host: str = options.host
@@ -62,7 +61,7 @@ class Server:
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def _modes_changed(self) -> None:
-        """Close or open the socket; returns when it is so."""
+        """Open or close the socket for jobs as the modes say."""
         if self._application.refuses() and self._server is not None:
             self._server.close()
             self._server = None
@@ -81,7 +80,7 @@ def _basic(credentials: str) -> str:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="A stand-in for Odoo with queue_job.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="for jobs; 0: a free one")
@@ -96,7 +95,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """Serve until SIGTERM or SIGINT, which end it at once: no thread in the midst of a job is waited for."""
+    """Serve until SIGTERM or SIGINT, which end the process at once without waiting for running jobs."""
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, os._exit, 0)

@@ -1,8 +1,8 @@
-"""The stand-in Odoo's control port, so that it can be reached while the other one refuses or is full.
+"""The stand-in Odoo's control port, reachable while the port for jobs refuses or is full.
 
 /_standin/stats                             odoo_stats.Stats as JSON
 /_standin/reset                             forget what is over
-/_standin/mode?database=D&mode=M&seconds=S  treat D's requests like that from now on; D `*`: everybody's
+/_standin/mode?database=D&mode=M&seconds=S  treat D's requests that way from now on; `*`: all databases
 /_standin/kill_worker[?uuid=U]              kill the worker that runs U, or any busy one
 /_standin/forget[?database=D]               close idle sessions, so that D can be renamed
 """
@@ -22,7 +22,7 @@ Answer = Mapping[str, object]
 
 
 class Control:
-    """Answers JSON; 400 with {"error": ...} for what it does not understand."""
+    """Answers in JSON; 400 with {"error": ...} for a bad request."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Control:
 
     def _handle(self, request: Request, exchange: Exchange) -> None:
         task = asyncio.ensure_future(self._answer(request, exchange))
-        self._tasks.add(task)  # the loop itself holds tasks weakly
+        self._tasks.add(task)  # the loop holds only weak references to tasks
         task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, request: Request, exchange: Exchange) -> None:

@@ -1,7 +1,7 @@
-"""The HTTP side of the stand-in Odoo: /queue_job/runjob as docs/contract.md says, faults on demand, and control.
+"""The HTTP side of the stand-in Odoo: /queue_job/runjob as in docs/contract.md, and faults on demand.
 
-Requests are read and answered in one asyncio loop; jobs run in threads, as many as there are workers, and
-further requests wait in silence as they would in Odoo's listen backlog. A client that hangs up stops nothing.
+One asyncio loop reads and answers requests; jobs run in one thread per worker, and further requests wait as they
+would in Odoo's listen backlog. A client that disconnects does not stop its job.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ _SELECTOR = "/web/database/selector"
 _REASONS = {200: "OK", 303: "SEE OTHER", 401: "UNAUTHORIZED", 404: "NOT FOUND", 500: "INTERNAL SERVER ERROR"}
 _LONGEST_REQUEST_BYTES = 65_536
 EVERYBODY = "*"
-#: The first Odoo that takes the database from the header X-Odoo-Database, without decoding it.
+#: The first Odoo that reads the database from the header X-Odoo-Database, without decoding it.
 FIRST_LITERAL = 19
 
 
 class Mode(str, enum.Enum):
-    """How the requests of a database are treated."""
+    """How a database's requests are treated."""
 
     OK = "ok"
-    #: Jobs take so many seconds longer (`seconds`, 1 unless told).
+    #: Jobs take longer by `seconds` (default 1).
     SLOW = "slow"
-    #: The worker is killed when the job has taken its time: no answer, `started`, lock row free.
+    #: The worker is killed at the job's end: no answer, `started`, lock row free.
     DIE = "die"
-    #: A proxy gives up: answered once the job is `started`, which then goes on.
+    #: A proxy gives up: answered once the job is `started`; the job continues.
     GATEWAY_TIMEOUT = "504"
-    #: From here on nobody runs the job.
+    #: In the following modes the job is not run.
     NOT_RUN = "not_run"
     NOT_FOUND = "404"
     REDIRECT = "303"
@@ -44,9 +44,9 @@ class Mode(str, enum.Enum):
     BAD_GATEWAY = "502"
     #: Never answered.
     HANG = "hang"
-    #: The job runs to its end, and is never answered: its worker hangs after the commit.
+    #: The job completes but is never answered: its worker hangs after the commit.
     UNANSWERED = "unanswered"
-    #: For everybody: the listening socket is closed. For one database: reset without an answer.
+    #: For all databases: the listening socket is closed. For one: reset without an answer.
     REFUSE = "refuse"
 
 
@@ -62,7 +62,7 @@ _FIXED = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The head of an HTTP request; header names in lower case."""
+    """The head of an HTTP request; header names are lower case."""
 
     method: str
     path: str
@@ -71,7 +71,7 @@ class Request:
 
     @classmethod
     def parse(cls, head: bytes) -> Request:
-        """Raises ValueError for what is no request."""
+        """Parse a head. Raises ValueError if it is not a request."""
         first, *lines = head.decode("latin-1").split("\r\n")  # as WSGI reads it
         method, target, _version = first.split(" ")
         url = urlsplit(target)
@@ -80,9 +80,9 @@ class Request:
         return cls(method, url.path, dict(parse_qsl(url.query, keep_blank_values=True)), headers)
 
     def database(self, series: int | None = None) -> tuple[str | None, str]:
-        """The database, None if there is no one answer; and named by what: query, header, both or none.
+        """(database or None if ambiguous, where it was named: query, header, both or none).
 
-        `series`: up to 18 Odoo reads the query alone; from 19 on the header alone, as it is; None: either.
+        `series`: Odoo up to 18 reads only the query, from 19 only the header, undecoded; None: either.
         """
         query = self.query.get("db") or None
         header = self.headers.get("x-odoo-database") or None
@@ -97,7 +97,7 @@ class Request:
 
 
 class Exchange(asyncio.Protocol):
-    """One connection: one request, one answer, as HTTP/1.0 without keep-alive."""
+    """One connection with one request and one answer: HTTP/1.0 without keep-alive."""
 
     def __init__(self, handle: Callable[[Request, Exchange], None], statistics: Statistics | None) -> None:
         self._handle = handle
@@ -112,7 +112,7 @@ class Exchange(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._received.endswith(b"\r\n\r\n"):
-            return  # a body, or a second request: neither is looked at
+            return  # ignore a body or a second request
         self._received += data
         head, complete, _ = self._received.partition(b"\r\n\r\n")
         if not complete:
@@ -133,7 +133,7 @@ class Exchange(asyncio.Protocol):
         self._over = True
 
     def answer(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
-        """Write the answer and close; nothing if the client is gone."""
+        """Write the answer and close; does nothing if the client is gone."""
         if self._over or self.transport is None:
             return
         self._over = True
@@ -147,14 +147,14 @@ class Exchange(asyncio.Protocol):
         self.transport.close()
 
     def drop(self) -> None:
-        """Close without an answer, as the death of the process that would have written it."""
+        """Close without an answer, as if the process had died."""
         self._over = True
         if self.transport is not None:
             self.transport.abort()
 
 
 class Application:
-    """Decides what happens to a request. Everything but `_run` is called in the loop's thread."""
+    """Decides what happens to a request. All methods except `_run` are called in the loop's thread."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class Application:
         return Exchange(self.handle, self._statistics)
 
     def refuses(self) -> bool:
-        """Whether nobody should be able to connect."""
+        """Whether connections are refused."""
         return self._modes.get(EVERYBODY, (Mode.OK, 0.0))[0] is Mode.REFUSE
 
     def set_mode(self, database: str, mode: Mode, seconds: float) -> None:
@@ -219,7 +219,7 @@ class Application:
             self._workers.submit(self._run, order, exchange, answers=mode is not Mode.UNANSWERED)
 
     def _run(self, order: Order, exchange: Exchange, *, answers: bool) -> None:
-        """In a worker's thread."""
+        """Run a job, in a worker's thread."""
         self._statistics.queued(-1)
         try:
             status = self._jobs.run(order)

@@ -1,15 +1,13 @@
-"""Runs one job as an Odoo worker does: what is committed when, and which row is locked meanwhile.
+"""Runs one job as an Odoo worker does, with the same commits and row locks.
 
 1. `enqueued` -> `started` with date_started, worker_pid and a row in queue_job_lock: committed.
-2. A new transaction locks that row (FOR NO KEY UPDATE), and holds it while the job runs.
-3. Done: `done` in that transaction. Failed or to be tried again: rolled back, then written in another one.
-4. What waited for it becomes `pending`, in a transaction of its own.
-
-What the job does is in its kwargs: {"sleep": seconds, "fail": true, "retry": times, "retry_s": seconds,
-"die": times}. `retry` and `die` stop when the job's own count of tries has reached that number.
-
-Blocks; called by the threads that stand for Odoo's worker processes. Written from the contract, with no
-line of queue_job.
+2. A new transaction locks that row (FOR NO KEY UPDATE) while the job runs.
+3. Done: `done` in that transaction. Failed or to be retried: rolled back, then written in another one.
+4. Jobs that depended on it become `pending`, in a separate transaction.
+The job's kwargs say what it does: {"sleep": seconds, "fail": true, "retry": times, "retry_s": seconds,
+"die": times}. `retry` and `die` stop once the job's count of tries has reached that number.
+Blocks; called by the threads that stand for Odoo's worker processes. Written from the contract, without any line
+of queue_job.
 """
 
 from __future__ import annotations
@@ -28,8 +26,8 @@ from .odoo_stats import Run, Statistics
 
 _UTC_NOW = "clock_timestamp() AT TIME ZONE 'UTC'"
 
-#: Params: uuid, pid. Row: (id, channel, retry, max_retries, kwargs as text, dependencies), or none: it is not
-#: enqueued, there is no such job, or another worker is just taking it.
+#: Params: uuid, pid. Row: (id, channel, retry, max_retries, kwargs as text, dependencies), or none if the job does not
+#: exist, is not enqueued, or is just being taken by another worker.
 _TAKE = """
 WITH taken AS (
     SELECT id
@@ -83,7 +81,7 @@ UPDATE queue_job
  WHERE id = %(id)s
 """
 
-#: Params: children: uuids of jobs that wait for the one that was done.
+#: Params: children: uuids of jobs that depend on the finished one.
 _RELEASE = """
 UPDATE queue_job AS child
    SET state = 'pending'
@@ -99,14 +97,14 @@ UPDATE queue_job AS child
 
 @dataclass(slots=True)
 class Order:
-    """One request to run a job, and how this stand-in is to treat it."""
+    """One request to run a job, and how the stand-in treats it."""
 
     database: str
     uuid: str
     received_s: float
-    #: Its worker is killed before the job can end.
+    #: Its worker is killed before the job ends.
     dies: bool = False
-    #: The job takes so much longer.
+    #: Extra run time of the job.
     extra_s: float = 0.0
     #: Called in the worker's thread once `started` is committed.
     on_started: Callable[[], None] | None = None
@@ -117,7 +115,7 @@ class Order:
 
 
 class WorkerKilledError(Exception):
-    """The worker that runs this job was killed: nobody answers."""
+    """The worker running this job was killed: there is no answer."""
 
 
 class _JobFailedError(Exception):
@@ -125,7 +123,7 @@ class _JobFailedError(Exception):
 
 
 class _JobRetriedError(Exception):
-    """The job asks to be run again; the argument says in how many seconds."""
+    """The job asks to be retried; the argument is the delay in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +178,7 @@ class JobRunner:
         self._running: dict[int, Order] = {}
 
     def run(self, order: Order) -> int:
-        """Run it to its end; the HTTP status. Raises WorkerKilledError where Odoo would not answer."""
+        """Run a job to its end; returns the HTTP status. Raises WorkerKilledError where Odoo would not answer."""
         try:
             with self._sessions.borrowed(order.database) as session:
                 if not session.has_jobs:
@@ -193,7 +191,7 @@ class JobRunner:
             return 500
 
     def kill_one(self, uuid: str | None) -> str | None:
-        """Kill the worker of this job, or any busy one; the uuid of its job, None where there is none."""
+        """Kill the worker of this job, or any busy one; returns the uuid of its job, or None."""
         for order in list(self._running.values()):
             if uuid in (None, order.uuid) and not order.killed.is_set():
                 order.killed.set()
@@ -244,7 +242,7 @@ class JobRunner:
         return status
 
     def _perform(self, order: Order, job: _Job, behaviour: _Behaviour) -> None:
-        """What the job itself does: takes its time, and raises how it ends unless it is done."""
+        """The job's own work: takes its time, and raises unless the job ends as done."""
         seconds = behaviour.sleep + order.extra_s
         if seconds:
             order.killed.wait(seconds)
@@ -261,7 +259,7 @@ class JobRunner:
             raise _JobRetriedError(behaviour.retry_s)
 
     def _ended(self, session: Session, run: Run, outcome: str, statement: str, params: dict[str, Any]) -> int:
-        # Counted before it is committed: a runner may give the free place away as soon as it is.
+        # Counted before the commit, after which a runner may use the free permit at once.
         self._statistics.ended(run, outcome)
         try:
             session.execute(statement, params)

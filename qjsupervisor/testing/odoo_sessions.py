@@ -1,4 +1,4 @@
-"""The stand-in Odoo's sessions with PostgreSQL: one for each running job, a few kept for the next."""
+"""The stand-in Odoo's PostgreSQL sessions: one per running job, some kept for reuse."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SELECT to_regclass('queue_job') IS NOT NULL,
 
 
 class Session:
-    """One session in autocommit, and what its database has. One thread at a time."""
+    """One session in autocommit, and the features of its database. For one thread at a time."""
 
     def __init__(self, dsn: str, database: str) -> None:
         self.database = database
@@ -37,19 +37,19 @@ class Session:
         return self._cursor.fetchall()
 
     def is_alive(self) -> bool:
-        """Whether the server has not ended it: an idle session has nothing to read until then."""
+        """Whether the server has not ended the session; an idle one has nothing to read."""
         poll = select.poll()
         poll.register(self._connection, select.POLLIN)
         return not poll.poll(0)
 
     def close(self) -> None:
-        """End it as the death of its process would: an open transaction is rolled back."""
+        """End the session as its process' death would: an open transaction is rolled back."""
         with suppress(psycopg2.Error):
             self._connection.close()
 
 
 class Sessions:
-    """Lends sessions; keeps at most `idle_limit` of them, the least used databases' first to go."""
+    """Lends sessions and keeps at most `idle_limit` idle ones; the least recently used database's go first."""
 
     def __init__(self, dsn: str, idle_limit: int) -> None:
         self._dsn = dsn
@@ -60,12 +60,12 @@ class Sessions:
 
     @contextmanager
     def borrowed(self, database: str) -> Iterator[Session]:
-        """A session that works; closed, not kept, when the block raises. psycopg2.Error: no such database."""
+        """A working session; closed if the block raises. Raises psycopg2.Error if there is no such database."""
         session = self._taken(database) or Session(self._dsn, database)
         keep = False
         try:
             yield session
-            keep = session.has_jobs  # else look again next time: it may be installed by then
+            keep = session.has_jobs  # else check again next time: queue_job may be installed by then
         finally:
             if keep:
                 self._put(session)
@@ -103,7 +103,7 @@ class Sessions:
             surplus.close()
 
     def _oldest(self) -> Session:
-        """Take one of the database that was used least recently; the lock is held."""
+        """Remove a session of the least recently used database; the caller holds the lock."""
         while True:
             name, idle = next(iter(self._idle.items()))
             if idle:

@@ -1,7 +1,7 @@
-"""What the stand-in Odoo has seen: every request, every run of a job, how many there were at once.
+"""Statistics of the stand-in Odoo: every request, every run of a job, and peaks of concurrency.
 
-Filled by the HTTP side and by the threads that run jobs, hence the lock. Seconds are those of
-time.monotonic(), which all processes of one machine share.
+Filled by the HTTP side and the threads that run jobs, hence the lock. Times are time.monotonic() seconds, which all
+processes of one machine share.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ class Run(TypedDict):
 
 
 class Stats(TypedDict):
-    """What `/_standin/stats` answers."""
+    """The answer of `/_standin/stats`."""
 
-    #: By database and uuid: how often it was asked for, whether it ran or not.
+    #: Database -> uuid -> number of requests, whether the job ran or not.
     requests: dict[str, dict[str, int]]
-    #: By database and uuid: how often it was really begun.
+    #: Database -> uuid -> number of times the job was begun.
     executions: dict[str, dict[str, int]]
-    #: By status, as text; requests that got no answer are missing.
+    #: Status as text -> number of answers; requests without an answer are not included.
     answers: dict[str, int]
-    #: By database: runs by their outcome, and requests that were none: not_enqueued, not_loaded, no_database.
+    #: Database -> outcome -> number of runs, and of requests that ran nothing: not_enqueued, not_loaded, no_database.
     outcomes: dict[str, dict[str, int]]
-    #: By channel, ancestors included: running now, and at most at once, over all databases.
+    #: Channel, including ancestors -> jobs running now, and the peak, over all databases.
     running: dict[str, int]
     peak: dict[str, int]
-    #: By database, then by channel.
+    #: Database -> channel -> peak.
     peak_by_database: dict[str, dict[str, int]]
-    #: In the order they were begun.
+    #: In order of their start.
     runs: list[Run]
-    #: Requests that wait for a free worker: now, and at most.
+    #: Requests waiting for a free worker: now, and the peak.
     waiting: int
     peak_waiting: int
     #: How the database was named: query, header, both, none.
     addressed: dict[str, int]
     redirects_followed: int
     with_credentials: int
-    #: By Authorization header, verbatim.
+    #: Authorization header, verbatim -> number of requests.
     authorizations: dict[str, int]
-    #: Clients that closed before they were answered.
+    #: Clients that disconnected before they were answered.
     hung_up: int
 
 
@@ -84,7 +84,7 @@ class Statistics:
         self._runs: list[Run] = []
 
     def reset(self) -> None:
-        """Forget what is over; what runs or waits now still counts."""
+        """Forget what is over; running and waiting jobs still count."""
         with self._lock:
             self._clear()
 
@@ -105,7 +105,7 @@ class Statistics:
             self._answers[str(status)] += 1
 
     def queued(self, change: int) -> None:
-        """A request began (+1) or ended (-1) to wait for a worker."""
+        """A request began (+1) or stopped (-1) waiting for a worker."""
         with self._lock:
             self._waiting += change
             self._peak_waiting = max(self._peak_waiting, self._waiting)
@@ -137,7 +137,7 @@ class Statistics:
         return run
 
     def ended(self, run: Run, outcome: str) -> None:
-        """To be called before the row says so: the next job cannot begin earlier."""
+        """Note a run's end; call it before the row is updated, so that no job can begin earlier."""
         run["finished_s"] = time.monotonic()
         run["outcome"] = outcome
         with self._lock:
@@ -148,7 +148,7 @@ class Statistics:
                 held[name] -= 1
 
     def revised(self, run: Run, outcome: str) -> None:
-        """It did not end as was said."""
+        """Correct a run's outcome."""
         with self._lock:
             counted = self._outcomes[run["database"]]
             if run["outcome"] is not None:
@@ -178,7 +178,7 @@ class Statistics:
 
 
 def _path(channel: str) -> Iterator[str]:
-    """The channel and all above it."""
+    """The channel and its ancestors."""
     name: str | None = channel
     while name is not None:
         yield name

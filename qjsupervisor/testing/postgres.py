@@ -1,10 +1,9 @@
-"""A PostgreSQL cluster that is made for one run and leaves nothing behind.
+"""A PostgreSQL cluster created for one run that leaves nothing behind.
 
-The postmaster is a direct child of the process that makes it, and gets SIGQUIT when that process dies; the
-caretaker (see there) then removes the directory. Databases belong to the role `odoo`, which may create
-databases and is no superuser, as Odoo's own role is; passwords are random, and asked for on the socket too.
-
-Not for data that anybody wants to keep: fsync is off.
+The postmaster is a direct child of the process that creates it and receives SIGQUIT when that process dies; the
+caretaker then removes the directory. Databases belong to the role `odoo`, which like Odoo's own role may create
+databases and is no superuser. Passwords are random and required on the socket too. Not for data worth keeping:
+fsync is off.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 _START_S = 60.0
 _PORT_ATTEMPTS = 5
 _STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-#: Without fsync, but with synchronous commits: what was committed survives a kill of the server, as tests need.
+#: No fsync, but synchronous commits: tests need committed data to survive a kill of the server.
 _SETTINGS: Mapping[str, str | int] = {
     "listen_addresses": "127.0.0.1",
     "max_connections": 300,
@@ -50,9 +49,9 @@ _SETTINGS: Mapping[str, str | int] = {
 class ThrowawayPostgres:
     """One cluster; as a context manager it is created, started, and removed at the end.
 
-    `root`: the directory to make it in, which must not exist yet; default: one of its own below the
-    temporary directory. `port` 0: a free one. `settings` go into postgresql.conf, after our own.
-    Start it from a thread that lives as long as the cluster should (see processes.spawn).
+    `root`: its directory, which must not exist yet; default: a new one below the temporary directory. `port` 0: a free
+    one. `settings` are appended to postgresql.conf. Start it from a thread that lives as long as the cluster should
+    (see processes.spawn).
     """
 
     host: Final = "127.0.0.1"
@@ -81,7 +80,7 @@ class ThrowawayPostgres:
         try:
             self.create()
             self.start()
-        except BaseException:  # Ctrl-C included: whatever it is, the directory must not stay
+        except BaseException:  # including Ctrl-C: the directory must not stay
             self.close()
             raise
         return self
@@ -94,7 +93,7 @@ class ThrowawayPostgres:
     # -- life ------------------------------------------------------------------------------------------
 
     def create(self) -> None:
-        """initdb; blocks for about a second."""
+        """Run initdb; blocks for about a second."""
         self.root.mkdir(mode=0o700)
         self._caretaker = subprocess.Popen(
             [sys.executable, "-I", caretaker.__file__, str(self.root)],
@@ -132,14 +131,14 @@ class ThrowawayPostgres:
             raise DemoError(f"initdb of {self._bindir} failed:\n{last_lines(output)}")
 
     def start(self) -> None:
-        """Start the server and wait until it answers; after a kill it first recovers."""
+        """Start the server and wait until it answers; after a kill it recovers first."""
         first = not self.log.exists()
         attempts = _PORT_ATTEMPTS if first and self._port_is_ours else 1
         for _ in range(attempts):
             if self._started():
                 break
             if attempts > 1 and "Address already in use" in last_lines(self.log):
-                self.port = free_port()  # somebody was quicker; nobody was told our port yet
+                self.port = free_port()  # the port was taken; nobody has been told ours yet
                 continue
             raise DemoError(f"PostgreSQL does not start, {self.log}:\n{last_lines(self.log)}")
         if first:
@@ -148,7 +147,7 @@ class ThrowawayPostgres:
             self.execute("postgres", role.format(name, password), superuser=True)
 
     def _started(self) -> bool:
-        """Whether it came up; False also when its end came first."""
+        """Whether the server came up; False if it ended first."""
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
             if self._process is None or self._process.poll() is not None:
@@ -159,7 +158,7 @@ class ThrowawayPostgres:
                 self._process.wait(0.02)
             except subprocess.TimeoutExpired:
                 continue
-            # Backends of a killed postmaster take a moment to notice; only then is its memory free.
+            # Backends of a killed postmaster take a moment to notice and to release its shared memory.
             if "pre-existing shared memory block" not in last_lines(self.log):
                 return False
         return False
@@ -185,15 +184,15 @@ class ThrowawayPostgres:
         return True
 
     def stop(self, mode: str = "fast") -> None:
-        """Shut down: "smart" waits for clients, "fast" ends their sessions, "immediate" is a crash."""
+        """Shut down: "smart" waits for clients, "fast" ends their sessions, "immediate" simulates a crash."""
         if self._process is not None:
             self.thaw()
             end(self._process, _STOP_SIGNALS[mode], grace_s=20.0)
 
     def kill(self) -> None:
-        """SIGKILL the postmaster: its backends end by themselves."""
+        """SIGKILL the postmaster; its backends end by themselves."""
         if self._process is not None:
-            self.thaw()  # what is stopped would never notice that its postmaster is gone
+            self.thaw()  # a stopped process would not notice that its postmaster is gone
             end(self._process, signal.SIGKILL, grace_s=20.0)
 
     def restart(self, mode: str = "fast") -> None:
@@ -201,7 +200,7 @@ class ThrowawayPostgres:
         self.start()
 
     def freeze(self) -> None:
-        """SIGSTOP every process of the server: connections stay open, and silent."""
+        """SIGSTOP every process of the server: connections stay open but silent."""
         self._signal_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -213,18 +212,18 @@ class ThrowawayPostgres:
                 os.kill(pid, signum)
 
     def close(self) -> None:
-        """End the server, whatever state it is in, and remove its directory; may be called twice."""
+        """End the server in whatever state, and remove its directory; may be called twice."""
         if self._process is not None:
             caretaker.end_cluster(self.root)
-            end(self._process, signal.SIGQUIT, grace_s=5.0)  # where it had not even written its pid yet
+            end(self._process, signal.SIGQUIT, grace_s=5.0)  # it may not have written its pid yet
             self._process = None
         shutil.rmtree(self.root, ignore_errors=True)
         if self._caretaker is not None and self._caretaker.stdin is not None:
-            self._caretaker.stdin.close()  # it removes what is left, if anything is
+            self._caretaker.stdin.close()  # it removes anything left
             self._caretaker.wait()
             self._caretaker = None
 
-    # -- looks -----------------------------------------------------------------------------------------
+    # -- inspection ------------------------------------------------------------------------------------
 
     @property
     def data(self) -> Path:
@@ -236,7 +235,7 @@ class ThrowawayPostgres:
 
     @property
     def pid(self) -> int:
-        """The postmaster's; DemoError while none runs."""
+        """The postmaster's pid. Raises DemoError if none runs."""
         if self._process is None or self._process.poll() is not None:
             raise DemoError("PostgreSQL does not run")
         return self._process.pid
@@ -250,7 +249,7 @@ class ThrowawayPostgres:
     # -- use -------------------------------------------------------------------------------------------
 
     def connect(self, database: str, *, superuser: bool = False) -> extensions.connection:
-        """A new session in autocommit, which the caller closes."""
+        """Open a session in autocommit; the caller closes it."""
         connection: extensions.connection = psycopg2.connect(**self.dsn(database, superuser=superuser))
         connection.autocommit = True
         return connection
@@ -263,30 +262,30 @@ class ThrowawayPostgres:
         *,
         superuser: bool = False,
     ) -> list[tuple[Any, ...]]:
-        """Run one statement in a session of its own; its rows, or none."""
+        """Run one statement in its own session; returns its rows, if any."""
         session = self.connect(database, superuser=superuser)
         with closing(session), session.cursor() as cursor:
             cursor.execute(statement, params)
             return cursor.fetchall() if cursor.description else []
 
     def create_database(self, name: str, template: str | None = None) -> None:
-        """A database of the role `odoo`; `template` must have no session."""
+        """Create a database owned by `odoo`; `template` must have no open session."""
         statement = sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {}").format(
             sql.Identifier(name), sql.Identifier(self.user), sql.Identifier(template or "template0")
         )
         self.execute("postgres", statement, superuser=True)
 
     def make_template(self, name: str) -> None:
-        """Turn a database into a template: nobody connects to it, no runner discovers it."""
+        """Turn a database into a template that nobody connects to and no runner discovers."""
         statement = sql.SQL("ALTER DATABASE {} IS_TEMPLATE true ALLOW_CONNECTIONS false")
         self.execute("postgres", statement.format(sql.Identifier(name)), superuser=True)
 
     def drop_database(self, name: str) -> None:
-        """Drop it, sessions and all; none by that name is fine."""
+        """Drop a database and its sessions, if it exists."""
         statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
         self.execute("postgres", statement, superuser=True)
 
 
 def _environment() -> dict[str, str]:
-    """Messages in English (some are looked for), whatever the user's language."""
+    """An environment with English messages, some of which are searched for."""
     return {**os.environ, "LC_ALL": "C"}

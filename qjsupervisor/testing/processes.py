@@ -1,4 +1,4 @@
-"""What every child process of the demo and the tests has in common: it does not outlive its parent."""
+"""Child processes of the demo and the tests, none of which outlives its parent."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from typing import IO
 from ..errors import QJSupervisorError
 from . import launch
 
-#: sun_path holds 107 bytes; ours and PostgreSQL's names take up to 27 of them.
+#: sun_path holds 107 bytes; our names and PostgreSQL's take up to 27 of them.
 _LONGEST_DIRECTORY = 80
 
 
 class DemoError(QJSupervisorError):
-    """The demo's surroundings (PostgreSQL, stand-in Odoo, supervisor) do not do what they should."""
+    """Part of the demo's environment (PostgreSQL, stand-in Odoo, supervisor) does not work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user of this machine."""
+    """A user account of this machine."""
 
     name: str
     uid: int
     gid: int
 
     def may_read(self, path: Path) -> bool:
-        """Whether it can reach and read `path`; execute it too, where that is a program."""
+        """Whether it can reach and read `path`, and execute it if it is a program."""
         needed = 0o5 if path.stat().st_mode & 0o111 else 0o4
         return self._has(path, needed) and self.may_enter(path.parent)
 
     def may_enter(self, directory: Path) -> bool:
-        """Whether it can reach what lies in `directory`."""
+        """Whether it can reach files in `directory`."""
         return all(self._has(step, 0o1) for step in (directory, *directory.parents))
 
     def _has(self, path: Path, bits: int) -> bool:
@@ -49,7 +49,7 @@ class Account:
 
 
 def server_account() -> Account:
-    """Who a server that refuses root runs as: ourselves; as root, the user `postgres` or else `nobody`."""
+    """The account for a server that refuses root: ours, or if we are root, `postgres` or else `nobody`."""
     if os.getuid() != 0:
         return Account(pwd.getpwuid(os.getuid()).pw_name, os.getuid(), os.getgid())
     for name in ("postgres", "nobody"):
@@ -65,7 +65,7 @@ def server_account() -> Account:
 
 
 def temporary_directory(account: Account) -> Path:
-    """$TMPDIR and so on, unless `account` cannot reach it or a socket's path in it would be too long."""
+    """The usual temporary directory, or another if `account` cannot reach it or socket paths would be too long."""
     usual = Path(tempfile.gettempdir())
     if account.may_enter(usual) and len(os.fsencode(usual)) < _LONGEST_DIRECTORY:
         return usual
@@ -82,11 +82,10 @@ def spawn(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a child in a session of its own, so that a Ctrl-C is ours alone to handle.
+    """Start a child in its own session, so that only we receive Ctrl-C.
 
-    It gets `death_signal` when the calling thread ends: call from one that lives as long as the child should.
-    `output`, `errors`: where its standard output and error go (None: where ours go).
-    As root the child becomes `account`.
+    The child receives `death_signal` when the calling thread ends, so that thread must live as long as the child.
+    `output`, `errors`: its standard output and error (None: ours). If we are root, the child runs as `account`.
     """
     uid, gid = (account.uid, account.gid) if account and os.getuid() == 0 else (-1, -1)
     numbers = (int(death_signal), os.getpid(), uid, gid)
@@ -102,10 +101,10 @@ def spawn(
 
 
 def end(process: subprocess.Popen[bytes], signum: int, grace_s: float) -> int:
-    """Ask a child to end by `signum`, SIGKILL it after `grace_s`; blocks; its exit status."""
+    """Send a child `signum`, and SIGKILL after `grace_s`; blocks until it has ended; returns its exit status."""
     if process.poll() is None:
         process.send_signal(signum)
-        process.send_signal(signal.SIGCONT)  # a stopped one would not hear it
+        process.send_signal(signal.SIGCONT)  # a stopped process would not react
     try:
         return process.wait(grace_s)
     except subprocess.TimeoutExpired:
@@ -114,7 +113,7 @@ def end(process: subprocess.Popen[bytes], signum: int, grace_s: float) -> int:
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on at this moment."""
+    """A TCP port on 127.0.0.1 that is currently free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,7 +1,7 @@
-"""The tables of an Odoo database that a job runner meets, and jobs for them.
+"""Creates the tables of an Odoo database that a job runner uses.
 
-As Odoo 18.0 with queue_job 18.0.4 makes them; `Schema` switches off what older branches lack. Works on
-any psycopg2 connection in autocommit.
+As Odoo 18.0 with queue_job 18.0.4 creates them; `Schema` switches off what older branches lack. Works on any
+psycopg2 connection in autocommit.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ CHANGED_PAYLOAD = "reload"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
-    """What a database has; the defaults are 18.0.4."""
+    """The features of a database; defaults are those of 18.0.4."""
 
-    #: queue_job_lock: from 16.0.2.11, 17.0.1.3 and 18.0.2 on.
+    #: queue_job_lock, present from 16.0.2.11, 17.0.1.3 and 18.0.2 on.
     lock_table: bool = True
-    #: queue_job_channel at all.
+    #: The table queue_job_channel.
     channel_table: bool = True
-    #: Its settings (capacity, sequential, ...); before 18.0.4 it holds only names.
+    #: Its settings (capacity, sequential, ...); before 18.0.4 it has only names.
     channel_settings: bool = True
     #: records, args and kwargs as jsonb; text up to 17.0.
     jsonb: bool = True
-    #: Columns for jobs that depend on others; missing in the oldest branches.
+    #: Columns for dependencies; missing in the oldest branches.
     dependencies: bool = True
-    #: The trigger that notifies.
+    #: The trigger that sends notifications.
     trigger: bool = True
     #: queue_job's row in ir_module_module.
     module_state: str = "installed"
@@ -122,7 +122,7 @@ ALTER TABLE queue_job_channel
     ADD COLUMN sequential boolean, ADD COLUMN paused boolean, ADD COLUMN sequential_default boolean;
 """
 
-#: A done row that is deleted notifies nobody; everything else does, also what changes nothing.
+#: Every change notifies, even one that changes nothing, except the deletion of a done row.
 _TRIGGER = """
 CREATE OR REPLACE FUNCTION queue_job_notify() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -159,7 +159,7 @@ ON CONFLICT (complete_name) DO UPDATE
 
 
 def statements(schema: Schema) -> str:
-    """The SQL that makes queue_job's tables in a database that has Odoo's base."""
+    """The SQL that creates queue_job's tables in a database with Odoo's base."""
     parts = [_JOB_TABLE.format(json="jsonb" if schema.jsonb else "text")]
     parts += [_DEPENDENCY_COLUMNS] if schema.dependencies else []
     parts += [_LOCK_TABLE] if schema.lock_table else []
@@ -170,13 +170,13 @@ def statements(schema: Schema) -> str:
 
 
 def install_base(connection: extensions.connection) -> None:
-    """An Odoo database without queue_job; harmless where it is one already."""
+    """Make it an Odoo database without queue_job. Idempotent."""
     with connection.cursor() as cursor:
         cursor.execute(_BASE)
 
 
 def install(connection: extensions.connection, schema: Schema | None = None) -> None:
-    """Install queue_job as a module installation does: all of it in one transaction."""
+    """Install queue_job in one transaction, as a module installation does."""
     schema = schema or Schema()
     with connection.cursor() as cursor:
         cursor.execute("BEGIN")
@@ -186,7 +186,7 @@ def install(connection: extensions.connection, schema: Schema | None = None) -> 
 
 
 def uninstall(connection: extensions.connection) -> None:
-    """Remove queue_job, tables and all."""
+    """Remove queue_job and its tables."""
     with connection.cursor() as cursor:
         cursor.execute("BEGIN")
         cursor.execute(_UNINSTALL)
@@ -195,13 +195,13 @@ def uninstall(connection: extensions.connection) -> None:
 
 
 def set_module_state(connection: extensions.connection, state: str, module: str = "queue_job") -> None:
-    """'installed', 'to upgrade', 'to remove', ..."""
+    """Set a module's state: 'installed', 'to upgrade', 'to remove', ..."""
     with connection.cursor() as cursor:
         cursor.execute("UPDATE ir_module_module SET state = %s WHERE name = %s", (state, module))
 
 
 def neutralize(connection: extensions.connection, neutralized: bool) -> None:
-    """What Odoo's `neutralize` writes, or take it back."""
+    """Write what Odoo's `neutralize` writes, or remove it."""
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM ir_config_parameter WHERE key = 'database.is_neutralized'")
         if neutralized:
@@ -220,7 +220,7 @@ def set_channel(
     sequential_default: bool = False,
     notify: bool = True,
 ) -> None:
-    """Make or change a channel as 18.0.4's form does, telling the runner about it unless `notify` is off."""
+    """Create or change a channel as 18.0.4's form does, notifying the runner unless `notify` is off."""
     parent, _, name = complete_name.rpartition(".")
     settings = {
         "name": name,

@@ -1,4 +1,4 @@
-"""Starts the stand-in Odoo and tells it what to do: the handle that demo and tests hold."""
+"""Starts and controls the stand-in Odoo, for the demo and the tests."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from .processes import DemoError, end, last_lines, spawn
 
 _START_S = 15.0
 _ANSWER_S = 30.0
-#: Where `qjsupervisor` is imported from, for children that run its modules.
+#: The directory `qjsupervisor` is imported from, for child processes.
 IMPORT_ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def module_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """`env`, in which `python -m qjsupervisor...` finds this very package from any directory."""
+    """`env` extended so that `python -m qjsupervisor...` finds this package from any directory."""
     paths = [str(IMPORT_ROOT), *filter(None, [env.get("PYTHONPATH")])]
     return {**env, "PYTHONPATH": os.pathsep.join(paths)}
 
@@ -35,9 +35,9 @@ def module_environment(env: Mapping[str, str]) -> dict[str, str]:
 class StandIn:
     """One stand-in Odoo; as a context manager it is started, and stopped at the end.
 
-    `workers`: jobs at once. `auth`: "user:password" that requests must have. `tls`: certificate and key file.
-    `series`: how it learns the database, as Odoo 18 (query) or 19 (header); None: by either.
-    `log`: where its own trouble is written; default: our standard error. See processes.spawn for the thread.
+    `workers`: jobs at once. `auth`: "user:password" required of requests. `tls`: certificate and key file.
+    `series`: read the database as Odoo 18 (query) or 19 (header); None: either.
+    `log`: file for its error output; default: our standard error. See processes.spawn for the thread.
     """
 
     host: Final = "127.0.0.1"
@@ -72,7 +72,7 @@ class StandIn:
     # -- life ------------------------------------------------------------------------------------------
 
     def start(self) -> StandIn:
-        """Start it and wait until it listens: on a free port the first time, on the same one after that."""
+        """Start and wait until it listens: on a free port at first, later on the same one."""
         self._process = self._spawned()
         assert self._process.stdout is not None
         readable, _, _ = select.select([self._process.stdout], [], [], _START_S)
@@ -115,7 +115,7 @@ class StandIn:
         return module_environment({**os.environ, **where, **who, "PGAPPNAME": "odoo", "PGGSSENCMODE": "disable"})
 
     def stop(self) -> None:
-        """End it as a kill would: jobs that ran stay `started`. May be called twice."""
+        """End it as a kill would: running jobs stay `started`. May be called twice."""
         if self._process is not None:
             end(self._process, signal.SIGTERM, grace_s=5.0)
             if self._process.stdout is not None:
@@ -123,18 +123,18 @@ class StandIn:
             self._process = None
 
     def restart(self) -> None:
-        """Stop and start on the same port; modes and stats begin anew."""
+        """Stop and start on the same port, with modes and statistics reset."""
         self.stop()
         self.start()
 
     def freeze(self) -> None:
-        """SIGSTOP: connections are accepted by the kernel, and nothing is ever answered."""
+        """SIGSTOP: the kernel still accepts connections, but nothing is answered."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
 
-    # -- looks and orders ------------------------------------------------------------------------------
+    # -- statistics and orders -------------------------------------------------------------------------
 
     @property
     def pid(self) -> int:
@@ -147,24 +147,24 @@ class StandIn:
         return f"{'https' if self._tls else 'http'}://{self.host}:{self.port}"
 
     def stats(self) -> Stats:
-        """Everything it has counted since its start, or since `reset`."""
+        """All statistics since its start or the last `reset`."""
         return cast(Stats, self._ask("stats"))
 
     def reset(self) -> None:
-        """Forget what is over; what runs or waits now still counts."""
+        """Forget what is over; running and waiting jobs still count."""
         self._ask("reset")
 
     def set_mode(self, database: str, mode: Mode | str, seconds: float = 1.0) -> None:
-        """Treat a database's requests like that from now on; "*": everybody who has no mode of his own."""
+        """Treat a database's requests this way from now on; "*": all databases without their own mode."""
         self._ask("mode", database=database, mode=Mode(mode).value, seconds=str(seconds))
 
     def kill_worker(self, uuid: str | None = None) -> str | None:
-        """Kill the worker that runs this job, or any busy one; its job's uuid, None if there is none."""
+        """Kill the worker that runs this job, or any busy one; returns its job's uuid, or None."""
         killed = self._ask("kill_worker", **({} if uuid is None else {"uuid": uuid}))["killed"]
         return None if killed is None else str(killed)
 
     def forget(self, database: str | None = None) -> None:
-        """Close its idle sessions of a database, or all."""
+        """Close its idle sessions of one database, or all."""
         self._ask("forget", **({} if database is None else {"database": database}))
 
     def _ask(self, action: str, **query: str) -> dict[str, Any]:
