@@ -17,7 +17,7 @@ from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import odoo_conf, wait_until
-from ..integration.test_monitor import Monitor, StartMonitor, free_port, monitor
+from ..integration.monitored import Monitor, StartMonitor, free_port, monitor
 from ..monitor_status import status
 
 __all__ = ["monitor"]

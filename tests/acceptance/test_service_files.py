@@ -23,7 +23,7 @@ from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import REPOSITORY, odoo_conf, wait_until
-from ..integration.test_monitor import free_port
+from ..integration.monitored import free_port
 
 CONF = REPOSITORY / "conf"
 VARIABLES = {str(option.variable) for option in (*OPTIONS, *QUEUE_JOB_OPTIONS)}

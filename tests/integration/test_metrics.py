@@ -21,9 +21,7 @@ from qjsupervisor.table.semaphore import SemaphoreTable
 
 from ..helpers import REPOSITORY
 from ..monitor_status import status
-from .test_monitor import StartMonitor, monitor
-
-__all__ = ["monitor"]
+from .monitored import StartMonitor
 
 CONF = REPOSITORY / "conf"
 _NAME = re.compile(r"\bqjsupervisor_\w+")

@@ -9,9 +9,7 @@ import pytest
 import requests
 
 from ..monitor_status import status
-from .test_monitor import Monitor, StartMonitor, monitor
-
-__all__ = ["monitor"]
+from .monitored import Monitor, StartMonitor
 
 TOKEN = "a token"
 PAUSE = {"database": "customer-001", "channel": "root.mail", "for_s": "60"}

@@ -9,6 +9,10 @@ import pytest
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.loop import Loop
 
+from .called import calls  # noqa: F401
+from .channel_trees import ours  # noqa: F401
+from .configured import conf  # noqa: F401
+from .control_server import path, server  # noqa: F401
 from .play import Play
 
 

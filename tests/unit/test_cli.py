@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import re
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -17,36 +15,11 @@ from qjsupervisor import cli
 from qjsupervisor.commands import check, jobs, probe, requeue, status
 from qjsupervisor.commands import control as orders
 from qjsupervisor.commands.arguments import Scope
-from qjsupervisor.commands.parser import SORTS, options, parse
-from qjsupervisor.commands.status_view import DATABASE_KEYS, Choice
+from qjsupervisor.commands.status_view import Choice
 from qjsupervisor.config import load as config
-from qjsupervisor.config.options import OPTIONS
 from qjsupervisor.errors import AlreadyRunning, ConfigError, DatabaseError
 
-CONFIG = object()
-
-
-class Calls:
-    """Stands in for config.load and for what the commands call; remembers."""
-
-    def __init__(self) -> None:
-        self.options: dict[str, str] = {}
-        self.made: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-
-    def load(self, options: dict[str, str], _environ: object) -> object:
-        self.options = options
-        return CONFIG
-
-    def called(self, *args: Any, **kwargs: Any) -> int:
-        self.made.append((args, kwargs))
-        return 5
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    found = Calls()
-    monkeypatch.setattr(config, "load", found.load)
-    return found
+from .called import CONFIG, Calls
 
 
 @pytest.mark.parametrize(
@@ -124,29 +97,6 @@ def test_options_reach_the_configuration(calls: Calls, monkeypatch: pytest.Monke
     ):
         cli.main(argv)
         assert calls.options == {"config": "f.conf", "log_level": "debug", "monitor": ""}
-
-
-@pytest.mark.parametrize("command", ["start", "check", "status", "pause", "jobs", "requeue"])
-def test_every_option_is_an_option_of_every_command(
-    command: str, monkeypatch: pytest.MonkeyPatch, calls: Calls
-) -> None:
-    positional = ["db"] if command in ("jobs", "requeue") else []
-    argv = [command, *positional, *(f"--{option.name.replace('_', '-')}=x" for option in OPTIONS if option.flag)]
-    arguments = parse(argv)
-    assert options(arguments) == {option.name: "x" for option in OPTIONS if option.flag}
-
-
-def test_help_of_start_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        cli.main(["start", "--help"])
-    assert end.value.code == 0
-    text = " ".join(capsys.readouterr().out.split())
-    for option in OPTIONS:
-        if option.secret:  # everybody on the machine can read a command line
-            assert option.name.replace("_", "-") not in text
-            continue
-        assert re.search(rf"{option.flag} (?!VALUE)\S+ ", text), f"{option.name}: see _METAVARS in parser.py"
-        assert option.help in text
 
 
 @pytest.mark.parametrize(
@@ -241,10 +191,6 @@ def test_closed_standard_descriptors_are_filled() -> None:
     assert subprocess.run([sys.executable, "-c", program], timeout=20).returncode == 0
 
 
-def test_every_order_of_the_status_is_known() -> None:
-    assert ("problems", "name", *DATABASE_KEYS) == SORTS
-
-
 def test_a_plugin_answers_on_standard_output_also_to_a_wrong_configuration(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -254,23 +200,3 @@ def test_a_plugin_answers_on_standard_output_also_to_a_wrong_configuration(
     monkeypatch.setattr(config, "load", load)
     assert cli.main(["status", "--check"]) == 3
     assert capsys.readouterr() == ("UNKNOWN - channels: nonsense / more\n", "")
-
-
-def test_the_completion_of_a_shell_knows_commands_options_and_values() -> None:
-    """In a real bash, as it asks when somebody presses Tab."""
-    script = Path(__file__).resolve().parents[2] / "conf" / "completions" / "qjsupervisor"
-
-    def complete(*words: str) -> set[str]:
-        given = " ".join(f"'{word}'" for word in words)
-        code = (
-            f"qjsupervisor() {{ echo one; echo two; }}; source {script}; COMP_WORDS=(qjsupervisor {given});"
-            f" COMP_CWORD={len(words)}; _shtab_qjsupervisor; printf '%s\\n' \"${{COMPREPLY[@]}}\""
-        )
-        done = subprocess.run(["bash", "-c", code], check=True, capture_output=True, text=True, timeout=20)
-        assert done.stderr == ""
-        return {line.strip() for line in done.stdout.splitlines()}
-
-    assert complete("re") == {"reload", "release", "resume", "requeue"}
-    assert "--problems" in complete("status", "--")
-    assert complete("jobs", "--state", "pen") == {"pending"}
-    assert complete("pause", "t") == {"two"}

@@ -8,7 +8,6 @@ import os
 import resource
 import socket
 import stat
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -17,58 +16,12 @@ from typing import Any
 import pytest
 from structlog.typing import EventDict
 
-from qjsupervisor import control_client
-from qjsupervisor.control import MAX_FRAME_BYTES, Message
-from qjsupervisor.control_client import NotRunning, ask
-from qjsupervisor.errors import AlreadyRunning, ConfigError, ProtocolError
-from qjsupervisor.loop import Loop
+from qjsupervisor.control import MAX_FRAME_BYTES
+from qjsupervisor.errors import AlreadyRunning, ConfigError
 from qjsupervisor.master import control_socket
-from qjsupervisor.master.control_socket import CLIENT_TIMEOUT_S, MAX_CLIENTS, ControlSocket, Deferred
+from qjsupervisor.master.control_socket import CLIENT_TIMEOUT_S, MAX_CLIENTS, ControlSocket
 
-
-class Server:
-    """A ControlSocket in its loop, at a time that the test sets."""
-
-    def __init__(self, path: str) -> None:
-        self.now_s = 100.0
-        self.answers: list[Message] = []
-        self.deferred: list[Deferred] = []
-        self.control = ControlSocket(path, self.handle)
-        self.loop = Loop(lambda: self.now_s)
-
-    def handle(self, request: Message) -> Message | Deferred:
-        self.answers.append(request)
-        if request.get("do") == "later":
-            self.deferred.append(Deferred())
-            return self.deferred[-1]
-        if request.get("do") == "refuse":
-            raise ProtocolError("no")
-        if request.get("do") == "fail":
-            raise IndexError("list index out of range")
-        return {"ok": True, "echo": request.get("text", ""), "filling": "x" * int(request.get("size", 0))}
-
-    def turn(self) -> bool:
-        """What is ready and due now; whether something was ready."""
-        return self.loop.turn(0)
-
-    def settle(self) -> None:
-        while self.turn():
-            pass
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "run" / "control.sock")
-
-
-@pytest.fixture
-def server(path: str) -> Iterator[Server]:
-    server = Server(path)
-    server.control.open()
-    server.control.register(server.loop)
-    yield server
-    server.control.close()
-    server.loop.close()
+from .control_server import Server
 
 
 @pytest.fixture
@@ -341,37 +294,3 @@ def test_a_fault_of_ours_is_answered_and_survived(
 
 
 # -- client --------------------------------------------------------------------------------------------------
-
-
-def test_ask_gets_an_answer(server: Server, path: str) -> None:
-    answers: list[Message] = []
-    asker = threading.Thread(target=lambda: answers.append(ask(path, {"do": "x", "text": "hi", "size": 500_000})))
-    asker.start()
-    while asker.is_alive():
-        server.loop.turn(0.05)
-    asker.join()
-    assert answers[0]["echo"] == "hi"
-
-
-def test_ask_where_nobody_is(path: str) -> None:
-    with pytest.raises(NotRunning, match="no supervisor runs"):
-        ask(path, {"do": "status"})
-
-
-def test_ask_where_a_dead_one_was(path: str) -> None:
-    os.mkdir(os.path.dirname(path), 0o700)
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(path)
-    with pytest.raises(NotRunning, match="no supervisor runs"):
-        ask(path, {"do": "status"})
-
-
-def test_ask_gives_up_on_one_that_hangs(server: Server, path: str) -> None:
-    with pytest.raises(NotRunning, match=r"no answer within 0\.1 s"):
-        ask(path, {"do": "status"}, timeout_s=0.1)
-
-
-def test_ask_does_not_talk_to_strangers(server: Server, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_client, "peer_credentials", lambda _: (1, os.geteuid() + 1))
-    with pytest.raises(ProtocolError, match="not asked"):
-        ask(path, {"do": "status"})

@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from qjsupervisor.errors import ConfigError
-from qjsupervisor.master import state_disk, state_file
+from qjsupervisor.master import state_file
 from qjsupervisor.master.state_file import StateFile
 from tests.unit.supervised import CONFIG, FakeChild, Rig
 
@@ -43,14 +43,6 @@ def write(rig: Rig) -> None:
 def on_disk(rig: Rig) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(Path(rig.operations.state.path).read_text())
     return found
-
-
-def read(path: str) -> tuple[int, bytes]:
-    memory = os.memfd_create("test")
-    try:
-        return state_disk.run_read(path, memory), state_file._content(memory)
-    finally:
-        os.close(memory)
 
 
 # -- writing -------------------------------------------------------------------------------------------------
@@ -188,38 +180,6 @@ def test_sections_of_others_are_left_as_they_are(rig: Rig) -> None:
 
 
 # -- reading -------------------------------------------------------------------------------------------------
-
-
-def test_reads_what_was_written_and_makes_its_folder(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "state.json"
-    assert read(str(path)) == (state_disk.MISSING, b"")
-    assert path.parent.stat().st_mode & 0o777 == 0o700
-    path.write_bytes(b"{}")
-    assert read(str(path)) == (state_disk.READ, b"{}")
-
-
-@pytest.mark.parametrize("kind", ["link", "fifo", "folder", "huge"])
-def test_what_is_no_file_of_ours_is_not_read(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "state.json"
-    if kind == "link":
-        path.symlink_to("/etc/passwd")
-    elif kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "folder":
-        path.mkdir()
-    else:
-        path.touch()
-        os.truncate(path, state_disk.MAX_BYTES + 1)
-    code, reason = read(str(path))
-    assert code == state_disk.BROKEN
-    assert reason
-
-
-def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    code, reason = read(str(tmp_path / "file" / "state.json"))
-    assert code == state_disk.UNUSABLE
-    assert b"file" in reason
 
 
 @pytest.mark.parametrize(
