@@ -42,7 +42,13 @@ class ChannelSpec:
 
     name: str
     #: How many jobs may run at once in it and below it; None: no limit of its own; 0 (root only): nothing runs.
+    #: This and other sizes are negative for a percentage of the parent, as long as the tree is not known.
     capacity: int | None
+    #: So many of its jobs come first in its parent when they wait; with `reserve` room for them is kept also while not.
+    minimum: int = 0
+    reserve: bool = False
+    #: Starts that it has where a channel beside it has one; 0: none given, the order of the jobs decides.
+    weight: int = 0
     #: Strictly in order, one at a time, stops on a failed job.
     sequential: bool = False
     #: Minimum number of seconds between two starts.

@@ -84,8 +84,11 @@ def channel_settings(view: Mapping[str, Any]) -> list[str]:
     Of a channel of the status also how much of its rate is used.
     """
     throttle_s = view.get("throttle_s")
+    reserved = " kept free" if view.get("reserve") else ""
     words = (
         "paused" if view.get("paused") else "",
+        f"min {view['minimum']}{reserved}" if view.get("minimum") else "",
+        f"weight {view['weight']}" if view.get("weight") else "",
         str(view.get("schedule") or ""),
         "sequential" if view.get("sequential") else "",
         f"throttle {throttle_s:g} s" if throttle_s else "",

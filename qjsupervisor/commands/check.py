@@ -16,7 +16,6 @@ from ..channelspec import ChannelSpec
 from ..config.load import Config
 from ..config.schedule import limit_text
 from ..config.settings import DATABASE, Origin, TargetSettings
-from ..config.shares import excess
 from ..errors import DatabaseError
 from ..master.places import refuse_unfit
 from ..master.state_file import path_of
@@ -26,6 +25,7 @@ from . import client
 from .check_databases import DatabaseReport, check_databases, that_run
 from .check_odoo import check_odoo_settings, duplicates
 from .check_server import check_server
+from .check_shares import about_minimums, about_shares
 from .check_target import TargetReport, check_target
 from .findings import Finding, Level, note, problem, warning
 from .output import console, print_json, print_line, table
@@ -82,7 +82,7 @@ def gather(config: Config) -> Report:
     findings.append(note(_about_mode(config, databases)))
     if config.channels[0].capacity == 0:
         findings.append(problem("root has capacity 0: nothing would run"))
-    findings += [*_about_schedule(config), *_about_rules(config)]
+    findings += [*_about_schedule(config), *_about_rules(config), *about_shares(config)]
     findings += check_odoo_settings(config)
     answers = _ask_targets(config, [each.name for each in that_run(databases)])
     findings += _about_supervisor(config)
@@ -96,9 +96,7 @@ def _about_databases(config: Config, databases: Sequence[DatabaseReport]) -> Ite
         yield problem(f"no database would be served, of {len(databases)} {where}")
     yield from duplicates((each.name, each.uuid) for each in that_run(databases))
     yield from check_server(config, running)
-    over = excess(config.db_shares, tuple(running), config.channels[0].capacity)
-    if over:
-        yield warning(f"db_capacity: {over}: not all of them have their minimum when all wait")
+    yield from about_minimums(config, running)
 
 
 def _about_mode(config: Config, databases: Sequence[DatabaseReport]) -> str:

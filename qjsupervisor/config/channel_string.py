@@ -9,31 +9,33 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..channelspec import MAX_NAME_BYTES, ROOT, ChannelSpec, Rate, complete_name, complete_tree, inherited, parent_name
-from .values import duration, duration_in, entries, integer_in, is_unicode, shown, yes_or_no
+from .sizes import parse_size, size_text, with_sizes
+from .values import Parser, duration, duration_in, entries, integer_in, is_unicode, shown, yes_or_no
 
-#: Far more than one Odoo can run, and far below what a counter in the shared table holds.
-HIGHEST_CAPACITY = 1_000_000
 _MAX_THROTTLE_S = 366 * 86400
 
 #: Slips of the pen for ':' and ',', and what begins a comment or a quotation.
 _IMPOSSIBLE = ";=#|\"'"
 #: What queue_job's own channel settings do not have.
-_OWN_KEYS = ("max_runtime", "rate", "rate_default")
+_OWN_KEYS = ("min", "max", "reserve", "weight", "rate", "rate_default", "max_runtime")
 _KEYS = ("sequential", "throttle", "paused", "capacity_default", "sequential_default", *_OWN_KEYS)
 _MAX_STARTS = 1_000_000
 _MAX_PERIOD_S = 31 * 86400
 #: The same, as they are called in a ChannelSpec.
-_OPTION_FIELDS = ("max_runtime_s", "rate", "rate_default")
-_runtime = duration_in(1, 30 * 86400)
+_OPTION_FIELDS = ("minimum", "reserve", "weight", "rate", "rate_default", "max_runtime_s")
+_SIZES = {"min": "minimum", "max": "capacity", "capacity_default": "capacity_default"}
+_FLAGS = ("sequential", "paused", "sequential_default", "reserve")
 
 
 def parse_channels(text: str) -> tuple[ChannelSpec, ...]:
     """The tree that a channel string describes: the root first, each channel behind its parent.
 
     What lies between and is not configured is there too: the root with capacity 1, others with their
-    parent's defaults. Raises ValueError that names the entry.
+    parent's defaults. Percentages stay as they are: `with_options` puts them into numbers, and looks whether minimums
+    fit. Raises ValueError that names the entry.
     """
     specs: dict[str, ChannelSpec] = {}
     for entry in entries(text):
@@ -62,6 +64,7 @@ def parse_channel_options(text: str) -> tuple[ChannelSpec, ...]:
             spec = checked(ChannelSpec(name=complete_name(name), capacity=None))
             for key, value in pairs:
                 spec = _with(spec, key, value)
+            _check_share(spec)
         except ValueError as error:
             raise ValueError(f"entry {shown(entry)}: {error}") from None
         keys = [key for key, _value in pairs]
@@ -73,16 +76,20 @@ def parse_channel_options(text: str) -> tuple[ChannelSpec, ...]:
 
 
 def with_options(specs: Sequence[ChannelSpec], options: Sequence[ChannelSpec]) -> tuple[ChannelSpec, ...]:
-    """A tree of channels, and what `channel_options` give them; those that it lacks are made where they are limited."""
+    """A tree of channels, and what `channel_options` give them; those that it lacks are made where they are limited.
+
+    All sizes are numbers then. Of two maximums the smaller one counts. Raises ValueError that names the channel, for a
+    size that cannot be, and for minimums that do not fit.
+    """
     tree = {spec.name: spec for spec in specs}
     for option in options:
-        own = {name: value for name in _OPTION_FIELDS if (value := getattr(option, name)) is not None}
+        own = {name: value for name in _OPTION_FIELDS if (value := getattr(option, name))}
         if option.name not in tree:
-            if own.keys() <= {"max_runtime_s"}:
+            if own.keys() <= {"max_runtime_s"} and option.capacity is None:
                 continue
             tree[option.name] = inherited(option.name, _nearest(tree, option.name))
         tree[option.name] = replace(tree[option.name], **own)
-    return complete_tree(tree.values())
+    return with_sizes(complete_tree(tree.values()), {option.name: option.capacity for option in options})
 
 
 def _nearest(tree: Mapping[str, ChannelSpec], name: str) -> ChannelSpec:
@@ -107,7 +114,7 @@ def checked(spec: ChannelSpec) -> ChannelSpec:
     if len(spec.name.encode()) > MAX_NAME_BYTES:
         raise ValueError(f"{shown(spec.name, 40)} is too long a channel name; allowed: {MAX_NAME_BYTES} bytes")
     if spec.sequential and spec.capacity != 1:
-        has = "no capacity" if spec.capacity is None else f"capacity {spec.capacity}"
+        has = "no capacity" if spec.capacity is None else f"capacity {size_text(spec.capacity)}"
         raise ValueError(f"a sequential channel needs capacity 1, this one has {has}")
     capacity = spec.capacity if spec.name == ROOT else spec.capacity or None
     return replace(spec, capacity=capacity, capacity_default=spec.capacity_default or None)
@@ -119,8 +126,11 @@ def _parse_entry(entry: str) -> ChannelSpec:
         raise ValueError("the channel's name is missing; allowed: NAME[:CAPACITY[:KEY[=VALUE]]...]")
     name = complete_name(name)
     capacity: int | None = 1
+    first_is_size = False
     if rest:
+        given = len(rest)
         capacity, rest = _take_capacity(name, rest)
+        first_is_size = len(rest) < given
     spec = ChannelSpec(name=name, capacity=capacity)
     seen: set[str] = set()
     for item in rest:
@@ -128,21 +138,35 @@ def _parse_entry(entry: str) -> ChannelSpec:
         if key in seen:
             raise ValueError(f"{key} is given twice")
         seen.add(key)
+        if key == "max" and first_is_size:
+            raise ValueError("max is what the capacity before it is; keep one of them")
         spec = _with(spec, key, value)
+    _check_share(spec)
     return checked(spec)
+
+
+def _check_share(spec: ChannelSpec) -> None:
+    if spec.reserve and not spec.minimum:
+        raise ValueError("reserve keeps a minimum free, and there is no min")
+    if spec.name != ROOT:
+        return
+    if spec.minimum or spec.weight:
+        raise ValueError("min, weight and reserve are for channels below root: it shares with no other")
+    if spec.capacity is not None and spec.capacity < 0:
+        raise ValueError(f"root is {size_text(spec.capacity)} of nothing; allowed: a number")
 
 
 def _take_capacity(name: str, rest: list[str]) -> tuple[int | None, list[str]]:
     """The capacity, if the first part is one, and the parts behind it. Only the root must have one."""
     first = rest[0]
     if first.partition("=")[0].strip() in _KEYS:
-        if name != ROOT:
+        if name != ROOT or any(item.partition("=")[0].strip() == "max" for item in rest):
             return None, rest
         raise ValueError(f"the root's capacity is missing before {shown(first)}")
     if first[:1].isalpha():
         raise ValueError(_unknown(first, "neither a capacity nor a known key"))
     try:
-        return integer_in(0, HIGHEST_CAPACITY)(first), rest[1:]
+        return parse_size("capacity", first), rest[1:]
     except ValueError as error:
         raise ValueError(f"capacity: {error}") from None
 
@@ -158,25 +182,18 @@ def _parse_item(item: str, keys: Sequence[str] = _KEYS) -> tuple[str, str | None
 
 
 def _with(spec: ChannelSpec, key: str, value: str | None) -> ChannelSpec:
+    found: dict[str, Any]
     try:
-        if key == "sequential":
-            return replace(spec, sequential=_flag(value))
-        if key == "paused":
-            return replace(spec, paused=_flag(value))
-        if key == "sequential_default":
-            return replace(spec, sequential_default=_flag(value))
-        if key == "max_runtime":
-            return replace(spec, max_runtime_s=_runtime(value or ""))
-        if key == "rate":
-            return replace(spec, rate=_rate(value or ""))
-        if key == "rate_default":
-            return replace(spec, rate_default=_rate(value or ""))
-        number = integer_in(0, HIGHEST_CAPACITY if key == "capacity_default" else _MAX_THROTTLE_S)(value or "")
+        if key in _SIZES:
+            found = {_SIZES[key]: parse_size(key, value or "")}
+        elif key in _FLAGS:
+            found = {key: value is None or yes_or_no(value)}
+        else:
+            field, parse = _VALUES[key]
+            found = {field: parse(value or "")}
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
-    if key == "capacity_default":
-        return replace(spec, capacity_default=number)
-    return replace(spec, throttle_s=number)
+    return replace(spec, **found)
 
 
 def _rate(value: str) -> Rate:
@@ -189,8 +206,14 @@ def _rate(value: str) -> Rate:
     return Rate(number, period_s)
 
 
-def _flag(value: str | None) -> bool:
-    return value is None or yes_or_no(value)
+#: By key: what it is called in a ChannelSpec, and how its value is read.
+_VALUES: Mapping[str, tuple[str, Parser[Any]]] = {
+    "throttle": ("throttle_s", integer_in(0, _MAX_THROTTLE_S)),
+    "weight": ("weight", integer_in(1, 100)),
+    "rate": ("rate", _rate),
+    "rate_default": ("rate_default", _rate),
+    "max_runtime": ("max_runtime_s", duration_in(1, 30 * 86400)),
+}
 
 
 def _unknown(word: str, what: str) -> str:

@@ -125,17 +125,37 @@ def _build(sources: Sources) -> Config:
 def _channels(sources: Sources) -> tuple[Mode, tuple[ChannelSpec, ...], int | None]:
     """Choose the mode as queue_job does: channels before max_capacity; without either, one job at a time."""
     channels, max_capacity = sources.get(options.CHANNELS), sources.get(options.MAX_CAPACITY)
-    given = sources.get(options.CHANNEL_OPTIONS)
     if channels is not None:
-        channels = with_options(channels, given)
+        channels = _with_options(sources, channels)
         if len(channels) > MAX_CHANNELS:
             raise ConfigError(
                 options.CHANNELS.name, f"channels: {len(channels)} are configured; allowed: at most {MAX_CHANNELS}"
             )
         return Mode.SERVER_WIDE, channels, max_capacity
-    if max_capacity is not None:
-        return Mode.PER_DATABASE, (ChannelSpec(name=ROOT, capacity=max_capacity),), max_capacity
-    return Mode.DEFAULT, (ChannelSpec(name=ROOT, capacity=1),), None
+    mode = Mode.DEFAULT if max_capacity is None else Mode.PER_DATABASE
+    root = ChannelSpec(name=ROOT, capacity=1 if max_capacity is None else max_capacity)
+    _with_options(sources, (root,))  # no database has more than root
+    return mode, (root,), max_capacity
+
+
+def _with_options(sources: Sources, channels: tuple[ChannelSpec, ...]) -> tuple[ChannelSpec, ...]:
+    try:
+        given = sources.get(options.CHANNEL_OPTIONS)
+        return with_options(channels, given)
+    except ValueError as error:
+        option = options.CHANNELS if _is_wrong(channels) else options.CHANNEL_OPTIONS
+        found = sources.find(option)
+        place = "" if found is None else f"{found.place}: "
+        raise ConfigError(option.name, f"{place}{error}") from None
+
+
+def _is_wrong(channels: tuple[ChannelSpec, ...]) -> bool:
+    """Whether it is so without channel_options too."""
+    try:
+        with_options(channels, ())
+    except ValueError:
+        return True
+    return False
 
 
 def _shares(sources: Sources, channels: tuple[ChannelSpec, ...]) -> Shares:

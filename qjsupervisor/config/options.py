@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from ..channelspec import ChannelSpec
-from .channel_string import HIGHEST_CAPACITY, parse_channel_options, parse_channels
+from .channel_string import parse_channel_options, parse_channels
 from .database_names import parse_database_names
 from .environment import parse_version
 from .schedule import Window, parse_schedule, parse_timezone
 from .settings import DatabaseName
 from .shares import Shares, parse_shares
+from .sizes import HIGHEST_CAPACITY
 from .targets import Hosts, TargetRules, parse_hosts, parse_targets
 from .values import (
     Parser,

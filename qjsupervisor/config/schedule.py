@@ -21,7 +21,8 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from ..channelspec import ChannelSpec, complete_name
-from .channel_string import HIGHEST_CAPACITY, checked
+from .channel_string import checked
+from .sizes import HIGHEST_CAPACITY
 from .values import integer_in, shown
 
 CLOSED = 0

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from ..channelspec import Share
-from .channel_string import HIGHEST_CAPACITY
-from .values import entries, first_match, integer_in, shown
+from .sizes import parse_size, size_of
+from .values import entries, first_match, shown
 
 #: (glob over databases, its share); the first match wins.
 Shares = tuple[tuple[str, Share], ...]
@@ -32,7 +31,7 @@ def _parse(entry: str) -> tuple[str, Share]:
                 raise ValueError(f"{key} is given twice")
             seen.add(key)
             if key in ("min", "max") and equals:
-                size = parse_size(key, value)
+                size = _size(key, value)
                 share = replace(share, minimum=size) if key == "min" else replace(share, maximum=size)
             elif key == "reserve" and not equals:
                 share = replace(share, reserve=True)
@@ -45,23 +44,11 @@ def _parse(entry: str) -> tuple[str, Share]:
     return pattern, share
 
 
-def parse_size(key: str, value: str) -> int:
-    """'8' -> 8, '50%' -> -50: a percentage, to be resolved by `size_of`. Raises ValueError."""
+def _size(key: str, value: str) -> int:
     try:
-        if value.endswith("%"):
-            return -integer_in(1, 100)(value[:-1])
-        return integer_in(1 if key == "max" else 0, HIGHEST_CAPACITY)(value)
+        return parse_size(key, value)
     except ValueError as error:
-        raise ValueError(f"{key}: {error}; or a percentage, as in 50%") from None
-
-
-def size_of(size: int, of: int | None, whose: str) -> int:
-    """A size as a number; a percentage is rounded up, and at least 1. Raises ValueError."""
-    if size >= 0:
-        return size
-    if of is None:
-        raise ValueError(f"{-size}% of {whose}, which has no limit; allowed there: a number")
-    return max(1, math.ceil(of * -size / 100))
+        raise ValueError(f"{key}: {error}") from None
 
 
 def resolved(shares: Shares, capacity: int | None) -> Shares:

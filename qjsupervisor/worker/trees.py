@@ -54,7 +54,10 @@ def own_tree(settings: WorkerSettings, rows: list[tuple[Any, ...]]) -> Backlog:
     root = specs.get(ROOT) or ChannelSpec(name=ROOT, capacity=None)
     limits = [limit for limit in (root.capacity, settings.root_capacity) if limit is not None]
     specs[ROOT] = replace(root, capacity=min(limits, default=None))
-    given = with_options(tuple(specs.values()), settings.rules.channel_options)
+    try:
+        given = with_options(tuple(specs.values()), settings.rules.channel_options)
+    except ValueError as error:
+        raise DatabaseUnfit(settings.database, f"channel_options do not go with its channel tree: {error}") from None
     return Backlog(given, only_root(), settings.window)
 
 
