@@ -122,7 +122,7 @@ def _help(option: Option[Any]) -> str:
 
 def _add_running(commands: _Commands[argparse.ArgumentParser]) -> None:
     _add(commands, "start", "run in the foreground until stopped", shows_options=True)
-    check = _add(commands, "check", "say what would run and what not, and why")
+    check = _add(commands, "check", "say what would run, what would not, and why")
     check.add_argument("--json", action="store_true", help="one JSON document")
     _add_status(commands)
 
@@ -132,17 +132,17 @@ SORTS = ("problems", "name", "pending", "running", "failed", "oldest", "rate", "
 
 
 def _add_status(commands: _Commands[argparse.ArgumentParser]) -> None:
-    status = _add(commands, "status", "show databases, channels and targets of what runs")
+    status = _add(commands, "status", "show databases, channels and targets of the running supervisor")
     status.add_argument(
         "patterns",
         nargs="*",
         metavar="DATABASE",
-        help="only these databases; * ? [...] match as in a shell: 'prod_*'",
+        help="only these databases; shell patterns such as 'prod_*' are allowed",
     )
     form = status.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON document")
-    form.add_argument("--names", action="store_true", help="only the names of the databases, one a line")
-    form.add_argument("--watch", action="store_true", help="show it anew every second until q or Ctrl-C")
+    form.add_argument("--names", action="store_true", help="only the names of the databases, one per line")
+    form.add_argument("--watch", action="store_true", help="refresh every second until q or Ctrl-C")
     form.add_argument(
         "--check",
         action="store_true",
@@ -156,24 +156,28 @@ def _add_status(commands: _Commands[argparse.ArgumentParser]) -> None:
         metavar="BY",
         help=f"order of the databases: {', '.join(SORTS)} (default: {SORTS[0]} first)",
     )
-    status.add_argument("--all", action="store_true", help="also what is idle, one by one")
+    status.add_argument("--all", action="store_true", help="list idle databases and channels too")
 
 
 def _add_release(commands: _Commands[argparse.ArgumentParser]) -> None:
-    parser = _add(commands, "release", "close the connection to a database and keep away, to duplicate or restore it")
+    parser = _add(
+        commands,
+        "release",
+        "close the connection to a database and stay away, so that it can be duplicated or restored",
+    )
     parser.add_argument("database", metavar="DATABASE")
     parser.add_argument(
         "--for",
         dest="for_s",
         type=_argument(parse_duration),
         metavar="TIME",
-        help="come back by itself after 90s, 30m, 2h, 1d (default: when told to by `resume`)",
+        help="come back after 90s, 30m, 2h, 1d (default: on `resume`)",
     )
 
 
 def _add_control(commands: _Commands[argparse.ArgumentParser]) -> None:
     _add(commands, "reload", "make the running supervisor read its configuration again")
-    _add(commands, "stop", "stop the running supervisor; jobs that run in Odoo run on")
+    _add(commands, "stop", "stop the running supervisor; jobs running in Odoo continue")
     _add_release(commands)
     for name, text in (
         ("pause", "start no more jobs of a database, a channel, or everything"),
@@ -194,18 +198,18 @@ def _add_control(commands: _Commands[argparse.ArgumentParser]) -> None:
                 dest="for_s",
                 type=_argument(parse_duration),
                 metavar="TIME",
-                help="resume by itself after 90s, 30m, 2h, 1d (default: until `resume`)",
+                help="resume automatically after 90s, 30m, 2h, 1d (default: on `resume`)",
             )
         else:
             parser.add_argument(
                 "--anyway",
                 action="store_true",
-                help="run the jobs of DATABASE though a module of it is still to be installed, upgraded or removed",
+                help="run the jobs of DATABASE although a module is still to be installed, upgraded or removed",
             )
 
 
 def _add_jobs(commands: _Commands[argparse.ArgumentParser]) -> None:
-    jobs = _add(commands, "jobs", "list the jobs of a database, and why those that wait are waiting")
+    jobs = _add(commands, "jobs", "list the jobs of a database, and why waiting ones wait")
     _add_database(jobs)
     _add_state(jobs, [state.value for state in JobState])
     _add_channel(jobs)
@@ -213,7 +217,7 @@ def _add_jobs(commands: _Commands[argparse.ArgumentParser]) -> None:
         "--limit", type=_argument(_positive), default=100, metavar="N", help="at most N of a database (100)"
     )
     jobs.add_argument("--json", action="store_true", help="one JSON document")
-    requeue = _add(commands, "requeue", "put jobs back to pending; needs --state or UUIDs")
+    requeue = _add(commands, "requeue", "set jobs back to pending; needs --state or UUIDs")
     _add_database(requeue)
     _add_channel(requeue)
     requeue.add_argument("--yes", action="store_true", help="do not ask")
@@ -223,7 +227,7 @@ def _add_jobs(commands: _Commands[argparse.ArgumentParser]) -> None:
         dest="older_than_s",
         type=_argument(parse_duration),
         metavar="TIME",
-        help="only jobs that have been in their state for longer: 90s, 30m, 2h, 1d",
+        help="only jobs that have been in their state longer than 90s, 30m, 2h, 1d",
     )
 
 
@@ -244,14 +248,14 @@ def _add_channel(parser: argparse.ArgumentParser) -> None:
         "--channel",
         type=_argument(parse_channel),
         metavar="CHANNEL",
-        help="only jobs of this channel and those below it",
+        help="only jobs of this channel and its subchannels",
     )
 
 
 def _add_cluster(commands: _Commands[argparse.ArgumentParser]) -> None:
-    cluster = _add(commands, "cluster", "one capacity over several supervisors: make its schema, show who has what")
-    cluster.add_argument("what", choices=["init", "status"], help="make the schema; show members and leases")
-    cluster.add_argument("--print", action="store_true", help="init: print the SQL, and change nothing")
+    cluster = _add(commands, "cluster", "one capacity over several supervisors: create its schema, show its members")
+    cluster.add_argument("what", choices=["init", "status"], help="create the schema; show members and leases")
+    cluster.add_argument("--print", action="store_true", help="init: print the SQL and change nothing")
     cluster.add_argument("--json", action="store_true", help="status: one JSON document")
 
 
@@ -266,14 +270,14 @@ def _add_listener(commands: _Commands[argparse.ArgumentParser]) -> None:
         type=_argument(parse_duration),
         default=25.0,
         metavar="TIME",
-        help="how long it may be silent; while it replaces two hundred workers it is for a dozen seconds (25s)",
+        help="how long it may be silent; replacing two hundred workers takes about 12 s (25s)",
     )
 
 
 def _add_demo(commands: _Commands[argparse.ArgumentParser]) -> None:
     text = "throw-away PostgreSQL, stand-in Odoo, three databases, live table"
     demo = commands.add_parser("demo", help=text, description=f"Show it at work: {text}.", allow_abbrev=False)
-    demo.add_argument("--keep", action="store_true", help="leave all running, with the page, until Ctrl-C")
+    demo.add_argument("--keep", action="store_true", help="keep running, with the page, until Ctrl-C")
     demo.set_defaults(command="demo")
 
 

@@ -84,27 +84,27 @@ def _own(name: str, default: T, default_text: str, parse: Parser[T], help: str) 
 
 
 DATABASES_INCLUDE: Option[tuple[str, ...]] = _own(
-    "databases_include", (), "", globs, "serve only databases that fit one of these patterns (prod_*,staging)"
+    "databases_include", (), "", globs, "serve only databases matching one of these patterns (prod_*,staging)"
 )
 DATABASES_EXCLUDE: Option[tuple[str, ...]] = _own(
-    "databases_exclude", (), "", globs, "never serve databases that fit one of these patterns"
+    "databases_exclude", (), "", globs, "never serve databases matching one of these patterns"
 )
 MAINTENANCE_DB = _own(
-    "maintenance_db", "postgres", "postgres", no_url, "database to connect to for listing all databases"
+    "maintenance_db", "postgres", "postgres", no_url, "database to connect to in order to list all databases"
 )
 ODOO_VERSION: Option[int | None] = _own(
     "odoo_version",
     None,
     "",
     parse_version,
-    "version of Odoo: 19.0 reads its environment before its file; default: as ODOO_VERSION or the file shows",
+    "Odoo's version: 19.0 prefers its environment to its file; default: found from ODOO_VERSION or the file",
 )
 CLUSTER: Option[str | None] = _own(
     "cluster",
     None,
     "",
     plain,
-    "name of a cluster: supervisors of that name share one capacity; takes effect at start",
+    "name of a cluster: supervisors with the same name share one capacity; takes effect at start",
 )
 CLUSTER_DATABASE: Option[str | None] = _own(
     "cluster_database",
@@ -121,69 +121,65 @@ NEW_DATABASES = _own(
     "serve",
     "serve",
     choice("serve", "hold"),
-    "what becomes of a database that appears after the start: serve, or hold until it is resumed",
+    "what to do with a database that appears after the start: serve, or hold until resumed",
 )
-RESCAN_INTERVAL = _own(
-    "rescan_interval", 60.0, "60", duration_in(0.1, _DAY_S), "seconds between two looks for databases"
-)
+RESCAN_INTERVAL = _own("rescan_interval", 60.0, "60", duration_in(0.1, _DAY_S), "seconds between scans for databases")
 RECONCILE_INTERVAL = _own(
     "reconcile_interval",
     60.0,
     "60",
     duration_in(0.1, _DAY_S),
-    "seconds between two comparisons of a queue with its table",
+    "seconds between comparisons of a queue with its table",
 )
 FAIRNESS = _own(
     "fairness",
     "round-robin",
     "round-robin",
     choice("round-robin", "priority"),
-    "who is next when databases compete: round-robin, or priority (one order over all)",
+    "order of competing databases: round-robin, or priority (one order over all)",
 )
 FAIRNESS_WEIGHTS: Option[Rules] = _own(
-    "fairness_weights", (), "", rules_in(1, 100), "turns of a database in round-robin (prod_*:3,*:1)"
+    "fairness_weights", (), "", rules_in(1, 100), "turns per database in round-robin (prod_*:3,*:1)"
 )
 DB_CAPACITY: Option[Shares] = _own(
     "db_capacity",
     (),
     "",
     parse_shares,
-    "jobs at once that a database is guaranteed, and its most (prod_*:min=2:max=8,*:max=2); in both modes",
+    "guaranteed and largest number of jobs at once per database (prod_*:min=2:max=8,*:max=2); in both modes",
 )
 AGEING: Option[float | None] = _own(
     "ageing",
     None,
     "0",
     optional_duration_in(0.001, _DAY_S),
-    "how much longer a job waits behind others for each step of its priority; 0: for ever, priority goes first",
+    "seconds a job waits longer per step of priority; 0: better priorities always go first",
 )
 WINDOW = _own(
     "window",
     2000,
     "2000",
     integer_in(10, 1_000_000),
-    "pending jobs that a worker holds in memory per channel",
+    "pending jobs a worker holds in memory per channel",
 )
 TARGETS: Option[TargetRules] = _own(
     "targets",
     (),
     "",
     parse_targets,
-    "Odoo for each database (prod_*:https://a,*:http://b:8069); default: host and port of [queue_job]",
+    "Odoo by database (prod_*:https://a,*:http://b:8069); default: host and port of [queue_job]",
 )
-CA_FILE: Option[str | None] = _own(
-    "ca_file", None, "", certificates, "file with the certificates to verify https targets with"
-)
+CA_FILE: Option[str | None] = _own("ca_file", None, "", certificates, "file of CA certificates to verify https targets")
 CONNECT_TIMEOUT = _own("connect_timeout", 5.0, "5", duration_in(0.1, 300), "seconds to connect to Odoo or PostgreSQL")
 READ_TIMEOUT: Option[float | None] = _own(
     "read_timeout",
     None,
     "0",
     optional_duration_in(1, 30 * _DAY_S),
-    "seconds to wait for Odoo's answer, that is for a job's end; 0: for ever",
+    "seconds to wait for Odoo's answer, i.e. for a job's end; 0: no limit",
 )
 GRACEFUL_TIMEOUT = _own(
-    "graceful_timeout", 8.0, "8", duration_in(0.1, 3600), "seconds from SIGTERM until everything has ended"
+    "graceful_timeout", 8.0, "8", duration_in(0.1, 3600), "seconds from SIGTERM until everything must have ended"
 )
 BOOT_TIMEOUT = _own("boot_timeout", 60.0, "60", duration_in(1, 3600), "seconds in which a new worker must become ready")
 HANG_TIMEOUT = _own(
@@ -191,28 +187,28 @@ HANG_TIMEOUT = _own(
     30.0,
     "30",
     duration_in(2, 3600),
-    "seconds without a sign of life until a worker is replaced",
+    "seconds without a heartbeat until a worker is replaced",
 )
 DEAD_AFTER_RESTART = _own(
     "dead_after_restart",
     60.0,
     "60",
     duration_in(0, _DAY_S),
-    "seconds after a start, crash or failover of PostgreSQL in which jobs started before are not taken for dead",
+    "seconds after a start, crash or failover of PostgreSQL in which older jobs are not considered dead",
 )
 LEADER_TIMEOUT: Option[float | None] = _own(
     "leader_timeout",
     None,
     "0",
     optional_duration_in(3, _DAY_S),
-    "seconds of silence after which PostgreSQL (14 and later) takes a database from a supervisor; 0: never",
+    "seconds of silence after which PostgreSQL (14 or later) takes a database from its supervisor; 0: never",
 )
 UPGRADE_TIMEOUT = _own(
     "upgrade_timeout",
     3600.0,
     "1h",
     duration_in(1, 30 * _DAY_S),
-    "time after which a module still to be installed, upgraded or removed is reported; its database's jobs wait",
+    "time after which a module still to be installed, upgraded or removed is reported; jobs wait meanwhile",
 )
 SCHEDULE: Option[tuple[Window, ...]] = _own(
     "schedule",
@@ -233,17 +229,17 @@ CHANNEL_OPTIONS: Option[tuple[ChannelSpec, ...]] = _own(
     (),
     "",
     parse_channel_options,
-    "more settings of channels that are set up in the databases (root.slow:max_runtime=2h:rate=100/1m)",
+    "additional settings for channels configured in databases (root.slow:max_runtime=2h:rate=100/1m)",
 )
 MAX_RUNTIME_ACTION = _own(
     "max_runtime_action",
     "warn",
     "warn",
     choice("warn", "terminate"),
-    "what becomes of a job that runs for longer than max_runtime of its channel: warn, or terminate its session",
+    "what to do when a job exceeds its channel's max_runtime: warn, or terminate its session",
 )
 SERVE_NEUTRALIZED = _own(
-    "serve_neutralized", False, "no", yes_or_no, "run jobs of neutralised copies of databases too (Odoo 16 and later)"
+    "serve_neutralized", False, "no", yes_or_no, "run jobs of neutralised copies of databases too (Odoo 16 or later)"
 )
 CONTROL_SOCKET: Option[str | None] = _own(
     "control_socket",
@@ -257,11 +253,13 @@ STATE_DIR: Option[str | None] = _own(
     None,
     "",
     path,
-    "directory for what is kept over restarts, as pauses; default: $STATE_DIRECTORY, or beside control_socket",
+    "directory for state kept over restarts, such as pauses; default: $STATE_DIRECTORY, or beside control_socket",
 )
 PIDFILE: Option[str | None] = _own("pidfile", None, "", path, "file to write the process id to")
 LOG_FILE: Option[str | None] = _own("log_file", None, "", path, "file to log to; default: standard output")
-LOG_LEVEL = _own("log_level", "info", "info", choice("debug", "info", "warning", "error"), "least level that is logged")
+LOG_LEVEL = _own(
+    "log_level", "info", "info", choice("debug", "info", "warning", "error"), "lowest level that is logged"
+)
 LOG_FORMAT = _own(
     "log_format",
     "auto",
@@ -270,17 +268,21 @@ LOG_FORMAT = _own(
     "json, console, or auto (console on a terminal)",
 )
 LOG_JOBS = _own(
-    "log_jobs", True, "yes", yes_or_no, "log a line when a job is dispatched and one when it is over; warnings stay"
+    "log_jobs",
+    True,
+    "yes",
+    yes_or_no,
+    "log a line when a job is dispatched and when it ends; warnings are always logged",
 )
 MONITOR: Option[tuple[str, int] | None] = _own(
     "monitor", None, "", address, "HOST:PORT of the metrics and health page; default: off"
 )
 MONITOR_TOKEN: Option[str | None] = replace(
-    _own("monitor_token", None, "", verbatim, "secret that allows orders (pause, resume, requeue) on the page"),
+    _own("monitor_token", None, "", verbatim, "secret that permits orders (pause, resume, requeue) on the page"),
     secret=True,
 )
 MONITOR_USER: Option[str | None] = _own(
-    "monitor_user", None, "", user_name, "the same by a user and a password instead of a token"
+    "monitor_user", None, "", user_name, "the same with user and password instead of a token"
 )
 MONITOR_PASSWORD: Option[str | None] = replace(
     _own("monitor_password", None, "", verbatim, "and the password"), secret=True
@@ -352,7 +354,7 @@ MAX_CAPACITY: Option[int | None] = _queue_job(
     None,
     "",
     integer_in(0, HIGHEST_CAPACITY),
-    "instead of channels: jobs at once over all databases, each with the channel tree that is set up in it",
+    "instead of channels: jobs at once over all databases, each with its own channel tree",
 )
 DB_MAX_CAPACITY: Option[Rules] = _queue_job(
     "db_max_capacity",
@@ -367,7 +369,7 @@ HOST: Option[Hosts] = _queue_job(
     (("localhost", None),),
     "localhost",
     parse_hosts,
-    "where Odoo answers; several, separated by commas, share the jobs; default: http_interface",
+    "Odoo's host; several, separated by commas, share the jobs; default: http_interface",
     "http_interface",
     "xmlrpc_interface",
 )
@@ -375,7 +377,7 @@ PORT = _queue_job(
     "port", 8069, "8069", integer_in(1, 65535), "its port; default: http_port", "http_port", "xmlrpc_port"
 )
 HTTP_AUTH_USER: Option[str | None] = _queue_job(
-    "http_auth_user", None, "", user_name, "user for a proxy in front of Odoo that asks for one"
+    "http_auth_user", None, "", user_name, "user for a proxy in front of Odoo"
 )
 HTTP_AUTH_PASSWORD: Option[str | None] = _queue_job("http_auth_password", None, "", verbatim, "and the password")
 DB_HOST: Option[str | None] = _queue_job(
@@ -383,7 +385,7 @@ DB_HOST: Option[str | None] = _queue_job(
     None,
     "",
     no_url,
-    "PostgreSQL, if not as Odoo reaches it; several hosts as in libpq; default: db_host",
+    "PostgreSQL's host, if different from Odoo's; several hosts as in libpq; default: db_host",
     "db_host",
 )
 DB_PORT: Option[int | str | None] = _queue_job(
@@ -422,19 +424,21 @@ DB_NAME: Option[tuple[DatabaseName, ...]] = _odoo(
     (),
     "",
     parse_database_names,
-    "databases to serve, separated by commas; default: all of the role",
+    "databases to serve, separated by commas; default: all owned by the role",
 )
 _SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 DB_SSLMODE: Option[str | None] = _odoo("db_sslmode", None, "", choice(*_SSLMODES), "TLS to PostgreSQL, as in libpq")
 DB_TEMPLATE = _odoo("db_template", "template0", "template0", plain, "Odoo's template database, never served")
 
 SERVER_WIDE_MODULES: Option[tuple[str, ...] | None] = _odoo(
-    "server_wide_modules", None, "", globs, "looked at by check: queue_job has to be among them"
+    "server_wide_modules", None, "", globs, "read by check only: queue_job must be among them"
 )
 WORKERS: Option[int | None] = _odoo(
-    "workers", None, "", hint, "looked at by check: the capacity should be below it, or jobs starve the people"
+    "workers", None, "", hint, "read by check only: the capacity should be below it, or jobs starve users"
 )
-DBFILTER: Option[str | None] = _odoo("dbfilter", None, "", str, "named by check where Odoo does not serve a database")
+DBFILTER: Option[str | None] = _odoo(
+    "dbfilter", None, "", str, "read by check only: named where Odoo does not serve a database"
+)
 
 #: What is read of Odoo's own section, besides the fallbacks of QUEUE_JOB_OPTIONS.
 ODOO_OPTIONS: tuple[Option[Any], ...] = (DB_NAME, DB_SSLMODE, DB_TEMPLATE, SERVER_WIDE_MODULES, WORKERS, DBFILTER)
