@@ -6,3 +6,4 @@ from .checking import check, fake_odoo  # noqa: F401
 from .commands import run, two  # noqa: F401
 from .holders import fork, sign, table  # noqa: F401
 from .monitored import monitor  # noqa: F401
+from .served import make_rig, rig  # noqa: F401

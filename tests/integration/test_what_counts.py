@@ -7,118 +7,17 @@ as the test changes them.
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from qjsupervisor.config.load import load
-from qjsupervisor.control import Pipe
-from qjsupervisor.table.semaphore import SemaphoreTable
 from qjsupervisor.testing.jobs import insert_row
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.worker import jobs, progress
-from qjsupervisor.worker.worker import Worker
 
 from ..conftest import DatabaseFactory
-from ..helpers import Database, odoo_conf
-from ..scripted import ScriptedServer, serving
-
-
-class Rig:
-    """One worker with four permits, and the Odoo that it asks."""
-
-    def __init__(
-        self, one: Database, odoo: ScriptedServer, answers: threading.Event, folder: Path, channels: str = "root:4"
-    ) -> None:
-        self.one, self.odoo, self._answers = one, odoo, answers
-        conf = folder / "odoo.conf"
-        conf.write_text(odoo_conf(one.postgres, odoo.port, db_name=one.name, channels=channels))
-        config = load({"config": str(conf)}, {})
-        self.table = SemaphoreTable(config.channels, slots=1, fairness=config.fairness)
-        self.table.assign(0, one.name, 1)
-        self.table.open_start_barrier()
-        self.master, self.pipe = Pipe.pair()
-        worker_slot = self.table.worker_slot(0)
-        worker_slot.attach()
-        self.worker = Worker(config.worker_settings(one.name), worker_slot, self.pipe)
-        self.more = True
-        self.until(lambda: self.message == "", "it serves")
-
-    def turns(self) -> None:
-        """One round of its loop; it would sleep no longer than this."""
-        self.more = self.worker.turn(more=self.more, limit_s=0.05)
-
-    def until(self, predicate: Callable[[], bool], message: str, timeout_s: float = 10.0) -> None:
-        deadline_s = time.monotonic() + timeout_s
-        self.turns()
-        while not predicate():
-            assert time.monotonic() < deadline_s, message
-            self.turns()
-
-    def go_on(self, seconds: float) -> None:
-        until_s = time.monotonic() + seconds
-        while time.monotonic() < until_s:
-            self.turns()
-
-    def send(self, count: int) -> list[str]:
-        """Jobs that are claimed, and whose requests are open."""
-        before = len(self.odoo.requests)
-        uuids = self.one.insert_jobs(count)
-        self.until(lambda: len(self.odoo.requests) == before + count, f"{count} requests")
-        return uuids
-
-    def set(self, uuid: str, state: str) -> None:
-        """As Odoo does, in a transaction of its own."""
-        self.one.execute("UPDATE queue_job SET state = %s WHERE uuid = %s", (state, uuid))
-
-    def cut(self) -> None:
-        """End the worker's session."""
-        self.one.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
-        )
-        self.until(lambda: self.message != "", "the loss of the connection is noticed")
-
-    def answer(self) -> None:
-        """All requests, with 200."""
-        self._answers.set()
-
-    @property
-    def running(self) -> int:
-        """Permits of the root, as every other worker sees them."""
-        return self.table.channel_views()[0].running
-
-    @property
-    def unanswered(self) -> int:
-        """Requests that were let go since the address answered last."""
-        (odoo,) = [each for each in self.table.server_views() if each.name.startswith("http:")]
-        return odoo.unanswered
-
-    @property
-    def message(self) -> str:
-        return self.table.slot_view(0).message
-
-    def close(self) -> None:
-        self._answers.set()
-        self.worker.close()
-        self.master.close()
-        self.pipe.close()
-
-
-@pytest.fixture
-def rig(database: DatabaseFactory, tmp_path: Path) -> Iterator[Rig]:
-    answers = threading.Event()
-
-    def script(connection: object) -> None:
-        answers.wait(30)
-        connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n")  # type: ignore[attr-defined]
-
-    with serving(script) as odoo:
-        made = Rig(database(), odoo, answers, tmp_path)
-        yield made
-        made.close()
+from ..scripted import serving
+from .served import Rig
 
 
 def test_open_requests_count_for_as_long_as_the_rows_cannot_be_read(
@@ -174,40 +73,6 @@ def test_a_database_that_is_made_again_under_open_requests(rig: Rig, monkeypatch
     rig.until(lambda: len(rig.odoo.requests) == 7, "the jobs that are gone count no longer")
     assert rig.one.states() == {"enqueued": 4}
     assert rig.running == 4
-
-
-@pytest.mark.parametrize("state", ["done", "failed", "gone"])
-def test_a_row_that_is_over_ends_its_job_though_no_answer_comes(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, state: str
-) -> None:
-    """Odoo's worker hangs after its commit: four such jobs held all permits for ever."""
-    monkeypatch.setattr(jobs, "ANSWER_S", 0.2)
-    monkeypatch.setattr(jobs, "OVER_S", 0.5)
-    (uuid,) = rig.send(1)
-    rig.set(uuid, "started")
-    if state == "gone":
-        rig.one.execute("DELETE FROM queue_job")
-    else:
-        rig.set(uuid, state)
-    began_s = time.monotonic()
-    rig.until(lambda: rig.running == 0, "it counts no longer")
-    assert time.monotonic() - began_s > 0.5
-    rig.until(lambda: rig.unanswered == 1, "it counts against the address")
-    rig.answer()
-    rig.send(1)
-    rig.until(lambda: rig.unanswered == 0, "it answers again")
-
-
-def test_a_job_that_runs_for_long_is_not_over(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often its row changes meanwhile."""
-    monkeypatch.setattr(jobs, "ANSWER_S", 0.1)
-    monkeypatch.setattr(jobs, "OVER_S", 0.2)
-    (uuid,) = rig.send(1)
-    for _ in range(3):
-        rig.set(uuid, "started")
-    rig.go_on(0.6)
-    assert rig.running == 1
-    assert rig.worker.parts.dispatcher.open == 1
 
 
 def test_a_running_job_whose_row_is_deleted_gives_its_permit_back(rig: Rig) -> None:
