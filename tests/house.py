@@ -57,6 +57,26 @@ NOT_JOBS: dict[str, str] = {
 }
 
 
+#: Modules with logic that have no test of their name, each with the tests that cover it.
+TESTED_ELSEWHERE: dict[str, str] = {
+    "demo/run.py": "tests/acceptance/test_demo.py",
+    "postgres/queries.py": "tests/integration/test_database.py",
+    "worker/parts.py": "tests/unit/test_worker.py",
+    # The stand-in Odoo is one program behind one port, and its parts are tested through that.
+    "testing/odoo.py": "tests/integration/test_stand_in.py",
+    "testing/odoo_http.py": "tests/integration/test_stand_in.py",
+    "testing/odoo_jobs.py": "tests/integration/test_stand_in.py",
+    "testing/odoo_sessions.py": "tests/integration/test_stand_in.py",
+    "testing/odoo_stats.py": "tests/integration/test_stand_in.py",
+    # So is the throw-away PostgreSQL: what these start and end are its processes.
+    "testing/caretaker.py": "tests/integration/test_testing_postgres.py",
+    "testing/launch.py": "tests/integration/test_testing_postgres.py",
+}
+_TESTS = re.compile(r"\bdef test_|\.TestCase\b")
+#: What a module of data, protocols and constants has none of in its functions.
+_LOGIC = (ast.If, ast.IfExp, ast.For, ast.While, ast.Try, ast.With, ast.BoolOp, ast.Compare, ast.comprehension)
+
+
 _STAND_INS: dict[type, str] = {
     warmup.FakeDatabase: "postgres/database.py",
     warmup.FakeDispatcher: "odoo/dispatcher.py",
@@ -125,6 +145,35 @@ def containers_keyed_by_job() -> list[str]:
     ]
 
 
+def has_logic(tree: ast.Module) -> bool:
+    """Whether a function of it decides or repeats anything."""
+    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+    return any(isinstance(node, _LOGIC) for function in functions for node in ast.walk(function))
+
+
+def tests_of(path: str, stems: Counter[str]) -> list[Path]:
+    """The files that may test a module: test_MODULE where no other module has its name, test_FOLDER_MODULE anyway."""
+    module = Path(path)
+    names = [f"test_{module.parent.name}_{module.stem}.py"]
+    if stems[module.stem] == 1 or module.parent == Path():
+        names.append(f"test_{module.stem}.py")
+    return [ROOT / "tests" / kind / name for kind in ("unit", "integration") for name in names]
+
+
+def modules_without_tests() -> list[str]:
+    """Modules with logic for which there is no file of tests of their name, nor one in TESTED_ELSEWHERE."""
+    modules = dict(sources())
+    stems = Counter(Path(path).stem for path in modules)
+    found = []
+    for path, tree in modules.items():
+        files = tests_of(path, stems)
+        if path in TESTED_ELSEWHERE:
+            files.append(ROOT / TESTED_ELSEWHERE[path])
+        if has_logic(tree) and not any(file.exists() and _TESTS.search(file.read_text()) for file in files):
+            found.append(path)
+    return found
+
+
 def module_of(frame: FrameType | None) -> str:
     """The module that a frame runs in, relative to the package; '' outside of it, and for the warm-up itself.
 
@@ -182,6 +231,7 @@ def figures() -> list[Figure]:
     beside, full, rows = modules_beside_the_folders(), packages_with_content(), floors()
     deadlines, containers = deadline_functions(), containers_keyed_by_job()
     modules, entered = life_of_a_job()
+    untested = modules_without_tests()
     return [
         Figure("modules beside the folders", len(beside), 20, tuple(beside)),
         Figure("__init__.py files with content", len(full), 0, tuple(full)),
@@ -190,6 +240,8 @@ def figures() -> list[Figure]:
         Figure("containers keyed by job in a worker, besides the backlog", len(containers), 8, tuple(containers)),
         Figure("modules that a job's life enters", len(modules), 15, tuple(modules)),
         Figure("entries into worker/serving.py in a job's life", entered, 4),
+        Figure("modules with logic without tests of their name", len(untested), 0, tuple(untested)),
+        Figure("modules whose tests have another name", len(TESTED_ELSEWHERE), 10, tuple(TESTED_ELSEWHERE)),
     ]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +46,21 @@ def test_exceptions_that_stand_for_nothing_are_taken_out() -> None:
         if isinstance(node, ast.AnnAssign)
     }
     assert house.NOT_JOBS.keys() <= attributes
+    modules = dict(house.sources())
+    stems = Counter(Path(path).stem for path in modules)
+    for path in house.TESTED_ELSEWHERE:
+        assert house.has_logic(modules[path]), f"{path} needs none"
+        assert not any(file.exists() for file in house.tests_of(path, stems)), f"{path} has its own"
+
+
+def test_a_new_module_with_logic_needs_a_test_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    new = ast.parse("def f(a):\n    return 1 if a else 2\n")
+    data = ast.parse("class A:\n    x = 1\n    def f(self):\n        return self.x\n")
+    known = list(house.sources())
+    more = [("worker/newcomer.py", new), ("worker/constants.py", data), ("demo/serving.py", new)]
+    monkeypatch.setattr(house, "sources", lambda: [*known, *more])
+    # The last one's name means worker/serving.py no more, so that one's tests have to say its folder.
+    assert house.modules_without_tests() == ["worker/serving.py", "worker/newcomer.py", "demo/serving.py"]
 
 
 def test_fails_where_a_figure_is_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
