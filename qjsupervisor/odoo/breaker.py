@@ -13,6 +13,7 @@ from __future__ import annotations
 from ..backoff import Backoff
 from ..states import TargetState
 
+_UP, _DOWN = TargetState.UP, TargetState.DOWN
 #: No limit on requests.
 NO_LIMIT = 1 << 30
 #: How many requests may be open to a target that has not run a job yet.
@@ -41,7 +42,7 @@ class Breaker:
 
     def allowance(self, now_s: float, in_flight_s: list[float]) -> int:
         """How many more requests may be sent. `in_flight_s`: when each open request to the target was sent."""
-        if self.state is TargetState.UP:
+        if self.state is _UP:
             return NO_LIMIT
         if self.state is TargetState.UNKNOWN:
             young = sum(1 for sent_s in in_flight_s if now_s - sent_s < ACCEPTED_AFTER_S)
@@ -50,14 +51,14 @@ class Breaker:
 
     def probe_sent(self) -> None:
         """Note that a request was sent; while down, it is the only one until it ends."""
-        self._probing = self.state is TargetState.DOWN
+        self._probing = self.state is _DOWN
 
     def record_success(self) -> bool:
         """Note that a job was run there. True if the target was down until now."""
-        if self.state is TargetState.UP and not self.failures:
+        if self.state is _UP and not self.failures:
             return False  # as after almost every job
-        was_down = self.state is TargetState.DOWN
-        self.state = TargetState.UP
+        was_down = self.state is _DOWN
+        self.state = _UP
         self._begin_anew()
         return was_down
 
@@ -68,13 +69,13 @@ class Breaker:
         self._probing = False
         self._several_fail = self._several_fail or self._failing_job not in ("", uuid)
         self._failing_job = uuid
-        if self.state is TargetState.UP and self.failures <= TOLERATED:
+        if self.state is _UP and self.failures <= TOLERATED:
             return False
-        goes_down = self.state is not TargetState.DOWN
+        goes_down = self.state is not _DOWN
         # Requests that were open together count as one failure, so that the pause does not grow with their number.
         if goes_down or now_s >= self.retry_at_s:
             self.retry_at_s = now_s + (self._backoff.next_s() if self._several_fail else ONE_JOB_PAUSE_S)
-        self.state = TargetState.DOWN
+        self.state = _DOWN
         return goes_down
 
     def undecided(self) -> None:
@@ -83,7 +84,7 @@ class Breaker:
 
     def forgive(self) -> None:
         """Start over: the failures were an outage of the target for every database, not just for this one."""
-        if self.state is TargetState.DOWN:
+        if self.state is _DOWN:
             self.state = TargetState.UNKNOWN
         self._begin_anew()
 

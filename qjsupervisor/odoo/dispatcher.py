@@ -24,6 +24,7 @@ from .request import DRAIN_S, HEAD_S, Address, End, Outcome, Request
 from .resolver import NoThreadError
 from .target import Server, Target, first_turn
 
+_UP = TargetState.UP
 #: The most open requests of one worker if no channel limits them; each is a socket.
 MAX_OPEN = 1000
 #: How long a probed server may take to connect and answer.
@@ -120,7 +121,7 @@ class Dispatcher:
         if target.is_down:
             return 0
         breaker = target.breaker
-        if breaker.state is TargetState.UP:
+        if breaker.state is _UP:
             return NO_LIMIT
         if breaker.state is TargetState.DOWN and now_s < breaker.retry_at_s:
             self._retry_alarm.set_earlier(breaker.retry_at_s)

@@ -31,6 +31,7 @@ from .mutex import Acquired, RobustMutex
 from .stuck_holder import HolderWatch
 from .words import TableWords, bits
 
+_NO, _OWNER_DIED = Acquired.NO, Acquired.OWNER_DIED
 #: How long a worker waits for the lock before it looks at the holder.
 LOCK_SLICE_S = 0.02
 #: A grant that is taken so late is counted anew: meanwhile others may have started.
@@ -97,11 +98,11 @@ class TableCore(TableWords):
         self.leave()
 
     def _entered(self, got: Acquired, now_ns: int) -> bool:
-        if got is Acquired.NO:
+        if got is _NO:
             return False
         words = self.words
         words[Header.SEQUENCE] += 1
-        if got is Acquired.OWNER_DIED or words[Header.DIRTY]:
+        if got is _OWNER_DIED or words[Header.DIRTY]:
             self._repair(now_ns)
         words[Header.DIRTY] = 1
         return True

@@ -45,6 +45,7 @@ from .words import bitmap, bits
 #: One turn of a class of weight 1 with one member.
 _STRIDE = 1 << 24
 
+_PRIORITY = Fairness.PRIORITY
 #: How long others wait, with Fairness.PRIORITY, for a database to come for its grant.
 PICK_UP_NS = 50_000_000
 
@@ -162,7 +163,7 @@ class Scheduler:
             first, may_others = self._first_needy(candidates, others)
             if first is not None or not may_others:
                 return first
-        if self._fairness is Fairness.PRIORITY:
+        if self._fairness is _PRIORITY:
             return self._smallest_key(others, candidates)
         if not others and self._classes is None:
             return Grant(self._slot, self._demand.best(candidates)) if candidates & self._wanted else None

@@ -42,6 +42,9 @@ class Acquired(enum.Enum):
     OWNER_DIED = 2
 
 
+_NO, _YES = Acquired.NO, Acquired.YES
+
+
 class _Timespec(ctypes.Structure):
     _fields_ = [("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long)]
 
@@ -95,12 +98,12 @@ class RobustMutex:
         if result == errno.EBUSY and timeout_s > 0:
             result = self._wait(timeout_s)
         if result == 0:
-            return Acquired.YES
+            return _YES
         if result == errno.EOWNERDEAD:
             _libc.pthread_mutex_consistent(self._address)
             return Acquired.OWNER_DIED
         if result in (errno.EBUSY, errno.ETIMEDOUT):
-            return Acquired.NO
+            return _NO
         raise SemaphoreError(f"the shared table's lock failed: {os.strerror(result)}")
 
     def _wait(self, timeout_s: float) -> int:

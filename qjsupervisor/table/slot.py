@@ -25,6 +25,7 @@ from .servers import ServerHealth, attach_servers
 from .statistics import SlotStatistics
 from .words import Tree, bitmap, bits
 
+_PRIORITY = Fairness.PRIORITY
 #: How many jobs, and for how long, a database may run one after the other on a permit while others wait their turn.
 SLICE_JOBS = 8
 SLICE_NS = 100_000_000
@@ -81,7 +82,7 @@ class WorkerSlot:
 
     def _order_matters(self, source: Source) -> bool:
         """Whether others have to know of new heads: of the order of our channels, or by `priority` of the keys."""
-        return self._fairness is Fairness.PRIORITY or list(source.order()) != self._order
+        return self._fairness is _PRIORITY or list(source.order()) != self._order
 
     def may_reuse_permit(self, channel: int) -> bool:
         """Whether a permit of a job that is over may go to the next job of the same channel, without an exchange.
@@ -100,7 +101,7 @@ class WorkerSlot:
         others = ~(1 << self.slot)
         if words[Header.SHARES] and core.exceeds_share(self.slot):
             return False
-        if self._fairness is Fairness.PRIORITY:
+        if self._fairness is _PRIORITY:
             # Also who is about to come for a grant may have a better job.
             return not core.waiting_slots(-1) & others
         if not core.read_bitmap(core.layout.waiting, core.slots) & others:
@@ -357,7 +358,7 @@ class WorkerSlot:
             for channel in bits(news):
                 core.put_demand(self.slot, channel, bool(wanted >> channel & 1))
             gone = news & ~wanted
-            if self._fairness is Fairness.PRIORITY:
+            if self._fairness is _PRIORITY:
                 # Also those that are wanted again: their best job may have changed while nothing was wanted.
                 self._publish_keys(source, wanted & news | wanted & bitmap(source.new_heads))
             self._order = list(source.order())

@@ -41,25 +41,33 @@ class SlotStatistics:
     """The writing half, in one worker."""
 
     def __init__(self, core: TableCore, slot: int) -> None:
+        base = core.slot_base(slot) + core.layout.slot_statistics
         self._words = core.words
-        self._base = core.slot_base(slot) + core.layout.slot_statistics
+        self._outcomes, self._outcomes_here = base + Statistics.OUTCOMES, base + Statistics.OUTCOMES_HERE
+        self._statuses = base + Statistics.STATUSES
+        self._waited = base + Statistics.WAITED
+        self._durations = [base + Statistics.DURATION + outcome * Statistics.DURATION_WORDS for outcome in Outcome]
 
     def dispatched(self, waited_s: float) -> None:
         """Odoo was asked for a job that was due so long ago."""
-        self._observe(self._base + Statistics.WAITED, WAITED_S, min(max(0.0, waited_s), _LONGEST_S))
+        self._observe(self._waited, WAITED_S, min(max(0.0, waited_s), _LONGEST_S))
 
-    def ended(self, outcome: Outcome, status: int | None, duration_s: float) -> None:
-        """A request came to its end; `status` None: without an answer."""
-        words, base = self._words, self._base
-        words[base + Statistics.OUTCOMES + outcome] += 1
-        words[base + Statistics.OUTCOMES_HERE + outcome] += 1
+    def ended(self, outcome: int, status: int | None, duration_s: float) -> None:
+        """A request came to its end, with this Outcome; `status` None: without an answer."""
+        words = self._words
+        words[self._outcomes + outcome] += 1
+        words[self._outcomes_here + outcome] += 1
         first_digit = (status or 0) // 100
-        words[base + Statistics.STATUSES + (first_digit if first_digit < 6 else 0)] += 1
-        self._observe(base + Statistics.DURATION + outcome * Statistics.DURATION_WORDS, DURATION_S, duration_s)
+        words[self._statuses + (first_digit if first_digit < 6 else 0)] += 1
+        self._observe(self._durations[outcome], DURATION_S, duration_s)
 
     def _observe(self, word: int, bounds_s: Sequence[float], seconds: float) -> None:
-        self._words[word + bisect_left(bounds_s, seconds)] += 1
-        self._words[word + len(bounds_s) + 1] += int(seconds * 1e6)
+        words = self._words
+        words[word + bisect_left(bounds_s, seconds)] += 1
+        try:
+            words[word + len(bounds_s) + 1] += int(seconds * 1e6)
+        except ValueError:
+            pass  # the sum is as great as a word can be: of thirty thousand jobs that waited for ten years
 
 
 def clear_outcomes(core: TableCore, slot: int) -> None:

@@ -63,20 +63,23 @@ class State(enum.Enum):
     OVER = "over"
 
 
-_AT_REST = frozenset({State.UNKNOWN, State.WAITING, State.UNATTENDED, State.DEFERRED, State.UNSENDABLE})
+#: The states by name. `State.ENDED` takes as long as a call does (up to Python 3.11), and a job passes thirty of them.
+UNKNOWN, WAITING, CLAIMING, LATE, REQUESTED, ENDED, UNATTENDED, DEFERRED, UNSENDABLE, OVER = State
+
+_AT_REST = frozenset({UNKNOWN, WAITING, UNATTENDED, DEFERRED, UNSENDABLE})
 #: Of a job at rest its row may say anything next, and so it may be claimed.
-_FROM_REST = _AT_REST | {State.CLAIMING, State.LATE}
+_FROM_REST = _AT_REST | {CLAIMING, LATE}
 #: What a claim that is over, or a request that ended and whose row was read, leads to.
 TRANSITIONS: Mapping[State, frozenset[State]] = {
     **dict.fromkeys(_AT_REST, _FROM_REST),
-    State.CLAIMING: _AT_REST | {State.REQUESTED, State.LATE},
-    State.LATE: _AT_REST,
-    State.REQUESTED: frozenset({State.ENDED}),
-    State.ENDED: _AT_REST | {State.OVER},
-    State.OVER: _FROM_REST,
+    CLAIMING: _AT_REST | {REQUESTED, LATE},
+    LATE: _AT_REST,
+    REQUESTED: frozenset({ENDED}),
+    ENDED: _AT_REST | {OVER},
+    OVER: _FROM_REST,
 }
 #: States of which only so many records are kept, the last ones.
-_LIMITED = (State.WAITING, State.UNSENDABLE)
+_LIMITED = (WAITING, UNSENDABLE)
 
 
 @dataclass(eq=False, slots=True)
@@ -86,7 +89,7 @@ class JobRecord:
     id: int
     uuid: str = ""
     channel: str | None = None
-    state: State = State.UNKNOWN
+    state: State = UNKNOWN
     #: The id under which the backlog holds its permit.
     permit: int = 0
     #: How often it was asked for in vain since it was last run, or could not be written.
@@ -122,6 +125,7 @@ class Jobs:
         #: Of jobs that were sent, until their notifications are news again. At one time a uuid is sent once.
         self._by_uuid: dict[str, JobRecord] = {}
         self._in: dict[State, dict[JobRecord, None]] = {state: {} for state in State}
+        self._requested, self._over = self._in[REQUESTED], self._in[OVER]
         #: Whether notifications of jobs with an open request are news too.
         self.include_running = False
         #: The channel of the last two jobs that were sent; None: they differ, or have none.
@@ -144,7 +148,7 @@ class Jobs:
     def state(self, job_id: int) -> State:
         """The state of a job."""
         record = self._by_id.get(job_id)
-        return record.state if record is not None else State.UNKNOWN
+        return record.state if record is not None else UNKNOWN
 
     def all_in(self, state: State) -> list[JobRecord]:
         """All jobs in a state, those that have been longest first."""
@@ -158,16 +162,16 @@ class Jobs:
         """Every move of the state machine."""
         former = record.state
         assert state in TRANSITIONS[former], f"job {record.id}: {former.value} -> {state.value}"
-        if former is State.UNKNOWN:
+        if former is UNKNOWN:
             self._by_id[record.id] = record
         elif former is not state:
             del self._in[former][record]
         record.state = state
-        if state is not State.UNKNOWN:
+        if state is not UNKNOWN:
             self._in[state][record] = None
             if state in _LIMITED and len(self._in[state]) > MAX_REMEMBERED:
                 self.forget(next(iter(self._in[state])))
-        elif former is not State.UNKNOWN:
+        elif former is not UNKNOWN:
             if self._by_id.get(record.id) is record:
                 del self._by_id[record.id]
             if self._by_uuid.get(record.uuid) is record:
@@ -176,17 +180,17 @@ class Jobs:
 
     def forget(self, record: JobRecord) -> None:
         """Nothing is to be remembered of a job."""
-        self.enter(record, State.UNKNOWN)
+        self.enter(record, UNKNOWN)
 
     def wait(self, record: JobRecord) -> None:
         """A job is pending: it is remembered as long as anything counts against it."""
         counts = (record.attempts or record.broke) and record.id > 0
-        self.enter(record, State.WAITING if counts else State.UNKNOWN)
+        self.enter(record, WAITING if counts else UNKNOWN)
 
     @property
     def any_at_rest(self) -> bool:
         """Whether there may be a job that nothing is done with now."""
-        return len(self._by_id) > len(self._in[State.REQUESTED]) + len(self._in[State.OVER])
+        return len(self._by_id) > len(self._requested) + len(self._over)
 
     def at_rest(self, uuids: Iterable[str], ids: Iterable[int]) -> list[JobRecord]:
         """The jobs of these uuids or ids that nothing is done with now; costs a look at each of those."""
@@ -206,8 +210,8 @@ class Jobs:
         """The claim of an unseen job told which one it is; in time, or late."""
         state = record.state
         self.forget(record)
-        known = self.enter(self.of(job_id), State.CLAIMING)
-        if state is not State.CLAIMING:
+        known = self.enter(self.of(job_id), CLAIMING)
+        if state is not CLAIMING:
             self.enter(known, state)
 
     # -- requests ----------------------------------------------------------------------------------------
@@ -219,18 +223,18 @@ class Jobs:
         self._by_uuid[uuid] = record
         self.usual_channel = channel if channel == self._last_channel else None
         self._last_channel = channel
-        self.enter(record, State.REQUESTED)
+        self.enter(record, REQUESTED)
 
     def end(self, ended: Ended) -> JobRecord:
         """A request ended; its job."""
         record = self._by_uuid[ended.uuid]
         record.ended = ended
-        return self.enter(record, State.ENDED)
+        return self.enter(record, ENDED)
 
     def sent(self, uuid: str) -> JobRecord | None:
         """The job of this uuid whose request is open."""
         record = self._by_uuid.get(uuid)
-        return record if record is not None and record.state is State.REQUESTED else None
+        return record if record is not None and record.state is REQUESTED else None
 
     def note_row(self, record: JobRecord, *, over: bool, now_s: float) -> None:
         """The row of a job whose request is open was read: whether it is `over`."""
@@ -245,7 +249,7 @@ class Jobs:
         """Of the jobs with an open request: those that are over for too long, and those that may be over by now."""
         self.look.clear()
         too_long, perhaps = [], []
-        for record in self._in[State.REQUESTED]:
+        for record in self._requested:
             if not record.over_since_s:
                 if record.heard >= OWN_NOTIFICATIONS:
                     perhaps.append(record)
@@ -260,10 +264,10 @@ class Jobs:
 
         Those that were sent have no row any more. Their permits are held under ids that no row has.
         """
-        for state in _AT_REST | {State.CLAIMING, State.LATE, State.OVER}:
+        for state in _AT_REST | {CLAIMING, LATE, OVER}:
             for record in self.all_in(state):
                 self.forget(record)
-        for state in (State.REQUESTED, State.ENDED):
+        for state in (REQUESTED, ENDED):
             for record in self._in[state]:
                 if self._by_id.get(record.id) is record:
                     del self._by_id[record.id]
@@ -278,8 +282,8 @@ class Jobs:
             return
         now_s = time.monotonic()
         record.until_s = now_s + OWN_S
-        self.enter(record, State.OVER)
-        over = self._in[State.OVER]
+        self.enter(record, OVER)
+        over = self._over
         oldest = next(iter(over))
         while oldest.until_s < now_s or len(over) > MAX_OVER:
             self.forget(oldest)
@@ -297,11 +301,11 @@ class Jobs:
         if record is None or record.state in _AT_REST:
             return True
         record.heard += 1
-        if record.state is State.REQUESTED:
+        if record.state is REQUESTED:
             if record.heard >= OWN_NOTIFICATIONS and self.look.at_s == math.inf:
                 self.look.set_if_idle(time.monotonic() + ANSWER_S)
             return self.include_running
-        if record.state is State.ENDED:  # its row is about to be read
+        if record.state is ENDED:  # its row is about to be read
             return record.heard > OWN_NOTIFICATIONS
         if record.heard > OWN_NOTIFICATIONS or time.monotonic() >= record.until_s:
             self.forget(record)

@@ -25,12 +25,17 @@ GONE = "gone"
 TELL_SUCCESS_S = 0.1
 #: By the state of the row after the request; whatever else it is, it tells nothing.
 _OUTCOMES = {
-    JobState.DONE: Outcome.DONE,
-    JobState.FAILED: Outcome.FAILED,
-    JobState.PENDING: Outcome.RETRIED,
-    JobState.ENQUEUED: Outcome.NOT_RUN,
-    JobState.CANCELLED: Outcome.CANCELLED,
+    JobState.DONE.value: Outcome.DONE,
+    JobState.FAILED.value: Outcome.FAILED,
+    JobState.PENDING.value: Outcome.RETRIED,
+    JobState.ENQUEUED.value: Outcome.NOT_RUN,
+    JobState.CANCELLED.value: Outcome.CANCELLED,
 }
+_LOST = Outcome.LOST
+_ENQUEUED, _STARTED = JobState.ENQUEUED.value, JobState.STARTED.value
+#: Of its row: nobody can tell whether the target runs jobs.
+_UNDECIDED = (GONE, JobState.CANCELLED.value)
+_UNASKED = End.UNASKED
 
 
 class RequestOutcomes:
@@ -84,12 +89,12 @@ class RequestOutcomes:
         `state`: of the job's row, or GONE. `waited_s`: from when the job was due until it was sent.
         """
         outcome, target = ended.outcome, ended.target
-        not_run = state == JobState.ENQUEUED
-        if outcome.end is End.UNASKED and not outcome.own:
+        not_run = state == _ENQUEUED
+        if outcome.end is _UNASKED and not outcome.own:
             self._count_unreachable(ended)
         elif not_run or outcome.own:
             self._count_not_run(ended)
-        elif state in (GONE, JobState.CANCELLED):
+        elif state in _UNDECIDED:
             target.breaker.undecided()
         else:
             if self._dispatcher.now_s >= target.told_success_s + TELL_SUCCESS_S:
@@ -97,7 +102,7 @@ class RequestOutcomes:
                 self._tell_answered(ended)
             if target.breaker.record_success():
                 self._is_back(target)
-        if state == JobState.STARTED:
+        if state == _STARTED:
             self._tell_unanswered(ended)
         else:
             self.tell(ended, state, channel, waited_s)
@@ -108,7 +113,7 @@ class RequestOutcomes:
         if not logs.jobs_wanted:
             return
         self._log.info(
-            "job_finished" if state != JobState.ENQUEUED else "job_not_run",
+            "job_finished" if state != _ENQUEUED else "job_not_run",
             job_uuid=ended.uuid,
             channel=channel,
             state=state,
@@ -215,7 +220,7 @@ def not_run_reason(ended: Ended) -> str:
 
 def outcome_of(state: str) -> Outcome:
     """What became of a job whose row is in that state (or GONE) after its request."""
-    return _OUTCOMES.get(state, Outcome.LOST)  # type: ignore[call-overload,no-any-return]  # a JobState is a str
+    return _OUTCOMES.get(state, _LOST)
 
 
 def explain(status: int | None, reason: str) -> str:

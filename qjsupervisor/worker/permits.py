@@ -17,6 +17,7 @@ from ..states import TargetState
 from ..table.slot import WorkerSlot
 from .jobs import JobRecord, Jobs
 
+_UP = TargetState.UP
 #: Jobs started in one turn: the table's lock is held while they are chosen.
 START_BATCH = 50
 #: No job is behind one of which nothing is known.
@@ -105,7 +106,7 @@ class Permits:
 def _ended_well(record: JobRecord) -> bool:
     """Whether a request was answered with success, by a target that may be asked at once again."""
     ended = record.ended
-    if ended is None or ended.target.breaker.state is not TargetState.UP:
+    if ended is None or ended.target.breaker.state is not _UP:
         return False
     status = ended.outcome.status
     return status is not None and 200 <= status < 300

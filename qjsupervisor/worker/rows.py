@@ -15,15 +15,28 @@ from ..backlog.backlog import Backlog
 from ..job import Job, Pending, why_unsendable
 from ..loop import Deadline
 from ..states import JobState
-from .jobs import OWN_NOTIFICATIONS, JobRecord, Jobs, State
+from .jobs import (
+    CLAIMING,
+    DEFERRED,
+    ENDED,
+    LATE,
+    OVER,
+    OWN_NOTIFICATIONS,
+    REQUESTED,
+    UNATTENDED,
+    UNSENDABLE,
+    JobRecord,
+    Jobs,
+)
 
 #: A job that nobody would run is deferred for so long, doubled each time.
 DEFER_S, DEFER_LIMIT_S = 1.0, 60.0
 #: A job whose row somebody else has locked is tried again after so long; or it would take the only permit each time.
 LOCKED_S = 1.0
 
-_HOLDS = (JobState.ENQUEUED, JobState.STARTED)
-_SENT = (State.REQUESTED, State.ENDED)
+_PENDING, _DONE, _FAILED = JobState.PENDING.value, JobState.DONE.value, JobState.FAILED.value
+_HOLDS = (JobState.ENQUEUED.value, JobState.STARTED.value)
+_SENT = (REQUESTED, ENDED)
 
 
 def wait_longer(record: JobRecord, now_s: float) -> None:
@@ -61,20 +74,20 @@ class Rows:
         if record is not None and record.state in _SENT:
             self._note_sent(record, job)
             return
-        if job.state == JobState.PENDING:
+        if job.state == _PENDING:
             self._wait(job, record)
             return
-        if record is not None and record.state is State.DEFERRED:
+        if record is not None and record.state is DEFERRED:
             self.backlog.release(job.id)
         if job.state in _HOLDS:
             self.backlog.hold(job.id, job.channel)
             self.attend(record or self.jobs.of(job.id), job)
             return
-        if record is not None and record.state is not State.OVER:
-            if record.state is State.UNATTENDED:
+        if record is not None and record.state is not OVER:
+            if record.state is UNATTENDED:
                 self._on_late_end(record, job.state)
             self.jobs.forget(record)
-        if job.state == JobState.FAILED:
+        if job.state == _FAILED:
             self.backlog.fail(job.id, job.channel)
         else:
             self.backlog.forget(job.id)
@@ -85,13 +98,13 @@ class Rows:
         One that is pending may not have heard of its claim: a standby that was promoted can lag. It is over only if it
         was spoken of since as often as a run takes.
         """
-        if record.state is State.REQUESTED:
-            again = job.state == JobState.PENDING and record.heard >= OWN_NOTIFICATIONS
-            over = again or job.state not in (*_HOLDS, JobState.PENDING)
+        if record.state is REQUESTED:
+            again = job.state == _PENDING and record.heard >= OWN_NOTIFICATIONS
+            over = again or job.state not in (*_HOLDS, _PENDING)
             self.jobs.note_row(record, over=over, now_s=time.monotonic())
 
     def _wait(self, job: Job, record: JobRecord | None) -> None:
-        if record is not None and record.state is State.DEFERRED:
+        if record is not None and record.state is DEFERRED:
             record.pending = job.pending
             self.backlog.defer(job.pending)
             return
@@ -105,10 +118,10 @@ class Rows:
 
     def _refuse(self, record: JobRecord, job: Job, reason: str) -> None:
         """No request can name the job. Whoever made it is told, in the log, once."""
-        if record.state is not State.UNSENDABLE:
+        if record.state is not UNSENDABLE:
             self._log.warning("job_refused", job_uuid=job.uuid[:64], job_id=job.id, reason=reason)
         record.uuid = job.uuid
-        self.jobs.enter(record, State.UNSENDABLE)
+        self.jobs.enter(record, UNSENDABLE)
         self.backlog.forget(job.id)
 
     def settle(self, record: JobRecord, job: Job) -> None:
@@ -116,20 +129,20 @@ class Rows:
         if job.state in _HOLDS:
             self.attend(record, job)
             self.backlog.hold(job.id, job.channel)
-        elif job.state == JobState.PENDING:
+        elif job.state == _PENDING:
             record.attempts = 0
             self.jobs.wait(record)
             self.apply(job)
         else:
-            self.jobs.finish(record, done=job.state == JobState.DONE)
+            self.jobs.finish(record, done=job.state == _DONE)
             self.apply(job)
 
     def attend(self, record: JobRecord, job: Job) -> None:
         """A job holds a permit, and no request of ours is open for it."""
         record.uuid, record.channel = job.uuid, job.channel
-        if record.state is not State.UNATTENDED:
+        if record.state is not UNATTENDED:
             record.until_s = record.dead_since_s = 0.0
-        self.jobs.enter(record, State.UNATTENDED)
+        self.jobs.enter(record, UNATTENDED)
         self._on_unattended()
 
     def unclaim(self, job_ids: Iterable[int]) -> None:
@@ -140,7 +153,7 @@ class Rows:
 
     def recognise(self, unseen: JobRecord, job_id: int) -> None:
         """The claim of an unseen job told which one it is: that one holds the permit, if it was not late."""
-        if unseen.state is State.CLAIMING:
+        if unseen.state is CLAIMING:
             self.backlog.rename(unseen.permit, job_id)
         self.jobs.recognise(unseen, job_id)
 
@@ -154,14 +167,14 @@ class Rows:
             record.until_s = now_s + LOCKED_S
         else:
             wait_longer(record, now_s)
-        self.jobs.enter(record, State.DEFERRED)
+        self.jobs.enter(record, DEFERRED)
         self.release.set_earlier(record.until_s)
         self.backlog.defer(job.pending)
 
     def release_due(self, now_s: float) -> None:
         """Let the jobs whose time is over compete again."""
         self.release.clear()
-        for record in self.jobs.all_in(State.DEFERRED):
+        for record in self.jobs.all_in(DEFERRED):
             if record.until_s > now_s:
                 self.release.set_earlier(record.until_s)
             elif record.pending is not None:
@@ -177,7 +190,7 @@ class Rows:
 
     def forget(self, record: JobRecord) -> None:
         """A job has no row any more."""
-        if record.state is State.DEFERRED:
+        if record.state is DEFERRED:
             self.backlog.release(record.id)
         self.backlog.forget(record.permit)
         self.jobs.forget(record)
@@ -197,7 +210,7 @@ class Rows:
 
     def disown(self, now_s: float) -> None:
         """The database is another one of the same name: what is held here goes on only for open requests."""
-        for record in self.jobs.all_in(State.DEFERRED):
+        for record in self.jobs.all_in(DEFERRED):
             self.backlog.release(record.id)
         sent = [record for state in _SENT for record in self.jobs.all_in(state)]
         for record in sent:
@@ -227,8 +240,8 @@ class Rows:
         sent = {record.permit for state in _SENT for record in self.jobs.all_in(state)}
         self.backlog.accept_database({i: pending for i, pending in conflicting.items() if i not in sent})
         # A claim whose answer was late or lost was none, or is among the held.
-        for state in (State.CLAIMING, State.LATE, State.UNATTENDED):
+        for state in (CLAIMING, LATE, UNATTENDED):
             for record in self.jobs.all_in(state):
                 if not self.backlog.is_held(record.permit):
                     self.jobs.wait(record)
-        return [r.uuid for r in self.jobs.all_in(State.REQUESTED) if r.permit > 0 and r.id not in seen]
+        return [r.uuid for r in self.jobs.all_in(REQUESTED) if r.permit > 0 and r.id not in seen]

@@ -29,7 +29,7 @@ from ..states import JobState, TargetState
 from ..table.slot import WorkerSlot
 from .claiming import Claims
 from .giving_back import GivingBack
-from .jobs import JobRecord, Jobs, State
+from .jobs import CLAIMING, DEFERRED, ENDED, LATE, REQUESTED, JobRecord, Jobs
 from .late_claims import LateClaims
 from .missing import MissingRows
 from .offline import Offline
@@ -40,6 +40,7 @@ from .suspects import Suspects
 from .unanswered import Unanswered
 from .unattended import Unattended
 
+_PENDING, _STARTED, _UP = JobState.PENDING.value, JobState.STARTED.value, TargetState.UP
 #: Rows read in one statement.
 READ_BATCH = 400
 #: With so many requests open, more of them will have ended in a moment: jobs are claimed in the statement that reads
@@ -101,7 +102,7 @@ class Serving:
         """One turn; `start` False: nothing new is started. True if there is more to do at once."""
         start = start and self._claiming.pause.at_s == math.inf
         self._hear(now_s)
-        ended = self.jobs.all_in(State.ENDED)
+        ended = self.jobs.all_in(ENDED)
         claims = self._taken()
         if start and ended:
             claims |= self.permits.hand_over(self.backlog, ended, now_s)
@@ -115,7 +116,7 @@ class Serving:
         self._attend_to_targets()
         # Changed: a job that was not to be had leaves its permit to the next one.
         more = self.backlog.taken or self.backlog.changed or self._dispatcher.ended or len(self._database.notified)
-        if more or self._late_claims.any or self.jobs.has(State.ENDED):
+        if more or self._late_claims.any or self.jobs.has(ENDED):
             return True
         next_s = self.permits.next_start_s(self.backlog, now_s)
         if abs(next_s - self._next_start.at_s) > NEXT_START_SLACK_S:  # not where both are infinite
@@ -142,7 +143,7 @@ class Serving:
         """As long as a target has not proved itself, it is worth knowing that one of its jobs was started."""
         self.jobs.include_running = False
         for target in self._dispatcher.targets:
-            if target.breaker.state is not TargetState.UP:
+            if target.breaker.state is not _UP:
                 self.jobs.include_running = True
 
     def _note_ended(self) -> None:
@@ -175,8 +176,8 @@ class Serving:
         if claimed:
             self._take_claimed(claimed, now_s)
         elif claims and self._claiming.refused:
-            self._claiming.note_refusals(len(self.jobs.all_in(State.DEFERRED)), now_s)
-        missed = {record.id for record in claiming if record.state is State.CLAIMING} if claiming else set()
+            self._claiming.note_refusals(len(self.jobs.all_in(DEFERRED)), now_s)
+        missed = {record.id for record in claiming if record.state is CLAIMING} if claiming else set()
         if missed:
             self._rows.unclaim(missed)
         self._take_in(read, ended, missed, now_s)
@@ -198,7 +199,7 @@ class Serving:
     ) -> tuple[list[Job], list[Job]]:
         """As Database.turn. Raises DatabaseError."""
         for record in claiming:
-            self.jobs.enter(record, State.CLAIMING)
+            self.jobs.enter(record, CLAIMING)
         try:
             return self._claiming.turn(claims, uuids, unseen_in)
         except DatabaseError as error:
@@ -210,7 +211,7 @@ class Serving:
 
     def _recognise(self, unseen: JobRecord, job: Job) -> list[Job]:
         """An unseen job was claimed. Returns what is to be sent."""
-        if self.jobs.state(job.id) is State.REQUESTED:  # somebody gave it another uuid under its request
+        if self.jobs.state(job.id) is REQUESTED:  # somebody gave it another uuid under its request
             self._rows.unclaim([unseen.id])
             self._claiming.give_back([job.id])
             return []
@@ -221,11 +222,11 @@ class Serving:
         self.has_claimed = True
         late, doubles = [], []
         if self.backlog.counted:
-            in_time = [job.id for job in claimed if self.jobs.of(job.id).state is not State.LATE]
+            in_time = [job.id for job in claimed if self.jobs.of(job.id).state is not LATE]
             self.permits.note_sent(self.backlog, in_time)
         for job in claimed:
             record = self.jobs.of(job.id)
-            if record.state is State.LATE:
+            if record.state is LATE:
                 late.append(job)
                 continue
             if self.jobs.sent(job.uuid) is not None:
@@ -253,10 +254,10 @@ class Serving:
             if record is not None:
                 if self._record_result(record, job):
                     not_run.append((record, job))
-            elif job.id in missed and job.state == JobState.PENDING:
+            elif job.id in missed and job.state == _PENDING:
                 self._not_claimed(job, now_s)
             else:
-                if job.state == JobState.STARTED and self.jobs.sent(job.uuid) is not None:
+                if job.state == _STARTED and self.jobs.sent(job.uuid) is not None:
                     self._outcomes.record_success(job.uuid)
                 self._rows.apply(job)
         for gone in unread.values():
@@ -283,7 +284,7 @@ class Serving:
         self._worker_slot.statistics.ended(outcome_of(state), ended.outcome.status, ended.duration_s)
         if self._outcomes.record_result(record.ended, state, record.channel, record.waited_s):
             return True
-        self.finished += state != JobState.STARTED
+        self.finished += state != _STARTED
         if job is None:
             self._rows.forget(record)
         else:
@@ -334,7 +335,7 @@ class Serving:
         if connected:
             self.turn(now_s, start=False)
             unsent = set(self._dispatcher.unsent())
-            ids = [record.id for record in self.jobs.all_in(State.REQUESTED) if record.uuid in unsent]
+            ids = [record.id for record in self.jobs.all_in(REQUESTED) if record.uuid in unsent]
             if ids:
                 self._claiming.give_back(ids)
         self.permits.exchange(self.backlog, now_s, start=False)
