@@ -30,6 +30,15 @@ def test_waits_fall_into_the_bucket_whose_bound_they_do_not_exceed(table: Semaph
     assert waited.sum_s == pytest.approx(10 * 365 * 86400 + 7201.021)
 
 
+def test_a_sum_that_a_word_cannot_hold_stays_where_it_is(table: SemaphoreTable) -> None:
+    statistics = table.worker_slot(0).statistics
+    for _ in range(30_000):
+        statistics.dispatched(1e300)
+    waited = table.totals().waited
+    assert sum(waited.counts) == 30_000
+    assert 0.99 * 2**63 < waited.sum_s * 1e6 < 2**63
+
+
 def test_ends_are_summed_over_all_databases(table: SemaphoreTable) -> None:
     for slot, outcome, status in ((0, Outcome.DONE, 200), (1, Outcome.DONE, 204), (1, Outcome.LOST, None)):
         table.worker_slot(slot).statistics.ended(outcome, status, 0.2)
