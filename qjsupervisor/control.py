@@ -27,6 +27,8 @@ blocks: a message that does not fit into the kernel's buffer is refused to the s
     {"is": "targets", "targets": []} worker -> master   each a states.TargetHealth
     {"is": "modules", "modules": {}} worker -> master   name -> state of those in transition; {}: there are none
     {"is": "away", "for_s": 5.0}    worker -> master    an administrator ended its session; 0: he has not, after all
+    {"is": "log", "level": "error", "event": "", "facts": {}} worker -> master  a line for the log, where many
+                                                        databases may have the same one: that becomes one
     {"is": "overdue", "jobs": 1}    worker -> master    how many jobs run for longer than max_runtime
     {"listed": [names]}             scout -> master     which databases exist (in several messages)
     {"database": ..., "verdict": ...} scout -> master   one probed database

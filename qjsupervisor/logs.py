@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from .config.settings import Config
 from .errors import ConfigError
@@ -52,6 +52,15 @@ _COLOURS = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "erro
 _COLOUR_END = "\x1b[0m"
 
 Renderer = Callable[[EventDict], str]
+
+
+class EventLog(Protocol):
+    """Where events are logged: a logger, or whoever collects lines for one."""
+
+    def debug(self, event: str, **facts: Any) -> Any: ...
+    def info(self, event: str, **facts: Any) -> Any: ...
+    def warning(self, event: str, **facts: Any) -> Any: ...
+    def error(self, event: str, **facts: Any) -> Any: ...
 
 
 def get_logger(**bound: Any) -> FilteringBoundLogger:

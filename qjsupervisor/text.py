@@ -33,6 +33,12 @@ def printable(value: object) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
+def first_few(names: Sequence[str], limit: int) -> str:
+    """'a, b, c and 9 more': at most `limit` names."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
 def same_uuid(names: Sequence[str]) -> str:
     """What is wrong with databases of one database.uuid that are served."""
     return (

@@ -326,6 +326,10 @@ class Supervisor:
 
     # -- log -------------------------------------------------------------------------------------------
 
+    def log_lines(self) -> list[dict[str, Any]]:
+        """The log's lines so far, as they are written: one may stand for several databases."""
+        return list(self._lines())
+
     def log_events(self, event: str | None = None, **keys: object) -> list[dict[str, Any]]:
         """The log's events so far, oldest first: all, or those with this name and these keys."""
         return [entry for entry in self._entries() if _matches(entry, event, keys)]
@@ -347,6 +351,10 @@ class Supervisor:
         return sum(1 for _ in self._entries())
 
     def _entries(self) -> Iterator[dict[str, Any]]:
+        for entry in self._lines():
+            yield from _of_each(entry)
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
         for line in self.log_text().splitlines():
             with suppress(ValueError):  # a traceback, or a line that is just being written
                 entry = json.loads(line)
@@ -358,6 +366,16 @@ class Supervisor:
 
     def tail(self, count: int = 30) -> str:
         return "\n".join(self.log_text().splitlines()[-count:])
+
+
+def _of_each(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A line that stands for several databases as one for each."""
+    names = entry.get("names")
+    if not isinstance(names, str):
+        yield entry
+        return
+    for name in names.split(", "):
+        yield {**entry, "database": name}
 
 
 def _matches(entry: Mapping[str, object], event: str | None, keys: Mapping[str, object]) -> bool:

@@ -102,7 +102,8 @@ class Fleet:
         except SemaphoreError as error:
             self._free_slots.append(slot)
             return str(error)
-        worker = WorkerProcess(database, slot, settings, self._limits, self._parts.loop, self._spawn)
+        log = self._parts.database_log.of(database, slot=slot)
+        worker = WorkerProcess(database, slot, settings, self._limits, self._parts.loop, self._spawn, log)
         worker.set_due(now_s)
         self.workers[database] = worker
         return None
@@ -112,7 +113,7 @@ class Fleet:
         worker = self.workers.get(database)
         if worker is None:
             return
-        self._log.info("database_dropped", database=database, reason=reason)
+        self._parts.database_log.of(database).info("database_dropped", reason=reason)
         worker.leaving = True
         worker.stop(now_s, reason=reason, gone=gone)
         if worker.child is None:
@@ -334,9 +335,8 @@ class Fleet:
         if worker.slot in self.retried_calls or self.workers.get(worker.database) is not worker:
             return
         worker.unread_since_s = math.inf
-        self._log.error(
+        self._parts.database_log.of(worker.database).error(
             "permits_given_up",
-            database=worker.database,
             reason=f"its database could not be read for {GIVE_UP_S:g} s; jobs that still run there are not counted",
         )
         self.retried_calls.add(
@@ -356,7 +356,9 @@ class Fleet:
                 worker.expedite_restart(now_s)
             elif is_stopped(worker.child.pid):
                 reason = "it is stopped, and holds permits that others wait for"
-                self._log.error("worker_aborted", database=worker.database, worker_pid=worker.pid, reason=reason)
+                self._parts.database_log.of(worker.database).error(
+                    "worker_aborted", worker_pid=worker.pid, reason=reason
+                )
                 worker.kill(reason, no_backoff=True)
 
     def _end_stuck_owner(self, now_ns: int) -> None:

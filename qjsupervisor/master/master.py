@@ -34,6 +34,7 @@ from . import memory
 from .child import ChildSpawner, exited_children
 from .control_requests import Orders
 from .control_socket import ControlSocket, Deferred
+from .database_log import DatabaseLog
 from .operations import Operations
 from .parts import Parts
 from .pauses import Pauses
@@ -67,6 +68,7 @@ class Master:
         self._load_again = load_again
         self._parts = parts or Parts()
         self._loop = self._parts.loop = Loop(self._parts.clock, self._note_fault)
+        self._database_log = self._parts.database_log = DatabaseLog(self._loop, self._parts.clock)
         self._signals = SignalQueue(_SIGNALS)
         self._pidfile = Pidfile(config.pidfile) if config.pidfile else None
         self._control = ControlSocket(config.control_socket, self._handle)
@@ -96,6 +98,7 @@ class Master:
             self._parts.notifier.ready(self._operations.status_line())
             self._parts.notifier.feed(self._loop, self._operations.status_line)
             self._run_loop()
+            self._database_log.flush()
             self._log.info("master_stopped")
         return EX_OK
 
@@ -203,9 +206,9 @@ class Master:
                 reason = (
                     f"not read within {START_BARRIER_TIMEOUT_S:g} s: {worker.reason or 'no answer of its worker yet'}"
                 )
-                self._log.warning("database_not_counted", database=worker.database, reason=reason)
+                self._database_log.of(worker.database).warning("database_not_counted", reason=reason)
         for database, reason in self._rescan.unreachable.items():
-            self._log.warning("database_not_counted", database=database, reason=reason)
+            self._database_log.of(database).warning("database_not_counted", reason=reason)
 
     # -- signals -------------------------------------------------------------------------------------------------
 

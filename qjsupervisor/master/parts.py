@@ -18,6 +18,7 @@ from ..table.semaphore import SemaphoreTable
 from ..worker.worker import run_worker
 from .child import ChildSpawner
 from .clock_watch import ClockWatch
+from .database_log import DatabaseLog
 from .notify import Notifier
 
 
@@ -61,7 +62,7 @@ RunMonitor = Callable[[Any, Any, Pipe], int]
 
 @dataclass(kw_only=True)
 class Parts:
-    """The collaborators of a master; tests replace some. The master adds the last three at its start."""
+    """The collaborators of a master; tests replace some. The master adds the last four at its start."""
 
     run_worker: RunWorker = run_worker
     run_scout: RunScout = run_scout
@@ -78,5 +79,7 @@ class Parts:
     notifier: Notifier = field(default_factory=Notifier)
 
     loop: Loop = field(init=False)
+    #: For lines about single databases.
+    database_log: DatabaseLog = field(init=False)
     table: Table = field(init=False)
     spawner: ChildSpawner = field(init=False)

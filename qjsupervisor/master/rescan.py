@@ -86,7 +86,7 @@ class Rescan:
         self._had_unreachable = False
         #: Databases that the last scan did not get to.
         self._not_looked_at: list[str] = []
-        self._scan_log = ScanLog(fleet)
+        self._scan_log = ScanLog(fleet, parts.database_log)
         self._log = get_logger()
 
     @property
@@ -249,7 +249,7 @@ class Rescan:
             self._note_unserved(database, None)
             if self.ignored.get(database) != reason:
                 self.ignored[database] = reason
-                self._log.info("database_ignored", database=database, reason=reason)
+                self._parts.database_log.of(database).info("database_ignored", reason=reason)
             self._fleet.drop(database, reason, now_s, gone=True)
             self.known.notice(database, oid)
         else:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..logs import get_logger
+from .database_log import DatabaseLog
 from .fleet import Fleet
 
 _OF_SERVER = " cannot be reached: "
@@ -18,13 +19,14 @@ _OF_SERVER = " cannot be reached: "
 class ScanLog:
     """Remembers what was logged. `config` is an argument, because a reload replaces it."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, database_log: DatabaseLog) -> None:
         self._fleet = fleet
         #: Servers that were reported here as down.
         self._down: set[str] = set()
         self._error: str | None = None
         #: Unserved databases whose reason has no line of its own, because their server's has one.
         self._quiet: set[str] = set()
+        self._database_log = database_log
         self._log = get_logger()
 
     def take(self, message: Mapping[str, Any], config: Any) -> None:
@@ -55,13 +57,14 @@ class ScanLog:
             self._quiet.add(database)
         else:
             self._quiet.discard(database)
-            self._log.warning("database_unserved", database=database, reason=reason)
+            self._database_log.of(database).warning("database_unserved", reason=reason)
 
     def cleared(self, database: str) -> None:
         """A database that was unserved has a worker now, or is gone."""
-        note = self._log.debug if database in self._quiet else self._log.info
+        log = self._database_log.of(database)
+        note = log.debug if database in self._quiet else log.info
         self._quiet.discard(database)
-        note("database_cleared", database=database)
+        note("database_cleared")
 
     def _note_down(self, server: str, reason: str) -> None:
         workers = self._fleet.workers.values()

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 from ..backoff import RestartPolicy
 from ..control import Message
 from ..errors import ProtocolError
-from ..logs import get_logger
 from ..loop import Alarm, Timers
 from ..states import EXIT_GONE, EXIT_STOPPED, StoppedChannel, TargetHealth, TargetState, WorkerState
 from ..text import printable, seconds
 from .child import Body, Child, ChildSpawner, exit_reason
+from .database_log import LEVELS, OneDatabase
 from .modules import Modules
 
 _ALIVE = frozenset({WorkerState.STARTING, WorkerState.STANDBY, WorkerState.READY, WorkerState.BLOCKED})
@@ -77,6 +77,7 @@ class WorkerProcess:
         limits: Limits,
         timers: Timers,
         on_due: Callable[[WorkerProcess, float], None],
+        log: OneDatabase,
         policy: RestartPolicy | None = None,
     ) -> None:
         self.database = database
@@ -133,7 +134,7 @@ class WorkerProcess:
         self._due_alarm = Alarm(timers, lambda now_s: on_due(self, now_s))
         self._boot_alarm = Alarm(timers, self._boot_overdue)
         self._kill_alarm = Alarm(timers, self._end_overdue)
-        self._log = get_logger(database=database, slot=slot)
+        self._log = log
 
     @property
     def pid(self) -> int | None:
@@ -345,22 +346,37 @@ class WorkerProcess:
         elif said == "error":
             self._told = reason or "unknown"
             self._fault(self._told, now_s)
-        elif said == "targets":
-            self.targets = _healths(message.get("targets"))
         elif said == "away":
             self.away_until_s = now_s + min(float(message.get("for_s") or 0), LONGEST_AWAY_S)
-        elif said == "stopped":
-            self.stopped = _stopped(message.get("channels"))
-        elif said == "overdue":
-            self.overdue = int(message.get("jobs") or 0)
         elif said == "starts":
             self.has_started = True
+        elif said == "log":
+            self._write(message)
         elif said == "modules":
             self.modules.note(_states(message.get("modules")), now_s)
         elif isinstance(said, str) and said in _SAID:
             self._say(_SAID[said], reason, now_s)
-        else:
+        elif not self._keep(said, message):
             raise ProtocolError(f"unknown message {str(said)[:80]!r}")
+
+    def _keep(self, said: object, message: Mapping[str, Any]) -> bool:
+        """What is only shown; False: it is no such message."""
+        if said == "targets":
+            self.targets = _healths(message.get("targets"))
+        elif said == "stopped":
+            self.stopped = _stopped(message.get("channels"))
+        elif said == "overdue":
+            self.overdue = int(message.get("jobs") or 0)
+        else:
+            return False
+        return True
+
+    def _write(self, message: Mapping[str, Any]) -> None:
+        """A line of the worker's, which many databases may have."""
+        level, event, facts = (message.get(key) for key in ("level", "event", "facts"))
+        if level not in LEVELS or not isinstance(event, str) or not isinstance(facts, dict):
+            raise ProtocolError("a line is a level, an event and facts")
+        getattr(self._log, level)(event, **{str(name): value for name, value in facts.items()})
 
     def _say(self, state: WorkerState, reason: str | None, now_s: float) -> None:
         """The worker tells its state; one that we are stopping may still talk, it changes nothing."""

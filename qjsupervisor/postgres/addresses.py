@@ -1,4 +1,4 @@
-"""Resolves a server to its addresses, so that they can be tried one at a time.
+"""Resolves a server to its addresses, so that they can be tried one at a time; tells whether one is silent.
 
 libpq applies connect_timeout to each address only when it blocks. We connect without blocking, so libpq would try a
 first address that swallows packets for ever. Hence libpq gets one address at a time, and the caller limits each try.
@@ -11,11 +11,15 @@ import encodings.idna  # noqa: F401  (loaded for its effect, see above)
 import os
 import random
 import socket
+import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 #: libpq's words when a server answered but is not of the requested kind. Then the next round is worth a try.
 _WRONG_SERVER = ("session is read-only", "session is not read-only", "hot standby mode")
+
+#: SSLRequest of PostgreSQL's protocol: a server answers it with one byte before it knows which database is wanted.
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 
 
 def rounds(connect_kwargs: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
@@ -43,6 +47,29 @@ def rounds(connect_kwargs: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
 def is_wrong_server(message: str) -> bool:
     """Whether libpq's message says that the server is of the wrong kind."""
     return any(words in message for words in _WRONG_SERVER)
+
+
+def is_silent(fd: int, limit_s: float) -> bool:
+    """Whether the server at the other end of a socket accepts connections and answers nobody, whatever the database.
+
+    False where the socket is not connected. Blocks for `limit_s` at most.
+    """
+    with socket.socket(fileno=os.dup(fd)) as waiting:
+        try:
+            peer = waiting.getpeername()
+        except OSError:
+            return False
+        with socket.socket(waiting.family, socket.SOCK_STREAM) as asking:
+            asking.settimeout(limit_s)
+            try:
+                asking.connect(peer)
+                asking.sendall(_SSL_REQUEST)
+                asking.recv(1)
+            except TimeoutError:
+                return True
+            except OSError:  # it says no, which is an answer
+                return False
+    return False
 
 
 def _each(connect_kwargs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,7 @@ from psycopg2 import extensions
 
 from ..config.environment import server_of
 from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable, ServerDown
-from .addresses import is_wrong_server, rounds
+from .addresses import is_silent, is_wrong_server, rounds
 from .failures import ADMIN_SHUTDOWN, LOCK_NOT_AVAILABLE, is_undecodable, translated, why_unreachable, with_place
 from .waiter import STATEMENT_TIMEOUT_S, Waiter
 
@@ -27,6 +27,8 @@ from .waiter import STATEMENT_TIMEOUT_S, Waiter
 CONNECT_LIMIT_S = 10.0
 #: We wait a little longer than the server's own limit, because its error is better than a cut connection.
 _GRACE_S = 3.0
+#: After a connect that got no answer: how long another question may take that any server answers at once.
+_SILENCE_S = 2.0
 #: Settings that a role or a database may have changed in a way that ends or distorts our sessions:
 #: (first version that has it, name, value).
 _SETTINGS = (
@@ -141,11 +143,14 @@ class Session:
             raise with_place(translated(self.database, error), kwargs.get("password")) from error
         except TimeoutError:
             was_reached = self._is_reached()
+            silent = was_reached and is_silent(self._connection.fileno(), min(_SILENCE_S, self._connect_s))
             self.close()
             if not was_reached:
                 raise self._server_down(f"no connection within {self._connect_s:g} s") from None
-            reason = f"the server does not answer: no connection within {self._connect_s:g} s{self._where(kwargs)}"
-            raise DatabaseUnavailable(self.database, reason) from None
+            waited = f"no connection within {self._connect_s:g} s{self._where(kwargs)}"
+            if silent:
+                raise self._server_down(f"it does not answer: {waited}") from None
+            raise DatabaseUnavailable(self.database, f"the server does not answer: {waited}") from None
 
     def _server_down(self, reason: str) -> ServerDown:
         return ServerDown(self.database, server_of(self.connect_kwargs, os.environ), reason)

@@ -21,6 +21,8 @@ STANDBY_S = 5.0
 STANDBY_AGAIN_S = 0.05
 #: How often while a former session of ours still has it, which was told to end.
 FORMER_S = 0.25
+#: From when on that session is named: after an outage many databases have one for a moment.
+FORMER_TOLD_S = 5.0
 
 
 class Leading:
@@ -32,6 +34,8 @@ class Leading:
         self._comeback = comeback
         #: When the leader lock was tried last, in standby.
         self._tried_s = -math.inf
+        #: Since when a former session of ours has it.
+        self._former_since_s = math.inf
 
     def connect(self, now_s: float) -> bool:
         """Connect. False: somebody else goes first, and we come back later."""
@@ -66,9 +70,14 @@ class Leading:
             progress.next_step.set(now_s + STANDBY_S)
         elif lead is Lead.FORMER:
             # Its jobs are ours, and go on counting.
-            who = ", ".join(str(pid) for pid in database.leadership.former)
-            progress.enter(Phase.DISCONNECTED, f"waits for a former session of ours to end (server process {who})")
+            self._former_since_s = min(self._former_since_s, now_s)
+            reason = "waits for a former session of ours to end"
+            if now_s >= self._former_since_s + FORMER_TOLD_S:
+                reason += f" (server process {', '.join(str(pid) for pid in database.leadership.former)})"
+            progress.enter(Phase.DISCONNECTED, reason)
             progress.next_step.set(now_s + FORMER_S)
+        if lead is not Lead.FORMER:
+            self._former_since_s = math.inf
         return lead is Lead.OURS
 
     def begin_tenure(self) -> int | None:

@@ -42,7 +42,7 @@ class Losing:
             parts.worker_slot.end_tenure()
         self._stop_reading(now_s)
         if isinstance(error, DatabaseGone) and not self._awaits_end(now_s):
-            parts.log.warning("database_gone", reason=str(error))
+            parts.database_log.warning("database_gone", reason=str(error))
             parts.reporting.tell({"is": "error", "reason": str(error)})
             progress.exit_code = EXIT_GONE
             return
@@ -138,5 +138,5 @@ class Losing:
             worker_slot.let_go()
         if what:
             reason = f"its database was not served for {GIVE_UP_S:g} s; jobs that still run there are not counted"
-            self._parts.log.error("permits_given_up", reason=f"{what}: {reason}")
+            self._parts.database_log.error("permits_given_up", reason=f"{what}: {reason}")
             self._progress.note_given_up(f"; {what}, as it was not served for {GIVE_UP_S:g} s")

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from structlog.typing import FilteringBoundLogger
 
 from .. import logs
+from ..logs import EventLog
 from ..odoo.answers import meaning
 from ..odoo.dispatcher import GATEWAY, Dispatcher, Ended
 from ..odoo.request import End
@@ -45,12 +46,15 @@ class RequestOutcomes:
         self,
         dispatcher: Dispatcher,
         log: FilteringBoundLogger,
+        database_log: EventLog,
         shared_log: FilteringBoundLogger,
         on_recovery: Callable[[], None],
         *,
         can_tell_dead: Callable[[], bool],
     ) -> None:
-        """`shared_log`: for what concerns all databases. `on_recovery`: called when a target runs jobs again.
+        """`database_log`: for what other databases may find too; `shared_log`: for what is told once for all.
+
+        `on_recovery`: called when a target runs jobs again.
 
         `can_tell_dead`: whether a job whose process died is found out (the database has queue_job_lock).
         """
@@ -58,6 +62,7 @@ class RequestOutcomes:
         self._dispatcher = dispatcher
         self._targets = dispatcher.targets
         self._log = log
+        self._database_log = database_log
         self._shared_log = shared_log
         self._on_recovery = on_recovery
         self._were_down = [target.is_down for target in self._targets]
@@ -155,7 +160,7 @@ class RequestOutcomes:
     def _is_back(self, target: Target) -> None:
         """It was down for this database alone."""
         if self.awaiting_probe.pop(target, None) is None:
-            self._log.info("target_recovered", url=target.url)
+            self._database_log.info("target_recovered", url=target.url)
         self._on_recovery()
 
     def _count_unreachable(self, ended: Ended) -> None:
@@ -199,7 +204,7 @@ class RequestOutcomes:
     def _log_refusing(self, target: Target) -> None:
         """It answers, and does not run the jobs of this database."""
         retry_in_s = round(target.breaker.retry_at_s - time.monotonic(), 1)
-        self._log.error("target_down", url=target.url, reason=target.breaker.reason, retry_in_s=retry_in_s)
+        self._database_log.error("target_down", url=target.url, reason=target.breaker.reason, retry_in_s=retry_in_s)
 
 
 def began_ns(ended: Ended) -> int:

@@ -13,6 +13,7 @@ from ..odoo.dispatcher import Dispatcher
 from ..postgres.database import Database
 from ..postgres.waiter import Waiter
 from ..table.slot import WorkerSlot
+from .database_log import DatabaseLog
 from .outage import Outage
 from .reporting import Reporting
 from .serving import Serving
@@ -25,6 +26,8 @@ class Parts:
         self.settings = settings
         self.worker_slot = worker_slot
         self.log = logs.bound_logger(database=settings.database)
+        #: For what many databases may have to say at once.
+        self.database_log = DatabaseLog(pipe, self.log)
         self.loop = Loop()
         #: A moment has come that something is to be done at.
         self.is_due = False
@@ -50,7 +53,7 @@ class Parts:
             wake=self.wake,
         )
         self.outage = Outage(postgresql, settings.server, worker_slot.slot, logs.get_logger())
-        self.reporting = Reporting(worker_slot, pipe, self.dispatcher, self.log, self.deadline())
+        self.reporting = Reporting(worker_slot, pipe, self.dispatcher, self.database_log, self.deadline())
         #: None until the database was read for the first time.
         self.serving: Serving | None = None
 

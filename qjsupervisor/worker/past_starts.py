@@ -37,7 +37,7 @@ class PastStarts:
         self._database = parts.database
         self._worker_slot = parts.worker_slot
         self._reading = reading
-        self._log = parts.log
+        self._log = parts.database_log
         self._tell = parts.reporting.tell
         self._telling = parts.deadline()
         self._told_s = -math.inf

@@ -60,7 +60,13 @@ class Refresh:
         self._database.limit_statements(STATEMENT_TIMEOUT_S)
         if serving is None:
             serving = parts.serving = Serving(
-                self._database, parts.worker_slot, backlog, parts.dispatcher, parts.log, parts.deadline
+                self._database,
+                parts.worker_slot,
+                backlog,
+                parts.dispatcher,
+                parts.log,
+                parts.database_log,
+                parts.deadline,
             )
         else:
             serving.replace(backlog)
@@ -75,7 +81,7 @@ class Refresh:
         """Before a turn: read what is to be read again by now, and take in what was read in the background."""
         if self._instructions.rebuild or (self._database.notified.reload and self._may_reload(now_s)):
             self.begin()
-            self._parts.log.info("channels_read", channels=len(serving.backlog.nodes))
+            self._parts.database_log.info("channels_read", channels=len(serving.backlog.nodes))
         if self._reconciliation.is_due or self._database.notified.overflowed:
             self._reconcile(serving, now_s)
         reading = self.reading
@@ -84,7 +90,7 @@ class Refresh:
             self._take(serving, reading.loaded)
             reading.loaded = None
         if reading.error is not None:
-            self._parts.log.warning("table_read_failed", reason=str(reading.error))
+            self._parts.database_log.warning("table_read_failed", reason=str(reading.error))
             reading.error = None
         if reading.overtaken:
             self._complete(serving)
@@ -142,4 +148,5 @@ class Refresh:
 
     def _note_full(self, channel: str) -> None:
         reason = "the shared table has no room for more channels: this one is limited in each database, not over all"
-        self._parts.log.warning("channel_not_shared", channel=channel, reason=f"{reason}; configure those that matter")
+        reason += "; configure those that matter"
+        self._parts.database_log.warning("channel_not_shared", channel=channel, reason=reason)

@@ -7,9 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from structlog.typing import FilteringBoundLogger
-
 from ..control import Pipe
+from ..logs import EventLog
 from ..loop import Deadline
 from ..odoo.dispatcher import Dispatcher
 from ..states import Phase, TargetState
@@ -39,7 +38,7 @@ class ChangeLog:
     databases, and none here, neither now nor when it is back.
     """
 
-    def __init__(self, log: FilteringBoundLogger) -> None:
+    def __init__(self, log: EventLog) -> None:
         self._log = log
         #: A loss without a line.
         self._unlogged = ""
@@ -56,10 +55,14 @@ class ChangeLog:
         elif loss is Loss.OWN:
             self._note_loss(reason)
         else:
-            if self._unlogged:
+            if self._unlogged and not self._is_as_before(phase, reason):
                 self._log.warning("database_lost", reason=self._unlogged)
-                self._unlogged = ""
+            self._unlogged = ""
             self._note_phase(phase, reason)
+
+    def _is_as_before(self, phase: Phase, reason: str) -> bool:
+        """It was blocked, and lost for a moment: nobody is served less."""
+        return phase is Phase.BLOCKED and reason == self._blocked
 
     def _note_loss(self, reason: str) -> None:
         """The second attempt in vain is something that somebody has to see to."""
@@ -71,14 +74,16 @@ class ChangeLog:
 
     def _note_phase(self, phase: Phase, reason: str) -> None:
         if phase is Phase.DISCONNECTED:
-            self._log.warning("database_lost", reason=reason)
+            if not self._of_server:
+                self._log.warning("database_lost", reason=reason)
             return
         of_server, self._of_server = self._of_server, False
+        is_news = bool(self._told) or reason != self._blocked
         self._has_failed, self._told = False, ""
         if phase is not Phase.BLOCKED:
             note = self._log.debug if of_server else self._log.info
             note(f"database_{phase.value}", **({"reason": reason} if reason else {}))
-        elif not of_server or reason != self._blocked:
+        elif is_news:
             self._log.error("database_blocked", reason=reason)
         self._blocked = reason if phase is Phase.BLOCKED else ""
 
@@ -91,7 +96,7 @@ class Reporting:
     """Numbers at most a few times a second; messages at once, or as soon as the master reads again."""
 
     def __init__(
-        self, worker_slot: WorkerSlot, pipe: Pipe, dispatcher: Dispatcher, log: FilteringBoundLogger, due: Deadline
+        self, worker_slot: WorkerSlot, pipe: Pipe, dispatcher: Dispatcher, log: EventLog, due: Deadline
     ) -> None:
         """`due`: when `write` should be called again, though nothing happens; not set while all is written."""
         self.due = due

@@ -22,6 +22,7 @@ from .. import logs
 from ..backlog.backlog import Backlog
 from ..errors import DatabaseError
 from ..job import Job, Pending
+from ..logs import EventLog
 from ..loop import Deadline
 from ..odoo.dispatcher import Dispatcher
 from ..postgres.database import Database
@@ -60,13 +61,15 @@ class Serving:
         backlog: Backlog,
         dispatcher: Dispatcher,
         log: FilteringBoundLogger,
+        database_log: EventLog,
         deadline: Callable[[], Deadline],
     ) -> None:
-        """`deadline` makes one that wakes the loop for a turn."""
+        """`database_log`: for what is of the database, not of a job. `deadline` makes one that wakes the loop."""
         self._database = database
         self._worker_slot = worker_slot
         self._dispatcher = dispatcher
         self._log = log
+        self._database_log = database_log
         #: The jobs that wait, and the permits that are held.
         self.backlog = backlog
         self.jobs = Jobs(deadline())
@@ -74,7 +77,12 @@ class Serving:
         self._claiming = Claims(database, log, deadline())
         self.permits = Permits(database, worker_slot, dispatcher)
         self._outcomes = RequestOutcomes(
-            dispatcher, log, logs.bound_logger(), self._rows.release_all, can_tell_dead=lambda: database.can_tell_dead
+            dispatcher,
+            log,
+            database_log,
+            logs.bound_logger(),
+            self._rows.release_all,
+            can_tell_dead=lambda: database.can_tell_dead,
         )
         self._unattended = Unattended(database, self._claiming, self.jobs, log, deadline())
         self._suspects = Suspects(database, self._rows, log)
@@ -302,7 +310,9 @@ class Serving:
     def recognise(self, oid: int) -> None:
         """Whether the database is still the same one, or was dropped and made again."""
         if oid != self._oid:
-            self._log.warning("database_replaced", reason="it is another database of the same name: read afresh")
+            self._database_log.warning(
+                "database_replaced", reason="it is another database of the same name: read afresh"
+            )
             self._oid = oid
             self._rows.disown(time.monotonic())
 

@@ -92,7 +92,9 @@ def run_jobs(config: Config) -> None:
         servers = worker_slot.attach_servers([target.url for target in settings.targets])
         dispatcher = FakeDispatcher(loop, settings.targets, _NAME, servers, connect_timeout_s=1, read_timeout_s=None)
         tree = shared_tree(worker_slot, window=settings.window)
-        serving = Serving(database, worker_slot, tree, dispatcher, log, lambda: Deadline(loop, lambda _now_s: None))
+        serving = Serving(
+            database, worker_slot, tree, dispatcher, log, log, lambda: Deadline(loop, lambda _now_s: None)
+        )
         for number, together in enumerate(_notifications()):
             for notify in together:
                 database.notified.append(notify)

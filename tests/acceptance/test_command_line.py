@@ -103,7 +103,7 @@ def test_connect_timeout_holds_for_postgresql_everywhere(tmp_path: Path, supervi
             assert took_s - (time.monotonic() - begun_s) < 5, name  # it imports more
         own = {"connect_timeout": "0.7"}
         running = supervisor(render({"options": {**options, "db_name": "one"}, "qjsupervisor": own}))
-        reason = running.wait_for("database_unserved", timeout_s=15)["reason"]
+        reason = running.wait_for("postgresql_down", timeout_s=15)["reason"]
         assert reason.count("no connection within 0.7 s") == 2
 
 

@@ -348,8 +348,10 @@ def test_damaged_and_repaired(postgres: ThrowawayPostgres, database: DatabaseFac
     wait_until(lambda: time.monotonic() > blocked_s + 1, "time passes")
     for name, (_, repair, _) in DAMAGES.items():
         postgres.execute(name, repair, superuser=True)
-    for name, one in databases.items():
+    for one in databases.values():
         one.wait_for_states(done=8)
+    wait_until(lambda: len(running.log_events("database_ready")) == 2 * len(DAMAGES), "the log says so")
+    for name in DAMAGES:
         assert len(running.log_events("database_blocked", database=name)) == 1
         assert len(running.log_events("database_ready", database=name)) == 2
     assert running.pids() == pids

@@ -70,8 +70,8 @@ def test_stands_by_while_another_runner_leads(
         released_s = time.monotonic()
         led.wait_for_states(done=5)
         assert time.monotonic() - released_s < 6, "nobody said so: it looks every five seconds"
+    line = running.wait_for("database_ready", database=led.name)
     assert len(running.log_events("database_standby", database=led.name)) == 1
-    (line,) = running.log_events("database_ready", database=led.name)
     assert line["level"] == "info"
 
 

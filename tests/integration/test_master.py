@@ -378,7 +378,7 @@ def test_databases_come_and_go_and_untouched_workers_are_not_touched(start: Star
     master.set_databases(db1="ready", db3="ready", db4="blocked", db5="absent", db6="unreachable")
     master.wait_state("db3", "ready")
     wait_until(lambda: not master.database("db2"), "db2 is gone")
-    assert master.log_events("worker_reaped", database="db2", exit_code=0)
+    master.wait_for("worker_reaped", database="db2", exit_code=0)
     assert master.database("db4")["state"] == "failed"
     assert master.database("db4")["last_error"].startswith("the scan says blocked; looked at again in ")
     assert master.database("db6")["last_error"].startswith("the scan says unreachable; looked at again in ")
@@ -504,7 +504,7 @@ def test_reload_restarts_only_workers_whose_settings_changed(start: Start) -> No
     restarted = master.wait_state("prod_a", "ready")
     assert restarted["restarts"] == 0
     assert restarted["target"]["url"] == "http://elsewhere:1"
-    assert master.log_events("worker_reaped", database="prod_a", exit_code=0)
+    master.wait_for("worker_reaped", database="prod_a", exit_code=0)
     assert master.database("db1")["pid"] == kept
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import socket
+import struct
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from typing import Any
 
 import pytest
 
 from qjsupervisor.broker.coordinator import Coordinator
 from qjsupervisor.commands import statements
-from qjsupervisor.errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseUnfit
+from qjsupervisor.errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseUnfit, ServerDown
 from qjsupervisor.job import job_of
 from qjsupervisor.postgres import queries
 from qjsupervisor.postgres.database import Database
@@ -202,6 +204,31 @@ def test_the_second_address_of_a_name_is_tried(
         session.connect()
         assert session.reached["hostaddr"] == "127.0.0.1"
         assert session.reached["host"] == "postgres.test", "certificates are of the name"
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_silent_server_is_told_apart_from_a_database_that_nobody_answers_for(answers: bool) -> None:
+    """A pooler says that it is there, and lets us wait for the database; a stopped server says nothing to anybody."""
+    over = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        listener.settimeout(0.05)
+        with ExitStack() as clients:
+            while not over.is_set():
+                with suppress(TimeoutError):
+                    client = clients.enter_context(listener.accept()[0])
+                    if answers and client.recv(8) == struct.pack("!ii", 8, 80877103):
+                        client.sendall(b"N")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        dsn = {"host": "127.0.0.1", "port": listener.getsockname()[1], "dbname": "any", "user": "odoo"}
+        with pytest.raises(DatabaseUnavailable, match="does not answer") as caught:
+            Session("any", dsn, connect_s=0.3).connect()
+        over.set()
+        thread.join()
+    assert isinstance(caught.value, ServerDown) is not answers
 
 
 def test_no_address_answers(black_hole: int) -> None:

@@ -118,7 +118,7 @@ class Play:
         tree = shared_tree(worker_slot, window=10)
         log = logs.silent_logger()
         self.serving = Serving(
-            self.rows, worker_slot, tree, self.dispatcher, log, lambda: Deadline(loop, lambda _now_s: None)
+            self.rows, worker_slot, tree, self.dispatcher, log, log, lambda: Deadline(loop, lambda _now_s: None)
         )
         self.sends()
 

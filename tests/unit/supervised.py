@@ -15,6 +15,7 @@ from qjsupervisor.loop import Timers
 from qjsupervisor.master.child import Body
 from qjsupervisor.master.control_requests import Orders
 from qjsupervisor.master.control_socket import Deferred, Peer
+from qjsupervisor.master.database_log import DatabaseLog
 from qjsupervisor.master.operations import Operations
 from qjsupervisor.master.parts import Parts
 from qjsupervisor.master.pauses import Pauses
@@ -269,6 +270,8 @@ class Rig:
         self.table.channels = [ChannelView("root", capacity=4)]
         self.spawner = FakeSpawner()
         self.loop = FakeLoop()
+        #: For lines about databases, which wait for others like them.
+        self.log_loop = FakeLoop()
         self.killed: list[tuple[int, int]] = []
         self.next_config: Config | ConfigError = config
         self.stops = 0
@@ -285,6 +288,7 @@ class Rig:
         parts.table = self.table
         parts.spawner = self.spawner  # type: ignore[assignment]
         parts.loop = self.loop  # type: ignore[assignment]
+        self.database_log = parts.database_log = DatabaseLog(self.log_loop, lambda: self.now_s)
         self.operations = Operations(config, self._load_again, parts, Pauses())
         self.fleet, self.rescan = self.operations.fleet, self.operations.rescan
         self.orders = Orders(self.operations, lambda _: None, lambda: self.now_s, lambda: Peer(4711, 1000))
@@ -330,6 +334,7 @@ class Rig:
         """Let time pass, in one go, and do what is due."""
         self.now_s += after_s
         self.loop.run_until(self.now_s)
+        self.log_loop.run_until(self.now_s)
 
     @property
     def next_scan_in_s(self) -> float | None:

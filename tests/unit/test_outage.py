@@ -118,6 +118,11 @@ BLOCKED: Step = (Phase.BLOCKED, "to upgrade", None)
         ([LOST, AWAY, AWAY, READY, READY], ["info database_ready "]),
         ([LOST, REFUSED, REFUSED, READY], ["error database_lost password", "info database_ready "]),
         ([BLOCKED, AWAY, BLOCKED], ["error database_blocked to upgrade"]),
+        ([BLOCKED, LOST, BLOCKED], ["error database_blocked to upgrade"]),
+        (
+            [BLOCKED, LOST, REFUSED, BLOCKED],
+            ["error database_blocked to upgrade", "error database_lost password", "error database_blocked to upgrade"],
+        ),
         ([BLOCKED, AWAY, READY, BLOCKED], ["error database_blocked to upgrade"] * 2),
         ([READY, LOST, AWAY, REFUSED], ["info database_ready ", "error database_lost password"]),
     ],

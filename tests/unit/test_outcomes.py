@@ -47,7 +47,7 @@ def logged() -> Iterator[list[Any]]:
 def outcomes(dispatcher: Dispatcher, *, can_tell_dead: bool = True) -> RequestOutcomes:
     log = structlog.get_logger()
     own, shared = log.bind(database="db"), log.bind()
-    return RequestOutcomes(dispatcher, own, shared, lambda: None, can_tell_dead=lambda: can_tell_dead)
+    return RequestOutcomes(dispatcher, own, own, shared, lambda: None, can_tell_dead=lambda: can_tell_dead)
 
 
 def end(known: RequestOutcomes, uuid: str, target: Target, outcome: Outcome, state: str, took_s: float = 0.1) -> bool:

@@ -45,7 +45,7 @@ class Rig:
             return Deadline(loop, lambda _now_s: None)
 
         tree = shared_tree(worker_slot, window=10)
-        self.serving = Serving(database, worker_slot, tree, self.dispatcher, log, deadline)
+        self.serving = Serving(database, worker_slot, tree, self.dispatcher, log, log, deadline)
         self.reporting = Reporting(worker_slot, self.pipe, self.dispatcher, log, deadline())
         self.now_s = 1000.0
 

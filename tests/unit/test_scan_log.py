@@ -18,7 +18,7 @@ def rig() -> Rig:
 
 def test_a_server_that_is_down_has_one_line_for_all_its_databases(rig: Rig, log_events: list[EventDict]) -> None:
     """Where there is no worker yet that would tell it; what is wrong with a database alone has a line of its own."""
-    log = ScanLog(rig.fleet)
+    log = ScanLog(rig.fleet, rig.database_log)
     reason = "PostgreSQL at pg:5432 cannot be reached: Connection refused"
     config = SimpleNamespace(db_names=("a", "b"), server_of=lambda _database: "pg:5432")
     for name in "ab":
@@ -28,19 +28,20 @@ def test_a_server_that_is_down_has_one_line_for_all_its_databases(rig: Rig, log_
     for name in "ab":
         log.take({"database": name, "verdict": "ready"}, config)
         log.cleared(name)
+    rig.step(1)
     shown = [each for each in log_events if each["log_level"] != "debug"]
     told = [(each["log_level"], each["event"], each.get("reason")) for each in shown]
     assert told == [
         ("error", "postgresql_down", "Connection refused"),
-        ("warning", "database_unserved", "no password"),
         ("info", "postgresql_recovered", None),
+        ("warning", "database_unserved", "no password"),
     ]
 
 
 def test_a_server_that_workers_watch_is_theirs_to_report(rig: Rig, log_events: list[EventDict]) -> None:
     rig.scan(a="ready")
     server = rig.fleet.workers["a"].settings.server
-    log = ScanLog(rig.fleet)
+    log = ScanLog(rig.fleet, rig.database_log)
     log.take({"error": "the databases cannot be listed: ...", "server_down": server}, rig.rescan.config)
     log.failed("the databases cannot be listed: ...", of_server=True)
     assert not [each for each in log_events if each["event"] in ("postgresql_down", "scan_failed")]
@@ -48,7 +49,7 @@ def test_a_server_that_workers_watch_is_theirs_to_report(rig: Rig, log_events: l
 
 def test_databases_that_cannot_be_listed_have_a_line_for_each_reason(rig: Rig, log_events: list[EventDict]) -> None:
     """An error: somebody has to see to it."""
-    log = ScanLog(rig.fleet)
+    log = ScanLog(rig.fleet, rig.database_log)
     for reason in ("password", "password", "no such database"):
         log.failed(reason, of_server=False)
     log.completed()

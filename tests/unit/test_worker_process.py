@@ -11,6 +11,7 @@ import pytest
 
 from qjsupervisor.backoff import Backoff, RestartPolicy
 from qjsupervisor.errors import ProtocolError
+from qjsupervisor.master.database_log import DatabaseLog
 from qjsupervisor.master.worker_process import TRANSITIONS, Limits, WorkerProcess
 from qjsupervisor.states import EXIT_FAULT, EXIT_GONE, WorkerState
 from tests.unit.supervised import FakeChild, FakeLoop, FakeSpawner
@@ -28,7 +29,9 @@ class Rig:
         self.timers = FakeLoop()
         self.dues: list[float] = []
         policy = RestartPolicy(Backoff(jitter=0))
-        self.worker = WorkerProcess("db1", 0, "settings", LIMITS, self.timers, self._due, policy)
+        database_log = DatabaseLog(FakeLoop(), lambda: self.now_s)
+        log = database_log.of("db1", slot=0)
+        self.worker = WorkerProcess("db1", 0, "settings", LIMITS, self.timers, self._due, log, policy)
 
     def _due(self, worker: WorkerProcess, now_s: float) -> None:
         assert worker is self.worker
