@@ -213,6 +213,12 @@ def _processors(render: Renderer, *, prefixed: bool = False) -> list[Processor]:
 def _finish(render: Renderer) -> Processor:
     """Produces the line's bytes. Values that cannot be rendered are replaced by their repr."""
 
+    def rendered(values: EventDict) -> str:
+        try:
+            return render(values)
+        except (TypeError, ValueError, RecursionError):
+            return render({str(key): _as_text(value) for key, value in values.items()})
+
     def finish(logger: WrappedLogger, method: str, event_dict: EventDict) -> bytes:
         values: EventDict = {
             "timestamp": datetime.now(timezone.utc).isoformat().replace("+00:00", "Z"),
@@ -223,13 +229,9 @@ def _finish(render: Renderer) -> Processor:
         }
         if "exc_info" in values:
             values = structlog.processors.format_exc_info(logger, method, values)
-        for key, value in values.items():
-            if isinstance(value, str) and len(value) > _LONGEST_VALUE:
-                values[key] = _cut(key, value)
-        try:
-            line = render(values)
-        except (TypeError, ValueError, RecursionError):
-            line = render({str(key): _as_text(value) for key, value in values.items()})
+        line = rendered(values)
+        if len(line) > _LONGEST_VALUE:  # it is no shorter than any of its values
+            line = rendered({key: _cut(key, value) for key, value in values.items()})
         return (line + "\n").encode("utf-8", "backslashreplace")
 
     return finish
@@ -239,9 +241,9 @@ def _as_text(value: object) -> str:
     return value if isinstance(value, str) else _cut("", repr(value))
 
 
-def _cut(key: str, value: str) -> str:
-    """Truncate a value, so that a hostile one cannot flood the log."""
-    if len(value) <= _LONGEST_VALUE:
+def _cut(key: str, value: Any) -> Any:
+    """Truncate a text, so that a hostile one cannot flood the log."""
+    if not isinstance(value, str) or len(value) <= _LONGEST_VALUE:
         return value
     if key != "exception":
         return f"{value[:_LONGEST_VALUE]}... ({len(value)} characters)"
