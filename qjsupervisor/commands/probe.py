@@ -33,8 +33,8 @@ def run(config: Config, patterns: Sequence[str] = ()) -> int:
     if patterns and not status["databases"]:
         return answer(UNKNOWN, [f"no database matches {' '.join(patterns)}"])
     wrong = troubles(status)
-    bad = [*wrong.problems, *_of_databases(wrong.of, is_problem=True)]
-    odd = [*wrong.warnings, *_of_databases(wrong.of, is_problem=False)]
+    bad = [*wrong.problems, *(line for line, is_problem in wrong.alone() if is_problem)]
+    odd = [*wrong.warnings, *(line for line, is_problem in wrong.alone() if not is_problem)]
     if not bad and not odd:
         return answer(OK, [f"{databases_line(status)}; {summary(status)}"], _performance(status))
     grave = CRITICAL if bad else WARNING
@@ -52,10 +52,6 @@ def answer(level: int, lines: Sequence[str], performance: str = "") -> int:
     if len(more) > _MOST_LINES:
         sys.stdout.write(f"and {len(more) - _MOST_LINES} more\n")
     return level
-
-
-def _of_databases(of: Mapping[str, Sequence[tuple[str, bool]]], *, is_problem: bool) -> list[str]:
-    return [f"{name}: {text}" for name, each in of.items() for text, bad in each if bad is is_problem]
 
 
 def _performance(status: Mapping[str, Any]) -> str:

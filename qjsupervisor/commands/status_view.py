@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ..channelspec import ROOT
 from ..master.totals import totals
-from ..monitor.health import find_problems
+from ..monitor.health import NAMED, find_problems
 from ..states import WorkerState
 from ..text import channel_settings, rules_in_words
 from .columns import Column, Row, folded, lines
@@ -64,6 +64,15 @@ class Troubles(NamedTuple):
     warnings: list[str]
     #: Database -> (line, whether it is a problem).
     of: Mapping[str, list[tuple[str, bool]]]
+    #: Lines of databases that are reported above, once for all databases that share them.
+    told: frozenset[str]
+    #: Databases affected by a problem or warning that is not their own.
+    concerned: frozenset[str]
+
+    def alone(self) -> Iterator[tuple[str, bool]]:
+        """(line with the database's name, whether it is a problem) for what few databases share."""
+        for name, reasons in self.of.items():
+            yield from ((f"{name}: {text}", is_problem) for text, is_problem in reasons if text not in self.told)
 
 
 def is_chosen(name: object, patterns: Sequence[str]) -> bool:
@@ -92,12 +101,18 @@ def troubles(status: Status) -> Troubles:
     """Problems and warnings of the status, by what they concern."""
     of: dict[str, list[tuple[str, bool]]] = {}
     shared: tuple[list[str], list[str]] = ([], [])
+    told: set[str] = set()
+    concerned: set[str] = set()
     for each in find_problems(status):
-        if not each.own:
+        if not each.own or len(each.databases) > NAMED:
             shared[each.is_warning].append(each.text)
-        for name in each.databases if each.own else ():
-            of.setdefault(name, []).append((each.own, not each.is_warning))
-    return Troubles(*shared, of)
+            told.add(each.own)
+        for name in each.databases:
+            if each.own:
+                of.setdefault(name, []).append((each.own, not each.is_warning))
+            else:
+                concerned.add(name)
+    return Troubles(*shared, of, frozenset(told), frozenset(concerned))
 
 
 def render(status: Status, choice: Choice = EVERYTHING, width: int = 0) -> Shown:
@@ -213,14 +228,18 @@ def _databases(status: Status, choice: Choice, found: Troubles, width: int) -> I
     idle = [view for view in views if _is_idle(view) and str(view.get("name")) not in {*found.of, *pauses}]
     if len(idle) <= _FEW or choice.everything:
         idle = []
-    hidden = {id(view) for view in idle}
+    each_alone = choice.everything or choice.patterns
+    known = [] if each_alone else [view for view in views if _is_told(view, found) and view.get("name") not in pauses]
+    hidden = {id(view) for view in (*idle, *(known if choice.sort == "problems" else ()))}
     shown = sorted((view for view in views if id(view) not in hidden), key=_order(choice.sort, found))
-    rows = [_database(view, found, pauses) for view in shown]
+    rows = [_database(view, found, pauses, each_alone=bool(each_alone)) for view in shown]
     if rows:
         yield from lines("database", _DATABASE_COLUMNS, rows, width or _wide(rows))
+    if known and choice.sort == "problems":
+        yield from folded(f"{len(known)} more affected by the problems above (--all shows them)", width, "dim")
     if idle:
         yield from folded(f"{len(idle)} more ready and idle (--all shows them)", width, "dim")
-    if not views and choice.only_problems:
+    if not views and choice.only_problems and not (found.problems or found.warnings):
         yield from folded("no database has a problem", width, "green")
 
 
@@ -236,6 +255,13 @@ def _order(sort: str, found: Troubles) -> Callable[[View], Any]:
     return worst if key is None else lambda view: (-(view.get(key) or 0), str(view.get("name")))
 
 
+def _is_told(view: View, found: Troubles) -> bool:
+    """Whether it is not served for a reason that the head reports for all databases concerned."""
+    name, states = str(view.get("name")), (WorkerState.READY.value, WorkerState.STANDBY.value)
+    reasons = {text for text, _ in found.of.get(name, ())}
+    return view.get("state") not in states and reasons <= found.told and bool(reasons or name in found.concerned)
+
+
 def _is_idle(view: View) -> bool:
     """Whether nothing runs, waits or failed, and nothing is wrong."""
     if view.get("state") != WorkerState.READY.value or view.get("paused"):
@@ -243,9 +269,11 @@ def _is_idle(view: View) -> bool:
     return not any(view.get(key) for key in ("pending", "running", "failed", "waiting_dependencies", "per_minute"))
 
 
-def _database(view: View, found: Troubles, pauses: Mapping[str, Sequence[View]]) -> Row:
+def _database(view: View, found: Troubles, pauses: Mapping[str, Sequence[View]], *, each_alone: bool) -> Row:
+    """`each_alone`: repeat the reasons that the head reports for several databases."""
     name = str(view.get("name"))
-    below = [(text, "red" if is_problem else "yellow") for text, is_problem in found.of.get(name, ())]
+    reasons = [(text, bad) for text, bad in found.of.get(name, ()) if each_alone or text not in found.told]
+    below = [(text, "red" if bad else "yellow") for text, bad in reasons]
     below += [(f"paused: {_pause(pause)}{_until(pause)}", "yellow") for pause in pauses.get(name, ())]
     cells = (
         str(view.get("state")),

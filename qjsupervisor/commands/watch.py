@@ -83,7 +83,7 @@ class News:
             return
         status = choose(status, self._patterns)
         found = troubles(status)
-        now = {*found.problems, *(f"{name}: {text}" for name, each in found.of.items() for text, bad in each if bad)}
+        now = {*found.problems, *(line for line, is_problem in found.alone() if is_problem)}
         yield f"{databases_line(status)}; {summary(status)}"
         yield from (f"problem: {line}" for line in sorted(now - self._known))
         yield from (f"over: {line}" for line in sorted(self._known - now))

@@ -261,7 +261,9 @@ class Rescan:
             elif verdict == "unreachable" and worker is not None and worker.state is WorkerState.FAILED:
                 worker.fail(reason)
             of_server = "server_down" in message
-            self._note_unserved(database, None if worker is not None else reason, of_server=of_server)
+            is_error = verdict == "blocked" or message.get("refused") is True
+            why_not = None if worker is not None else reason
+            self._note_unserved(database, why_not, of_server=of_server, is_error=is_error)
 
     def _want(self, database: str, oid: int | None, now_s: float) -> None:
         """See that an eligible database has a worker, unless it is new and waits for an operator's word."""
@@ -301,14 +303,16 @@ class Rescan:
                 self._log.warning("databases_alike", databases=list(names), reason=same_uuid(names))
         self._told_copies = found
 
-    def _note_unserved(self, database: str, reason: str | None, *, of_server: bool = False) -> None:
+    def _note_unserved(
+        self, database: str, reason: str | None, *, of_server: bool = False, is_error: bool = False
+    ) -> None:
         """Record why a database has no worker (None: it has one). Logs changes only."""
         if reason is None:
             if self.unserved.pop(database, None) is not None:
                 self._scan_log.cleared(database)
         elif self.unserved.get(database) != reason:
             self.unserved[database] = reason
-            self._scan_log.unserved(database, reason, of_server=of_server)
+            self._scan_log.unserved(database, reason, of_server=of_server, is_error=is_error)
 
     def _finish(self, now_s: float) -> None:
         if len(self._ended) == 1:  # several: the server was stopped

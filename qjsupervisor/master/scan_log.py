@@ -51,13 +51,14 @@ class ScanLog:
         """A scan came to its end: the next failure is news."""
         self._error = None
 
-    def unserved(self, database: str, reason: str, *, of_server: bool) -> None:
-        """A database has no worker, for a new reason."""
+    def unserved(self, database: str, reason: str, *, of_server: bool, is_error: bool = False) -> None:
+        """A database has no worker, for a new reason. `is_error`: somebody has to see to it."""
         if of_server:
             self._quiet.add(database)
         else:
             self._quiet.discard(database)
-            self._database_log.of(database).warning("database_unserved", reason=reason)
+            log = self._database_log.of(database)
+            (log.error if is_error else log.warning)("database_unserved", reason=reason)
 
     def cleared(self, database: str) -> None:
         """A database that was unserved has a worker now, or is gone."""

@@ -5,18 +5,21 @@ A cause shared by several databases is reported once, with their number.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..config.settings import LONGEST_HEARTBEAT_S
 from ..postgres.eligibility import named
 from ..states import WorkerState
-from ..text import same_uuid, seconds
+from ..text import first_few, same_uuid, seconds
 
 #: An idle worker writes a heartbeat every LONGEST_HEARTBEAT_S, or slightly later on a busy machine.
 STALE_HEARTBEAT_S = LONGEST_HEARTBEAT_S + 10.0
+#: What a reason ends with that is another one each second.
+_COUNTDOWN = re.compile(r"; looked at again in \d+ s$")
 #: Most databases named in one line.
-_NAMED = 3
+NAMED = 3
 #: Most stopped channels of one database reported individually.
 _TOLD_STOPS = 3
 
@@ -71,8 +74,7 @@ def in_short(databases: Sequence[str]) -> str:
     """'a', or '12 databases (a, b, c and 9 more)'."""
     if len(databases) == 1:
         return databases[0]
-    more = f" and {len(databases) - _NAMED} more" if len(databases) > _NAMED else ""
-    return f"{len(databases)} databases ({', '.join(databases[:_NAMED])}{more})"
+    return f"{len(databases)} databases ({first_few(databases, NAMED)})"
 
 
 def _of_servers(status: Status) -> Iterator[Problem]:
@@ -109,7 +111,7 @@ def _trouble(view: Mapping[str, Any], down: Mapping[str, str]) -> str | None:
         return f"no heartbeat for {age_s:.0f} s"
     if state in _FINE or (state != WorkerState.BLOCKED.value and view.get("postgresql") in down):
         return None
-    return f"{state}: {why}" if why else str(state)
+    return f"{state}: {_COUNTDOWN.sub('', str(why))}" if why else str(state)
 
 
 def _of_targets(status: Status) -> Iterator[Problem]:
@@ -214,10 +216,10 @@ def _stop(channel: str, stoppers: Sequence[tuple[str, Mapping[str, Any]]], where
     """A channel stopped by failed jobs of these databases; `where`: the channel's owner, as a suffix."""
     jobs = [(name, _uuid_of(view, channel)) for name, view in stoppers]
     (first, uuid), *others = jobs
-    told = uuid if where else ", ".join(f"{uuid} of {name}" if uuid else name for name, uuid in jobs[:_NAMED])
+    told = uuid if where else ", ".join(f"{uuid} of {name}" if uuid else name for name, uuid in jobs[:NAMED])
     many = "s" if others or not uuid else ""
     of = "" if uuid else "of "
-    more = f" and of {len(jobs) - _NAMED} more databases" if len(jobs) > _NAMED else ""
+    more = f" and of {len(jobs) - NAMED} more databases" if len(jobs) > NAMED else ""
     remedy = f"`qjsupervisor requeue {first} {uuid}`" if uuid else "`qjsupervisor requeue` them"
     text = f"channel {channel}{where} is stopped by failed job{many} {of}{told}{more}: {remedy}, or cancel in Odoo"
     return Problem(text, tuple(name for name, _ in stoppers))

@@ -52,7 +52,7 @@ def with_place(error: DatabaseError, password: object) -> DatabaseError:
     else:
         return error
     found = type(error)(error.database, message + hint)
-    found.sqlstate = error.sqlstate
+    found.sqlstate, found.refused = error.sqlstate, True  # the server asked for it, so it is there
     return found
 
 

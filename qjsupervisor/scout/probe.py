@@ -38,6 +38,8 @@ class Probe:
     was_ended: bool = False
     #: Its PostgreSQL, if that cannot be reached at all.
     server_down: str = ""
+    #: The server refuses the connection, for a wrong password perhaps.
+    was_refused: bool = False
     #: None if the database could not be queried.
     facts: ProbeResult | None = field(default=None, repr=False)
 
@@ -80,6 +82,7 @@ def probe(
             reason=str(error),
             was_ended=error.sqlstate == ADMIN_SHUTDOWN,
             server_down=error.server if isinstance(error, ServerDown) else "",
+            was_refused=error.refused and error.sqlstate is None and not isinstance(error, ServerDown),
         )
     verdict, reason, warnings = judge(facts, mode, serve_neutralized=serve_neutralized)
     return Probe(database=database, verdict=verdict, reason=reason, warnings=warnings, facts=facts)

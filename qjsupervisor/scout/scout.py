@@ -147,6 +147,7 @@ def as_message(found: Probe, config: Config) -> dict[str, Any]:
         **({"server_down": found.server_down} if found.server_down else {}),
         "look": found.verdict is Verdict.BLOCKED,
         "ended": found.was_ended,
+        "refused": found.was_refused,
         "details": {
             **{key: _cut(value) for key, value in facts.items() if key != "columns"},
             "warnings": _cut(found.warnings),

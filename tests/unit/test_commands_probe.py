@@ -55,7 +55,10 @@ def test_plugin_tells_all_that_is_wrong(monkeypatch: pytest.MonkeyPatch, capsys:
     bad["problems"] = ["it | hurts\n"]
     assert plugin(monkeypatch, bad) == 2
     first, *more = capsys.readouterr().out.splitlines()
-    assert re.match(r"CRITICAL - \d\d problems, the first: it / hurts\\n \| databases=200;;;0 ", first)
+    assert re.match(r"CRITICAL - \d problems, the first: it / hurts\\n \| databases=200;;;0 ", first)
     assert len(more) == int(first.split()[2]) - 1
+    reasons = [line for line in more if "password" in line]
+    assert len(reasons) == 3, "one for each state, whoever is in it"
+    assert reasons[0].startswith("12 databases (customer-012, customer-028, customer-044 and 9 more): backing off: ")
     assert plugin(monkeypatch, client.Unavailable("no supervisor runs")) == 2
     assert capsys.readouterr().out == "CRITICAL - no supervisor runs\n"

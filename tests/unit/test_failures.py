@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg2
 import pytest
 
-from qjsupervisor.postgres.failures import translated, why_unreachable
+from qjsupervisor.postgres.failures import translated, why_unreachable, with_place
 
 AT = 'connection to server at "10.0.0.1", port 5432 failed: '
 ON = 'connection to server on socket "/run/.s.PGSQL.5432" failed: '
@@ -49,3 +49,13 @@ def test_what_concerns_one_database_or_role(message: str, refused: bool) -> None
     error = psycopg2.OperationalError(message)
     assert why_unreachable(error) == ""
     assert translated("db", error).refused is refused
+
+
+@pytest.mark.parametrize(
+    "message", ['FATAL:  password authentication failed for user "odoo"', "fe_sendauth: no password supplied"]
+)
+def test_a_server_that_asks_for_a_password_is_there(message: str) -> None:
+    """Also where the place of the password was added."""
+    found = with_place(translated("db", psycopg2.OperationalError(f"{AT}{message}\n")), "")
+    assert found.refused
+    assert "; " in str(found)

@@ -139,3 +139,11 @@ def test_an_odoo_that_is_down_is_a_warning_where_there_is_another() -> None:
     views = [{"name": name, "state": "ready", "targets": [{"url": "http://o:2", "state": "up"}, down]} for name in "ab"]
     assert problems(status(databases=views)) == []
     assert warnings(status(databases=views)) == ["Odoo at http://o:1 is down: refused; its databases have another one"]
+
+
+def test_a_countdown_is_no_part_of_the_reason() -> None:
+    """It would be news each second, and keep databases of one cause apart."""
+    views = [
+        {"name": name, "state": "failed", "last_error": f"no password; looked at again in {name} s"} for name in "12"
+    ]
+    assert [each.text for each in find_problems({"databases": views})] == ["2 databases (1, 2): failed: no password"]

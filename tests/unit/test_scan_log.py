@@ -56,3 +56,24 @@ def test_databases_that_cannot_be_listed_have_a_line_for_each_reason(rig: Rig, l
     log.failed("password", of_server=False)
     told = [(each["log_level"], each["reason"]) for each in log_events if each["event"] == "scan_failed"]
     assert told == [("error", "password"), ("error", "no such database"), ("error", "password")]
+
+
+@pytest.mark.parametrize(
+    ("message", "level"),
+    [
+        ({"verdict": "unreachable", "refused": True}, "error"),
+        ({"verdict": "unreachable", "refused": False}, "warning"),
+        ({"verdict": "blocked"}, "error"),
+    ],
+)
+def test_what_will_not_pass_by_itself_is_an_error(
+    rig: Rig, log_events: list[EventDict], message: dict[str, object], level: str
+) -> None:
+    rig.rescan.request(rig.now_s)
+    rig.step()
+    for name in ("a", "b"):
+        rig.scout.pipe.said.append({"database": name, "reason": "why", **message})
+    rig.loop.registered[rig.scout.pipe](rig.now_s)
+    rig.step(1)
+    told = [each for each in log_events if each["event"] == "database_unserved"]
+    assert [(each["log_level"], each["names"], each["reason"]) for each in told] == [(level, "a, b", "why")]

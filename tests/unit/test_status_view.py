@@ -52,12 +52,62 @@ def test_at_80_columns_what_matters_has_its_columns() -> None:
 def test_problems_come_first_with_their_reasons() -> None:
     view = status(200)
     bad = [each["name"] for each in view["databases"] if each["state"] in ("blocked", "backing off", "failed")]
-    lines = body(view, 80)
+    lines = body(view, 80, everything=True)
     assert names(lines)[: len(bad)] == bad
     at = next(number for number, line in enumerate(lines) if line.startswith(bad[0]))
     assert lines[at + 1].strip().startswith("password authentication failed")
-    assert names(body(view, 80, only_problems=True)) == bad
+    assert names(body(view, 80, only_problems=True, everything=True)) == bad
     assert not any(line.startswith("channel") for line in body(view, 80, only_problems=True))
+
+
+def failing(databases: int, failing: int) -> dict[str, Any]:
+    """So many, of which so many have one reason."""
+    view = calm(databases)
+    for each in view["databases"][1 : failing + 1]:
+        each.update(state="failed", last_error="password; looked at again in 7 s")
+    return view
+
+
+def test_a_reason_that_many_databases_share_is_told_once_at_the_top() -> None:
+    view = failing(200, 37)
+    shown = render(view, Choice(), 80)
+    text = " ".join(line.plain for line in (*shown.head, *shown.body))
+    assert "37 databases (customer-001, customer-002, customer-003 and 34 more): failed: password " in text
+    assert text.count("password") == 1
+    assert "37 more affected by the problems above (--all shows them)" in text
+    assert names(body(view, 80)) == []
+    assert names(body(view, 80, only_problems=True)) == []
+    assert "no database has a problem" not in body(view, 80, only_problems=True)
+
+
+@pytest.mark.parametrize(
+    ("choice", "shown", "reasons"),
+    [({"everything": True}, 200, 37), ({"patterns": ("customer-00?",)}, 10, 9), ({"sort": "pending"}, 37, 0)],
+)
+def test_databases_of_a_shared_reason_are_listed_where_that_is_asked_for(
+    choice: dict[str, Any], shown: int, reasons: int
+) -> None:
+    lines = body(failing(200, 37), 80, **choice)
+    assert len(names(lines)) == shown
+    assert len([line for line in lines if line.strip().startswith("password")]) == reasons
+
+
+def test_few_databases_have_their_reason_beside_them() -> None:
+    lines = body(failing(200, 3), 80)
+    assert names(lines)[:3] == ["customer-001", "customer-002", "customer-003"]
+    assert len([line for line in lines if line.strip().startswith("password")]) == 3
+
+
+def test_databases_that_wait_for_their_server_are_not_listed_one_by_one() -> None:
+    view = calm(200)
+    view["postgresql"] = [{"server": "pg:5432", "state": "down", "reason": "Connection refused"}]
+    for each in view["databases"]:
+        each.update(state="starting", last_error="PostgreSQL at pg:5432 cannot be reached", postgresql="pg:5432")
+    shown = render(view, Choice(), 80)
+    assert "200 databases wait for it" in " ".join(line.plain for line in shown.head)
+    assert names([line.plain for line in shown.body]) == []
+    problems = body(view, 80, only_problems=True)
+    assert "no database has a problem" not in problems
 
 
 @pytest.mark.parametrize(("sort", "key"), DATABASE_KEYS.items())
