@@ -23,15 +23,12 @@ from urllib3.exceptions import (
 
 from ..config.settings import TargetSettings
 from ..odoo.answers import KNOWN, meaning
-from ..odoo.target import header_problem
+from ..odoo.target import NO_JOB, header_problem
 from .findings import Finding, note, problem, warning
 
 PATH = "/queue_job/runjob"
 #: A busy Odoo may take longer; we do not wait for it.
 _READ_TIMEOUT_S = 5.0
-
-#: The uuid of no job: Odoo answers 200 and logs one warning.
-NO_JOB = "00000000-0000-0000-0000-000000000000"
 
 
 class TargetReport(NamedTuple):

@@ -65,8 +65,8 @@ class StateFile:
         self._parts = parts
         self._kept: Message = {}
         self._sources: dict[str, Source] = {}
-        #: The sections as they are on disk, where we put them.
-        self._written: Message | None = None
+        #: The sections as they are on disk, where we put them: as text, since a source may go on changing what it gave.
+        self._written: str | None = None
         #: What is there is not ours, or of no use: it is put aside, not overwritten.
         self._spoilt = False
         self._dirty = False
@@ -75,7 +75,7 @@ class StateFile:
         self._rests_until_s = -math.inf
         self._child: Child | None = None
         self._memory = -1
-        self._writing: Message = {}
+        self._writing = ""
         self._write_alarm = Alarm(parts.loop, self._write)
         self._limit_alarm = Alarm(parts.loop, self._give_up)
         self._log = get_logger()
@@ -198,12 +198,13 @@ class StateFile:
         """Have the file written, if what it should hold has changed."""
         self._dirty = False
         sections = self._sections(now_s)
-        if sections == self._written or (self._written is None and not sections and not self._is_named):
+        text = json.dumps(sections)
+        if text == self._written or (self._written is None and not sections and not self._is_named):
             return
         self._rests_until_s = now_s + WRITE_PAUSE_S
         whole = {"version": VERSION, "written": self._parts.wall(), "socket": self._socket, **sections}
         content = json.dumps(whole).encode() + b"\n"
-        path, spoilt, self._writing = self.path, self._spoilt, sections
+        path, spoilt, self._writing = self.path, self._spoilt, text
         try:
             memory = self._memory = os.memfd_create("state")
         except OSError as error:

@@ -5,7 +5,9 @@ answers but does not run this database's jobs (dbfilter, a missing module, a pro
 
 Up: everything may be sent. Until an answer has proved that jobs are run, only a few requests may be open at once, so
 that a misconfigured Odoo does not get forty requests in the first instant.
-Down: nothing is sent before `retry_at_s` (exponential backoff with jitter, 1 to 60 s); then one job is the probe.
+Down: nothing is sent before `retry_at_s` (exponential backoff with jitter, 1 to 60 s); then one job is the probe. In
+between Odoo is asked for a job that does not exist: a knock, which changes no row. One that is answered well ends the
+pause at once; if the next job is not run all the same, knocks become as rare as jobs.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ UNPROVEN_LIMIT = 4
 ACCEPTED_AFTER_S = 0.5
 #: Failures of a single job pause the target for no longer than this: the next job may succeed.
 ONE_JOB_PAUSE_S = 1.0
+#: Between two knocks; doubled each time that one was answered well and the next job was not run, up to the last.
+KNOCK_S, KNOCK_LIMIT_S = 4.0, 60.0
 #: How many failures in a row a proven target may have before it counts as down.
 TOLERATED = 2
 
@@ -39,6 +43,8 @@ class Breaker:
         #: The job that failed last, and whether another one failed too, since the last success.
         self._failing_job = ""
         self._several_fail = False
+        #: Knocks that were answered well since the last success.
+        self._knocks = 0
 
     def allowance(self, now_s: float, in_flight_s: list[float]) -> int:
         """How many more requests may be sent. `in_flight_s`: when each open request to the target was sent."""
@@ -78,6 +84,16 @@ class Breaker:
         self.state = _DOWN
         return goes_down
 
+    @property
+    def knock_pause_s(self) -> float:
+        """How long after a failure or a knock the next knock is due."""
+        return min(KNOCK_LIMIT_S, KNOCK_S * (1 << min(self._knocks, 10)))
+
+    def knocked(self, now_s: float) -> None:
+        """Note that a knock was answered well: the next job may be tried now."""
+        self._knocks += 1
+        self.retry_at_s = min(self.retry_at_s, now_s)
+
     def undecided(self) -> None:
         """Note a request that ended and says nothing about its target; the next one tries again."""
         self._probing = False
@@ -93,4 +109,5 @@ class Breaker:
         self.reason = ""
         self._probing = False
         self._failing_job, self._several_fail = "", False
+        self._knocks = 0
         self._backoff.reset()

@@ -22,7 +22,7 @@ from ..states import ServerVerdict, TargetState
 from .breaker import ACCEPTED_AFTER_S, NO_LIMIT
 from .request import DRAIN_S, HEAD_S, Address, End, Outcome, Request
 from .resolver import NoThreadError
-from .target import Server, Target, first_turn
+from .target import NO_JOB, Server, Target, first_turn
 
 _UP = TargetState.UP
 #: The most open requests of one worker if no channel limits them; each is a socket.
@@ -43,7 +43,7 @@ class Ended(NamedTuple):
 
 
 class _Open:
-    """An open request; without a uuid, a connectivity probe."""
+    """An open request; without a uuid a connectivity probe, with NO_JOB's a knock (breaker.py)."""
 
     __slots__ = ("began_s", "deadline_s", "head_deadline_s", "request", "target", "uuid")
 
@@ -55,6 +55,10 @@ class _Open:
         #: Deadline for the head that has started to arrive; None: none has.
         self.head_deadline_s: float | None = None
         self.request: Request | None = None
+
+    @property
+    def is_of_job(self) -> bool:
+        return self.uuid not in ("", NO_JOB)
 
 
 class Dispatcher:
@@ -85,12 +89,14 @@ class Dispatcher:
         self._open: dict[str, _Open] = {}
         self._unresolved: list[_Open] = []
         self._probes: dict[Target, _Open] = {}
+        self._knocks: dict[Target, _Open] = {}
         #: Answered requests whose connections wait for the server to finish.
         self._draining: set[_Open] = set()
         self._expiry = Alarm(loop, self._expire_due)
         self._probe_alarm = Alarm(loop, wake)
         #: The first end of a pause after which `allowance` says more.
         self._retry_alarm = Alarm(loop, wake)
+        self._knock_alarm = Alarm(loop, self._knock)
         self._wake = wake
         self.ended: list[Ended] = []
         #: Time of the current turn.
@@ -99,6 +105,8 @@ class Dispatcher:
         self.has_news = False
         #: What probes have changed, to be logged.
         self.verdicts: list[tuple[Target, ServerVerdict]] = []
+        #: Those whose knocks were answered well.
+        self.knocked: list[Target] = []
 
     def encode_uuids(self, encoding: str) -> None:
         """Set the encoding of uuids in requests."""
@@ -157,6 +165,19 @@ class Dispatcher:
             self._connect(opened)
         else:
             self._probe_alarm.set_earlier(due_s)
+
+    def expect_knock(self, target: Target, now_s: float) -> None:
+        """A target answers, and does not run the jobs of this database: knock until it does."""
+        self._knock_alarm.set_earlier(now_s + target.breaker.knock_pause_s)
+
+    def _knock(self, now_s: float) -> None:
+        for target in self.targets:
+            if target.breaker.state is not TargetState.DOWN or target in self._knocks:
+                continue
+            self.expect_knock(target, now_s)
+            if not target.is_down:
+                opened = self._knocks[target] = _Open(target, NO_JOB, now_s)
+                self._connect(opened)
 
     def look_at_servers(self) -> None:
         """Take note of the servers' shared states: nothing goes to one that is down; the next turn may probe it."""
@@ -217,14 +238,14 @@ class Dispatcher:
         if not request.events:
             self._draining.discard(opened)
             request.close()
-            if not (self._open or self._probes or self._draining):
+            if not (self._open or self._probes or self._knocks or self._draining):
                 self._expiry.clear()  # or an idle worker would wake for a request that is over
         elif request.asked and request.outcome is None:
             self._set_deadline(opened, self._answer_due_s(opened, request))
 
     def _answer_due_s(self, opened: _Open, request: Request) -> float | None:
         """When the answer, or a head that has started to arrive, is overdue."""
-        if not opened.uuid:
+        if not opened.is_of_job:
             return opened.began_s + min(PROBE_S, 2 * self._connect_timeout_s)
         if not request.in_head:
             opened.head_deadline_s = None
@@ -254,14 +275,21 @@ class Dispatcher:
 
     def _finish(self, opened: _Open, outcome: Outcome) -> None:
         now_s = time.monotonic()
-        if not opened.uuid:
-            self._probes.pop(opened.target, None)
+        if not opened.is_of_job:
             self._end_probe(opened, outcome)
             return
         self._open.pop(opened.uuid, None)
         self.ended.append(Ended(opened.uuid, opened.target, outcome, now_s - opened.began_s))
 
     def _end_probe(self, opened: _Open, outcome: Outcome) -> None:
+        if opened.uuid:
+            self._knocks.pop(opened.target, None)
+            if outcome.status == 200:
+                self.knocked.append(opened.target)
+                self.has_news = True
+                self._wake(time.monotonic())
+            return
+        self._probes.pop(opened.target, None)
         server = opened.target.server
         if outcome.own:
             server.postpone()
@@ -304,7 +332,7 @@ class Dispatcher:
             self._wake(now_s)
 
     def _all(self) -> Iterator[_Open]:
-        return iter([*self._open.values(), *self._probes.values(), *self._draining])
+        return iter([*self._open.values(), *self._probes.values(), *self._knocks.values(), *self._draining])
 
     def _expire(self, opened: _Open) -> None:
         request = opened.request

@@ -24,6 +24,8 @@ from .resolver import Resolver
 _LONGEST_REASON = 200
 
 
+#: A job that does not exist: Odoo answers 200 where it serves the database, with a line in its log, and runs nothing.
+NO_JOB = "00000000-0000-0000-0000-000000000000"
 #: A path that every Odoo answers without a database; any answer will do.
 _PROBE_PATH = "/web/health"
 

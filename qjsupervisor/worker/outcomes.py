@@ -18,7 +18,7 @@ from ..odoo.answers import meaning
 from ..odoo.dispatcher import GATEWAY, Dispatcher, Ended
 from ..odoo.request import End
 from ..odoo.target import Target
-from ..states import JobState, Outcome, ServerVerdict
+from ..states import JobState, Outcome, ServerVerdict, TargetState
 
 #: In place of a state: the job has no row any more.
 GONE = "gone"
@@ -79,6 +79,10 @@ class RequestOutcomes:
             elif verdict is ServerVerdict.CAME_BACK:
                 self._shared_log.info("target_recovered", url=target.url)
         self._dispatcher.verdicts = []
+        for target in self._dispatcher.knocked:
+            target.breaker.knocked(self._dispatcher.now_s)
+            self._on_recovery()
+        self._dispatcher.knocked = []
         for number, target in enumerate(self._targets):
             if target.is_down != self._were_down[number]:
                 self._were_down[number] = target.is_down
@@ -179,6 +183,8 @@ class RequestOutcomes:
             target.breaker.undecided()  # a proxy did not wait long enough for this job; others ran meanwhile
             return
         went_down = target.breaker.failed(now_s, not_run_reason(ended), ended.uuid)
+        if target.breaker.state is TargetState.DOWN and not (ended.outcome.own or _looks_well(status)):
+            self._dispatcher.expect_knock(target, now_s)
         if not ended.outcome.own and (status is None or status in GATEWAY):
             doubted_ns = target.server.doubt()
             self._dispatcher.look_at_servers()
@@ -205,6 +211,11 @@ class RequestOutcomes:
         """It answers, and does not run the jobs of this database."""
         retry_in_s = round(target.breaker.retry_at_s - time.monotonic(), 1)
         self._database_log.error("target_down", url=target.url, reason=target.breaker.reason, retry_in_s=retry_in_s)
+
+
+def _looks_well(status: int | None) -> bool:
+    """Whether an answer looks as if the job had been run: then a knock would be answered so too."""
+    return status is not None and 200 <= status < 300
 
 
 def began_ns(ended: Ended) -> int:

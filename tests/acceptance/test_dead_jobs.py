@@ -152,6 +152,9 @@ def test_no_lock_table(
     wait_until(lambda: odoo.kill_worker(victim), "a worker to kill")
     one.wait_for_states(done=1, started=2)
     assert one.state(enqueued) == "done"
+    told = running.wait_for("job_unanswered", job_uuid=victim)
+    assert (told["level"], "qjsupervisor requeue" in told["reason"]) == ("warning", True)
+    assert running.log_events("job_finished", job_uuid=victim) == []
     wait_until(lambda: (running.database_status(one.name) or {})["running"] == 2, "two permits held")
     looked_twice()
     assert one.states() == {"done": 1, "started": 2}

@@ -454,3 +454,25 @@ def test_an_outage_is_one_for_all_databases(
     assert [(each["reason"], each["level"]) for each in events] == [("Connection refused", "error")]
     assert len([each for each in running.log_events("target_recovered") if "database" not in each]) == 1
     assert resumed_s < 5, f"{len(many)} databases took {resumed_s:.1f} s"
+
+
+def test_a_single_job_is_run_soon_after_its_database_is_served_again(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """Refused for so long that the next try of a job is far away: it took 31 to 52 s. No row is changed meanwhile."""
+    ill = {database(): mode for mode in (Mode.NOT_FOUND, Mode.REDIRECT, Mode.ERROR)}
+    running = start(postgres, odoo.port, supervisor, *ill)
+    for one, mode in ill.items():
+        odoo.set_mode(one.name, mode)
+        one.insert_jobs(1)
+
+    def tries(one: Database) -> int:
+        return len(running.log_events("job_not_run", database=one.name))
+
+    for one in ill:  # after 1, 2, 4 s
+        wait_until(lambda one=one: tries(one) == 4, "tried four times", 20)
+    for one in ill:
+        odoo.set_mode(one.name, Mode.OK)
+    for one in ill:
+        one.wait_for_states(done=1, timeout_s=5)
+        assert tries(one) == 4

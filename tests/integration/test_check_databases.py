@@ -100,10 +100,11 @@ def test_which_channels_hold_and_why(check: Check, database: DatabaseFactory) ->
     """Neither key is set: a database with channel settings has its own tree; with `channels` they are passed over."""
     new, old = database(), database(schema=Schema(channel_settings=False))
     demo_schema.set_channel(new.connection, "root.mail", capacity=2, paused=True)
+    demo_schema.set_channel(new.connection, "root.plain")
     names = f"{new.name},{old.name}"
     _, found = check(db_name=names, channels=None)
     channels = {spec["name"]: (spec["capacity"], spec["paused"]) for spec in entry(found, new.name)["channels"]}
-    assert channels == {"root": (1, False), "root.mail": (2, True)}
+    assert channels == {"root": (1, False), "root.mail": (2, True), "root.plain": (None, False)}
     assert entry(found, old.name)["channels"] == []
     assert found["configuration"]["mode"] == "default"
     (why,) = [each["text"] for each in found["findings"] if each["text"].startswith("mode ")]
@@ -112,6 +113,7 @@ def test_which_channels_hold_and_why(check: Check, database: DatabaseFactory) ->
     _, found = check(db_name=names, channels="root:4")
     (warning,) = entry(found, new.name)["warnings"]
     assert "root.mail (capacity 2, paused)" in warning
+    assert "root.plain" not in warning, "nothing is set there"
     assert "`channels` is set" in warning
     assert not any("channel settings" in each for each in entry(found, old.name)["warnings"])
     demo_schema.set_channel(new.connection, "root.mail", capacity=2, sequential=True)

@@ -121,3 +121,17 @@ def test_a_probe_that_told_nothing_is_followed_by_another(breaker: Breaker) -> N
     breaker.undecided()
     assert breaker.state is TargetState.DOWN
     assert breaker.allowance(now_s, []) == 1
+
+
+def test_a_knock_that_is_answered_well_ends_the_pause(breaker: Breaker) -> None:
+    """And is believed less often where the next job is not run all the same."""
+    now_s, pauses_s = 100.0, []
+    for number in range(6):
+        now_s = max(now_s, breaker.retry_at_s)
+        breaker.failed(now_s, "HTTP 500", str(number))
+        pauses_s.append(breaker.knock_pause_s)
+        breaker.knocked(now_s)
+        assert breaker.allowance(now_s, []) == 1, "one job is the probe"
+    assert pauses_s == [4, 8, 16, 32, 60, 60]
+    breaker.record_success()
+    assert breaker.knock_pause_s == 4

@@ -32,7 +32,9 @@ def test_what_is_there_at_the_first_start_is_served_and_what_comes_later_waits()
     assert "appeared after the start" in reason
     assert "`qjsupervisor resume b`" in reason
     assert found.held == {"b": reason}
+    found.changed = False
     assert found.resume("b")
+    assert found.changed, "it is written down"
     assert found.admits("b", 2) is None
     assert found.held == {}
     assert not found.resume("b")
@@ -51,6 +53,8 @@ def test_one_that_was_gone_for_a_scan_is_new_although_it_is_the_same() -> None:
     found = known(a=1, b=2)
     found.listed({"b"})
     assert found.admits("a", 1) is not None
+    found.listed({"b"})
+    assert found.held == {}, "one that is gone does not wait"
 
 
 def test_one_that_could_not_be_served_at_first_is_known() -> None:

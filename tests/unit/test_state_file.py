@@ -96,6 +96,20 @@ def test_what_changes_during_a_write_is_written_by_the_next_one(rig: Rig) -> Non
     assert len(on_disk(rig)["pauses"]) == 2
 
 
+def test_a_new_database_that_was_resumed_is_in_the_file(rig: Rig) -> None:
+    """What was written at first was the very object that changed: nothing was ever written again."""
+    hold = Rig(replace(CONFIG, control_socket=rig.operations.config.control_socket, holds_new=True))
+    hold.scan(a="ready")
+    hold.step()
+    write(hold)
+    hold.scan(a="ready", b="ready")
+    assert set(on_disk(hold)["databases"]["known"]) == {"a"}
+    hold.orders.handle({"do": "resume", "database": "b"})
+    hold.step(1)
+    write(hold)
+    assert set(on_disk(hold)["databases"]["known"]) == {"a", "b"}
+
+
 def test_the_stop_writes_what_is_not_written_and_only_that(rig: Rig) -> None:
     rig.scan(a="ready")
     rig.orders.handle({"do": "pause", "database": "a"})

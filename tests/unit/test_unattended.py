@@ -6,6 +6,7 @@ import pytest
 
 from qjsupervisor.odoo.request import End, Outcome
 from qjsupervisor.worker.jobs import State
+from qjsupervisor.worker.outcomes import RequestOutcomes
 
 from .play import NOT_FOUND, Play
 
@@ -34,3 +35,17 @@ def test_nobody_is_looked_at_where_there_is_none(play: Play) -> None:
     play.turn(1000.0)
     assert not play.serving.jobs.has(State.UNATTENDED)
     assert play.loop.next_s() > 1001.0, "nothing is to come because of that"
+
+
+def test_a_job_without_an_answer_is_finished_when_its_row_is_over_and_once(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(RequestOutcomes, "tell", lambda _self, _ended, state, *_rest: told.append(state))
+    play.rows.state = play.rows.read_as = "started"
+    play.ends(Outcome(End.LOST, None, "closed"))
+    play.turn(1000.0)
+    assert (play.running, play.serving.finished, told) == (1, 0, [])
+    play.rows.replace("done")
+    play.turn(1001.0)
+    assert (play.running, play.serving.finished, told) == (0, 1, ["done"])
