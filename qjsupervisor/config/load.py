@@ -86,17 +86,8 @@ def _build(sources: Sources) -> Config:
         fairness_weights=get(options.FAIRNESS_WEIGHTS),
         db_shares=_shares(sources, channels),
         schedule=_schedule(sources, mode, channels),
-        upgrade_timeout_s=get(options.UPGRADE_TIMEOUT),
         rules=_rules(sources, channels),
-        rescan_interval_s=get(options.RESCAN_INTERVAL),
-        reconcile_interval_s=get(options.RECONCILE_INTERVAL),
-        graceful_timeout_s=get(options.GRACEFUL_TIMEOUT),
-        connect_timeout_s=get(options.CONNECT_TIMEOUT),
-        read_timeout_s=get(options.READ_TIMEOUT),
-        boot_timeout_s=get(options.BOOT_TIMEOUT),
-        hang_timeout_s=get(options.HANG_TIMEOUT),
-        dead_after_restart_s=get(options.DEAD_AFTER_RESTART),
-        leader_timeout_s=get(options.LEADER_TIMEOUT),
+        **_times(sources),
         window=get(options.WINDOW),
         max_databases=get(options.MAX_DATABASES),
         control_socket=get(options.CONTROL_SOCKET) or _default_socket(sources.environ),
@@ -107,18 +98,40 @@ def _build(sources: Sources) -> Config:
         log_format=get(options.LOG_FORMAT),
         log_jobs=get(options.LOG_JOBS),
         monitor=get(options.MONITOR),
-        odoo=OdooSettings(
-            version=sources.odoo.major,
-            version_from=sources.odoo.place,
-            workers=get(options.WORKERS),
-            server_wide_modules=get(options.SERVER_WIDE_MODULES),
-            dbfilter=get(options.DBFILTER),
-        ),
+        odoo=_odoo(sources),
         monitor_token=get(options.MONITOR_TOKEN),
         monitor_user=get(options.MONITOR_USER),
         monitor_password=get(options.MONITOR_PASSWORD),
         warnings=(*_warnings(sources, mode), *_idle_limits(sources, channels)),
         origins=tuple(sources.origins()),
+    )
+
+
+def _times(sources: Sources) -> dict[str, Any]:
+    """Intervals and time limits in seconds, by the names of their fields."""
+    get = sources.get
+    return {
+        "upgrade_timeout_s": get(options.UPGRADE_TIMEOUT),
+        "rescan_interval_s": get(options.RESCAN_INTERVAL),
+        "reconcile_interval_s": get(options.RECONCILE_INTERVAL),
+        "graceful_timeout_s": get(options.GRACEFUL_TIMEOUT),
+        "connect_timeout_s": get(options.CONNECT_TIMEOUT),
+        "read_timeout_s": get(options.READ_TIMEOUT),
+        "boot_timeout_s": get(options.BOOT_TIMEOUT),
+        "hang_timeout_s": get(options.HANG_TIMEOUT),
+        "dead_after_restart_s": get(options.DEAD_AFTER_RESTART),
+        "leader_timeout_s": get(options.LEADER_TIMEOUT),
+    }
+
+
+def _odoo(sources: Sources) -> OdooSettings:
+    """What Odoo's own options say of Odoo itself."""
+    return OdooSettings(
+        version=sources.odoo.major,
+        version_from=sources.odoo.place,
+        workers=sources.get(options.WORKERS),
+        server_wide_modules=sources.get(options.SERVER_WIDE_MODULES),
+        dbfilter=sources.get(options.DBFILTER),
     )
 
 

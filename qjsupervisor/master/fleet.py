@@ -15,7 +15,6 @@ import os
 import selectors
 import signal
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,17 +26,15 @@ from ..logs import get_logger
 from ..loop import Alarm
 from ..states import WorkerState
 from ..table.stuck_holder import is_stopped
+from .ending import Ending
 from .parts import Parts
 from .table_calls import RetriedCalls
-from .worker_process import ABORT_GRACE_S, Limits, WorkerProcess
+from .worker_process import Limits, WorkerProcess
 
 #: How often heartbeats and the owner of the table's lock are checked while any worker is alive.
 WATCH_S = 1.0
 #: How long a stopped worker may hold permits that others wait for.
 STOPPED_NS = 500_000_000
-#: How many workers drain at the same time when the supervisor stops, and by when all of them have been told.
-STOP_AT_ONCE = 4
-STOP_SPREAD_S = 2.0
 #: If the master is this late for its own check, everything must have stood still (a frozen container, a stopped group,
 #: a paused machine), so the workers get time to send a heartbeat first.
 LATE_S = 5.0
@@ -76,10 +73,7 @@ class Fleet:
         self._watch_alarm = Alarm(parts.loop, self._watch)
         #: When the next check is due.
         self._watch_s = math.inf
-        #: When the remaining workers are asked for their stacks all at once.
-        self._abort_all_s = math.inf
-        #: Workers that have not been told yet that the supervisor is stopping.
-        self._to_stop: deque[WorkerProcess] = deque()
+        self._ending = Ending(parts.loop)
         #: Until then no worker counts as hung.
         self._grace_until_s = 0.0
         self._log = get_logger()
@@ -162,42 +156,14 @@ class Fleet:
     # -- the end ---------------------------------------------------------------------------------------------
 
     def stop_all(self, now_s: float) -> None:
-        """Drain all workers; nothing is spawned any more.
-
-        A few workers at a time, the next one when one has exited. All at once they would compete for the processors,
-        and each database would wait that long for the supervisor that takes it over.
-        """
+        """Drain all workers; nothing is spawned any more."""
         self.stopping = True
-        self._to_stop = deque(self.workers.values())
-        self._parts.loop.call_at(now_s + min(STOP_SPREAD_S, self._limits.graceful_s / 4), self._stop_rest)
-        for _ in range(STOP_AT_ONCE):
-            self._stop_next(now_s)
-
-    def _stop_next(self, now_s: float) -> None:
-        while self._to_stop:
-            worker = self._to_stop.popleft()
-            worker.stop(now_s, reason="the supervisor stops")
-            if worker.child is not None:
-                return
-
-    def _stop_rest(self, now_s: float) -> None:
-        while self._to_stop:
-            self._stop_next(now_s)
+        self._ending.stop(self.workers.values(), self._limits.graceful_s, now_s)
 
     def abort_all(self, now_s: float) -> None:
-        """Have the workers write their stacks and die, one by one while that is quick, to keep the stacks apart."""
+        """Have all workers write their stacks and die."""
         self.stopping = True
-        self._abort_all_s = now_s + ABORT_GRACE_S
-        self._parts.loop.call_at(self._abort_all_s, self._abort_next)
-        self._abort_next(now_s)
-
-    def _abort_next(self, now_s: float) -> None:
-        for worker in self.workers.values():
-            if worker.child is None or worker.is_aborting:
-                continue
-            worker.abort("the supervisor was told to quit", now_s)
-            if now_s < self._abort_all_s:
-                return
+        self._ending.abort(self.workers.values(), now_s)
 
     def kill_all(self) -> None:
         """SIGKILL all workers."""
@@ -233,9 +199,7 @@ class Fleet:
         worker.reaped(exit_code, now_s)
         slot = worker.slot
         self.retried_calls.add(slot, lambda: self._parts.table.try_after_death(slot) and self._released(worker))
-        self._stop_next(now_s)
-        if not math.isinf(self._abort_all_s):
-            self._abort_next(now_s)
+        self._ending.go_on(now_s)
         if worker.state is WorkerState.FAILED and not (self.stopping or worker.leaving):
             self._on_gone(now_s)
         return True
@@ -284,7 +248,7 @@ class Fleet:
             (bool(pauses), {"do": "pauses", "pauses": pauses}),
             (bool(self._channel_limits), {"do": "limits", "limits": self._channel_limits}),
             (worker.only_oid is not None, {"do": "only", "oid": worker.only_oid}),
-            (worker.modules.anyway, {"do": "modules", "anyway": True}),
+            (worker.report.modules.anyway, {"do": "modules", "anyway": True}),
         ]
         return [order for applies, order in orders if applies]
 
@@ -296,11 +260,11 @@ class Fleet:
 
     def _hear(self, worker: WorkerProcess, now_s: float) -> None:
         worker.receive(now_s)
-        if worker.away_until_s:
-            self.leave_alone(worker.database, worker.away_until_s)
-            worker.away_until_s = 0.0
-        if worker.has_started:
-            worker.has_started = False
+        if worker.report.away_until_s:
+            self.leave_alone(worker.database, worker.report.away_until_s)
+            worker.report.away_until_s = 0.0
+        if worker.report.has_started:
+            worker.report.has_started = False
             self.on_starts(now_s)
         if worker.pipe_ended and worker.child is not None:
             self._parts.loop.unregister(worker.child.pipe)

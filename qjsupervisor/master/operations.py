@@ -27,10 +27,11 @@ from .pauses import Pauses
 from .reloading import LOGGING, Change, compare
 from .rescan import Rescan
 from .service import Service
+from .snapshot import Snapshot, view_of
 from .state_file import StateFile
-from .status_report import Snapshot, WorkerView, build_status
+from .status_report import build_status
 from .timetable import Timetable
-from .worker_process import Limits, WorkerProcess
+from .worker_process import Limits
 
 #: How often the broker's heartbeat is checked.
 _BROKER_WATCH_S = 5.0
@@ -273,9 +274,9 @@ class Operations:
     def run_anyway(self, database: str) -> Mapping[str, str]:
         """Let a database's jobs run although modules are in transition, until that is over; returns these modules."""
         worker = self.fleet.workers.get(database)
-        modules = worker.modules.states if worker is not None else {}
+        modules = worker.report.modules.states if worker is not None else {}
         if worker is not None and modules:
-            worker.modules.anyway = True
+            worker.report.modules.anyway = True
             worker.send({"do": "modules", "anyway": True})
             self._log.warning("modules_ignored", database=database, modules=dict(modules))
         return modules
@@ -288,7 +289,7 @@ class Operations:
             pid=os.getpid(),
             uptime_s=now_s - self._started_s,
             now_ns=time.monotonic_ns(),
-            workers=[_view(worker, now_s) for worker in self.fleet.workers.values()],
+            workers=[view_of(worker, now_s) for worker in self.fleet.workers.values()],
             unserved=self.rescan.unserved,
             ignored=self.rescan.ignored,
             pauses=self.pauses.items(),
@@ -344,23 +345,4 @@ def limits_of(config: Config) -> Limits:
         graceful_s=config.graceful_timeout_s,
         hang_s=config.hang_timeout_s,
         upgrade_s=config.upgrade_timeout_s,
-    )
-
-
-def _view(worker: WorkerProcess, now_s: float) -> WorkerView:
-    error = worker.reason or worker.last_error
-    age_s = round(now_s - worker.last_error_s, 1) if worker.last_error else None
-    return WorkerView(
-        worker.database,
-        worker.slot,
-        worker.state,
-        worker.pid,
-        worker.restarts,
-        error,
-        age_s,
-        worker.targets,
-        worker.modules.view(now_s, worker.limits.upgrade_s),
-        worker.overdue,
-        worker.settings.server,
-        worker.stopped,
     )

@@ -11,8 +11,8 @@ import stat
 
 from ..config.settings import Config
 from ..errors import ConfigError, unusable_path
-from .control_socket import check_directory, check_kind, check_length
 from .pidfile import Pidfile
+from .socket_place import check_directory, check_kind, check_length
 
 
 def refuse_unfit(config: Config) -> None:

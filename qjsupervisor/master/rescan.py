@@ -73,17 +73,14 @@ class Rescan:
         self._fleet = fleet
         self._backoff = backoff or Backoff()
         self._child: Child | None = None
-        self._pipe_ended = False
         self._start_alarm = Alarm(parts.loop, self._start)
         self._kill_alarm = Alarm(parts.loop, self._kill_overdue)
-        self._again = False
+        self._again = self._pipe_ended = self._complete = self._had_unreachable = False
         #: Databases in which the running scan's session was ended by an administrator.
         self._ended: set[str] = set()
         #: Since when the scan that is due is put off.
         self._put_off_since_s = math.inf
         self._listed: set[str] = set()
-        self._complete = False
-        self._had_unreachable = False
         #: Databases that the last scan did not get to.
         self._not_looked_at: list[str] = []
         self._scan_log = ScanLog(fleet, parts.database_log)

@@ -20,11 +20,11 @@ from ..backoff import RestartPolicy
 from ..control import Message
 from ..errors import ProtocolError
 from ..loop import Alarm, Timers
-from ..states import EXIT_GONE, EXIT_STOPPED, StoppedChannel, TargetHealth, TargetState, WorkerState
+from ..states import EXIT_GONE, EXIT_STOPPED, WorkerState
 from ..text import printable, seconds
 from .child import Body, Child, ChildSpawner, exit_reason
 from .database_log import LEVELS, OneDatabase
-from .modules import Modules
+from .worker_report import WorkerReport
 
 _ALIVE = frozenset({WorkerState.STARTING, WorkerState.STANDBY, WorkerState.READY, WorkerState.BLOCKED})
 _OVER = frozenset({WorkerState.STOPPING, WorkerState.BACKING_OFF, WorkerState.FAILED})
@@ -49,8 +49,6 @@ GONE_LIMIT_S = 10.0
 GONE_PAUSE_S = 1.0
 #: If others wait for a dead worker's permits, its successor starts at the latest this long after the death.
 EXPEDITE_S = 2.0
-#: A database is left alone for no longer than this, whatever its worker says.
-LONGEST_AWAY_S = 60.0
 
 
 class Limits(NamedTuple):
@@ -92,20 +90,8 @@ class WorkerProcess:
         #: The last error that it reported or died of; kept after it recovers.
         self.last_error: str | None = None
         self.last_error_s = 0.0
-        #: Whether this process has read its database's rows once.
-        self.has_read = False
-        #: Rates counted new starts since somebody cleared it.
-        self.has_started = False
-        #: The health of its targets as this process reports it.
-        self.targets: list[TargetHealth] = []
-        #: Number of jobs that have been running for longer than max_runtime.
-        self.overdue = 0
-        #: Sequential channels that a failed job of its database stops.
-        self.stopped: list[StoppedChannel] = []
-        #: Until then an administrator has the database for himself: he ended the worker's session.
-        self.away_until_s = 0.0
-        #: Modules in transition; kept when the process is replaced.
-        self.modules = Modules()
+        #: What it told of itself, besides its state.
+        self.report = WorkerReport()
         #: Whether this process was told of pauses.
         self.told_pauses = False
         #: The oid of the only database of its name that may be served; None: any.
@@ -158,7 +144,7 @@ class WorkerProcess:
         the jobs that run. From the second one on, the others have waited long enough.
         """
         unable = (WorkerState.STANDBY, WorkerState.BLOCKED, WorkerState.STOPPING, WorkerState.FAILED)
-        return self.has_read or self.restarts > 1 or self.state in unable
+        return self.report.has_read or self.restarts > 1 or self.state in unable
 
     def await_due(self) -> None:
         """See that `on_due` is called, at once where `due_s` has passed; it was perhaps called too soon."""
@@ -180,10 +166,10 @@ class WorkerProcess:
             self._log.error("fork_failed", reason=error.strerror, retry_in_s=round(self.due_s - now_s, 1))
             return False
         self._spawned_s = now_s
-        self.has_read = self.told_pauses = self.pipe_ended = self._restart_wanted = False
+        self.told_pauses = self.pipe_ended = self._restart_wanted = False
         self._cause, self._told, self._healthy_since_s, self._no_backoff = None, None, None, False
         self._boot_alarm.set(now_s + self.limits.boot_s)
-        self.targets, self.stopped, self.overdue = [], [], 0
+        self.report.begin()
         self._enter(WorkerState.STARTING, None, is_told=True)
         self._log.info("worker_spawned", worker_pid=self.pid, restarts=self.restarts)
         return True
@@ -221,9 +207,9 @@ class WorkerProcess:
         """End it where it hangs; say once that modules have been in transition for too long."""
         if self.child is None:
             return
-        if self.modules.is_overdue(now_s, self.limits.upgrade_s):
+        if self.report.modules.is_overdue(now_s, self.limits.upgrade_s):
             reason = f"for {seconds(self.limits.upgrade_s)} now: {self.reason}"
-            self._log.error("modules_hang", modules=dict(self.modules.states), reason=reason)
+            self._log.error("modules_hang", modules=dict(self.report.modules.states), reason=reason)
         # A heartbeat may be that of the life before.
         age_s = min(heartbeat_age_s, now_s - self._spawned_s)
         if self._cause is None and age_s > self.limits.hang_s:
@@ -278,7 +264,7 @@ class WorkerProcess:
 
     def expedite_restart(self, now_s: float) -> None:
         """Others wait for permits that its last life held: if that one had read its database, the next one can, too."""
-        if self.is_due and self.has_read and now_s >= (self.unread_since_s or 0.0) + EXPEDITE_S:
+        if self.is_due and self.report.has_read and now_s >= (self.unread_since_s or 0.0) + EXPEDITE_S:
             self.set_due(min(self.due_s, now_s))
 
     def want_again(self, now_s: float, *, at_once: bool = False) -> None:
@@ -325,7 +311,7 @@ class WorkerProcess:
         if asked:
             self.due_s = now_s
             again = self._restart_wanted
-        elif exit_code == EXIT_GONE and self.has_read:
+        elif exit_code == EXIT_GONE and self.report.has_read:
             # It is no failure that a database is gone; one that is made anew is served without a growing pause.
             self.due_s = now_s + GONE_PAUSE_S
             again = False
@@ -341,35 +327,18 @@ class WorkerProcess:
         said = message.get("is")
         reason = message.get("reason")
         reason = reason if isinstance(reason, str) else None
-        if said == "read":
-            self.has_read, self.unread_since_s = True, None
-        elif said == "error":
+        if said == "error":
             self._told = reason or "unknown"
             self._fault(self._told, now_s)
-        elif said == "away":
-            self.away_until_s = now_s + min(float(message.get("for_s") or 0), LONGEST_AWAY_S)
-        elif said == "starts":
-            self.has_started = True
         elif said == "log":
             self._write(message)
-        elif said == "modules":
-            self.modules.note(_states(message.get("modules")), now_s)
         elif isinstance(said, str) and said in _SAID:
             self._say(_SAID[said], reason, now_s)
-        elif not self._keep(said, message):
-            raise ProtocolError(f"unknown message {str(said)[:80]!r}")
-
-    def _keep(self, said: object, message: Mapping[str, Any]) -> bool:
-        """What is only shown; False: it is no such message."""
-        if said == "targets":
-            self.targets = _healths(message.get("targets"))
-        elif said == "stopped":
-            self.stopped = _stopped(message.get("channels"))
-        elif said == "overdue":
-            self.overdue = int(message.get("jobs") or 0)
+        elif self.report.take(message, now_s):
+            if said == "read":
+                self.unread_since_s = None
         else:
-            return False
-        return True
+            raise ProtocolError(f"unknown message {str(said)[:80]!r}")
 
     def _write(self, message: Mapping[str, Any]) -> None:
         """A line of the worker's, which many databases may have."""
@@ -403,27 +372,3 @@ class WorkerProcess:
         note("worker_state_changed", worker_pid=self.pid, state=state.value, former_state=former, reason=reason)
         self.state, self.reason = state, reason
         self.await_due()
-
-
-def _states(told: object) -> dict[str, str]:
-    if not isinstance(told, dict):
-        raise ProtocolError("modules are an object")
-    return {str(name): str(state) for name, state in told.items()}
-
-
-def _stopped(told: object) -> list[StoppedChannel]:
-    if not isinstance(told, list):
-        raise ProtocolError("stopped channels are a list")
-    try:
-        return [StoppedChannel(*each) for each in told]
-    except TypeError as error:
-        raise ProtocolError(f"no stopped channel: {error}") from error
-
-
-def _healths(told: object) -> list[TargetHealth]:
-    if not isinstance(told, list):
-        raise ProtocolError("targets are a list")
-    try:
-        return [TargetHealth(url, TargetState(state), *rest) for url, state, *rest in told]
-    except (TypeError, ValueError) as error:
-        raise ProtocolError(f"no target: {error}") from error

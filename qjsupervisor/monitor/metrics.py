@@ -7,8 +7,8 @@ labelled by database or by channel, never both, so that its size stays that of o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -19,83 +19,15 @@ from ..states import Outcome, WorkerState
 from ..table.statistics import Histogram, Totals
 from ..text import printable
 from .health import problems
+from .measures import CHANNEL, DATABASE, TARGET, Measure, View
 from .processes import Process
-from .waiting import Cell, by_reason, desired_workers, is_stopped
+from .waiting import Cell, by_reason, desired_workers
 
 PREFIX = "qjsupervisor_"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-View = Mapping[str, Any]
 
-
-class Measure(NamedTuple):
-    """One metric: `key` locates its value in the status; `_total` is appended to a counter's name."""
-
-    name: str
-    key: str | Callable[[View], object]
-    text: str
-    counter: bool = False
-
-    def value(self, view: View) -> object:
-        """Its value for one database, channel or target."""
-        return view.get(self.key) if isinstance(self.key, str) else self.key(view)
-
-
-def _of_share(key: str) -> Callable[[View], object]:
-    """Getter for one field of a database's share (minimum, maximum)."""
-    return lambda database: (database.get("share") or {}).get(key)
-
-
-def _of_rate(key: str) -> Callable[[View], object]:
-    """Getter for one field of a channel's rate."""
-    return lambda channel: (channel.get("rate") or {}).get(key)
-
-
-DATABASE = (
-    Measure("database_pending", "pending", "Jobs that wait, whatever for."),
-    Measure("database_not_due", "not_due", "Of these, jobs whose eta is in the future."),
-    Measure("database_running", "running", "Jobs dispatched to Odoo and not finished."),
-    Measure("database_failed", "failed", "Jobs in state failed."),
-    Measure("database_dispatched", "dispatched", "Jobs dispatched to Odoo.", counter=True),
-    Measure("database_restarts", "restarts", "Restarts of the database's worker.", counter=True),
-    Measure("database_heartbeat_age_seconds", "heartbeat_age_s", "Time since the worker's last turn."),
-    Measure("database_wait_seconds", "wait_s", "How long the database's best job has waited for a permit."),
-    Measure("database_held", "held", "1 while the database is new and waits for `resume` (new_databases = hold)."),
-    Measure("database_overdue", "overdue", "Jobs that run for longer than max_runtime of their channel."),
-    Measure(
-        "database_modules_seconds", "modules_for_s", "How long a module has been half installed; jobs wait for it."
-    ),
-    Measure("database_upgrade_overdue", "upgrade_overdue", "1 while that takes longer than upgrade_timeout."),
-    Measure("database_oldest_pending_seconds", "oldest_pending_s", "How long the oldest job that is due has waited."),
-    Measure(
-        "database_stopped_channels",
-        lambda view: len(view.get("stopped") or ()),
-        "Sequential channels that failed jobs of the database stop, its own ones and those of all databases.",
-    ),
-    Measure("database_guaranteed", _of_share("min"), "Jobs at once that the database is guaranteed (db_capacity)."),
-    Measure("database_limit", _of_share("max"), "The most jobs at once of the database (db_capacity)."),
-    Measure("database_paused", "paused", "1 while all of the database is paused by an operator."),
-)
-CHANNEL = (
-    Measure("channel_capacity", "capacity", "Jobs that may run at once; +Inf: no limit of its own."),
-    Measure("channel_running", "running", "Jobs that run in the channel and below it."),
-    Measure("channel_pending", "pending", "Jobs that wait in the channel and below it."),
-    Measure("channel_failed", "failed", "Jobs in state failed in the channel and below it."),
-    Measure("channel_paused", "paused", "1 while the channel is paused."),
-    Measure("channel_rate_limit", _of_rate("starts"), "Starts that the channel's rate allows in a period."),
-    Measure("channel_rate_period_seconds", _of_rate("period_s"), "That period."),
-    Measure("channel_rate_used", _of_rate("used"), "Starts within the last period, where the channel has a rate."),
-    Measure("channel_closed", "closed", "1 while the schedule closes the channel."),
-    Measure("channel_stopped", is_stopped, "1 while the channel is sequential and stopped at a failed job."),
-)
-TARGET = (
-    Measure("target_failures", "failures", "Failed requests since the last one that succeeded."),
-    Measure(
-        "target_unanswered", "unanswered", "Requests let go since its last answer: the jobs were over, no answer came."
-    ),
-    Measure("target_retry_seconds", "retry_in_s", "Time until a target that is down is probed again."),
-)
 _STATUS_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 

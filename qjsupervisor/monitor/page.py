@@ -12,18 +12,29 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, Undefined
 from markupsafe import Markup
 
 from ..channelspec import ROOT
-from ..text import channel_settings, printable, rules_in_words, seconds
-from .health import STALE_HEARTBEAT_S, find_problems
+from ..text import printable, rules_in_words
+from .health import find_problems
 from .history import History, Series
 from .master_link import Said
 from .metrics import targets_of
-from .waiting import is_stopped
+from .page_rows import (
+    TAGS,
+    ChannelRow,
+    DatabaseRow,
+    channel_rows,
+    channels_of,
+    count,
+    database_row,
+    database_rows,
+    quoted,
+    span,
+    sparkline,
+)
 
 _HERE = Path(__file__).parent
 STYLE = (_HERE / "assets" / "page.css").read_text(encoding="utf-8")
@@ -51,12 +62,6 @@ CONTENT_SECURITY_POLICY = "; ".join(
     )
 )
 
-_TAGS = {
-    "ready": "good", "up": "good", "done": "good", "standby": "soft", "starting": "soft", "unknown": "soft",
-    "backing off": "warn", "stopping": "warn", "paused": "warn", "closed": "warn", "full": "warn",
-    "blocked": "bad", "failed": "bad", "down": "bad", "stopped": "bad", "silent": "bad",
-}  # fmt: skip
-
 
 class Visitor(NamedTuple):
     """What a page shows depending on its visitor."""
@@ -78,23 +83,6 @@ def _printable(value: Any) -> Any:
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _span(value: object) -> str:
-    return seconds(float(value)) if isinstance(value, (int, float)) else "–"
-
-
-def _count(value: object) -> str:
-    return f"{value:,}" if isinstance(value, (int, float)) else "–"
-
-
-def sparkline(values: Sequence[float]) -> str:
-    """The points of a polyline in a box of 120 by 24; '' if there is nothing to draw."""
-    if len(values) < 2:
-        return ""
-    highest = max(values) or 1
-    step = 120 / (len(values) - 1)
-    return " ".join(f"{n * step:.1f},{23 - 22 * value / highest:.1f}" for n, value in enumerate(values))
-
-
 def _environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
@@ -106,64 +94,29 @@ def _environment() -> Environment:
     )
     made.filters.update(
         rules=lambda rules: rules_in_words(rules or {}),
-        span=_span,
-        count=_count,
-        tag=lambda state: _TAGS.get(str(state), ""),
-        quote=_quoted,
+        span=span,
+        count=count,
+        tag=lambda state: TAGS.get(str(state), ""),
+        quote=quoted,
     )
     made.globals.update(style=STYLE, script_hash=SCRIPT_HASH)
     return made
 
 
-def _quoted(name: object) -> str:
-    return quote(str(name), safe="", errors="surrogatepass")
-
-
 _templates = _environment()
-
-
-class DatabaseRow(NamedTuple):
-    """What the table of databases shows of one; equal rows are rendered once."""
-
-    name: str
-    shown: str
-    tag: str
-    link: str
-    troubled: bool
-    is_busy: bool
-    pending: int
-    pending_text: str
-    running: int
-    failed: int
-    failed_text: str
-    #: Jobs per minute.
-    rate: int
-    oldest_s: int
-    oldest_text: str
-    restarts: int
-    spark: str
-    why: str
-
-
-class ChannelRow(NamedTuple):
-    """What the table of channels shows for one."""
-
-    name: str
-    shown: str
-    used: int
-    running: int
-    capacity: int | None
-    pending: int
-    failed: int
-    settings: str
 
 
 class Rows:
     """Caches a table's rendered rows, most of which do not change between updates."""
 
     def __init__(self, macro: str) -> None:
-        self._make = getattr(_templates.get_template("rows.html").module, macro)
+        #: Renders one row.
+        self.make = getattr(_templates.get_template("rows.html").module, macro)
         self._kept: dict[str, tuple[tuple[object, ...], Markup]] = {}
+
+    def __len__(self) -> int:
+        """How many are kept."""
+        return len(self._kept)
 
     def render(self, rows: Sequence[DatabaseRow | ChannelRow], *more: object) -> Markup:
         """Render all rows; `more`: what else the rows depend on."""
@@ -171,13 +124,13 @@ class Rows:
         for row in rows:
             key = (row, *more)
             kept = self._kept.get(row.name)
-            made[row.name] = kept if kept is not None and kept[0] == key else (key, self._make(row, *more))
+            made[row.name] = kept if kept is not None and kept[0] == key else (key, self.make(row, *more))
         self._kept = made
         return Markup("").join(text for _, text in made.values())
 
 
-_database_rows = Rows("database")
-_channel_rows = Rows("channel")
+DATABASE_ROWS = Rows("database")
+CHANNEL_ROWS = Rows("channel")
 
 
 def overview(said: Said, history: History, visitor: Visitor = NOBODY) -> bytes:
@@ -190,8 +143,8 @@ def overview(said: Said, history: History, visitor: Visitor = NOBODY) -> bytes:
         "overview.html",
         said,
         visitor,
-        database_rows=_database_rows.render(_database_table(status, history)),
-        channel_rows=_channel_rows.render(_channel_table(status), visitor),
+        database_rows=DATABASE_ROWS.render(database_rows(status, history)),
+        channel_rows=CHANNEL_ROWS.render(channel_rows(status), visitor),
         targets=targets_of(status),
         pauses=status.get("pauses", ()),
         schedule=status.get("schedule"),
@@ -215,8 +168,8 @@ def database(
         said,
         visitor,
         name,
-        view=_database(view, history),
-        channels=_channels_of(said.status, name),
+        view=database_row(view, history),
+        channels=channels_of(said.status, name),
         pauses=[pause for pause in said.status.get("pauses", ()) if pause.get("database") in (None, name)],
         schedule=said.status.get("schedule"),
         jobs=jobs,
@@ -248,7 +201,7 @@ def _render(template: str, said: Said, visitor: Visitor, only: str | None = None
     found = [each for each in find_problems(status) if only is None or not each.databases or only in each.databases]
     wrong = context.pop("wrong", None) or [each.text for each in found if not each.is_warning]
     if said.status is not None and not said.is_alive:
-        wrong = [f"The supervisor has not answered for {_span(said.age_s)}: what is shown is from then.", *wrong]
+        wrong = [f"The supervisor has not answered for {span(said.age_s)}: what is shown is from then.", *wrong]
     text = _templates.get_template(template).render(
         status=status,
         wrong=wrong[:_SHOWN_PROBLEMS],
@@ -272,12 +225,12 @@ def _tiles(status: Mapping[str, Any], series: Series) -> list[dict[str, Any]]:
     waiting = sum(view.get("pending") or 0 for view in databases)
     failed = sum(view.get("failed") or 0 for view in databases)
     return [
-        _tile("databases", "Databases ready", _count(ready), f"of {_count(len(databases))}"),
-        _tile("running", "Running", _count(running), "no limit" if capacity is None else f"of {_count(capacity)}",
+        _tile("databases", "Databases ready", count(ready), f"of {count(len(databases))}"),
+        _tile("running", "Running", count(running), "no limit" if capacity is None else f"of {count(capacity)}",
               series.running),
-        _tile("waiting", "Waiting", _count(waiting), f"oldest due {_span(oldest_s)}", series.waiting),
+        _tile("waiting", "Waiting", count(waiting), f"oldest due {span(oldest_s)}", series.waiting),
         _tile("finished", "Finished", f"{series.per_minute():.0f}", "a minute", series.finished),
-        _tile("failed", "Failed", _count(failed), f"{sum(series.failed)} in the last hour", series.failed, failed > 0),
+        _tile("failed", "Failed", count(failed), f"{sum(series.failed)} in the last hour", series.failed, failed > 0),
     ]  # fmt: skip
 
 
@@ -285,97 +238,3 @@ def _tile(
     key: str, title: str, value: str, more: str, values: Sequence[int] = (), bad: bool = False
 ) -> dict[str, Any]:  # fmt: skip
     return {"key": key, "title": title, "value": value, "more": more, "spark": sparkline(values), "bad": bad}
-
-
-def _database(view: Mapping[str, Any], history: History) -> dict[str, Any]:
-    """The data of a row; `troubled`: it has a problem."""
-    state = str(view.get("state"))
-    beats = view.get("heartbeat_age_s")
-    if state == "ready" and beats is not None and beats > STALE_HEARTBEAT_S:
-        state = "silent"
-    elif state == "ready" and view.get("paused"):
-        state = "paused"
-    targets = view.get("targets") or ()
-    down = [each for each in targets if each.get("state") == "down"]
-    why = str(view.get("last_error") or view.get("message") or "")
-    if down and len(down) == len(targets) and state in ("ready", "paused"):
-        why = f"Odoo at {down[0].get('url')} is down" + (f": {down[0].get('reason')}" if down[0].get("reason") else "")
-    track = history.track(str(view.get("name")))
-    return {
-        **dict.fromkeys(("pending", "running", "failed", "restarts", "heartbeat_age_s", "dispatched", "pid")),
-        **dict.fromkeys(("oldest_pending_s", "wait_s", "not_due", "waiting_dependencies"), 0),
-        **view,
-        "shown": state,
-        "troubled": _TAGS.get(state) == "bad" or state == "backing off" or bool(down and len(down) == len(targets)),
-        "why": why if state not in ("ready", "paused") or down else "",
-        "rate": view.get("per_minute") or 0.0,
-        "spark": track.draw("waiting", sparkline),
-    }
-
-
-def _database_table(status: Mapping[str, Any], history: History) -> list[DatabaseRow]:
-    """All rows, those with a problem first."""
-    rows = []
-    for view in status.get("databases", ()):
-        row = _database(view, history)
-        pending, running, failed = (int(row.get(key) or 0) for key in ("pending", "running", "failed"))
-        oldest_s = int(row.get("oldest_pending_s") or 0)
-        rows.append(
-            DatabaseRow(
-                name=printable(row.get("name")),
-                shown=row["shown"],
-                tag=_TAGS.get(row["shown"], ""),
-                link=_quoted(row.get("name")),
-                troubled=row["troubled"],
-                is_busy=bool(pending or running),
-                pending=pending,
-                pending_text=_count(pending),
-                running=running,
-                failed=failed,
-                failed_text=_count(failed),
-                rate=round(row["rate"]),
-                oldest_s=oldest_s,
-                oldest_text=_span(oldest_s) if oldest_s else "–",
-                restarts=int(row.get("restarts") or 0),
-                spark=row["spark"],
-                why=printable(row["why"]),
-            )
-        )
-    return sorted(rows, key=lambda row: (not row.troubled, row.name))
-
-
-def _channel_table(status: Mapping[str, Any]) -> list[ChannelRow]:
-    rows = []
-    for view in status.get("channels", ()):
-        row = _channel(view)
-        running, pending, failed = (int(row.get(key) or 0) for key in ("running", "pending", "failed"))
-        name, settings = str(row.get("name")), ", ".join(row["settings"])
-        rows.append(ChannelRow(name, row["shown"], row["used"], running, row["capacity"], pending, failed, settings))
-    return rows
-
-
-def _channel(view: Mapping[str, Any]) -> dict[str, Any]:
-    capacity, running = view.get("capacity"), view.get("running") or 0
-    full = capacity is not None and running >= capacity
-    stopped = is_stopped(view)
-    halted = "paused" if view.get("paused") else "closed" if view.get("closed") else ""
-    state = "stopped" if stopped else halted or ("full" if full else "open")
-    return {
-        **dict.fromkeys(("pending", "failed", "running"), 0),
-        **view,
-        "shown": state,
-        "capacity": capacity,
-        "used": min(100, round(100 * running / capacity)) if capacity else 0,
-        "settings": [word for word in channel_settings(view) if word != "paused"],
-    }
-
-
-def _channels_of(status: Mapping[str, Any], database: str) -> list[dict[str, Any]]:
-    """The channels in which jobs of one database wait or run."""
-    found = []
-    for view in status.get("channels", ()):
-        mine = next((each for each in view.get("holders", ()) if each.get("database") == database), None)
-        if mine is not None:
-            row = _channel(view)
-            found.append({**row, "mine_running": mine.get("running"), "mine_pending": mine.get("pending")})
-    return found

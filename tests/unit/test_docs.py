@@ -12,7 +12,7 @@ import pytest
 from qjsupervisor import cli
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.config.options import ODOO, ODOO_OPTIONS, OPTIONS, OWN, QUEUE_JOB, QUEUE_JOB_OPTIONS, Option
-from qjsupervisor.monitor import metrics
+from qjsupervisor.monitor import measures, metrics
 from qjsupervisor.monitor.processes import Process
 from qjsupervisor.states import Fairness, WorkerState
 from qjsupervisor.table.semaphore import SemaphoreTable
@@ -38,7 +38,7 @@ def options_table(options: Iterable[Option[Any]]) -> str:
 
 def metrics_table() -> str:
     """Every family that is ever exported."""
-    view: dict[Any, Any] = {measure.key: 1 for measure in (*metrics.DATABASE, *metrics.CHANNEL, *metrics.TARGET)}
+    view: dict[Any, Any] = {measure.key: 1 for measure in (*measures.DATABASE, *measures.CHANNEL, *measures.TARGET)}
     status = {
         "databases": [{**view, "name": "d", "state": "ready", "outcomes": {"done": 1}, "share": {"min": 1, "max": 1}}],
         "channels": [{**view, "name": "c", "rate": {"starts": 1, "period_s": 1, "used": 1}}],

@@ -9,6 +9,7 @@ import pytest
 from qjsupervisor.monitor import page
 from qjsupervisor.monitor.history import History
 from qjsupervisor.monitor.master_link import Said
+from qjsupervisor.monitor.page_rows import DatabaseRow
 from tests.monitor_status import status
 
 NO_HISTORY = History()
@@ -17,20 +18,20 @@ NO_HISTORY = History()
 def made(rows: page.Rows, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the rows that are made from now on."""
     names: list[str] = []
-    make = rows._make
+    make = rows.make
 
-    def note(row: page.DatabaseRow, *more: object) -> object:
+    def note(row: DatabaseRow, *more: object) -> object:
         names.append(row.name)
         return make(row, *more)
 
-    monkeypatch.setattr(rows, "_make", note)
+    monkeypatch.setattr(rows, "make", note)
     return names
 
 
 def test_only_rows_that_changed_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     now = status(20)
     page.overview(Said(now, 0.0, 1), NO_HISTORY)
-    names = made(page._database_rows, monkeypatch)
+    names = made(page.DATABASE_ROWS, monkeypatch)
     page.overview(Said(now, 0.0, 2), NO_HISTORY)
     assert names == []
     now["databases"][3]["pending"] += 1
@@ -39,7 +40,7 @@ def test_only_rows_that_changed_are_made(monkeypatch: pytest.MonkeyPatch) -> Non
     assert f'data-value="{now["databases"][3]["pending"]}"' in text
     del now["databases"][3]
     assert "customer-003" not in page.overview(Said(now, 0.0, 4), NO_HISTORY).decode()
-    assert len(page._database_rows._kept) == 19, "what is gone is forgotten"
+    assert len(page.DATABASE_ROWS) == 19, "what is gone is forgotten"
 
 
 def test_a_visitor_who_may_order_gets_his_own_rows() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from qjsupervisor.config.load import load
 from qjsupervisor.config.settings import Config
 from qjsupervisor.master.pauses import Scope
-from qjsupervisor.master.status_report import Snapshot, WorkerView, build_status
+from qjsupervisor.master.snapshot import Snapshot, WorkerView
+from qjsupervisor.master.status_report import build_status
 from qjsupervisor.monitor.health import problems, warnings
 from qjsupervisor.monitor.metrics import MetricSources, render
 from qjsupervisor.states import TargetHealth, TargetState, WorkerState

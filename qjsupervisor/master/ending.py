@@ -1,0 +1,68 @@
+"""How all workers end together: a few at a time, so that they do not hold up each other."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable
+
+from ..loop import Timers
+from .worker_process import ABORT_GRACE_S, WorkerProcess
+
+#: How many workers drain at the same time when the supervisor stops, and by when all of them have been told.
+STOP_AT_ONCE = 4
+STOP_SPREAD_S = 2.0
+
+
+class Ending:
+    """The workers that have not been told yet that they are to end."""
+
+    def __init__(self, timers: Timers) -> None:
+        self._timers = timers
+        self._to_stop: deque[WorkerProcess] = deque()
+        self._to_abort: deque[WorkerProcess] = deque()
+        #: When those that remain are asked for their stacks all at once.
+        self._abort_all_s = math.inf
+
+    def stop(self, workers: Iterable[WorkerProcess], graceful_s: float, now_s: float) -> None:
+        """Drain them, the next one when one has exited.
+
+        All at once they would compete for the processors, and each database would wait that long for the supervisor
+        that takes it over.
+        """
+        self._to_stop = deque(workers)
+        self._timers.call_at(now_s + min(STOP_SPREAD_S, graceful_s / 4), self._stop_rest)
+        for _ in range(STOP_AT_ONCE):
+            self._stop_next(now_s)
+
+    def abort(self, workers: Iterable[WorkerProcess], now_s: float) -> None:
+        """Have them write their stacks and die, one by one while that is quick, to keep the stacks apart."""
+        self._to_abort = deque(workers)
+        self._abort_all_s = now_s + ABORT_GRACE_S
+        self._timers.call_at(self._abort_all_s, self._abort_next)
+        self._abort_next(now_s)
+
+    def go_on(self, now_s: float) -> None:
+        """One has exited."""
+        self._stop_next(now_s)
+        self._abort_next(now_s)
+
+    def _stop_next(self, now_s: float) -> None:
+        while self._to_stop:
+            worker = self._to_stop.popleft()
+            worker.stop(now_s, reason="the supervisor stops")
+            if worker.child is not None:
+                return
+
+    def _stop_rest(self, now_s: float) -> None:
+        while self._to_stop:
+            self._stop_next(now_s)
+
+    def _abort_next(self, now_s: float) -> None:
+        while self._to_abort:
+            worker = self._to_abort.popleft()
+            if worker.child is None or worker.is_aborting:
+                continue
+            worker.abort("the supervisor was told to quit", now_s)
+            if now_s < self._abort_all_s:
+                return

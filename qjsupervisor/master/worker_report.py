@@ -1,0 +1,83 @@
+"""What a worker tells of itself besides its state and its errors, as the master keeps it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ProtocolError
+from ..states import StoppedChannel, TargetHealth, TargetState
+from .modules import Modules
+
+#: A database is left alone for no longer than this, whatever its worker says.
+LONGEST_AWAY_S = 60.0
+
+
+class WorkerReport:
+    """One worker's report. Most of it is of one process; modules are those of the database."""
+
+    def __init__(self) -> None:
+        #: Whether this process has read its database's rows once.
+        self.has_read = False
+        #: Rates counted new starts since somebody cleared it.
+        self.has_started = False
+        #: The health of its targets as this process reports it.
+        self.targets: list[TargetHealth] = []
+        #: Number of jobs that have been running for longer than max_runtime.
+        self.overdue = 0
+        #: Sequential channels that a failed job of its database stops.
+        self.stopped: list[StoppedChannel] = []
+        #: Until then an administrator has the database for himself: he ended the worker's session.
+        self.away_until_s = 0.0
+        #: Modules in transition; kept when the process is replaced.
+        self.modules = Modules()
+
+    def begin(self) -> None:
+        """A new process, which has told nothing yet."""
+        self.has_read = False
+        self.targets, self.stopped, self.overdue = [], [], 0
+
+    def take(self, message: Mapping[str, Any], now_s: float) -> bool:
+        """Note what a message says. False if it is none of these; ProtocolError where it is nonsense."""
+        said = message.get("is")
+        if said == "read":
+            self.has_read = True
+        elif said == "targets":
+            self.targets = _healths(message.get("targets"))
+        elif said == "away":
+            self.away_until_s = now_s + min(float(message.get("for_s") or 0), LONGEST_AWAY_S)
+        elif said == "stopped":
+            self.stopped = _stopped(message.get("channels"))
+        elif said == "overdue":
+            self.overdue = int(message.get("jobs") or 0)
+        elif said == "starts":
+            self.has_started = True
+        elif said == "modules":
+            self.modules.note(_states(message.get("modules")), now_s)
+        else:
+            return False
+        return True
+
+
+def _states(told: object) -> dict[str, str]:
+    if not isinstance(told, dict):
+        raise ProtocolError("modules are an object")
+    return {str(name): str(state) for name, state in told.items()}
+
+
+def _stopped(told: object) -> list[StoppedChannel]:
+    if not isinstance(told, list):
+        raise ProtocolError("stopped channels are a list")
+    try:
+        return [StoppedChannel(*each) for each in told]
+    except TypeError as error:
+        raise ProtocolError(f"no stopped channel: {error}") from error
+
+
+def _healths(told: object) -> list[TargetHealth]:
+    if not isinstance(told, list):
+        raise ProtocolError("targets are a list")
+    try:
+        return [TargetHealth(url, TargetState(state), *rest) for url, state, *rest in told]
+    except (TypeError, ValueError) as error:
+        raise ProtocolError(f"no target: {error}") from error
