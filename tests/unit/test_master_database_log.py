@@ -7,10 +7,7 @@ from typing import Any
 
 import pytest
 
-from qjsupervisor import logs
-from qjsupervisor.control import Pipe
 from qjsupervisor.master.database_log import LONGEST_S, QUIET_S, DatabaseLog
-from qjsupervisor.worker.database_log import DatabaseLog as WorkersLog
 from tests.unit.supervised import FakeLoop, Rig
 
 
@@ -94,21 +91,6 @@ def test_at_the_end_nothing_waits(written: Written) -> None:
     written.log.flush()
     assert [each["event"] for each in written.after(0)] == ["worker_reaped"]
     assert written.after(60) == []
-
-
-def test_a_worker_tells_its_master_and_writes_where_that_does_not_listen(log_events: list[Any]) -> None:
-    ours, theirs = Pipe.pair()
-    log = WorkersLog(theirs, logs.get_logger(database="a"))
-    log.error("database_lost", reason="password")
-    assert ours.receive_all() == [
-        {"is": "log", "level": "error", "event": "database_lost", "facts": {"reason": "password"}}
-    ]
-    assert log_events == []
-    ours.close()
-    for write in (log.info, log.warning, log.error):
-        write("database_lost", reason="password")
-    assert [each["log_level"] for each in log_events] == ["info", "warning", "error"]
-    theirs.close()
 
 
 def test_what_workers_say_is_one_line(log_events: list[Any]) -> None:
