@@ -83,6 +83,7 @@ def retire(core: TableCore, channel: int) -> None:
     if core.words[base + Channel.FLAGS] != Flag.RETIRED:
         core.words[base + Channel.RETIRED_AT] = core.words[Header.GENERATION] + 1
         core.words[base + Channel.FLAGS] = Flag.RETIRED
+        core.words[base + Channel.MIN] = core.words[base + Channel.RESERVE] = core.words[base + Channel.WEIGHT] = 0
 
 
 def add_channel(core: TableCore, spec: ChannelSpec, channel: int, parent: int, now_ns: int) -> None:
@@ -122,11 +123,13 @@ def write_channel(core: TableCore, channel: int, spec: ChannelSpec, now_ns: int)
     words[base + Channel.THROTTLE_NS] = throttle_ns
     # The last start counts by the new throttle where that is shorter.
     words[base + Channel.NOT_BEFORE_NS] = min(words[base + Channel.NOT_BEFORE_NS], now_ns + throttle_ns)
-    _write_rate(core, channel, spec.rate)
+    _write_rate(core, channel, spec.rate, now_ns)
     default = spec.rate_default
     words[base + Channel.RATE_DEFAULT] = default.starts if default else 0
     words[base + Channel.RATE_DEFAULT_NS] = int(default.period_s * 1e9) if default else 0
     words[base + Channel.CAPACITY_DEFAULT] = _limit(spec.capacity_default, False)
+    words[base + Channel.MIN], words[base + Channel.RESERVE] = spec.minimum, int(spec.reserve)
+    words[base + Channel.WEIGHT] = spec.weight
     words[base + Channel.FLAGS] = (
         Flag.SEQUENTIAL * spec.sequential
         + Flag.PAUSED * spec.paused
@@ -135,7 +138,7 @@ def write_channel(core: TableCore, channel: int, spec: ChannelSpec, now_ns: int)
     )
 
 
-def _write_rate(core: TableCore, channel: int, rate: Rate | None) -> None:
+def _write_rate(core: TableCore, channel: int, rate: Rate | None, now_ns: int) -> None:
     """Another rate goes on with the starts that the old one counted."""
     base, words = core.channel_base(channel), core.words
     old = core.ring(channel)
@@ -143,6 +146,8 @@ def _write_rate(core: TableCore, channel: int, rate: Rate | None) -> None:
     if (starts, period_ns) == (words[base + Channel.RATE], words[base + Channel.RATE_NS]):
         return
     known = old.moments() if old is not None else []
+    if old is None:
+        words[base + Channel.RATE_SINCE_NS] = now_ns
     words[base + Channel.RATE], words[base + Channel.RATE_NS] = starts, period_ns
     new = core.ring(channel)
     if new is not None and (old is None or (old.per, old.size) != (new.per, new.size)):
@@ -175,6 +180,9 @@ def read_spec(core: TableCore, channel: int) -> ChannelSpec | None:
         rate=_rate(w[Channel.RATE], w[Channel.RATE_NS]),
         rate_default=_rate(w[Channel.RATE_DEFAULT], w[Channel.RATE_DEFAULT_NS]),
         made=bool(flags & Flag.MADE),
+        minimum=w[Channel.MIN],
+        reserve=bool(w[Channel.RESERVE]),
+        weight=w[Channel.WEIGHT],
     )
 
 

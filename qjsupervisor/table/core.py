@@ -9,6 +9,7 @@ Invariants, whenever the lock is free and Header.DIRTY is 0
     throttled  = closed by time alone: by a throttle until NOT_BEFORE, by a rate until its ring opens, or while
                  Header.STARTS_UNREAD; Header.NEXT_OPEN_NS is not later than the first of these moments
     waiting(s) = s has demand and no grant that it did not take yet
+    minimums   = layout.py says what is derived of them
     HELD(s, c) = what the worker of s knows to run there, + 1 if its untaken grant is for c
 A death of the lock's holder between any two stores breaks all but the truth (HELD, FAILED, the demand orders). Whoever
 takes the lock next calls `_repair`, before it looks at anything else: sums and bitmaps are computed afresh,
@@ -142,6 +143,21 @@ class TableCore(TableWords):
         self.put_bit(self.layout.closed, channel, False)
         self.put_bit(self.layout.throttled, channel, False)
         self.settle(channel, now_ns)
+        self.settle_minimums(channel)
+
+    def settle_minimums(self, channel: int) -> None:
+        """Write what a channel, and each above it, lacks of its minimum; after anything that can change it."""
+        words = self.words
+        for node in self.tree().paths[channel]:
+            base = self.channel_base(node)
+            missing = words[base + Channel.MIN] - words[base + Channel.TOTAL]
+            self.put_bit(self.layout.short, node, missing > 0)
+            lack = max(words[base + Channel.KEPT], missing if words[base + Channel.RESERVE] else 0)
+            change = lack - words[base + Channel.LACK]
+            if change:
+                words[base + Channel.LACK] = lack
+                if node:
+                    words[self.channel_base(words[base + Channel.PARENT]) + Channel.KEPT] += change
 
     def add_held(self, slot: int, channel: int, change: int, now_ns: int) -> None:
         """Change the permits that a database holds in a channel; the one store to HELD is what counts."""
@@ -150,9 +166,12 @@ class TableCore(TableWords):
         words[self.layout.slot + slot * self.layout.slot_size + Slot.TOTAL] += change
         if words[Header.SHARES]:
             self.settle_share(slot)
-        for node in self.tree().paths[channel]:
+        tree = self.tree()
+        for node in tree.paths[channel]:
             words[self.channel_base(node) + Channel.TOTAL] += change
             self.settle(node, now_ns)
+        if tree.has_minimums:
+            self.settle_minimums(channel)
 
     def put_share(self, slot: int, share: Share) -> None:
         """Write what a database is guaranteed and limited to; `settle_share` puts it in force."""
@@ -196,10 +215,15 @@ class TableCore(TableWords):
         return 0 <= self.words[root + Channel.CAPACITY] <= self.words[root + Channel.TOTAL]
 
     def has_rules(self, channel: int) -> bool:
-        """Whether a channel or one above it has more to say of who may start than a capacity: by time, or by order."""
+        """Whether a channel or one above it has more to say of who may start than a capacity.
+
+        By time, by order, or by minimums and weights of the branches below it.
+        """
         tree = self.tree()
         for node in tree.paths[channel]:
             limits = tree.limits[node]
+            if tree.ruled >> node & 1:
+                return True
             if limits is not None and (limits.paced or limits.flags & Flag.SEQUENTIAL):
                 return True
         return False
@@ -250,16 +274,26 @@ class TableCore(TableWords):
     def delay_start(self, channel: int, since_ns: int, now_ns: int) -> None:
         """A job that was counted at `since_ns` is sent only now."""
         for node, ring in self.rings(channel):
-            ring.delay(since_ns, now_ns)
+            if self._knows(node, since_ns):
+                ring.delay(since_ns, now_ns)
+            else:
+                ring.add_past([now_ns])
+                self.wake_watchers(self.tree().below[node])
             self.settle(node, now_ns)
 
     def take_back_start(self, channel: int, since_ns: int, now_ns: int) -> None:
         """A job that was counted at `since_ns` is not sent."""
         for node, ring in self.rings(channel):
+            if not self._knows(node, since_ns):
+                continue
             ring.take_back(since_ns, now_ns)
             self.settle(node, now_ns)
             if self.not_before_ns(node) > now_ns:  # sooner than those know that wait
                 self.wake_watchers(self.tree().below[node])
+
+    def _knows(self, node: int, since_ns: int) -> bool:
+        """Whether a start that was counted then is in the ring: a rate may have been taken away and given again."""
+        return since_ns >= int(self.words[self.channel_base(node) + Channel.RATE_SINCE_NS])
 
     def add_past_starts(self, channel: int, moments_ns: Iterable[int]) -> None:
         """Jobs were started then by somebody else: those that the ring does not know of take their places in it."""
@@ -414,6 +448,7 @@ class TableCore(TableWords):
         for channel in range(used):
             base = self.channel_base(channel)
             self.words[base + Channel.TOTAL] = self.words[base + Channel.FAILED] = 0
+            self.words[base + Channel.LACK] = self.words[base + Channel.KEPT] = 0
             for word in range(base + self.layout.waiting_slots_in, base + self.layout.channel_size):
                 self.bits[word] = 0
         self.words[Header.STARTS_UNREAD] = self.words[Header.RESERVED] = 0
@@ -426,6 +461,7 @@ class TableCore(TableWords):
             if limits is not None and limits.ring is not None:
                 limits.ring.mend()
             self.settle(channel, now_ns)
+            self.settle_minimums(channel)
         for number in range(self.words[Header.USED_SERVERS]):
             self._repair_server(self.server_base(number))
         self.words[Header.REPAIRS] += 1

@@ -18,10 +18,8 @@ channel's clock is the pass that was served last: a class that was away rejoins 
 saved-up turns.
 Source of stride scheduling: Waldspurger and Weihl, 1995, "Stride Scheduling".
 
-Shares. A database that holds its maximum does not enter. Of those that enter a job and hold less than their minimum
-the one with the smallest part of it comes first, before any turn. A reserved minimum is kept free: what the root has
-left beyond all of them is there for the others. A database that was granted a permit a moment ago and has not come for
-it may lack more; the others wait for it as below.
+Shares. A database that holds its maximum does not enter. What minimums and weights say comes before any turn:
+guarantees.py.
 
 With Fairness.PRIORITY there are no turns: the smallest order key of all entered jobs is next. A database that was
 granted a permit a moment ago and did not come for it yet may have a second job better than everybody else's,
@@ -34,12 +32,13 @@ over all databases, but for Fairness.PRIORITY, which compares the keys of those 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from ..job import Key
 from ..states import Fairness
 from .core import TableCore
-from .layout import Cell, Channel, Header, Slot
+from .guarantees import Grant, Guarantees
+from .layout import Cell, Header, Slot
 from .words import bitmap, bits
 
 #: One turn of a class of weight 1 with one member.
@@ -48,13 +47,6 @@ _STRIDE = 1 << 24
 _PRIORITY = Fairness.PRIORITY
 #: How long others wait, with Fairness.PRIORITY, for a database to come for its grant.
 PICK_UP_NS = 50_000_000
-
-
-class Grant(NamedTuple):
-    """One permit: whose, and in which channel."""
-
-    slot: int
-    channel: int
 
 
 class Demand(Protocol):
@@ -130,7 +122,7 @@ class Scheduler:
     """The choice of permits during one holding of the lock. `slot` is the holder's own, -1 for the master."""
 
     def __init__(self, core: TableCore, fairness: Fairness, slot: int, demand: Demand, now_ns: int) -> None:
-        self._core = core
+        self.core = core
         self._fairness = fairness
         self._slot = slot
         self._demand = demand
@@ -147,7 +139,7 @@ class Scheduler:
 
     def next(self) -> Grant | None:
         """Who gets the next permit, or None when nobody who waits could start. Moves the cursors of its path."""
-        core, layout = self._core, self._core.layout
+        core, layout = self.core, self.core.layout
         others = core.read_bitmap(layout.waiting, layout.slots) & ~self._own_bit
         self._wanted = self._demand.wanted_channels
         if core.words[Header.SHARES]:
@@ -159,49 +151,18 @@ class Scheduler:
         candidates = self._candidates(others)
         if not candidates:
             return None
-        if core.words[Header.SHARES]:
-            first, may_others = self._first_needy(candidates, others)
-            if first is not None or not may_others:
-                return first
+        if core.words[Header.SHARES] or self._tree.ruled:
+            return Guarantees(self).next(candidates, others)
         if self._fairness is _PRIORITY:
             return self._smallest_key(others, candidates)
         if not others and self._classes is None:
             return Grant(self._slot, self._demand.best(candidates)) if candidates & self._wanted else None
-        competing = self._competing(candidates, others)
+        competing = self.competing(candidates, others)
         return self._descend(competing, candidates) if competing else None
-
-    def _first_needy(self, candidates: int, others: int) -> tuple[Grant | None, bool]:
-        """The next permit if it is for a database below its minimum; else None, and whether it may be another's."""
-        core, words = self._core, self._core.words
-        root = core.channel_base(0)
-        room = words[root + Channel.CAPACITY] - words[root + Channel.TOTAL]
-        free = room - words[Header.RESERVED] if words[root + Channel.CAPACITY] >= 0 else 1
-        needy = core.read_bitmap(core.layout.needy, core.slots)
-        asked = core.waiting_slots(candidates) if needy else 0
-        own = self._own_bit if self._wanted & candidates else 0
-        entering = needy & (asked & others | own)
-        if free <= 0:  # what is left is reserved
-            entering = bitmap(s for s in bits(entering) if words[core.slot_base(s) + Slot.DEFICIT])
-        for slot in sorted(bits(entering), key=self._part_of_minimum):
-            channel = self._best(slot, candidates)
-            if channel >= 0:
-                return Grant(slot, channel), True
-        if free <= 0:
-            return None, False
-        waiting = core.read_bitmap(core.layout.waiting, core.slots)
-        coming = [slot for slot in bits(needy & asked & ~waiting & ~self._own_bit) if self._is_coming(slot)]
-        if len(coming) < free or words[root + Channel.CAPACITY] < 0:
-            return None, True
-        self.waits_until_ns = min(self._granted_ns(slot) for slot in coming) + PICK_UP_NS
-        return None, False
-
-    def _part_of_minimum(self, slot: int) -> float:
-        base = self._core.slot_base(slot)
-        return float(self._core.words[base + Slot.TOTAL] / self._core.words[base + Slot.MIN])
 
     def _candidates(self, others: int) -> int:
         """Channels with a waiting job and room on the whole path."""
-        core, layout, tree = self._core, self._core.layout, self._tree
+        core, layout, tree = self.core, self.core.layout, self._tree
         closed = core.read_bitmap(layout.closed, layout.channels)
         if closed & 1:
             return 0
@@ -211,29 +172,29 @@ class Scheduler:
             candidates &= ~tree.below[node]
         return candidates
 
-    def _competing(self, candidates: int, others: int) -> int:
-        """Databases that wait in one of the candidate channels."""
+    def competing(self, candidates: int, others: int) -> int:
+        """Of the databases `others`, and of us, those that wait in one of the candidate channels."""
         own = self._own_bit if self._wanted & candidates else 0
-        return self._core.waiting_slots(candidates) & others | own if others else own
+        return self.core.waiting_slots(candidates) & others | own if others else own
 
-    def _best(self, slot: int, candidates: int) -> int:
+    def best(self, slot: int, candidates: int) -> int:
         """The channel of a database's best job that could start; -1 if there is none."""
         if slot == self._slot:
             return self._demand.best(candidates) if self._wanted & candidates else -1
         order = self._orders.get(slot)
         if order is None:
-            order = self._orders[slot] = self._core.demand_order(slot)
+            order = self._orders[slot] = self.core.demand_order(slot)
         return next((channel for channel in order if candidates >> channel & 1), -1)
 
     def _smallest_key(self, others: int, candidates: int) -> Grant | None:
         # Whoever has demand and does not wait was granted something: its old key is the least its next can be.
-        asked = self._core.waiting_slots(candidates) & ~self._own_bit
+        asked = self.core.waiting_slots(candidates) & ~self._own_bit
         own = self._own_bit if self._wanted & candidates else 0
         keyed = []
-        if self._core.words[Header.SHARES]:
-            asked &= ~self._core.read_bitmap(self._core.layout.full, self._core.slots)
+        if self.core.words[Header.SHARES]:
+            asked &= ~self.core.read_bitmap(self.core.layout.full, self.core.slots)
         for slot in bits(asked | own):
-            channel = self._best(slot, candidates)
+            channel = self.best(slot, candidates)
             if channel >= 0 and (slot == self._slot or others >> slot & 1 or self._is_coming(slot)):
                 keyed.append((self._key(slot, channel), slot, channel))
         if not keyed:
@@ -245,8 +206,27 @@ class Scheduler:
             self.waits_until_ns = self._granted_ns(slot) + PICK_UP_NS
         return None
 
+    def pick(self, node: int, candidates: int, others: int) -> Grant | None:
+        """Whose job below `node`, or in it, is next, by turns or by keys."""
+        if self._fairness is _PRIORITY:
+            return self._smallest_key(others, candidates)
+        return self._turn(node, self.competing(candidates, others), candidates)
+
+    def coming(self, candidates: int) -> int:
+        """Databases that want something there and may be on their way to take what they were granted: a bitmap."""
+        core = self.core
+        waiting = core.read_bitmap(core.layout.waiting, core.slots) | self._own_bit
+        absent = core.waiting_slots(candidates) & ~waiting
+        if absent and core.words[Header.SHARES]:
+            absent &= ~core.read_bitmap(core.layout.full, core.slots)
+        return bitmap(slot for slot in bits(absent) if self._is_coming(slot))
+
+    def wait_for(self, coming: int) -> None:
+        """Permits are left for these databases."""
+        self.waits_until_ns = min(self._granted_ns(slot) for slot in bits(coming)) + PICK_UP_NS
+
     def _granted_ns(self, slot: int) -> int:
-        return self._core.words[self._core.slot_base(slot) + Slot.GRANTED_NS]
+        return self.core.words[self.core.slot_base(slot) + Slot.GRANTED_NS]
 
     def _is_coming(self, slot: int) -> bool:
         """Whether a database that did not take its grant yet may still be on its way."""
@@ -255,8 +235,8 @@ class Scheduler:
     def _key(self, slot: int, channel: int) -> Key:
         if slot == self._slot:
             return self._demand.key(channel)
-        start = self._core.cell_base(slot, channel) + Cell.KEY
-        priority, created_us, job_id = self._core.words[start : start + 3].tolist()
+        start = self.core.cell_base(slot, channel) + Cell.KEY
+        priority, created_us, job_id = self.core.words[start : start + 3].tolist()
         return priority, created_us, job_id
 
     def _descend(self, competing: int, candidates: int) -> Grant | None:
@@ -268,7 +248,7 @@ class Scheduler:
             if found.channel == node:
                 return found
             node = self._step(node, found.channel)
-            rivals = self._competing(candidates & self._tree.below[node], competing & ~self._own_bit)
+            rivals = self.competing(candidates & self._tree.below[node], competing & ~self._own_bit)
 
     def _step(self, node: int, channel: int) -> int:
         """The child of `node` on the way down to `channel`."""
@@ -281,10 +261,10 @@ class Scheduler:
         while rivals:
             weight_class = self._class_in_turn(node, rivals) if self._classes else 0
             members = rivals & self._classes[weight_class] if self._classes else rivals
-            slot = _next_bit(members or rivals, self._core.words[self._core.turn_word(node, weight_class)])
-            channel = self._best(slot, candidates)
+            slot = _next_bit(members or rivals, self.core.words[self.core.turn_word(node, weight_class)])
+            channel = self.best(slot, candidates)
             if channel >= 0 and below >> channel & 1:
-                self._core.words[self._core.turn_word(node, weight_class)] = slot + 1
+                self.core.words[self.core.turn_word(node, weight_class)] = slot + 1
                 if self._classes:
                     self._count_turn(node, slot, weight_class, self._entering(node, members, candidates))
                 return Grant(slot, channel)
@@ -296,18 +276,18 @@ class Scheduler:
         if node == 0:
             return members.bit_count()
         below = self._tree.below[node]
-        best = (self._best(slot, candidates) for slot in bits(members))
+        best = (self.best(slot, candidates) for slot in bits(members))
         return sum(channel >= 0 and below >> channel & 1 for channel in best)
 
     def _class_in_turn(self, node: int, rivals: int) -> int:
-        core, words = self._core, self._core.words
+        core, words = self.core, self.core.words
         passes = [
             (words[core.turn_word(node, k) + 1], k) for k, members in enumerate(self._classes or ()) if members & rivals
         ]
         return min(passes, default=(0, 0))[1]
 
     def _count_turn(self, node: int, slot: int, weight_class: int, members: int) -> None:
-        core, words = self._core, self._core.words
+        core, words = self.core, self.core.words
         weight = max(1, words[core.slot_base(slot) + Slot.WEIGHT])
         at, clock = core.turn_word(node, weight_class) + 1, core.clock_word(node)
         served = max(words[clock], words[at])

@@ -10,6 +10,7 @@ slots/channels. A bitmap's bit i is bit i % 64 of its word i // 64.
     active        CW             bit c: somebody waits in channel c                                   derived
     closed        CW             bit c: channel c itself has no room now                              derived
     throttled     CW             bit c: closed by its throttle or its rate, opens by itself           derived
+    short         CW             bit c: channel c holds less than its minimum                         derived
     waiting       SW             bit s: database s waits, and holds no grant it did not take yet      derived
     unserved      SW             bit s: database s waits and was granted nothing since it began to  derived
     needy         SW             bit s: database s holds less than its minimum                        derived
@@ -49,6 +50,13 @@ Shares
     Slot.MIN, .MAX, .RESERVE are written by the master, in a free slot without the lock; Header.SHARES is 1 once any
     slot had some. Slot.TOTAL is the sum of its HELD words; `needy`, `full`, Slot.DEFICIT and their sum,
     Header.RESERVED, follow from these, so a repair computes them afresh.
+    Channel.MIN, .RESERVE and .WEIGHT are settings of a channel. Invariants, whenever the lock is free and DIRTY is 0:
+        short(c)   = TOTAL(c) < MIN(c)
+        LACK(c)    = the greater one of KEPT(c) and, with RESERVE, MIN(c) - TOTAL(c)
+        KEPT(c)    = sum of LACK over the channels directly below c
+        TOTAL(c) + KEPT(c) <= CAPACITY(c), for the root with Header.RESERVED too, once what was found running, or ran
+                     when sizes were changed, is over: nothing is granted that would break it
+    PASS, OWN_PASS and CLOCK are of no consequence but for the order; a death leaves a start that is not counted.
 
 Servers
     A record is taken by the first worker that depends on its address, and free for another address once no bit of
@@ -127,9 +135,18 @@ class Channel:
     RATE_DEFAULT_NS: Final = 15
     STARTS_KNOWN_NS: Final = 16  # monotonic, before the table was: starts up to then are in the ring    kept_starts.py
     RETIRED_AT: Final = 17  # Header.GENERATION since which it is retired; of a worker that read later it knows nothing
+    MIN: Final = 18  # permits of its parent that it is guaranteed
+    RESERVE: Final = 19  # 1: they are kept free also while it does not wait
+    WEIGHT: Final = 20  # starts in turn beside the other branches of its parent; 0: none given
+    LACK: Final = 21  # permits of its parent that are kept free for it, itself or by what is below it  derived
+    KEPT: Final = 22  # permits of its own that are kept free: the sum of LACK directly below it        derived
+    PASS: Final = 23  # of it as a branch of its parent, of its own jobs, and the clock: see branches.py
+    OWN_PASS: Final = 24
+    CLOCK: Final = 25
+    RATE_SINCE_NS: Final = 26  # when it was given a rate: what was counted before is not in the ring
 
 
-CHANNEL_WORDS: Final = 18
+CHANNEL_WORDS: Final = 27
 
 
 class Flag:
@@ -255,7 +272,8 @@ class Layout:
         self.active = self.mutex + 8
         self.closed = self.active + channel_bits
         self.throttled = self.closed + channel_bits
-        self.waiting = self.throttled + channel_bits
+        self.short = self.throttled + channel_bits
+        self.waiting = self.short + channel_bits
         self.unserved = self.waiting + slot_bits
         self.needy = self.unserved + slot_bits
         self.full = self.needy + slot_bits

@@ -252,14 +252,15 @@ class SemaphoreTable(TableReader):
                 retire(core, channel)
         core.words[Header.GENERATION] += 1
         for slot in self.occupied():
-            self._count_grant(slot, rated)
+            self._count_grant(slot, rated, now_ns)
         for channel in index.values():
             core.settle_anew(channel, now_ns)
 
-    def _count_grant(self, slot: int, rated: set[int]) -> None:
+    def _count_grant(self, slot: int, rated: set[int], now_ns: int) -> None:
         """A rate that was not there before begins with the grants that nobody took yet."""
         core, base = self.core, self.core.slot_base(slot)
         grant = core.words[base + Slot.GRANT]
         for node, ring in core.rings(grant - 1) if grant else ():
             if node not in rated:
-                ring.add_past([core.words[base + Slot.GRANTED_NS]])
+                ring.add_past([now_ns])
+                core.words[base + Slot.GRANTED_NS] = now_ns

@@ -28,10 +28,22 @@ class Limits:
     paced: bool
 
 
+@dataclass(frozen=True, slots=True)
+class BranchRules:
+    """What a channel has as a branch of its parent."""
+
+    minimum: int
+    reserve: int
+    weight: int
+
+
 class Tree:
     """The channels as one process sees them; made anew when Header.GENERATION moves."""
 
-    def __init__(self, names: list[str], parents: list[int], limits: list[Limits | None]) -> None:
+    def __init__(
+        self, names: list[str], parents: list[int], limits: list[Limits | None], rules: dict[int, BranchRules]
+    ) -> None:
+        """`rules`: of the channels that have some."""
         self.names = names
         self.limits = limits
         #: Whether any channel has a rate.
@@ -52,6 +64,23 @@ class Tree:
                 self.inner |= 1 << parent
                 parent = parents[parent]
             self.paths.append(tuple(path))
+        self._apply(rules, parents)
+
+    def _apply(self, rules: dict[int, BranchRules], parents: list[int]) -> None:
+        #: Whether any channel has a minimum.
+        self.has_minimums = any(each.minimum for each in rules.values())
+        #: Bitmap of the channels with weights directly below them.
+        self.weighted = bitmap(parents[channel] for channel, each in rules.items() if each.weight)
+        #: Channels with minimums below them, the deepest first.
+        least = [channel for channel, each in rules.items() if each.minimum]
+        self.guarantors = sorted({node for channel in least for node in self.paths[channel][1:]}, reverse=True)
+        #: Bitmap of the channels in which a start counts for more than a capacity: those of either kind.
+        self.ruled = self.weighted | bitmap(self.guarantors)
+        #: Channels directly below each channel, where there are such rules.
+        self.children: list[list[int]] = [[] for _ in parents] if rules else []
+        for channel, parent in enumerate(parents if rules else ()):
+            if parent >= 0:
+                self.children[parent].append(channel)
 
 
 class TableWords:
@@ -130,6 +159,7 @@ class TableWords:
         names: list[str] = []
         parents: list[int] = []
         limits: list[Limits | None] = []
+        rules: dict[int, BranchRules] = {}
         for channel in range(self.words[Header.USED_CHANNELS]):
             base = self.channel_base(channel)
             names.append(self.text(base + self.layout.channel_name, self.words[base + Channel.NAME_LENGTH]))
@@ -139,7 +169,10 @@ class TableWords:
             found = Limits(capacity, flags, throttle_ns, ring, bool(throttle_ns) or ring is not None)
             closable = found.flags & (Flag.PAUSED | Flag.RETIRED | Flag.SEQUENTIAL)
             limits.append(found if closable or found.capacity >= 0 or found.paced else None)
-        return Tree(names, parents, limits)
+            least, reserve, weight = self.words[base + Channel.MIN : base + Channel.WEIGHT + 1].tolist()
+            if least or weight:
+                rules[channel] = BranchRules(least, reserve, weight)
+        return Tree(names, parents, limits, rules)
 
     def ring(self, channel: int) -> Ring | None:
         """The last starts of a channel, in nanoseconds; None: it has no rate."""

@@ -21,7 +21,7 @@ from qjsupervisor.job import Key
 from qjsupervisor.rates import window_of
 from qjsupervisor.states import Fairness
 from qjsupervisor.table import core as tablecore
-from qjsupervisor.table import grants, semaphore, servers
+from qjsupervisor.table import grants, guarantees, semaphore, servers
 from qjsupervisor.table import slot as worker_slot
 from qjsupervisor.table.core import STARTS_UNREAD
 from qjsupervisor.table.layout import CELL_WORDS, CHANNEL_WORDS, NEVER_NS, Cell, Channel, Flag, Header, Slot
@@ -298,6 +298,8 @@ class World:
         self.now_ns = 1_000_000_000_000
         self.table = SemaphoreTable(specs, slots=len(weights), fairness=fairness)
         self.core: Any = self.table.core
+        for channel in range(self.core.words[Header.USED_CHANNELS]):
+            self.core.words[self.core.channel_base(channel) + Channel.RATE_SINCE_NS] = 0  # it was made by another clock
         self.fuse = Fuse()
         self.mutex = FakeMutex(self.fuse)
         self.core.mutex = self.mutex  # type: ignore[assignment]
@@ -327,9 +329,9 @@ class World:
         patch.setattr(servers, "time", clock)
         following = grants.Scheduler.next
 
-        def following_checked(choice: grants.Scheduler) -> grants.Grant | None:
+        def following_checked(choice: grants.Scheduler) -> guarantees.Grant | None:
             grant = following(choice)
-            if grant is not None and choice._core is self.core:
+            if grant is not None and choice.core is self.core:
                 self.check_turn(choice, grant)
             return grant
 
@@ -440,31 +442,86 @@ class World:
         found = [self.share(slot) for slot in range(len(self.workers))]
         return sum(max(0, least - held) for least, _most, reserve, held in found if reserve)
 
+    # -- minimums of channels: a computation of our own ----------------------------------------------------------
+
+    def totals(self) -> list[int]:
+        """Of each channel, what is held in it and below it."""
+        return [self.words(node)[Channel.TOTAL] for node in range(self.core.words[Header.USED_CHANNELS])]
+
+    def lack(self, channel: int, totals: Sequence[int]) -> int:
+        """Permits of its parent that are kept for a channel."""
+        w = self.words(channel)
+        own = max(0, w[Channel.MIN] - totals[channel]) if w[Channel.RESERVE] else 0
+        return max(own, self.kept(channel, totals))
+
+    def kept(self, node: int, totals: Sequence[int]) -> int:
+        """Permits of a channel that are kept for those below it."""
+        children = [c for c in range(len(totals)) if c != node and self.words(c)[Channel.PARENT] == node]
+        return sum(self.lack(child, totals) for child in children)
+
+    def is_let_through(self, slot: int, channel: int) -> bool:
+        """Whether a start there takes nothing that is kept for others."""
+        before, path = self.totals(), self.paths()[channel]
+        after = [total + (node in path) for node, total in enumerate(before)]
+        least, _most, reserve, held = self.share(slot)
+        for node in path:
+            kept = self.kept(node, before)
+            free = self.words(node)[Channel.CAPACITY] - before[node] - kept - (0 if node else self.deficits())
+            takes_own = self.kept(node, after) < kept or (node == 0 and reserve and held < least)
+            if self.words(node)[Channel.CAPACITY] >= 0 and free <= 0 and not takes_own:
+                return False
+        return True
+
+    def check_branches(self, choice: grants.Scheduler, grant: guarantees.Grant) -> None:
+        """Nothing is taken that is kept; and no branch borrows where one beside it is short and could start."""
+        assert self.is_let_through(grant.slot, grant.channel), f"{grant} takes what is kept"
+        paths, used = self.paths(), range(self.core.words[Header.USED_CHANNELS])
+        short = [n for n in used if self.words(n)[Channel.TOTAL] < self.words(n)[Channel.MIN]]
+        if not short:
+            return
+        own = list(bits(choice._demand.wanted_channels)) if choice._slot >= 0 else []
+        waiting = set(bits(self.core.read_bitmap(self.core.layout.waiting, self.core.layout.slots))) - {choice._slot}
+        wanted = [(slot, c) for slot in waiting for c in self.core.demand_order(slot)] + [
+            (choice._slot, c) for c in own
+        ]
+        least, _most, _reserve, held = self.share(grant.slot)
+        for at, node in enumerate(paths[grant.channel]):
+            counts = any(below in short for below in paths[grant.channel][:at])
+            if counts or (node == 0 and held < least):
+                continue
+            for slot, channel in wanted:
+                within = paths[channel][: paths[channel].index(node)] if node in paths[channel] else ()
+                if any(below in short for below in within):
+                    may = self.is_startable(slot, channel) and self.is_let_through(slot, channel)
+                    assert not may, f"{grant} borrows in {node} while {slot} waits in {channel}"
+
     def is_startable(self, slot: int, channel: int) -> bool:
         """Whether nothing but the turn of others could hold up a job."""
         closed = self.core.read_bitmap(self.core.layout.closed, self.core.layout.channels)
         _least, most, _reserve, held = self.share(slot)
         return not any(closed >> node & 1 for node in self.paths()[channel]) and not 0 < most <= held
 
-    def check_turn(self, choice: grants.Scheduler, grant: grants.Grant) -> None:
+    def check_turn(self, choice: grants.Scheduler, grant: guarantees.Grant) -> None:
         """No borrower while a waiting database is below its minimum; none of what is reserved; nobody over its most."""
-        least, most, reserve, held = self.share(grant.slot)
+        least, most, _reserve, held = self.share(grant.slot)
         assert not most or held < most, f"database {grant.slot} has its maximum, and more is granted"
-        root = self.words(0)
-        free = root[Channel.CAPACITY] - root[Channel.TOTAL] - self.deficits()
-        lacks = held < least
-        if root[Channel.CAPACITY] >= 0 and not (lacks and reserve):
-            assert free > 0, f"database {grant.slot} is granted what is reserved"
+        lacks = held < least or self.counts_at_root(grant.channel)
         waiting = self.core.read_bitmap(self.core.layout.waiting, self.core.layout.slots)
+        self.check_branches(choice, grant)
         for slot in bits(waiting):
             if slot != choice._slot:
-                self._check_borrower(grant.slot, lacks, slot, self.core.demand_order(slot), free)
+                self._check_borrower(grant.slot, lacks, slot, self.core.demand_order(slot))
         if choice._slot >= 0:
-            self._check_borrower(grant.slot, lacks, choice._slot, list(bits(choice._demand.wanted_channels)), free)
+            self._check_borrower(grant.slot, lacks, choice._slot, list(bits(choice._demand.wanted_channels)))
 
-    def _check_borrower(self, granted: int, lacks: bool, slot: int, wanted: Sequence[int], free: int) -> None:
-        least, _most, reserve, held = self.share(slot)
-        may = (free > 0 or reserve) and any(self.is_startable(slot, channel) for channel in wanted)
+    def counts_at_root(self, channel: int) -> bool:
+        """Whether a start there is of a branch below its minimum."""
+        ways = [self.words(node) for node in self.paths()[channel]]
+        return any(w[Channel.TOTAL] < w[Channel.MIN] for w in ways)
+
+    def _check_borrower(self, granted: int, lacks: bool, slot: int, wanted: Sequence[int]) -> None:
+        least, _most, _reserve, held = self.share(slot)
+        may = any(self.is_startable(slot, channel) and self.is_let_through(slot, channel) for channel in wanted)
         assert lacks or not (held < least and may), f"{granted} borrows while {slot} has {held} of {least}"
 
     def check_sent(self, channel: int) -> None:
@@ -511,6 +568,13 @@ class World:
             base = self.core.channel_base(node) + layout.waiting_slots_in
             assert set(bits(self.core.read_bitmap(base, layout.slots))) == waiting_slots, f"waiting slots of {node}"
             assert bool(active >> node & 1) == bool(waiting_slots), f"active of {node}"
+        short = self.core.read_bitmap(layout.short, layout.channels)
+        totals = [self.words(node)[Channel.TOTAL] for node in range(used)]
+        for node in range(used):
+            w = self.words(node)
+            assert bool(short >> node & 1) == (w[Channel.TOTAL] < w[Channel.MIN]), f"short {node}"
+            assert w[Channel.LACK] == self.lack(node, totals), f"lack of {node}"
+            assert w[Channel.KEPT] == self.kept(node, totals), f"kept in {node}"
         reading = [self.core.words[self.core.slot_base(slot) + Slot.STARTS] for slot in slots].count(STARTS_UNREAD)
         assert self.core.words[Header.STARTS_UNREAD] == reading, "slots that read what was started"
         waiting = self.core.read_bitmap(layout.waiting, layout.slots)
@@ -556,10 +620,8 @@ class World:
 
     def _check_held_up(self, worker: Worker, channel: int) -> None:
         until = 0
-        least, most, reserve, held = self.share(worker.slot)
-        root = self.words(0)
-        kept = root[Channel.CAPACITY] >= 0 and root[Channel.CAPACITY] - root[Channel.TOTAL] - self.deficits() <= 0
-        if 0 < most <= held or (kept and not (reserve and held < least)):
+        _least, most, _reserve, held = self.share(worker.slot)
+        if 0 < most <= held or not self.is_let_through(worker.slot, channel):
             return
         for node in self.paths()[channel]:
             w = self.words(node)

@@ -15,7 +15,8 @@ from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.job import Key
 from qjsupervisor.states import Fairness
 from qjsupervisor.table import slot as seat_module
-from qjsupervisor.table.grants import PICK_UP_NS, Grant, NoDemand, Scheduler
+from qjsupervisor.table.grants import PICK_UP_NS, NoDemand, Scheduler
+from qjsupervisor.table.guarantees import Grant
 from qjsupervisor.table.layout import Cell
 
 from .slots import Queue, Worker, World

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from qjsupervisor.channelspec import ChannelSpec
+from qjsupervisor.channelspec import ChannelSpec, Rate
 from qjsupervisor.states import Fairness
 from qjsupervisor.table.layout import Cell, Header, Slot
 from qjsupervisor.table.slot import SLICE_JOBS, SLICE_NS, WorkerSlot
@@ -717,3 +717,30 @@ def test_the_words_of_a_slot_are_its_own(make: Make) -> None:
     assert view.message.startswith("é" * 100)
     assert [(each.name, each.pending) for each in world.table.channel_views()][:2] == [("root", 5), ("root.slow", 5)]
     assert world.table.holders() == {"root": [("db1", 0, 5)], "root.slow": [("db1", 0, 5)]}
+
+
+def test_a_start_that_is_given_back_after_its_rate_was_taken_away_and_given_again_frees_nobody_else_s_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rated = [ChannelSpec(name="root", capacity=4), ChannelSpec(name="root.slow", capacity=None, rate=Rate(2, 60))]
+    plain = [ChannelSpec(name="root", capacity=4), ChannelSpec(name="root.slow", capacity=None)]
+    world = World(rated, [1, 1])
+    world.install_clock(monkeypatch)
+    try:
+        world.start_all()
+        core, now_ns = world.core, world.now_ns
+        with core.locked(0):
+            core.count_start(1, now_ns)
+        world.now_ns += 1_000_000_000
+        assert world.table.try_configure(plain)
+        assert world.table.try_configure(rated)
+        with core.locked(1):
+            core.count_start(1, world.now_ns)
+        with core.locked(0):
+            core.take_back_start(1, now_ns, world.now_ns)
+        assert core.ring(1).used(world.now_ns) == 1
+        with core.locked(0):
+            core.delay_start(1, now_ns, world.now_ns)  # another one that was counted then is sent after all
+        assert core.ring(1).used(world.now_ns) == 2
+    finally:
+        world.close()

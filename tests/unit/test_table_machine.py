@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -35,17 +37,28 @@ rates = st.none() | st.builds(Rate, st.integers(1, 4), st.integers(1, 3))
 
 @st.composite
 def trees(draw: st.DrawFn) -> list[ChannelSpec]:
-    """The same channels, with other limits."""
+    """The same channels, with other limits; half of the trees have minimums or weights."""
     capacity = st.integers(1, 4)
+    has_minimums, has_weights = draw(st.booleans()), draw(st.booleans())
+
+    def branch() -> dict[str, Any]:
+        least = draw(st.sampled_from((0, 0, 1, 2))) if has_minimums else 0
+        weight = draw(st.sampled_from((0, 1, 3))) if has_weights else 0
+        return {"minimum": least, "reserve": bool(least) and draw(st.booleans()), "weight": weight}
+
     return [
         ChannelSpec(name="root", capacity=draw(capacity), paused=draw(st.integers(0, 9)) == 0),
-        ChannelSpec(name="root.slow", capacity=draw(st.none() | st.integers(1, 2)), rate=draw(rates)),
-        ChannelSpec(name="root.slow.deep", capacity=draw(st.none() | st.just(1))),
-        ChannelSpec(name="root.seq", capacity=1, sequential=True),
+        ChannelSpec(name="root.slow", capacity=draw(st.none() | st.integers(1, 2)), rate=draw(rates), **branch()),
+        ChannelSpec(name="root.slow.deep", capacity=draw(st.none() | st.just(1)), **branch()),
+        ChannelSpec(name="root.seq", capacity=1, sequential=True, **branch()),
         ChannelSpec(
-            name="root.calm", capacity=draw(st.none() | capacity), throttle_s=draw(st.integers(0, 2)), rate=draw(rates)
+            name="root.calm",
+            capacity=draw(st.none() | capacity),
+            throttle_s=draw(st.integers(0, 2)),
+            rate=draw(rates),
+            **branch(),
         ),
-        ChannelSpec(name="root.free", capacity=None),
+        ChannelSpec(name="root.free", capacity=None, **branch()),
     ]
 
 
