@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 from collections.abc import Callable, Iterable
 
 from ..config.settings import Config
-from ..worker.warmup import warm_up
+from ..worker.warmup import play, warm_up
+from .packing import pack, recorded
 
 _PAGE = 4096
 #: Of Python's own allocator for small objects, in steps of 16 bytes; larger ones are malloc's.
@@ -30,11 +32,21 @@ _filling: list[object] = []
 
 def make_ready(config: Config) -> None:
     """Once, after everything was imported and before the first worker is forked; takes some fifty milliseconds."""
+    _pack_code(config)
     gc.freeze()  # or the first collection in a worker would write into every page
+    # The cache of attributes holds a reference to each name: a worker would write to names that it never uses.
+    sys._clear_type_cache()  # noqa: SLF001  (a function of the interpreter with no other name)
     warm_up(config)
     gc.collect()
     fill_gaps()
     gc.freeze()
+
+
+def _pack_code(config: Config) -> None:
+    with recorded() as codes:
+        play(config, starts=1, jobs=3)
+    fill_gaps()
+    pack(codes)
 
 
 def fill_gaps() -> None:

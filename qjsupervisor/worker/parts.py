@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from structlog.typing import FilteringBoundLogger
+
 from .. import logs
 from ..config.environment import SERVER_PREFIX
 from ..config.settings import WorkerSettings, connect_limit_s
@@ -22,10 +24,12 @@ from .serving import Serving
 class Parts:
     """The parts of one worker that more than one of its modules needs."""
 
-    def __init__(self, settings: WorkerSettings, worker_slot: WorkerSlot, pipe: Pipe) -> None:
+    def __init__(
+        self, settings: WorkerSettings, worker_slot: WorkerSlot, pipe: Pipe, log: FilteringBoundLogger | None = None
+    ) -> None:
         self.settings = settings
         self.worker_slot = worker_slot
-        self.log = logs.bound_logger(database=settings.database)
+        self.log = log or logs.bound_logger(database=settings.database)
         #: For what many databases may have to say at once.
         self.database_log = DatabaseLog(pipe, self.log)
         self.loop = Loop()

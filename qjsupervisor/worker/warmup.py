@@ -14,6 +14,7 @@ import operator
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from psycopg2.extensions import adapt
@@ -30,12 +31,14 @@ from ..postgres.first_connection import connect_once
 from ..postgres.waiter import Waiter
 from ..states import JobState
 from ..table.semaphore import SemaphoreTable
+from ..table.slot import WorkerSlot
 from .reading import sort_out
 from .serving import Serving
 from .trees import shared_tree
+from .warmup_start import STARTS, run_starts
 
 #: Jobs in the play: each kind as often as the interpreter wants to see code before it settles on a form of it.
-JOBS = 36
+JOBS = 24
 _NAME = "warmup"
 _UUID_OF = operator.attrgetter("uuid")
 _PENDING, _ENQUEUED, _DONE = JobState.PENDING.value, JobState.ENQUEUED.value, JobState.DONE.value
@@ -75,19 +78,34 @@ class FakeDispatcher(Dispatcher):
 def warm_up(config: Config) -> None:
     """All that a worker would do for the first time; takes some tens of milliseconds."""
     connect_once()
-    run_jobs(config)
+    play(config, STARTS, JOBS)
 
 
-def run_jobs(config: Config) -> None:
-    """Play it; takes some ten milliseconds."""
+def play(config: Config, starts: int, jobs: int) -> None:
+    """Start and stop so many workers, and run so many jobs."""
+    with _worker_slot(config) as worker_slot:
+        run_starts(config.worker_settings(_NAME), worker_slot, logs.silent_logger(database=_NAME), starts)
+    run_jobs(config, jobs)
+
+
+@contextmanager
+def _worker_slot(config: Config) -> Iterator[WorkerSlot]:
+    """A worker's place in a table that nobody else has."""
     table = SemaphoreTable(config.channels, slots=2, fairness=config.fairness)
     table.assign(0, _NAME, 1)
     table.open_start_barrier()
     worker_slot = table.worker_slot(0)
     worker_slot.attach()
+    yield worker_slot
+    for wakeup in table.core.wakeups:
+        os.close(wakeup)
+
+
+def run_jobs(config: Config, jobs: int | None = None) -> None:
+    """Run `jobs` jobs, else JOBS; takes some ten milliseconds."""
     settings = config.worker_settings(_NAME)
     log: FilteringBoundLogger = logs.silent_logger(database=_NAME)
-    with Loop() as loop:
+    with _worker_slot(config) as worker_slot, Loop() as loop:
         database = FakeDatabase()
         servers = worker_slot.attach_servers([target.url for target in settings.targets])
         dispatcher = FakeDispatcher(loop, settings.targets, _NAME, servers, connect_timeout_s=1, read_timeout_s=None)
@@ -95,15 +113,13 @@ def run_jobs(config: Config) -> None:
         serving = Serving(
             database, worker_slot, tree, dispatcher, log, log, lambda: Deadline(loop, lambda _now_s: None)
         )
-        for number, together in enumerate(_notifications()):
+        for number, together in enumerate(_notifications(JOBS if jobs is None else jobs)):
             for notify in together:
                 database.notified.append(notify)
             sort_out([("due", number, str(number), "root", "pending", 10, 1.0, None)], 10)
             while serving.turn(time.monotonic(), start=True):
                 pass
         dispatcher.close()
-    for wakeup in table.core.wakeups:
-        os.close(wakeup)
 
 
 class _Notify:
@@ -115,9 +131,9 @@ class _Notify:
         self.pid = -1
 
 
-def _notifications() -> Iterator[list[Any]]:
+def _notifications(jobs: int) -> Iterator[list[Any]]:
     """Of a job alone, and of two together, in turns."""
-    notifies = (_Notify(str(number)) for number in range(1, JOBS + 1))
+    notifies = (_Notify(str(number)) for number in range(1, jobs + 1))
     for first in notifies:
         yield [first]
         yield list(itertools.islice(notifies, 2))

@@ -14,6 +14,8 @@ import math
 import selectors
 import time
 
+from structlog.typing import FilteringBoundLogger
+
 from ..config.settings import WorkerSettings
 from ..control import Pipe
 from ..errors import DatabaseError
@@ -43,8 +45,10 @@ def run_worker(settings: WorkerSettings, table: SemaphoreTable, slot: int, pipe:
 class Worker:
     """One database's worker."""
 
-    def __init__(self, settings: WorkerSettings, worker_slot: WorkerSlot, pipe: Pipe) -> None:
-        self.parts = parts = Parts(settings, worker_slot, pipe)
+    def __init__(
+        self, settings: WorkerSettings, worker_slot: WorkerSlot, pipe: Pipe, log: FilteringBoundLogger | None = None
+    ) -> None:
+        self.parts = parts = Parts(settings, worker_slot, pipe, log)
         self._database = parts.database
         self._worker_slot = worker_slot
         self._channel_options = settings.rules.channel_options
