@@ -20,6 +20,8 @@ blocks: a message that does not fit into the kernel's buffer is refused to the s
     {"do": "limits", "limits": {}}  master -> worker    channel -> jobs at once in it (0: none), by the schedule
     {"do": "only", "oid": 1}        master -> worker    serve no other database of this name (null: any)
     {"do": "server", "started": ""} master -> worker    where new connections lead: when that server was started
+    {"do": "doze"}                  master -> worker    the porter waits for the leader lock: hand it over and exit
+    {"do": "take_over"}             master -> worker    the porter has the leader lock, and hands it over at "door"
     {"do": "log", "log_level": ...} master -> worker    log so from now on; obeyed by the Pipe itself (intercept)
     {"is": "read"}                  worker -> master    the rows were read once (start barrier)
     {"is": "ready"}                 worker -> master    and "standby", "starting", "blocked" with "reason"
@@ -30,6 +32,14 @@ blocks: a message that does not fit into the kernel's buffer is refused to the s
     {"is": "log", "level": "error", "event": "", "facts": {}} worker -> master  a line for the log, where many
                                                         databases may have the same one: that becomes one
     {"is": "overdue", "jobs": 1}    worker -> master    how many jobs run for longer than max_runtime
+    {"is": "idle", "failed": ""}    worker -> master    nothing to do: the porter may have it; "failed": see Rest
+    {"is": "stays"}                 worker -> master    there is something to do after all
+    {"is": "dozes"}                 worker -> master    the porter has the leader lock; the worker exits
+    {"is": "door"}                  worker -> master    it is about to wait for the porter's lock
+    {"do": "take", "database": ..., "dsn": {}, "failed": "", "waits": true} master -> porter  see porter.porter
+    {"do": "hand_over" or "drop", "database": ""} master -> porter  the worker waits for its lock; close at once
+    {"is": "waits", "holds", "wake", "lost", "away" or "left", "database": ""} porter -> master  "reason", "for_s"
+    {"is": "alive"}                 porter -> master    a heartbeat
     {"listed": [names]}             scout -> master     which databases exist (in several messages)
     {"database": ..., "verdict": ...} scout -> master   one probed database
     {"done": true} {"error": ""}    scout -> master     its last word

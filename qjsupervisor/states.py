@@ -63,6 +63,21 @@ class WorkerState(enum.Enum):
     FAILED = "failed"
 
 
+class Wakefulness(enum.Enum):
+    """How a database is attended to; the `phase` of the status."""
+
+    #: By a worker.
+    AWAKE = "awake"
+    #: By the porter, which holds its leader lock and hears its notifications.
+    DOZING = "dozing"
+    #: By the porter, without a connection.
+    ASLEEP = "asleep"
+
+
+#: What has no worker, as the status has it.
+RESTING = (Wakefulness.DOZING.value, Wakefulness.ASLEEP.value)
+
+
 class Phase(enum.Enum):
     """Where a worker stands with its database. The values are the WorkerState that it reports to the master."""
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from ..channelspec import ROOT
 from ..master.totals import totals
 from ..monitor.health import NAMED, find_problems
-from ..states import WorkerState
+from ..states import RESTING, WorkerState
 from ..text import channel_settings, rules_in_words
 from .columns import Column, Row, folded, lines
 from .output import duration
@@ -238,9 +238,15 @@ def _databases(status: Status, choice: Choice, found: Troubles, width: int) -> I
     if known and choice.sort == "problems":
         yield from folded(f"{len(known)} more affected by the problems above (--all shows them)", width, "dim")
     if idle:
-        yield from folded(f"{len(idle)} more ready and idle (--all shows them)", width, "dim")
+        yield from folded(f"{len(idle)} more ready and idle{_resting(idle)} (--all shows them)", width, "dim")
     if not views and choice.only_problems and not (found.problems or found.warnings):
         yield from folded("no database has a problem", width, "green")
+
+
+def _resting(views: Sequence[View]) -> str:
+    """How many of these have no worker."""
+    counts = ((phase, sum(view.get("phase") == phase for view in views)) for phase in RESTING)
+    return "".join(f", {count} {phase}" for phase, count in counts if count)
 
 
 def _order(sort: str, found: Troubles) -> Callable[[View], Any]:
@@ -275,8 +281,9 @@ def _database(view: View, found: Troubles, pauses: Mapping[str, Sequence[View]],
     reasons = [(text, bad) for text, bad in found.of.get(name, ()) if each_alone or text not in found.told]
     below = [(text, "red" if bad else "yellow") for text, bad in reasons]
     below += [(f"paused: {_pause(pause)}{_until(pause)}", "yellow") for pause in pauses.get(name, ())]
+    is_resting = view.get("state") == WorkerState.READY.value and view.get("phase") in RESTING
     cells = (
-        str(view.get("state")),
+        str(view.get("phase" if is_resting else "state")),
         *(f"{view.get(key) or 0:,}" for key in ("pending", "running", "failed")),
         duration(view.get("oldest_pending_s") or None),
         f"{view.get('per_minute') or 0:,.0f}",

@@ -194,6 +194,7 @@ def _rules(sources: Sources, channels: tuple[ChannelSpec, ...]) -> ServingRules:
         channel_options=channel_options,
         ageing_s=sources.get(options.AGEING) or 0.0,
         max_runtime_action=sources.get(options.MAX_RUNTIME_ACTION),
+        idle_timeout_s=sources.get(options.IDLE_TIMEOUT),
     )
 
 

@@ -203,6 +203,13 @@ LEADER_TIMEOUT: Option[float | None] = _own(
     optional_duration_in(3, _DAY_S),
     "seconds of silence after which PostgreSQL (14 or later) takes a database from its supervisor; 0: never",
 )
+IDLE_TIMEOUT: Option[float | None] = _own(
+    "idle_timeout",
+    None,
+    "0",
+    optional_duration_in(1, 30 * _DAY_S),
+    "time without a job after which a database's worker ends, and starts again with the next job; 0: never",
+)
 UPGRADE_TIMEOUT = _own(
     "upgrade_timeout",
     3600.0,
@@ -314,6 +321,7 @@ OPTIONS: tuple[Option[Any], ...] = (
     HANG_TIMEOUT,
     DEAD_AFTER_RESTART,
     LEADER_TIMEOUT,
+    IDLE_TIMEOUT,
     SCHEDULE,
     TIMEZONE,
     CHANNEL_OPTIONS,

@@ -150,6 +150,8 @@ class ServingRules:
     max_runtime_action: str = "warn"
     #: Seconds a job waits longer per step of priority (job.aged_us); 0 disables ageing.
     ageing_s: float = 0.0
+    #: Without jobs for so long the worker ends, and the porter waits for the next job; None: never.
+    idle_timeout_s: float | None = None
 
     @classmethod
     def from_message(cls, told: Mapping[str, Any]) -> ServingRules:

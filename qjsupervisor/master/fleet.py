@@ -24,7 +24,7 @@ from ..control import Message, Pipe
 from ..errors import SemaphoreError
 from ..logs import get_logger
 from ..loop import Alarm
-from ..states import WorkerState
+from ..states import RELEASED, Wakefulness, WorkerState
 from ..table.stuck_holder import is_stopped
 from .ending import Ending
 from .parts import Parts
@@ -67,6 +67,11 @@ class Fleet:
         self._pauses_of = pauses_of
         self._on_gone = on_gone
         self._relog = relog
+        #: Called with what a worker says of its rest, and for each database that no porter is to have any more; where
+        #: there are no porters nobody says anything. `has_porter`: whether one has the database's lock, or may have it.
+        self.on_rest: Callable[[WorkerProcess, Message, float], None] = lambda _worker, _message, _now_s: None
+        self.end_rest: Callable[[str, float], None] = lambda _database, _now_s: None
+        self.has_porter: Callable[[str], bool] = lambda _database: False
         #: Called when a rate has counted new starts.
         self.on_starts: Callable[[float], None] = lambda _now_s: None
         self._free_slots = list(range(parts.table.slots - 1, -1, -1))
@@ -109,6 +114,7 @@ class Fleet:
             return
         self._parts.database_log.of(database).info("database_dropped", reason=reason)
         worker.leaving = True
+        self.end_rest(database, now_s)
         worker.stop(now_s, reason=reason, gone=gone)
         if worker.child is None:
             self._retire(worker)
@@ -148,9 +154,12 @@ class Fleet:
         self._channel_limits = dict(limits)
         self.send_all({"do": "limits", "limits": self._channel_limits})
 
-    def send_pauses(self) -> None:
-        """Send every worker its complete set of pauses."""
+    def send_pauses(self, now_s: float) -> None:
+        """Send every worker its complete set of pauses. One that dozes and is released gets a worker, which says so."""
         for worker in self.workers.values():
+            if worker.wakefulness is not Wakefulness.AWAKE and RELEASED in self._pauses_of(worker.database):
+                self.end_rest(worker.database, now_s)
+                worker.wake(now_s)
             self._send_pauses(worker)
 
     # -- the end ---------------------------------------------------------------------------------------------
@@ -249,6 +258,7 @@ class Fleet:
             (bool(self._channel_limits), {"do": "limits", "limits": self._channel_limits}),
             (worker.only_oid is not None, {"do": "only", "oid": worker.only_oid}),
             (worker.report.modules.anyway, {"do": "modules", "anyway": True}),
+            (self.has_porter(worker.database), {"do": "take_over"}),
         ]
         return [order for applies, order in orders if applies]
 
@@ -263,6 +273,8 @@ class Fleet:
         if worker.report.away_until_s:
             self.leave_alone(worker.database, worker.report.away_until_s)
             worker.report.away_until_s = 0.0
+        while worker.rest_news:
+            self.on_rest(worker, worker.rest_news.pop(0), now_s)
         if worker.report.has_started:
             worker.report.has_started = False
             self.on_starts(now_s)

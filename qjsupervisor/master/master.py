@@ -6,6 +6,7 @@ loop, and never waits for a lock that another process can hold. Whatever can han
     scout    lists and probes the databases                              rescan
     reader   reads the configuration again                               config_reader
     worker   one per database, runs its jobs                             fleet, process
+    porter   attends to databases that doze and have no worker           resting
     monitor  metrics and health; asks the control socket like anybody    service
 
 Everything happens in callbacks of its loop, which survives their exceptions. A kill -9 of the master ends everything:
@@ -121,6 +122,7 @@ class Master:
         self._orders = Orders(self._operations, self.stop, parts.clock, lambda: self._control.peer)
         self._fleet, self._rescan = self._operations.fleet, self._operations.rescan
         self._monitor, self._broker = self._operations.monitor, self._operations.broker
+        self._resting = self._operations.resting
         self._config_reader, self._state = self._operations.config_reader, self._operations.state
         self._operations.restore(parts.clock())
 
@@ -141,6 +143,7 @@ class Master:
             self._rescan,
             self._monitor,
             self._broker,
+            self._resting,
             self._config_reader,
             self._state,
             self._operations.timetable,
@@ -176,6 +179,7 @@ class Master:
             or self._rescan.is_running
             or self._monitor.pid is not None
             or self._broker.pid is not None
+            or self._resting.pids
             or self._state.is_busy
         )
         return not left or now_s >= self._leave_s
@@ -234,7 +238,15 @@ class Master:
 
     def _reap(self, now_s: float) -> None:
         for pid, exit_code in exited_children():
-            owners = (self._fleet, self._rescan, self._monitor, self._broker, self._config_reader, self._state)
+            owners = (
+                self._fleet,
+                self._rescan,
+                self._monitor,
+                self._broker,
+                self._resting,
+                self._config_reader,
+                self._state,
+            )
             if not any(owner.reaped(pid, exit_code, now_s) for owner in owners):
                 self._log.debug("orphan_reaped", worker_pid=pid, exit_code=exit_code)
 
@@ -250,6 +262,7 @@ class Master:
         self._kill_alarm.set(now_s + self._operations.config.graceful_timeout_s)
         self._rescan.kill()
         self._config_reader.kill()
+        self._resting.dismiss()
         self._fleet.stop_all(now_s)
 
     def _quit(self, now_s: float) -> None:
@@ -257,6 +270,7 @@ class Master:
         faulthandler.dump_traceback(file=_STDERR, all_threads=True)
         self._rescan.kill()
         self._config_reader.kill()
+        self._resting.kill()
         self._fleet.abort_all(now_s)
         self._kill_alarm.set(now_s + _REAP_TIMEOUT_S)
 
@@ -264,6 +278,7 @@ class Master:
         self._kill_alarm.clear()
         self._leave_at(now_s + _REAP_TIMEOUT_S)
         self._fleet.kill_all()
+        self._resting.kill()
         self._monitor.kill()
         self._broker.kill()
 

@@ -19,6 +19,7 @@ from ..config.settings import Config
 from ..control import Message
 from ..errors import ConfigError, SemaphoreError
 from ..loop import Alarm
+from ..porter.settings import PorterSettings
 from ..states import Mode, WorkerState
 from .config_reader import Answer, ConfigReader
 from .fleet import Fleet
@@ -26,6 +27,7 @@ from .parts import Parts
 from .pauses import Pauses
 from .reloading import LOGGING, Change, compare
 from .rescan import Rescan
+from .resting import Resting
 from .service import Service
 from .snapshot import Snapshot, view_of
 from .state_file import StateFile
@@ -61,6 +63,9 @@ class Operations:
         self.rescan.on_known = self.state.changed
         self.monitor = Service("monitor", parts.spawner, parts.loop)
         self.broker = Service("broker", parts.spawner, parts.loop)
+        self.resting = Resting(parts, self.fleet, self._porter_settings, config.hang_timeout_s)
+        self.fleet.on_rest = self.resting.hear_worker
+        self.fleet.end_rest, self.fleet.has_porter = self.resting.forget, self.resting.has
         self._broker_alarm = Alarm(parts.loop, self._watch_broker)
         self._pause_alarm = Alarm(parts.loop, self._expire_pauses)
         self._resync_alarm = Alarm(parts.loop, self._resync)
@@ -97,6 +102,14 @@ class Operations:
         )
         self.broker.run(lambda pipe: run(settings, table, pipe), now_s)
         self._broker_alarm.set(now_s + _BROKER_WATCH_S)
+
+    def _porter_settings(self) -> PorterSettings:
+        config = self.config
+        return PorterSettings(
+            session_mark=config.session_mark,
+            connect_timeout_s=config.connect_timeout_s,
+            leader_timeout_s=config.leader_timeout_s,
+        )
 
     def _watch_broker(self, now_s: float) -> None:
         """Replace a broker that hangs. Meanwhile nothing starts after the lease ends."""
@@ -152,6 +165,7 @@ class Operations:
         if change.shares:
             self._share()
         restarted = self.fleet.replace_settings(change.config.worker_settings, limits_of(change.config), now_s)
+        self.resting.reload(now_s, is_wanted=change.config.rules.idle_timeout_s is not None)
         if change.monitor:
             self.start_monitor(now_s)
         if change.rules:
@@ -260,7 +274,7 @@ class Operations:
             self.rescan.known.trust(database)  # whoever had it for himself knows what he made of it
         self.rescan.untouched = self.pauses.released()
         self._log.info("pauses_changed", pauses=len(scopes), scopes=scopes[:_SHOWN])
-        self.fleet.send_pauses()
+        self.fleet.send_pauses(self._parts.clock())
         self.state.changed(self._parts.clock())
 
     def known_databases(self) -> set[str]:
@@ -293,7 +307,7 @@ class Operations:
             unserved=self.rescan.unserved,
             ignored=self.rescan.ignored,
             pauses=self.pauses.items(),
-            problems=[each for each in (self._monitor_problem(),) if each],
+            problems=[each for each in (self._monitor_problem(), self.resting.problem) if each],
             scan_error=self.rescan.error,
             scan_lacks=self.rescan.server_down,
             stopping=self.fleet.stopping,
@@ -308,6 +322,7 @@ class Operations:
             schedule=self.timetable.view(),
             state={"path": self.state.path, "error": self.state.error},
             wall_s=time.time(),
+            porters=self.resting.pids,
         )
         return build_status(self.config, self._parts.table, snapshot)
 

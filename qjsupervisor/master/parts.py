@@ -13,6 +13,7 @@ from ..channelspec import ChannelSpec, Share
 from ..control import Pipe
 from ..loop import Loop
 from ..monitor.monitor import run_monitor
+from ..porter.settings import PorterSettings
 from ..scout.scout import run_scout
 from ..table.semaphore import SemaphoreTable
 from ..worker.worker import run_worker
@@ -54,10 +55,19 @@ class Table(Protocol):
 RunWorker = Callable[[Any, Any, int, Pipe], int]
 #: run_broker(settings, table, pipe) -> exit code; runs in the child.
 RunBroker = Callable[[Any, Any, Pipe], int]
+#: run_porter(settings, pipe) -> exit code; runs in the child.
+RunPorter = Callable[[PorterSettings, Pipe], int]
 #: run_scout(config, pipe, first) -> exit code; runs in the child.
 RunScout = Callable[[Any, Pipe, Sequence[str]], int]
 #: run_monitor(config, table, pipe) -> exit code; runs in the child.
 RunMonitor = Callable[[Any, Any, Pipe], int]
+
+
+def _run_porter(settings: PorterSettings, pipe: Pipe) -> int:
+    """Imported in the porter alone: most supervisors have none."""
+    from ..porter.porter import run_porter
+
+    return run_porter(settings, pipe)
 
 
 @dataclass(kw_only=True)
@@ -68,6 +78,7 @@ class Parts:
     run_scout: RunScout = run_scout
     run_monitor: RunMonitor = run_monitor
     run_broker: RunBroker = run_broker
+    run_porter: RunPorter = _run_porter
     table_factory: Callable[..., Table] = SemaphoreTable
     fork: Callable[[], int] = os.fork
     kill: Callable[[int, int], None] = os.kill

@@ -19,7 +19,7 @@ from ..errors import ProtocolError
 from ..logs import get_logger
 from ..loop import Alarm
 from ..scout.scout import NOT_LOOKED_AT, SCAN_DEADLINE_S
-from ..states import WorkerState
+from ..states import Wakefulness, WorkerState
 from ..text import same_uuid
 from ..worker.comeback import AWAY_S
 from .child import Child, exit_reason
@@ -34,6 +34,8 @@ _GRACE_S = 5.0
 _AT_ONCE_S = 0.5
 
 
+#: How often a database is probed that dozes or sleeps. An order to scan, as a reload gives, probes all.
+RESTING_INTERVAL_S = 3600.0
 #: For how long scans are put off while an administrator works on a database.
 LONGEST_PUT_OFF_S = 2 * AWAY_S
 
@@ -63,6 +65,8 @@ class Rescan:
         self.on_known: Callable[[float], None] = lambda _now_s: None
         #: The database.uuid of databases, by name.
         self._uuids: dict[str, str] = {}
+        #: When each was probed last.
+        self._probed_s: dict[str, float] = {}
         #: Those that are served and share one, as the log has it.
         self._told_copies: list[tuple[str, ...]] = []
         #: When the first eligible database was seen (monotonic).
@@ -92,6 +96,8 @@ class Rescan:
 
     def request(self, now_s: float, *, soon: bool = False) -> None:
         """Scan now, or right after the running scan. `soon`: after a backoff that grows while trouble repeats."""
+        if not soon:
+            self._probed_s.clear()
         if self._child is not None:
             self._again = True
         else:
@@ -150,7 +156,7 @@ class Rescan:
         self._listed, self._pipe_ended = set(), False
         config, run_scout = self.config, self._parts.run_scout
         self._ended.clear()
-        untouched = self.untouched.union(self._fleet.away(now_s))
+        untouched = self.untouched.union(self._fleet.away(now_s), self._resting(now_s))
         if untouched:
             config = replace(config, untouched=untouched)
         first, self._not_looked_at = self._not_looked_at, []
@@ -165,6 +171,15 @@ class Rescan:
         self._kill_alarm.set(now_s + SCAN_DEADLINE_S + _GRACE_S)
         self._parts.loop.register(self._child.pipe, selectors.EVENT_READ, self._hear)
         self._log.debug("scan_started", worker_pid=self._child.pid)
+
+    def _resting(self, now_s: float) -> list[str]:
+        """Databases without a worker that need no probe: the porter hears of their jobs."""
+        return [
+            name
+            for name, worker in self._fleet.workers.items()
+            if worker.wakefulness is not Wakefulness.AWAKE
+            and now_s < self._probed_s.get(name, -math.inf) + RESTING_INTERVAL_S
+        ]
 
     def _is_put_off(self, now_s: float) -> bool:
         """Whether an administrator, who ended a session of ours, has a moment more for his work.
@@ -211,13 +226,14 @@ class Rescan:
         details = message.get("details")
         details = details if isinstance(details, Mapping) else {}
         oid, uuid = details.get("oid"), details.get("uuid")
+        self._probed_s[database] = now_s
         self._uuids.pop(database, None)
         if isinstance(uuid, str) and uuid:
             self._uuids[database] = uuid
         self._judge(message, oid if isinstance(oid, int) else None, now_s)
         worker = self._fleet.workers.get(database)
-        if worker is not None and message.get("look"):
-            worker.send({"do": "look"})
+        if worker is not None and message.get("look") and not worker.send({"do": "look"}):
+            worker.wake(now_s)
         if message.get("ended"):
             self._ended.add(database)
         if worker is not None:
@@ -326,6 +342,7 @@ class Rescan:
             self.ignored = {name: why for name, why in self.ignored.items() if name in self._listed}
             self.unreachable = {name: why for name, why in self.unreachable.items() if name in self._listed}
             self._uuids = {name: uuid for name, uuid in self._uuids.items() if name in self._listed}
+            self._probed_s = {name: at_s for name, at_s in self._probed_s.items() if name in self._listed}
             self.known.listed(self._listed)
             self._tell_copies()
             self._note_known(now_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import selectors
 import signal
+from collections.abc import Callable
 
 from ..backoff import RestartPolicy
 from ..control import Message
@@ -16,8 +17,20 @@ from .child import Body, Child, ChildSpawner, exit_reason
 class Service:
     """At most one process, which runs `body`; None if none is wanted."""
 
-    def __init__(self, name: str, spawner: ChildSpawner, loop: Loop, policy: RestartPolicy | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        spawner: ChildSpawner,
+        loop: Loop,
+        policy: RestartPolicy | None = None,
+        *,
+        take: Callable[[Message, float], None] = lambda _message, _now_s: None,
+        on_start: Callable[[float], None] = lambda _now_s: None,
+        on_end: Callable[[float], None] = lambda _now_s: None,
+    ) -> None:
+        """`take` is called with each message; `on_start` and `on_end` when a process was started, and has ended."""
         self.name = name
+        self._take, self._on_start, self._on_end = take, on_start, on_end
         #: Why it last died.
         self.last_error: str | None = None
         self._spawner = spawner
@@ -63,14 +76,17 @@ class Service:
         self._loop.register(self._child.pipe, selectors.EVENT_READ, self._hear)
         self._listening = True
         self._log.info("service_spawned", worker_pid=self._child.pid)
+        self._on_start(now_s)
 
     def reaped(self, pid: int, exit_code: int, now_s: float) -> bool:
         """Handle the exit of a child; False if it was not this one."""
         if self._child is None or self._child.pid != pid:
             return False
+        self._hear(now_s)  # its last words
         self._stop_listening()
         self._child.pipe.close()
         self._child = None
+        self._on_end(now_s)
         if self._replaced or self._body is None:
             self._replaced = False
             self._start_alarm.set(now_s)
@@ -107,11 +123,19 @@ class Service:
             self._child.pipe.send({"do": "stop"})
         self._body = None
 
-    def _hear(self, _now_s: float) -> None:
+    def send(self, message: Message) -> bool:
+        """Send it an order; False if it is not running, or does not listen."""
+        return self._child is not None and self._child.pipe.send(message)
+
+    def _hear(self, now_s: float) -> None:
         """Keep its last messages; at EOF stop watching, so that the loop does not spin."""
-        assert self._child is not None
+        if self._child is None or not self._listening:
+            return
         try:
-            self.heard = self._child.pipe.receive_all()[-1:] or self.heard
+            messages = self._child.pipe.receive_all()
+            self.heard = messages[-1:] or self.heard
+            for message in messages:
+                self._take(message, now_s)
         except (EOFError, ProtocolError):
             self._stop_listening()
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..states import StoppedChannel, TargetHealth, WorkerState
+from ..states import StoppedChannel, TargetHealth, Wakefulness, WorkerState
 from .pauses import Scope
 from .worker_process import WorkerProcess
 
@@ -32,6 +32,7 @@ class WorkerView(NamedTuple):
     server: str = ""
     #: Sequential channels that its failed jobs stop.
     stopped: Sequence[StoppedChannel] = ()
+    wakefulness: Wakefulness = Wakefulness.AWAKE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,8 @@ class Snapshot:
     #: Why the databases cannot be listed, and the PostgreSQL whose outage that is.
     scan_error: str | None = None
     scan_lacks: str = ""
+    #: Process ids of the porters.
+    porters: Sequence[int] = ()
     #: UTC seconds, to compute how long jobs have waited.
     wall_s: float = 0.0
 
@@ -94,4 +97,5 @@ def view_of(worker: WorkerProcess, now_s: float) -> WorkerView:
         worker.report.overdue,
         worker.settings.server,
         worker.report.stopped,
+        worker.wakefulness,
     )

@@ -3,6 +3,7 @@
 A state machine over WorkerState, with the deadlines of each state. Only `_enter` assigns a state. It does not decide
 which databases have a worker (fleet), and of the shared table it knows only the age of a heartbeat.
 
+    READY, its process gone: it dozes (`wakefulness`) --wake--> BACKING_OFF
     BACKING_OFF --spawn--> STARTING <--> STANDBY, READY, BLOCKED      as the worker reports
     any with a process --stop--> STOPPING --reaped--> FAILED, or BACKING_OFF if a restart is wanted
     any with a process --reaped--> BACKING_OFF, or FAILED where the database is gone
@@ -20,7 +21,7 @@ from ..backoff import RestartPolicy
 from ..control import Message
 from ..errors import ProtocolError
 from ..loop import Alarm, Timers
-from ..states import EXIT_GONE, EXIT_STOPPED, WorkerState
+from ..states import EXIT_GONE, EXIT_STOPPED, Wakefulness, WorkerState
 from ..text import printable, seconds
 from .child import Body, Child, ChildSpawner, exit_reason
 from .database_log import LEVELS, OneDatabase
@@ -41,6 +42,8 @@ TRANSITIONS: Mapping[WorkerState, frozenset[WorkerState]] = {
 
 #: The states that a worker reports itself, by name.
 _SAID = {state.value: state for state in _ALIVE}
+#: What it says on its way to its porter, and from it.
+_OF_REST = ("idle", "stays", "dozes", "door")
 #: From SIGABRT, which writes the stacks, to SIGKILL.
 ABORT_GRACE_S = 1.0
 #: Added to a worker's time to stop if its database is gone: its open requests may go on for OVER_S.
@@ -92,6 +95,14 @@ class WorkerProcess:
         self.last_error_s = 0.0
         #: What it told of itself, besides its state.
         self.report = WorkerReport()
+        #: DOZING, ASLEEP: it has no process, and a porter attends to it.
+        self.wakefulness = Wakefulness.AWAKE
+        #: What it said of its rest since somebody took it.
+        self.rest_news: list[Message] = []
+        #: It said that the porter has its lock, and is about to exit.
+        self._dozes = False
+        #: It is to come back as soon as it dozes.
+        self._is_called = False
         #: Whether this process was told of pauses.
         self.told_pauses = False
         #: The oid of the only database of its name that may be served; None: any.
@@ -168,6 +179,8 @@ class WorkerProcess:
         self._spawned_s = now_s
         self.told_pauses = self.pipe_ended = self._restart_wanted = False
         self._cause, self._told, self._healthy_since_s, self._no_backoff = None, None, None, False
+        self._dozes = self._is_called = False
+        self.rest_news.clear()
         self._boot_alarm.set(now_s + self.limits.boot_s)
         self.report.begin()
         self._enter(WorkerState.STARTING, None, is_told=True)
@@ -238,6 +251,7 @@ class WorkerProcess:
             return
         if self.child is None:
             if restart:
+                self.wake(now_s)
                 self.want_again(now_s, at_once=True)
             elif self.state is not WorkerState.FAILED:
                 self._enter(WorkerState.FAILED, reason)
@@ -276,6 +290,27 @@ class WorkerProcess:
         if self.is_due and at_once:
             self.set_due(now_s)
 
+    def wake(self, now_s: float, reason: str | None = None) -> None:
+        """Have a process again, where it dozes or is about to; no effect otherwise."""
+        if self.child is not None:
+            self._is_called = True
+        elif self.wakefulness is not Wakefulness.AWAKE:
+            self.wakefulness = Wakefulness.AWAKE
+            self.due_s = now_s
+            self._enter(WorkerState.BACKING_OFF, reason, is_told=True)
+
+    def doze_well(self) -> None:
+        """The porter holds its lock."""
+        if self.wakefulness is not Wakefulness.AWAKE and self.state is not WorkerState.READY:
+            self._enter(WorkerState.READY, None)
+
+    def doze_troubled(self, reason: str) -> None:
+        """The porter has no connection to it at the moment."""
+        if self.wakefulness is not Wakefulness.AWAKE:
+            if self.state is WorkerState.READY:
+                self._enter(WorkerState.STARTING, reason)
+            self.reason = reason
+
     def fail(self, reason: str) -> None:
         """The scan found its database unfit while it has no process."""
         if self.state is WorkerState.BACKING_OFF:
@@ -295,7 +330,7 @@ class WorkerProcess:
         if self.unread_since_s is None:
             self.unread_since_s = now_s
         healthy_s = 0.0 if self._healthy_since_s is None else now_s - self._healthy_since_s
-        if asked and exit_code == EXIT_STOPPED:
+        if exit_code == EXIT_STOPPED and (asked or self._dozes):
             self._log.info("worker_reaped", worker_pid=pid, exit_code=exit_code)
         else:
             self._record_death(pid, exit_code, now_s)
@@ -308,6 +343,11 @@ class WorkerProcess:
         self._log.warning("worker_reaped", worker_pid=pid, exit_code=exit_code, reason=self.last_error)
 
     def _after_death(self, asked: bool, exit_code: int, healthy_s: float, now_s: float) -> None:
+        if self._dozes and not asked and exit_code == EXIT_STOPPED and self.state is WorkerState.READY:
+            self.wakefulness, self.unread_since_s = Wakefulness.DOZING, None
+            if self._is_called:
+                self.wake(now_s)
+            return
         if asked:
             self.due_s = now_s
             again = self._restart_wanted
@@ -337,6 +377,10 @@ class WorkerProcess:
         elif self.report.take(message, now_s):
             if said == "read":
                 self.unread_since_s = None
+        elif said in _OF_REST:
+            self._dozes = said == "dozes"
+            self._is_called = self._is_called and said != "idle"
+            self.rest_news.append(dict(message))
         else:
             raise ProtocolError(f"unknown message {str(said)[:80]!r}")
 

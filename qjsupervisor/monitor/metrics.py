@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
-from ..states import Outcome, WorkerState
+from ..states import Outcome, Wakefulness, WorkerState
 from ..table.statistics import Histogram, Totals
 from ..text import printable
 from .health import problems
@@ -62,6 +62,7 @@ class StatusCollector(Collector):
         databases = status.get("databases", ())
         yield _up("database_up", "1 while the database's worker is ready.", "name", "ready", databases)
         yield _states(databases)
+        yield _phases(databases)
         yield from _families(DATABASE, "database", "name", databases)
         yield _outcomes_of(databases)
         yield from _families(CHANNEL, "channel", "name", status.get("channels", ()))
@@ -218,7 +219,12 @@ def _buckets(histogram: Histogram) -> tuple[list[tuple[str, float]], float]:
 
 def _of_processes(processes: Sequence[Process]) -> Iterator[Metric]:
     for name, text, counter, values in (
-        ("processes", "Processes by kind: master, monitor, worker.", False, [each.number for each in processes]),
+        (
+            "processes",
+            "Processes by kind: master, monitor, worker, and porter where there is one.",
+            False,
+            [each.number for each in processes],
+        ),
         ("process_cpu_seconds", "Processor time, ended workers included.", True, [each.cpu_s for each in processes]),
         (
             "process_resident_memory_bytes",
@@ -242,6 +248,17 @@ def _up(name: str, text: str, key: str, fine: str, views: Sequence[View]) -> Met
     for view in views:
         if view.get("state") != "unknown":
             family.add_metric([printable(view.get(key))], 1.0 if view.get("state") == fine else 0.0)
+    return family
+
+
+def _phases(databases: Sequence[View]) -> Metric:
+    family = GaugeMetricFamily(
+        PREFIX + "databases_in_phase",
+        "Databases that are awake (with a worker), dozing or asleep (without).",
+        labels=("phase",),
+    )
+    for phase in Wakefulness:
+        family.add_metric([phase.value], sum(view.get("phase") == phase.value for view in databases))
     return family
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from ..states import RESTING
 from ..text import channel_settings, printable, seconds
 from .health import STALE_HEARTBEAT_S
 from .history import History
@@ -16,6 +17,8 @@ TAGS = {
     "backing off": "warn", "stopping": "warn", "paused": "warn", "closed": "warn", "full": "warn",
     "blocked": "bad", "failed": "bad", "down": "bad", "stopped": "bad", "silent": "bad",
 }  # fmt: skip
+#: States that need no reason.
+_QUIET = ("ready", "paused", *RESTING)
 
 
 def span(value: object) -> str:
@@ -83,6 +86,8 @@ def database_row(view: Mapping[str, Any], history: History) -> dict[str, Any]:
         state = "silent"
     elif state == "ready" and view.get("paused"):
         state = "paused"
+    elif state == "ready" and view.get("phase") in RESTING:
+        state = str(view["phase"])
     targets = view.get("targets") or ()
     down = [each for each in targets if each.get("state") == "down"]
     why = str(view.get("last_error") or view.get("message") or "")
@@ -95,7 +100,7 @@ def database_row(view: Mapping[str, Any], history: History) -> dict[str, Any]:
         **view,
         "shown": state,
         "troubled": TAGS.get(state) == "bad" or state == "backing off" or bool(down and len(down) == len(targets)),
-        "why": why if state not in ("ready", "paused") or down else "",
+        "why": why if state not in _QUIET or down else "",
         "rate": view.get("per_minute") or 0.0,
         "spark": track.draw("waiting", sparkline),
     }

@@ -33,14 +33,24 @@ class _Usage(NamedTuple):
 
 
 def processes_of(status: Mapping[str, Any]) -> list[Process]:
-    """Usage of master, monitor and workers; a process that has just ended is left out."""
+    """Usage of master, monitor, porters and workers; a process that has just ended is left out."""
     master_pid, workers = status.get("pid"), [view.get("pid") for view in status.get("databases", ())]
     master = _read(master_pid)
     if master is None:
         return []
     own = _read(os.getpid()) or _Usage(0.0, 0.0, 0)
     alive = [usage for usage in map(_read, workers) if usage is not None]
+    porters = [usage for usage in map(_read, status.get("porters", ())) if usage is not None]
     return [
+        *(
+            [
+                Process(
+                    "porter", len(porters), sum(each.cpu_s for each in porters), sum(each.rss for each in porters), None
+                )
+            ]
+            if porters
+            else []
+        ),
         Process("master", 1, master.cpu_s, master.rss, _descriptors(master_pid)),
         Process("monitor", 1, own.cpu_s, own.rss, _descriptors(os.getpid())),
         Process(

@@ -32,6 +32,7 @@ from .eligibility import (
 )
 from .leadership import Lead, Leadership
 from .notifications import Notified
+from .rest import Rest
 from .session import Session
 from .waiter import STATEMENT_TIMEOUT_S, Waiter
 
@@ -192,6 +193,10 @@ class Database:
         if self.connected:
             with suppress(DatabaseError):  # then the server notices
                 self.leadership.let_go()
+
+    def rest(self) -> Rest:
+        """Whether the database needs a worker. Raises DatabaseError."""
+        return Rest.of(self.rows(queries.AT_REST)[0])
 
     def limit_leadership(self, idle_s: float) -> None:
         """Have the server end this session after `idle_s` of silence. No effect before PostgreSQL 14."""

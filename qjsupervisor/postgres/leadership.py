@@ -11,7 +11,12 @@ import enum
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..errors import DatabaseError
 from . import queries
+from .failures import LOCK_NOT_AVAILABLE
+
+#: How long the next holder of the lock waits for the present one to hand it over.
+TAKE_OVER_MS = 2000
 
 Rows = Callable[[str, Mapping[str, Any] | None], list[tuple[Any, ...]]]
 
@@ -86,6 +91,24 @@ class Leadership:
         if self.leads:
             self.leads = False
             self._rows(queries.LET_GO, None)
+
+    def hand_over(self) -> bool:
+        """Give the lock to a session of ours that waits for it; False: none does yet. Raises DatabaseError."""
+        if not self._rows(queries.HAND_OVER, self._mark):
+            return False
+        self.leads = False
+        return True
+
+    def take_over(self) -> None:
+        """Wait for the lock, which a session of ours is about to hand over; `try_lead` follows. Raises DatabaseError.
+
+        Not for longer than TAKE_OVER_MS: a holder that did not hear of it is then treated like a former session.
+        """
+        try:
+            self._rows(queries.WAIT_TO_LEAD.format(wait_ms=TAKE_OVER_MS), None)
+        except DatabaseError as error:
+            if error.sqlstate != LOCK_NOT_AVAILABLE:
+                raise
 
     def _try(self) -> bool:
         return bool(self._rows(queries.TRY_LEAD, None)[0][0])

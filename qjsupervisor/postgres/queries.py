@@ -97,6 +97,31 @@ SELECT pid, leads,
        marked AND CASE WHEN pg_has_role(usesysid, 'USAGE') THEN pg_terminate_backend(pid) IS NOT NULL ELSE false END
   FROM held JOIN pg_stat_activity USING (pid)
 """
+#: For the hand-over of a database between a worker and the porter. The one who takes over waits for the lock, so that
+#: nobody else gets it in between: other runners only try it, and a try fails while somebody waits.
+WAIT_TO_LEAD = f"SET lock_timeout = '{{wait_ms}}ms'; SELECT pg_advisory_lock({LEADER_LOCK})"
+#: The one who has it gives it up, with the mark, once a session with our mark waits for it. Params: mark.
+#: Rows: one if it was given up, else none.
+HAND_OVER = f"""
+SELECT pg_advisory_unlock_all()::text
+ WHERE EXISTS (
+     SELECT 1
+       FROM (SELECT pid, granted, (classid::bigint << 32) + objid::bigint AS key
+               FROM pg_locks
+              WHERE locktype = 'advisory' AND objsubid = 1 AND pid <> pg_backend_pid()
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS locks
+      WHERE (key = {LEADER_LOCK} AND NOT granted) OR (key = %(mark)s AND granted)
+      GROUP BY pid
+     HAVING count(*) = 2)
+"""
+#: Whether a database needs a worker. No params. Rows: one: (a job is enqueued or started, when the earliest pending job
+#: is due (-infinity: it has no eta; NULL: there is none), the server's clock, the failed jobs: number and sum of ids).
+AT_REST = """
+SELECT EXISTS (SELECT 1 FROM queue_job WHERE state IN ('enqueued', 'started')),
+       extract(epoch FROM (SELECT min(coalesce(eta, '-infinity')) FROM queue_job WHERE state = 'pending'))::float8,
+       extract(epoch FROM clock_timestamp())::float8,
+       (SELECT count(*) || '/' || coalesce(sum(id), 0) FROM queue_job WHERE state = 'failed')
+"""
 #: Sessions with locks on our tables that block our statements. Details of other roles' sessions are hidden from us.
 #: Rows: (table, pid, lock mode, application, user, seconds since its transaction began, statement).
 LOCK_HOLDERS = """

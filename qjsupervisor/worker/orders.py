@@ -21,6 +21,14 @@ from ..states import RELEASED
 
 #: A worker that does not get to its end after its master died is ended by the kernel.
 MASTER_GONE_LIMIT_S = 4
+#: Orders that are done when the loop comes to it, and what notes them.
+_FLAGS = {
+    "channels": "rebuild",
+    "resync": "rebuild",
+    "look": "look",
+    "doze": "doze",
+    "take_over": "from_porter",
+}
 
 
 class Instructions:
@@ -66,6 +74,10 @@ class Instructions:
         self.only_oid: int | None = None
         #: Jobs run though modules are in transition.
         self.anyway = False
+        #: The porter waits for the leader lock: hand it over, if there is still nothing to do.
+        self.doze = False
+        #: The porter has the leader lock, and hands it over.
+        self.from_porter = False
 
     def attach(self) -> None:
         """Hear signals from now on."""
@@ -98,8 +110,8 @@ class Instructions:
             self.returns = message.get("restart") is True
         elif order == "pauses":
             self._set_pauses(message["pauses"])
-        elif order in ("channels", "resync"):
-            self.rebuild = True
+        elif order in _FLAGS:
+            setattr(self, _FLAGS[order], True)
         elif order == "server":
             self.server = str(message.get("started"))
         elif order == "limits":
@@ -107,8 +119,6 @@ class Instructions:
             self._on_pauses()
         elif order == "only":
             self.only_oid = message["oid"]
-            self.look = True
-        elif order == "look":
             self.look = True
         elif order == "modules":
             self.anyway = self.look = message.get("anyway") is True

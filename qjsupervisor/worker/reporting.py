@@ -89,7 +89,7 @@ class ChangeLog:
 
 
 #: Messages that are no states.
-_KINDS = ("read", "error", "targets", "modules", "overdue", "stopped", "starts")
+_KINDS = ("read", "error", "targets", "modules", "overdue", "stopped", "starts", "idle", "stays", "dozes", "door")
 
 
 class Reporting:

@@ -24,6 +24,7 @@ from ..table.semaphore import SemaphoreTable
 from ..table.slot import WorkerSlot
 from .checks import Checks
 from .comeback import Comeback
+from .dozing import Dozing
 from .leading import Leading
 from .listening import Listening
 from .losing import Losing
@@ -64,6 +65,7 @@ class Worker:
         self._leading = Leading(parts, self.progress, self._comeback)
         self._checks = Checks(parts, self.progress, self.instructions)
         self.refresh = Refresh(parts, self.progress, self.instructions, self._checks)
+        self._dozing = Dozing(parts, self.progress, self.instructions)
         self._stops = Stops(parts.database, parts.reporting.tell)
         self._losing = Losing(parts, self.progress, self._comeback, self.refresh.reading)
         #: When a connection that goes on counts as a good one, unless a job is claimed on it before.
@@ -155,6 +157,8 @@ class Worker:
         self._checks.check(now_s)
         if serving is not None and not serving.backlog.holding():
             database.check_trigger()  # nothing to be counted: no need to read it all before
+        if self.instructions.from_porter:
+            self._dozing.take_over()
         if not leading.lead(now_s):
             return False
         tenure = leading.begin_tenure()
@@ -176,6 +180,7 @@ class Worker:
         self._losing.arrive()
         self._listening.begin_checks()
         self.progress.arrive()
+        self._dozing.arrive(now_s)
         self._checks.show_gate()
 
     # -- serving -------------------------------------------------------------------------------------------
@@ -185,6 +190,10 @@ class Worker:
         assert serving is not None
         if self._listening.check.is_due:
             self._listening.check_listen(now_s)
+        if self._dozing.due.is_due or self.instructions.doze:
+            self._dozing.look(serving, self._checks.module_gate, now_s)
+            if self.progress.exit_code is not None:
+                return False
         self._checks.look(serving, now_s)
         if serving.backlog.stops_changed:
             self._stops.look(serving.backlog)
@@ -212,6 +221,7 @@ class Worker:
     def _apply_rules(self) -> None:
         rules = self.instructions.rules
         self._checks.long_runs.apply(rules)
+        self._dozing.apply(rules.idle_timeout_s)
         if (self._database.ageing_s, self._channel_options) != (rules.ageing_s, rules.channel_options):
             self._database.ageing_s, self._channel_options = rules.ageing_s, rules.channel_options
             self.instructions.rebuild = True  # all that waits is in another order, or in other channels

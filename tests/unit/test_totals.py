@@ -9,6 +9,7 @@ def test_of_nothing() -> None:
     assert totals([]) == {
         "databases": 0, "ready": 0, "states": {}, "pending": 0, "running": 0, "failed": 0, "not_due": 0,
         "waiting_dependencies": 0, "overdue": 0, "per_minute": 0, "oldest_pending_s": 0,
+            "phases": {"awake": 0, "dozing": 0, "asleep": 0},
     }  # fmt: skip
 
 

@@ -1,0 +1,237 @@
+"""The master's side of the porters: which database a porter has, or is about to have, and what it is told.
+
+A worker says that it is idle -> a porter is to take its database -> it waits for the lock -> the worker hands that over
+and exits -> the database dozes. A porter calls -> a worker is spawned -> at the door it says so -> the porter hands the
+lock over. Messages: control's docstring. The state of a database is in its WorkerProcess; here is only who has it.
+
+Used only where idle_timeout is set. A porter that dies is replaced, and told anew what dozes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..control import Message
+from ..logs import get_logger
+from ..loop import Alarm
+from ..porter.settings import PorterSettings
+from ..states import Wakefulness, WorkerState
+from .fleet import Fleet
+from .parts import Parts
+from .service import Service
+from .worker_process import WorkerProcess
+
+#: Databases of one porter. Beyond that there is another one.
+MOST = 500
+_WATCH_S = 5.0
+#: How often an order is sent again that a porter had no room for.
+_FLUSH_S = 0.02
+
+
+class _Porter:
+    """One porter, the databases that it was told of, and the orders that it could not take yet."""
+
+    def __init__(self, resting: Resting, parts: Parts, number: int) -> None:
+        name = "porter" if number == 1 else f"porter {number}"
+        self.databases: set[str] = set()
+        self.heard_s = 0.0
+        self.settings = PorterSettings(session_mark=0, connect_timeout_s=0.0)
+        self.unsent: deque[Message] = deque()
+        self.flush_alarm = Alarm(parts.loop, self.flush)
+        self.service = Service(
+            name,
+            parts.spawner,
+            parts.loop,
+            take=lambda message, now_s: resting.hear(self, message, now_s),
+            on_start=lambda now_s: resting.started(self, now_s),
+            on_end=lambda now_s: resting.ended(self, now_s),
+        )
+
+    def tell(self, message: Message, now_s: float) -> None:
+        self.unsent.append(message)
+        self.flush(now_s)
+
+    def flush(self, now_s: float) -> None:
+        while self.unsent and self.service.send(self.unsent[0]):
+            self.unsent.popleft()
+        if self.unsent and self.service.pid is not None:
+            self.flush_alarm.set(now_s + _FLUSH_S)
+
+
+class Resting:
+    """All porters of one supervisor."""
+
+    def __init__(
+        self, parts: Parts, fleet: Fleet, settings: Callable[[], PorterSettings], hang_s: float, most: int = MOST
+    ) -> None:
+        self._parts = parts
+        self._fleet = fleet
+        self._settings = settings
+        self._hang_s = hang_s
+        self._most = most
+        self._porters: list[_Porter] = []
+        self._of: dict[str, _Porter] = {}
+        #: The failed jobs of each database, as its worker counted them; see postgres.rest.
+        self._failed: dict[str, str] = {}
+        self._watch_alarm = Alarm(parts.loop, self._watch)
+        self._stopping = False
+        self._log = get_logger()
+
+    # -- workers -------------------------------------------------------------------------------------------------
+
+    def hear_worker(self, worker: WorkerProcess, message: Mapping[str, Any], now_s: float) -> None:
+        """A worker speaks of its rest."""
+        said, database = message["is"], worker.database
+        if said == "idle":
+            if database not in self._of and not self._stopping and worker.state is WorkerState.READY:
+                self._failed[database] = str(message.get("failed", ""))
+                self._give(worker, now_s, waits=True)
+        elif said == "stays":
+            self.forget(database, now_s)
+        elif said == "door":
+            self._tell(database, {"do": "hand_over"}, now_s)
+
+    def has(self, database: str) -> bool:
+        """Whether a porter has the database's lock, or may have it."""
+        return database in self._of
+
+    def forget(self, database: str, now_s: float) -> None:
+        """No porter is to have anything to do with a database any more: its connection is closed at once."""
+        self._tell(database, {"do": "drop"}, now_s)
+
+    def _give(self, worker: WorkerProcess, now_s: float, *, waits: bool, porter: _Porter | None = None) -> None:
+        porter = porter or self._with_room(now_s)
+        porter.databases.add(worker.database)
+        self._of[worker.database] = porter
+        order: Message = {
+            "do": "take",
+            "database": worker.database,
+            "dsn": worker.settings.connect_kwargs,
+            "server": worker.settings.server,
+            "failed": self._failed.get(worker.database, ""),
+            "waits": waits,
+        }
+        porter.tell(order, now_s)
+
+    def _tell(self, database: str, order: Message, now_s: float) -> None:
+        porter = self._of.get(database)
+        if porter is not None:
+            porter.tell({**order, "database": database}, now_s)
+
+    # -- porters -------------------------------------------------------------------------------------------------
+
+    def _with_room(self, now_s: float) -> _Porter:
+        for porter in self._porters:
+            if len(porter.databases) < self._most:
+                return porter
+        porter = _Porter(self, self._parts, len(self._porters) + 1)
+        self._porters.append(porter)
+        self._run(porter, now_s)
+        self._watch_alarm.set(now_s + _WATCH_S)
+        return porter
+
+    def _run(self, porter: _Porter, now_s: float) -> None:
+        porter.settings, run = self._settings(), self._parts.run_porter
+        porter.service.run(lambda pipe: run(porter.settings, pipe), now_s)
+
+    def reload(self, now_s: float, *, is_wanted: bool) -> None:
+        """The configuration was read again; not `is_wanted`: nothing is to doze any more."""
+        for porter in self._porters:
+            if porter.settings != self._settings():
+                self._run(porter, now_s)
+        if not is_wanted:
+            for worker in self._fleet.workers.values():
+                worker.wake(now_s)
+
+    def started(self, porter: _Porter, now_s: float) -> None:
+        """It was forked: tell it what is waiting for it."""
+        porter.heard_s = now_s
+        porter.flush(now_s)
+
+    def ended(self, porter: _Porter, now_s: float) -> None:
+        """It died, and the locks with it: the next one takes what dozes; a worker that is alive keeps what it has."""
+        porter.unsent.clear()
+        left, porter.databases = porter.databases, set()
+        for database in left:
+            self._of.pop(database, None)
+            worker = self._fleet.workers.get(database)
+            if worker is None or self._stopping:
+                continue
+            if worker.wakefulness is Wakefulness.AWAKE:
+                worker.wake(now_s)  # should it have handed its lock over, and be about to exit
+            else:
+                worker.doze_troubled("the porter ended; another one takes the database")
+                self._give(worker, now_s, waits=False, porter=porter)
+
+    def hear(self, porter: _Porter, message: Mapping[str, Any], now_s: float) -> None:
+        """A porter says something."""
+        porter.heard_s = now_s
+        said, database = message.get("is"), str(message.get("database", ""))
+        worker = self._fleet.workers.get(database)
+        if said == "left":
+            self._left(porter, database, worker, now_s)
+        elif worker is None or self._of.get(database) is not porter:
+            if said not in ("alive", None):
+                porter.tell({"do": "drop", "database": database}, now_s)
+        elif said == "waits":
+            worker.send({"do": "doze"})
+        elif said == "holds":
+            worker.doze_well()
+        elif said == "lost":
+            worker.doze_troubled(str(message.get("reason") or ""))
+        elif said == "away":
+            self._fleet.leave_alone(database, now_s + float(message.get("for_s") or 0.0))
+        elif said == "wake":
+            worker.wake(now_s, str(message.get("reason") or "") or None)
+
+    def _left(self, porter: _Porter, database: str, worker: WorkerProcess | None, now_s: float) -> None:
+        """It has nothing to do with a database any more, which may have nobody now."""
+        porter.databases.discard(database)
+        if self._of.get(database) is porter:
+            del self._of[database]
+        if worker is not None and not self._stopping:
+            worker.wake(now_s)
+
+    def _watch(self, now_s: float) -> None:
+        """Replace porters that hang."""
+        for porter in self._porters:
+            if porter.service.age_s(now_s) > self._hang_s and now_s > porter.heard_s + self._hang_s:
+                porter.service.replace(f"no heartbeat for {self._hang_s:g} s")
+        self._watch_alarm.set(now_s + _WATCH_S)
+
+    # -- for the master ------------------------------------------------------------------------------------------
+
+    def reaped(self, pid: int, exit_code: int, now_s: float) -> bool:
+        """Handle the exit of a child; False if it was no porter."""
+        return any(porter.service.reaped(pid, exit_code, now_s) for porter in self._porters)
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the porters that run."""
+        return [porter.service.pid for porter in self._porters if porter.service.pid is not None]
+
+    @property
+    def problem(self) -> str | None:
+        """Why databases that doze are not attended to."""
+        dead = next((each.service for each in self._porters if each.service.pid is None and each.databases), None)
+        return f"the porter does not run: {dead.last_error}" if dead and dead.last_error else None
+
+    def close_in_child(self) -> None:
+        for porter in self._porters:
+            porter.service.close_in_child()
+
+    def dismiss(self) -> None:
+        """The supervisor stops: let all databases go, for others, and exit."""
+        self._stopping = True
+        self._watch_alarm.clear()
+        for porter in self._porters:
+            porter.service.dismiss()
+
+    def kill(self) -> None:
+        """End all porters at once."""
+        self._stopping = True
+        self._watch_alarm.clear()
+        for porter in self._porters:
+            porter.service.kill()

@@ -1,0 +1,88 @@
+"""A porter's connection, against a real PostgreSQL."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from qjsupervisor.errors import DatabaseError, DatabaseGone, ServerDown
+from qjsupervisor.loop import Loop
+from qjsupervisor.porter.link import Link, Script
+
+from ..conftest import DatabaseFactory
+from ..helpers import Database, wait_until
+from ..scripted import unused_port
+
+
+def pump(loop: Loop) -> None:
+    """One turn."""
+    loop.turn(0.01)
+
+
+class Stand:
+    def __init__(self, one: Database, **changes: Any) -> None:
+        self.loop, self.notified, self.lost, self.said = Loop(), list[Any](), list[DatabaseError](), list[Any]()
+        dsn = {**one.dsn(), **changes}
+        self.link = Link(
+            str(dsn["dbname"]), dsn, self.loop, 5.0, server="here", notified=self.notified.append,
+            on_lost=lambda error, _now_s: self.lost.append(error),
+        )  # fmt: skip
+
+    def script(self, *statements: str, pause_s: float | None = None) -> Script:
+        for statement in statements:
+            if pause_s is not None:
+                yield pause_s
+            rows = yield statement, None
+            self.said.append(rows)
+
+    def until_said(self, count: int) -> None:
+        wait_until(lambda: pump(self.loop) or len(self.said) == count, lambda: f"{self.said} {self.lost}")
+
+
+def test_scripts_follow_each_other(database: DatabaseFactory) -> None:
+    stand = Stand(database())
+    stand.link.run(stand.script("SELECT 1", "SET lock_timeout = 0", pause_s=0.05))
+    stand.until_said(1)
+    stand.link.run(stand.script("SELECT 2"))
+    stand.until_said(3)
+    assert stand.said == [[(1,)], [], [(2,)]]
+    stand.link.close()
+    assert stand.loop.watched == 0
+
+
+def test_hears_while_nothing_runs_and_with_an_answer(database: DatabaseFactory) -> None:
+    one = database()
+    stand = Stand(one)
+    stand.link.run(stand.script("LISTEN here", "NOTIFY here, 'own'"))
+    stand.until_said(2)
+    one.execute("NOTIFY here, 'other'")
+    wait_until(lambda: pump(stand.loop) or len(stand.notified) == 2, "both")
+    assert [each.payload for each in stand.notified] == ["own", "other"]
+    stand.link.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [({"dbname": "there_is_none"}, DatabaseGone), ({"port": None}, ServerDown), ({"password": "wrong"}, DatabaseError)],
+)
+def test_no_connection(changes: dict[str, Any], kind: type, database: DatabaseFactory) -> None:
+    if "port" in changes:
+        changes = {"port": unused_port(), "host": "127.0.0.1"}
+    stand = Stand(database(), **changes)
+    wait_until(lambda: pump(stand.loop) or stand.lost, "it says so")
+    assert isinstance(stand.lost[0], kind)
+    assert not stand.link.is_open
+    assert stand.loop.watched == 0
+
+
+def test_an_error_ends_it_once(database: DatabaseFactory) -> None:
+    stand = Stand(database())
+    stand.link.run(stand.script("SELECT 1", "SELECT 1 / 0", "SELECT 2"))
+    wait_until(lambda: pump(stand.loop) or stand.lost, "it says so")
+    assert "division by zero" in str(stand.lost[0])
+    assert stand.said == [[(1,)]]
+    end_s = time.monotonic() + 0.1
+    wait_until(lambda: pump(stand.loop) or time.monotonic() > end_s, "nothing more")
+    assert len(stand.lost) == 1
