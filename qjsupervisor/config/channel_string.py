@@ -6,12 +6,12 @@ key, a channel configured twice), because there a job would run where it should 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ..channelspec import MAX_NAME_BYTES, ROOT, ChannelSpec, Rate, complete_name, complete_tree, inherited, parent_name
+from ..text import nearest
 from .sizes import parse_size, size_text, with_sizes
 from .values import Parser, duration, duration_in, entries, integer_in, is_unicode, shown, yes_or_no
 
@@ -217,6 +217,6 @@ _VALUES: Mapping[str, tuple[str, Parser[Any]]] = {
 
 
 def _unknown(word: str, what: str) -> str:
-    near = difflib.get_close_matches(word.partition("=")[0].strip(), _KEYS, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    near = nearest(word.partition("=")[0].strip(), _KEYS)
+    hint = f" (did you mean {near}?)" if near else ""
     return f"{shown(word)} is {what}{hint}; allowed: a number, then {', '.join(_KEYS)}"

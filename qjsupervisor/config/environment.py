@@ -8,10 +8,11 @@ database. The version is either configured or inferred from what only Odoo 19 wr
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
+
+from ..text import nearest
 
 #: The first Odoo that reads its configuration from the environment.
 READS_ENVIRONMENT = 19
@@ -103,9 +104,9 @@ def nearly(names: Iterable[str], known: Iterable[str], *, prefixes: tuple[str, .
     wanted = list(known)
     for name in names:
         if name not in wanted and name.startswith(prefixes):
-            near = difflib.get_close_matches(name, wanted, n=1, cutoff=0.8)
+            near = nearest(name, wanted, cutoff=0.8)
             if near:
-                yield name, near[0]
+                yield name, near
 
 
 def server_of(dsn: Mapping[str, object], environ: Mapping[str, str]) -> str:

@@ -6,12 +6,12 @@ Odoo 19 prefers its environment to the file.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..errors import ConfigError
+from ..text import nearest
 from . import environment
 from .environment import Version
 from .odoo_file import OdooFile
@@ -112,13 +112,13 @@ class Sources:
         known = [option.name for option in QUEUE_JOB_OPTIONS]
         for key in self.file.keys(QUEUE_JOB):
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
-                hint = f"; did you mean {near[0]}?" if near else ""
+                near = nearest(key, known, cutoff=0.7)
+                hint = f"; did you mean {near}?" if near else ""
                 yield f"{self.file.path}: [{QUEUE_JOB}] {shown(key)} is not known here and has no effect{hint}"
         for section in self.file.sections:
-            near = difflib.get_close_matches(section.lower(), (OWN, QUEUE_JOB), n=1, cutoff=0.75)
-            if near and section != near[0]:
-                yield f"{self.file.path}: section [{section}] is not read; did you mean [{near[0]}]?"
+            near = nearest(section.lower(), (OWN, QUEUE_JOB), cutoff=0.75)
+            if near and section != near:
+                yield f"{self.file.path}: section [{section}] is not read; did you mean [{near}]?"
         variables = [str(option.variable) for option in (*OPTIONS, *QUEUE_JOB_OPTIONS)]
         for name, near_name in environment.nearly(self.environ, variables, prefixes=_NEAR_PREFIXES):
             yield f"environment variable {shown(name)} is not read; did you mean {near_name}?"
@@ -132,7 +132,7 @@ def _unknown_key(key: str, names: list[str]) -> str:
 
 def _instead(name: str, names: list[str], written: Callable[[str], str] = str) -> str:
     """A hint: the name that was probably meant, or all allowed names."""
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    near = nearest(name, names, cutoff=0.7)
     if near:
-        return f"; did you mean {written(near[0])}?"
+        return f"; did you mean {written(near)}?"
     return f"; allowed: {', '.join(map(written, names))}"

@@ -23,7 +23,7 @@ from ..porter.settings import PorterSettings
 from ..states import Mode, WorkerState
 from .config_reader import Answer, ConfigReader
 from .fleet import Fleet
-from .parts import Parts
+from .parts import Parts, RunBroker
 from .pauses import Pauses
 from .reloading import LOGGING, Change, compare
 from .rescan import Rescan
@@ -91,9 +91,13 @@ class Operations:
 
     def start_broker(self, now_s: float) -> None:
         """Start the broker if there is a cluster; it is the same member of it for as long as the supervisor runs."""
-        config, run, table = self.config, self._parts.run_broker, self._parts.table
+        config, table = self.config, self._parts.table
         if config.cluster is None:
             return
+        # Not in the child: a later broker is of this supervisor's version, whatever is installed by then.
+        from ..broker.broker import run_broker
+
+        run: RunBroker = self._parts.run_broker or run_broker
         settings = BrokerSettings(
             cluster=config.cluster,
             member=secrets.token_hex(8),

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..broker.broker import run_broker
 from ..channelspec import ChannelSpec, Share
 from ..control import Pipe
 from ..loop import Loop
@@ -77,7 +76,8 @@ class Parts:
     run_worker: RunWorker = run_worker
     run_scout: RunScout = run_scout
     run_monitor: RunMonitor = run_monitor
-    run_broker: RunBroker = run_broker
+    #: None: the broker's own; nothing of the broker is imported where there is no cluster.
+    run_broker: RunBroker | None = None
     run_porter: RunPorter = _run_porter
     table_factory: Callable[..., Table] = SemaphoreTable
     fork: Callable[[], int] = os.fork

@@ -83,12 +83,18 @@ class Database:
         """
         self.name = name
         self.waiter = waiter
+        mark = secrets.randbits(63) if mark is None else mark
         self.session = Session(
             name,
             connect_kwargs,
             waiter,
             connect_s=connect_s,
-            settings=[(0, queries.KEEPALIVES), (0, queries.COMMITS), (_POSTGRESQL_12, queries.SETTINGS_12)],
+            settings=[
+                (0, queries.KEEPALIVES),
+                (0, queries.COMMITS),
+                (_POSTGRESQL_12, queries.SETTINGS_12),
+                (0, queries.MARK % {"mark": mark}),
+            ],
         )
         self._is_prepared = False
         self.notified = Notified()
@@ -99,7 +105,7 @@ class Database:
         self.clock_us = 0
         #: How long after a server restart a job that was running before counts as alive although it looks dead.
         self.dead_after_restart_s = 60.0
-        self.leadership = Leadership(self.rows, secrets.randbits(63) if mark is None else mark)
+        self.leadership = Leadership(self.rows, mark)
         #: Modules in transition, name to state, as of the last `check`. While there are any, nothing is claimed unless
         #: `ignores_modules`.
         self.modules: dict[str, str] = {}
@@ -174,10 +180,8 @@ class Database:
 
     def listen(self) -> None:
         """Start listening, and prepare the statements of the loop."""
-        self.rows(f"LISTEN {CHANNEL}")
-        if not self._is_prepared:
-            self.rows(queries.PREPARE)
-            self._is_prepared = True
+        self.rows(f"LISTEN {CHANNEL}" if self._is_prepared else f"LISTEN {CHANNEL}; {queries.PREPARE}")
+        self._is_prepared = True
 
     def lock_holders(self) -> list[str]:
         """For each session that has locked our tables: a sentence with who, since when and with which statement."""

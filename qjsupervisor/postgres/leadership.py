@@ -49,9 +49,8 @@ class Leadership:
         return sorted(self._former)
 
     def begin(self) -> None:
-        """Mark a new session."""
+        """Note that the session is a new one, which was marked on connecting."""
         self._has_looked = self._listens = self.leads = False
-        self._rows(queries.MARK, self._mark)
 
     def try_lead(self) -> Lead:
         """Try to take the lock; the session keeps it until it ends or `let_go` is called. Raises DatabaseError.

@@ -79,7 +79,7 @@ TRY_LEAD = f"SELECT pg_try_advisory_lock({LEADER_LOCK})"
 LET_GO = "SELECT pg_advisory_unlock_all(); NOTIFY qjsupervisor"
 #: Receive that notification.
 STAND_BY = "LISTEN qjsupervisor"
-#: Mark our session as this supervisor's. A shared lock, as former sessions may still hold it. Params: mark (bigint).
+#: Mark our session as this supervisor's. A shared lock, as former sessions may still hold it. With: mark (int).
 MARK = "SELECT pg_try_advisory_lock_shared(%(mark)s)"
 #: Terminate our own former sessions that the server still believes alive. They are found by their mark, because a
 #: process id may belong to somebody else, behind a pooler or after some time. Params: mark.

@@ -90,8 +90,8 @@ def probe(
 
 def gather(session: Session, statements_s: float, ask_leader: bool) -> ProbeResult:
     """Query everything that judge() needs."""
-    session.rows(queries.BEGIN, {"timeout_ms": int(statements_s * 1000)})
-    (row,) = session.rows(queries.FACTS)
+    begin = queries.BEGIN.format(timeout_ms=int(statements_s * 1000))
+    (row,) = session.rows(f"{begin}; {queries.FACTS}")
     role, version, in_recovery, read_only, encoding, has_modules, has_jobs, started, oid, policies = row
     elsewhere = None if has_jobs else session.rows(queries.ELSEWHERE)[0][0]
     columns = _columns(session.rows(queries.COLUMNS))
@@ -102,7 +102,6 @@ def gather(session: Session, statements_s: float, ask_leader: bool) -> ProbeResu
     trigger = session.rows(worker_queries.TRIGGER) if has_jobs else []
     halves = {"high": LEADER_LOCK >> 32, "low": LEADER_LOCK & 0xFFFFFFFF}
     leader = session.rows(queries.LEADER, halves) if ask_leader else []
-    session.rows(queries.COMMIT)
     return ProbeResult(
         role=role,
         server_version=version,

@@ -20,10 +20,8 @@ SELECT convert_to(datname::text, 'SQL_ASCII')
  ORDER BY datname
 """
 
-#: A read-only transaction with timeouts on the server as well. Params: timeout_ms (int).
-BEGIN = "BEGIN READ ONLY; SET LOCAL statement_timeout = %(timeout_ms)s; SET LOCAL lock_timeout = %(timeout_ms)s"
-
-COMMIT = "COMMIT"
+#: A read-only transaction with timeouts on the server as well; ends with the session. With: timeout_ms (int).
+BEGIN = "BEGIN READ ONLY; SET LOCAL statement_timeout = {timeout_ms}; SET LOCAL lock_timeout = {timeout_ms}"
 
 #: The server and the database. No params. One row: (role, server version, in recovery, read-only, encoding,
 #: has ir_module_module, has queue_job, server start time, oid of the database, tables whose policies may hide rows).
