@@ -40,6 +40,7 @@ blocks: a message that does not fit into the kernel's buffer is refused to the s
     {"do": "hand_over" or "drop", "database": ""} master -> porter  the worker waits for its lock; close at once
     {"is": "waits", "holds", "wake", "lost", "away" or "left", "database": ""} porter -> master  "reason", "for_s"
     {"is": "alive"}                 porter -> master    a heartbeat
+    {"is": "serving"}               monitor -> master   it answers from now on: the former one may end
     {"listed": [names]}             scout -> master     which databases exist (in several messages)
     {"database": ..., "verdict": ...} scout -> master   one probed database
     {"done": true} {"error": ""}    scout -> master     its last word

@@ -10,6 +10,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..config.settings import Config
 from ..control import Message
 from ..errors import ConfigError, SemaphoreError
 from ..loop import Alarm
+from ..monitor.listener import listen
 from ..porter.settings import PorterSettings
 from ..states import Mode, WorkerState
 from .config_reader import Answer, ConfigReader
@@ -62,6 +64,8 @@ class Operations:
         self.fleet.on_starts = self.state.changed
         self.rescan.on_known = self.state.changed
         self.monitor = Service("monitor", parts.spawner, parts.loop)
+        #: The address of its listener.
+        self._listens_at: tuple[str, int] | None = None
         self.broker = Service("broker", parts.spawner, parts.loop)
         self.resting = Resting(parts, self.fleet, self._porter_settings, config.hang_timeout_s)
         self.fleet.on_rest = self.resting.hear_worker
@@ -85,9 +89,23 @@ class Operations:
         """Start, replace or end the monitor as configured."""
         config, table, run = self.config, self._parts.table, self._parts.run_monitor
         if config.monitor is None:
+            self._listen(None)
             self.monitor.run(None, now_s)
         else:
-            self.monitor.run(lambda pipe: run(config, table, pipe), now_s)
+            self._listen(config.monitor)
+            listener = self.monitor.listener
+            self.monitor.run(lambda pipe: run(config, table, pipe, listener=listener), now_s)
+
+    def _listen(self, address: tuple[str, int] | None) -> None:
+        """Have the monitor's listener at this address. Where that cannot be, the monitor tries it, and says why."""
+        if address == self._listens_at and address is not None:
+            return
+        if self.monitor.listener is not None:
+            self.monitor.listener.close()
+        self.monitor.listener, self._listens_at = None, None
+        with suppress(OSError):
+            if address is not None:
+                self.monitor.listener, self._listens_at = listen(address), address
 
     def start_broker(self, now_s: float) -> None:
         """Start the broker if there is a cluster; it is the same member of it for as long as the supervisor runs."""

@@ -58,8 +58,8 @@ RunBroker = Callable[[Any, Any, Pipe], int]
 RunPorter = Callable[[PorterSettings, Pipe], int]
 #: run_scout(config, pipe, first) -> exit code; runs in the child.
 RunScout = Callable[[Any, Pipe, Sequence[str]], int]
-#: run_monitor(config, table, pipe) -> exit code; runs in the child.
-RunMonitor = Callable[[Any, Any, Pipe], int]
+#: run_monitor(config, table, pipe, listener=socket or None) -> exit code; runs in the child.
+RunMonitor = Callable[..., int]
 
 
 def _run_porter(settings: PorterSettings, pipe: Pipe) -> int:

@@ -1,9 +1,14 @@
-"""A child that must simply be running, like the monitor: it is restarted with backoff when it dies."""
+"""A child that must simply be running, like the monitor: it is restarted with backoff when it dies.
+
+One that listens on a socket of the master's is replaced without a gap: the former process serves until the new one
+says {"is": "serving"}, and clients find one of the two.
+"""
 
 from __future__ import annotations
 
 import selectors
 import signal
+import socket
 from collections.abc import Callable
 
 from ..backoff import RestartPolicy
@@ -36,6 +41,11 @@ class Service:
         self._spawner = spawner
         self._loop = loop
         self._policy = policy or RestartPolicy()
+        #: What it listens on; None: nothing, or a socket of its own.
+        self.listener: socket.socket | None = None
+        #: The process that serves until its successor does.
+        self._former: Child | None = None
+        self._is_forking = False
         #: Its last messages.
         self.heard: list[Message] = []
         self._body: Body | None = None
@@ -49,13 +59,18 @@ class Service:
 
     @property
     def pid(self) -> int | None:
-        return None if self._child is None else self._child.pid
+        running = self._child or self._former
+        return None if running is None else running.pid
 
     def run(self, body: Body | None, now_s: float) -> None:
-        """Run `body` from now on: the running process is ended first, and the new one starts when it is gone."""
+        """Run `body` from now on. Without a listener the running process ends first, and then the new one starts."""
         self._body = body
         self.last_error = None
-        if self._child is not None:
+        if self._child is not None and self.listener is not None and body is not None and self._former is None:
+            self._stop_listening()
+            self._former, self._child = self._child, None
+            self._start_alarm.set(now_s)
+        elif self._child is not None:
             self._replaced = True
             self._child.signal(signal.SIGTERM)
         else:
@@ -65,6 +80,7 @@ class Service:
         body = self._body
         if body is None:
             return
+        self._is_forking = True
         try:
             self._child = self._spawner.spawn(f"qjsupervisor: {self.name}", body)
         except OSError as error:
@@ -72,6 +88,8 @@ class Service:
             self._start_alarm.set(now_s + self._policy.delay_s(0.0))
             self._log.error("fork_failed", reason=error.strerror)
             return
+        finally:
+            self._is_forking = False
         self._started_s = now_s
         self._loop.register(self._child.pipe, selectors.EVENT_READ, self._hear)
         self._listening = True
@@ -80,6 +98,11 @@ class Service:
 
     def reaped(self, pid: int, exit_code: int, now_s: float) -> bool:
         """Handle the exit of a child; False if it was not this one."""
+        if self._former is not None and self._former.pid == pid:
+            self._former.pipe.close()
+            self._former = None
+            self._log.info("service_reaped", worker_pid=pid, exit_code=exit_code)
+            return True
         if self._child is None or self._child.pid != pid:
             return False
         self._hear(now_s)  # its last words
@@ -110,12 +133,16 @@ class Service:
     def kill(self) -> None:
         """Kill it and start no other one."""
         self._body = None
-        if self._child is not None:
-            self._child.signal(signal.SIGKILL)
+        for child in (self._child, self._former):
+            if child is not None:
+                child.signal(signal.SIGKILL)
 
     def close_in_child(self) -> None:
-        if self._child is not None:
-            self._child.pipe.close()
+        for child in (self._child, self._former):
+            if child is not None:
+                child.pipe.close()
+        if self.listener is not None and not self._is_forking:
+            self.listener.close()
 
     def dismiss(self) -> None:
         """Ask it to exit; no other one is started."""
@@ -136,6 +163,8 @@ class Service:
             self.heard = messages[-1:] or self.heard
             for message in messages:
                 self._take(message, now_s)
+            if self._former is not None and {"is": "serving"} in messages:
+                self._former.signal(signal.SIGTERM)
         except (EOFError, ProtocolError):
             self._stop_listening()
 

@@ -10,17 +10,28 @@ from __future__ import annotations
 import selectors
 import signal
 import socket
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..config.settings import Config
 from ..logs import get_logger
 from ..loop import Loop
 from ..table.views import TableReader
+from .listener import listen
 from .ports import JobAccess
 
+if TYPE_CHECKING:
+    from .master_link import MasterLink
+    from .server import Server
+
 EXIT_BIND_FAILED = 1
+#: How long it waits for the master's first status, while clients wait or another monitor serves them.
+FIRST_ANSWER_S = 5.0
+_ASK_S = 0.2
+#: After its successor has begun to serve.
+LAST_ANSWERS_S = 1.0
 
 _log = get_logger()
 
@@ -30,14 +41,20 @@ class ControlPipe(Protocol):
 
     def fileno(self) -> int: ...
     def receive_all(self) -> list[dict[str, Any]]: ...
+    def send(self, message: Mapping[str, Any]) -> bool: ...
 
 
 def run_monitor(
-    config: Config, table: TableReader, pipe: ControlPipe | None = None, jobs: JobAccess | None = None
+    config: Config,
+    table: TableReader,
+    pipe: ControlPipe | None = None,
+    jobs: JobAccess | None = None,
+    listener: socket.socket | None = None,
 ) -> int:
     """Serve at config.monitor until the master orders a stop or closes its end of the pipe.
 
-    Returns the exit status. `jobs`: access to the jobs in databases. Call it in the main thread of its own process.
+    Returns the exit status. `jobs`: access to the jobs in databases. `listener`: the master's; None: one is opened.
+    Call it in the main thread of its own process.
     """
     assert config.monitor is not None
     # Imported after the fork, to save 2 MiB in the master and in every worker.
@@ -51,19 +68,42 @@ def run_monitor(
         loop = stack.enter_context(Loop(on_error=_survive))
         stop = stack.enter_context(_Stop(loop, pipe))
         observer = Observer(loop, table)
-        answers = Answers(loop, config, MasterLink(loop, config.control_socket), observer, jobs)
+        link = MasterLink(loop, config.control_socket)
+        answers = Answers(loop, config, link, observer, jobs)
         stack.callback(answers.close)
+        if listener is not None:
+            _await_master(loop, link, stop)
         try:
-            server = Server(loop, config.monitor, answers.handle, SECURITY)
+            server = Server(loop, listener or listen(config.monitor), answers.handle, SECURITY)
         except OSError as error:
             _log.error("monitor_bind_failed", address=f"{host}:{port}", reason=error.strerror or str(error))
             return EXIT_BIND_FAILED
         stack.callback(server.close)
         observer.start()
         _log.info("monitor_started", address=f"{host}:{server.port}")
+        if pipe is not None:
+            pipe.send({"is": "serving"})
         while not stop.wanted:
             loop.turn()
+        if listener is not None:
+            _answer_the_last(loop, server)
     return 0
+
+
+def _await_master(loop: Loop, link: MasterLink, stop: _Stop) -> None:
+    """Know the status before anybody asks: a master that is busy now would look as if it were gone."""
+    until_s = time.monotonic() + FIRST_ANSWER_S
+    while link.said().status is None and not stop.wanted and time.monotonic() < until_s:
+        link.get(lambda _said: None)
+        loop.turn(_ASK_S)
+
+
+def _answer_the_last(loop: Loop, server: Server) -> None:
+    """Another process serves; who asked this one gets an answer all the same."""
+    server.stop_listening()
+    until_s = time.monotonic() + LAST_ANSWERS_S
+    while len(server) and (left_s := until_s - time.monotonic()) > 0:
+        loop.turn(left_s)
 
 
 def _survive(error: Exception) -> None:

@@ -28,7 +28,6 @@ MAX_OF_ADDRESS = 64
 REQUEST_S = 5.0
 RESPONSE_S = 10.0
 LINGER_S = 1.0
-_BACKLOG = 512
 _CHUNK_BYTES = 65_536
 #: Connections accepted per turn, so that a flood does not starve existing clients.
 _ACCEPTED_AT_ONCE = 64
@@ -48,15 +47,18 @@ Handle = Callable[[Request, Reply], None]
 
 
 class Server:
-    """Listens at an address. `handle` takes each request and must not block; `security`: headers of all responses."""
+    """Serves the clients of a listener.
+
+    `handle` takes each request and must not block; `security`: headers of all responses.
+    """
 
     def __init__(
-        self, loop: Loop, address: tuple[str, int], handle: Handle, security: Sequence[tuple[str, str]] = ()
+        self, loop: Loop, listener: socket.socket, handle: Handle, security: Sequence[tuple[str, str]] = ()
     ) -> None:
         self._loop = loop
         self._handle = handle
         self._security = security
-        self._listener = _listen(address)
+        self._listener = listener
         self.port: int = self._listener.getsockname()[1]
         #: Oldest first.
         self._clients: dict[_Client, None] = {}
@@ -65,11 +67,15 @@ class Server:
     def __len__(self) -> int:
         return len(self._clients)
 
-    def close(self) -> None:
-        """Stop listening and disconnect all clients."""
-        with suppress(KeyError):  # accepting is paused
+    def stop_listening(self) -> None:
+        """Accept nobody any more."""
+        with suppress(KeyError):  # accepting is paused, or over
             self._loop.unregister(self._listener)
         self._listener.close()
+
+    def close(self) -> None:
+        """Stop listening and disconnect all clients."""
+        self.stop_listening()
         for client in list(self._clients):
             client.close()
 
@@ -240,17 +246,3 @@ def _network(address: str) -> str:
     if isinstance(found, IPv6Address) and found.ipv4_mapped is None:
         return str(ip_network((int(found) >> 64 << 64, 64)))
     return address
-
-
-def _listen(address: tuple[str, int]) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-    except OSError:
-        listener.close()
-        raise
-    return listener

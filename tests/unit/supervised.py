@@ -278,7 +278,7 @@ class Rig:
         parts = Parts(
             run_worker=lambda *_: 0,
             run_scout=lambda *_: 0,
-            run_monitor=lambda *_: 0,
+            run_monitor=lambda *_, **_named: 0,
             kill=lambda pid, signum: self.killed.append((pid, signum)),
             clock=lambda: self.now_s,
             wall=lambda: self.wall_s,

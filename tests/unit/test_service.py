@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import signal
+import socket
+from typing import Any
 
 import pytest
 from structlog.typing import EventDict
@@ -96,3 +98,55 @@ def test_the_end_of_its_pipe_is_heard_once(rig: Rig) -> None:
     rig.loop.registered[rig.child.pipe](rig.now_s)
     assert rig.loop.registered == {}
     rig.reap(0)
+
+
+def test_one_with_a_listener_serves_until_its_successor_does(rig: Rig, log_events: list[EventDict]) -> None:
+    rig.run()
+    former = rig.child
+    with socket.socket() as listener:
+        rig.service.listener = listener
+        rig.run()
+        assert rig.child is not former
+        assert former.signals == [], "it still serves"
+        rig.reap(1)
+        rig.step(1.0)
+        assert former.signals == [], "the successor died before it served"
+        rig.child.pipe.said.append({"is": "serving"})
+        rig.loop.registered[rig.child.pipe](rig.now_s)
+        assert former.signals == [signal.SIGTERM]
+        assert rig.service.reaped(former.pid, 0, rig.now_s)
+        assert former.pipe.closed
+        assert rig.service.pid == rig.child.pid
+    assert [each["event"] for each in log_events if each["log_level"] == "warning"] == ["service_reaped"]
+
+
+def test_the_end_is_the_end_of_both(rig: Rig) -> None:
+    rig.run()
+    former = rig.child
+    with socket.socket() as listener:
+        rig.service.listener = listener
+        rig.run()
+        rig.service.kill()
+        assert former.signals == rig.child.signals == [signal.SIGKILL]
+        rig.reap(-9)
+        assert rig.service.pid == former.pid
+        assert rig.service.reaped(former.pid, -9, rig.now_s)
+        assert rig.service.pid is None
+
+
+def test_only_its_own_process_keeps_the_listener(rig: Rig) -> None:
+    with socket.socket() as listener:
+        rig.service.listener = listener
+        kept: list[bool] = []
+        spawn = rig.spawner.spawn
+
+        def spawned(*args: Any) -> FakeChild:
+            rig.service.close_in_child()
+            kept.append(listener.fileno() >= 0)
+            return spawn(*args)
+
+        rig.spawner.spawn = spawned  # type: ignore[method-assign,assignment]
+        rig.run()
+        assert kept == [True]
+        rig.service.close_in_child()
+        assert listener.fileno() < 0
