@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ..channelspec import ROOT, ChannelSpec, complete_name, inherited, makes_channels, parent_name
 from .nodes import Branch, Node
+from .ruled import RuledBranch
 
 #: Raw channel names remembered, so that a read of one channel can use the index on it.
 KNOWN_NAMES = 10_000
@@ -56,6 +57,9 @@ class ChannelNames(ABC):
         self._paused: frozenset[str] = frozenset()
         self._limits: dict[str, int] = {}
         self._branches: dict[int, Branch] = {}
+        specs = list(specs)
+        #: Whether it is for this tree to keep minimums or weights.
+        self._is_ruled = self._keep_limits and any(spec.minimum or spec.weight for spec in specs)
         for spec in specs:
             self._add(spec)
             if not spec.made:  # (another database's worker may have shared it already)
@@ -117,7 +121,9 @@ class ChannelNames(ABC):
         node = Node(spec, parent, index, self._window, local_limits=local)
         node.paused_by_order = self._is_paused(spec.name)
         node.scheduled = self._limit_of(spec.name)
-        self._branches.setdefault(index, Branch(index))
+        if index not in self._branches:
+            self._branches[index] = RuledBranch(index) if self._is_ruled else Branch(index)
+        self._branches[index].add(node)
         self.nodes[spec.name] = node
         return node
 

@@ -150,6 +150,12 @@ class Branch:
         self.shared = shared
         self.line: list[tuple[Key, Node]] = []
 
+    def add(self, node: Node) -> None:
+        """A node of this branch, after its parent."""
+
+    def count(self, node: Node) -> None:
+        """A job of a node starts."""
+
     def best(self, now_us: int) -> tuple[Key, Node] | None:
         """The best job that no guard holds up. Parks those that are held up."""
         while self.line:

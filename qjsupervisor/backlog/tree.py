@@ -340,6 +340,8 @@ class ChannelTree(ChannelNames):
         """A permit is there: the best job of a channel is to be claimed."""
         key, node = self._heads[channel]
         job_id = key[2]
+        if self._is_ruled:
+            self._branches[channel].count(node)
         node.ready.remove(key)
         del self._pending[job_id]
         self._note_change(job_id, None)
