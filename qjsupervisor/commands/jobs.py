@@ -168,12 +168,14 @@ def _read_tree(connection: Session, config: Config, database: str) -> Tree:
         raise DatabaseUnfit(database, f"{database}: its jobs do not run: {error}") from error
     specs = {spec.name: spec for spec in config.channels} if own is None else own
     longest_throttle_s = max(spec.throttle_s for spec in specs.values())
+    has_minimums = own is not None and any(spec.minimum for spec in own.values())
     return Tree(
         database=database,
         specs=specs,
         is_own=own is not None,
         max_runtimes=config.rules.max_runtimes,
         running=dict(fetch(connection, statements.COUNT_RUNNING)),
+        waiting=dict(fetch(connection, statements.COUNT_DUE)) if has_minimums else {},
         failed=dict(fetch(connection, statements.LIST_FAILED)),
         last_start_s=_last_starts(connection, longest_throttle_s) if longest_throttle_s else {},
         starts_s=_starts(connection, own) if own is not None else {},

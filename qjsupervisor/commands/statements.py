@@ -99,6 +99,12 @@ COUNT_RUNNING = f"""
 SELECT {_CHANNEL}, count(*) FROM queue_job AS job WHERE state IN ('enqueued', 'started') GROUP BY 1
 """
 
+#: Rows: (channel, jobs pending and due).
+COUNT_DUE = f"""
+SELECT {_CHANNEL}, count(*) FROM queue_job AS job
+ WHERE state = 'pending' AND coalesce(job.eta <= {_NOW}, true) GROUP BY 1
+"""
+
 #: Rows: (channel, uuids of its first failed jobs).
 LIST_FAILED = f"""
 SELECT {_CHANNEL}, (array_agg(job.uuid::text ORDER BY job.id))[1:6]

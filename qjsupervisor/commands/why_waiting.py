@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from ..channelspec import ROOT, ChannelSpec, inherited, max_runtime_of, parent_name
+from ..config.guaranteed import Branch, branches_of, guaranteed, lacking_databases
 from ..config.schedule import CLOSED, of_channel
 from ..postgres.eligibility import waits_for
 from ..states import JobState, WorkerState
@@ -63,6 +64,8 @@ class Tree:
     is_own: bool = False
     #: Number of rows `enqueued` or `started` in exactly that channel.
     running: Mapping[str, int] = field(default_factory=dict)
+    #: Rows `pending` and due in exactly that channel, where channels that are its own have minimums.
+    waiting: Mapping[str, int] = field(default_factory=dict)
     #: uuids of rows `failed` in exactly that channel.
     failed: Mapping[str, Sequence[str]] = field(default_factory=dict)
     #: Seconds since the last start in exactly that channel.
@@ -90,6 +93,14 @@ class Tree:
     def running_below(self, channel: str) -> int:
         """Number of this database's running jobs in the channel and its subchannels."""
         return sum(count for name, count in self.running.items() if _is_within(name, channel))
+
+    def branches(self) -> dict[str, Branch]:
+        """The database's own channels."""
+        found = {}
+        for name, spec in self.specs.items():
+            waits = any(_is_within(each, name) for each in self.waiting)
+            found[name] = Branch(spec.capacity, spec.minimum, spec.reserve, self.running_below(name), waits)
+        return found
 
     def failed_below(self, channel: str) -> list[str]:
         """uuids of this database's failed jobs in the channel and its subchannels."""
@@ -148,30 +159,25 @@ class Explainer:
             found = [*_paused(job, status, tree), *_closed(job, status, tree), *_target(status, tree.database)]
             for spec in tree.path(job.channel):
                 found += _channel(job, spec, status, tree)
-            found += _shares(status, tree.database)
+            found += _shares(job, status, tree)
             self._of_channel[key] = found
         return found
 
 
-def _shares(status: Mapping[str, Any], database: str) -> Iterator[Reason]:
+def _shares(job: Job, status: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
     """The database is at its maximum, or the free permits are guaranteed to others."""
-    own = (_database(status, database) or {}).get("share") or {}
+    own = (_database(status, tree.database) or {}).get("share") or {}
     if own.get("max") and own["used"] >= own["max"]:
-        text = f"{database} runs {own['used']} jobs, its most is {own['max']} (db_capacity)"
+        text = f"{tree.database} runs {own['used']} jobs, its most is {own['max']} (db_capacity)"
         yield Reason("most", text, {"max": own["max"], "running": own["used"]})
         return
-    root = _shared(status, ROOT)
-    if root.get("capacity") is None or own.get("used", 0) < own.get("min", 0):
-        return
-    lacks = {}
-    for view in status.get("databases", ()):
-        share = view.get("share") or {}
-        lack = share.get("min", 0) - share.get("used", 0)
-        if lack > 0 and view.get("name") != database and (share.get("reserve") or view.get("wait_s")):
-            lacks[str(view.get("name"))] = lack
-    free = int(root["capacity"]) - int(root.get("running") or 0)
-    if lacks and free <= sum(lacks.values()):
-        yield Reason("guaranteed", f"guaranteed to {_named(sorted(lacks))}", {"free": free, "to": lacks})
+    lacking = lacking_databases(status, tree.database)
+    found = guaranteed(branches_of(status), ROOT if tree.is_own else job.channel, lacking)
+    if tree.is_own and found is None:
+        found = guaranteed(tree.branches(), job.channel, {})
+    if found is not None:
+        text = f"guaranteed to {_named(sorted(found.lacks))}"
+        yield Reason("guaranteed", text, {"channel": found.channel, "free": found.free, "to": dict(found.lacks)})
 
 
 def _dependencies(job: Job) -> Reason:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..channelspec import MAX_CHANNELS, ROOT, ChannelSpec
@@ -31,6 +31,7 @@ from .settings import (
     WorkerSettings,
 )
 from .shares import Shares, excess, resolved
+from .sizes import without_percentages
 from .sources import Sources
 from .targets import ANY, TargetRules, completed
 from .values import Secret, shown, socket_path
@@ -138,8 +139,9 @@ def _odoo(sources: Sources) -> OdooSettings:
 def _channels(sources: Sources) -> tuple[Mode, tuple[ChannelSpec, ...], int | None]:
     """Choose the mode as queue_job does: channels before max_capacity; without either, one job at a time."""
     channels, max_capacity = sources.get(options.CHANNELS), sources.get(options.MAX_CAPACITY)
+    given = sources.get(options.CHANNEL_OPTIONS)
     if channels is not None:
-        channels = _with_options(sources, channels)
+        channels = _with_options(sources, channels, given)
         if len(channels) > MAX_CHANNELS:
             raise ConfigError(
                 options.CHANNELS.name, f"channels: {len(channels)} are configured; allowed: at most {MAX_CHANNELS}"
@@ -147,13 +149,15 @@ def _channels(sources: Sources) -> tuple[Mode, tuple[ChannelSpec, ...], int | No
         return Mode.SERVER_WIDE, channels, max_capacity
     mode = Mode.DEFAULT if max_capacity is None else Mode.PER_DATABASE
     root = ChannelSpec(name=ROOT, capacity=1 if max_capacity is None else max_capacity)
-    _with_options(sources, (root,))  # no database has more than root
+    # No database has more than root; of what the percentages are, only its worker knows.
+    _with_options(sources, (root,), [without_percentages(each) for each in given])
     return mode, (root,), max_capacity
 
 
-def _with_options(sources: Sources, channels: tuple[ChannelSpec, ...]) -> tuple[ChannelSpec, ...]:
+def _with_options(
+    sources: Sources, channels: tuple[ChannelSpec, ...], given: Sequence[ChannelSpec]
+) -> tuple[ChannelSpec, ...]:
     try:
-        given = sources.get(options.CHANNEL_OPTIONS)
         return with_options(channels, given)
     except ValueError as error:
         option = options.CHANNELS if _is_wrong(channels) else options.CHANNEL_OPTIONS

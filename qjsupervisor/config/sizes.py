@@ -42,6 +42,12 @@ def size_of(size: int, of: int | None, whose: str) -> int:
     return max(1, math.ceil(of * -size / 100))
 
 
+def without_percentages(spec: ChannelSpec) -> ChannelSpec:
+    """The spec with what it says in numbers only."""
+    capacity = None if spec.capacity is not None and spec.capacity < 0 else spec.capacity
+    return replace(spec, capacity=capacity, minimum=max(0, spec.minimum))
+
+
 def with_sizes(tree: Sequence[ChannelSpec], maximums: Mapping[str, int | None]) -> tuple[ChannelSpec, ...]:
     """The tree (parents first) with numbers for percentages, and with these maximums beside its capacities.
 

@@ -187,6 +187,9 @@ def _channels(config: Config, table: Table, snapshot: Snapshot) -> list[dict[str
             "retired": view.retired,
             "throttled_for_s": _left_s(view.throttled_until_ns, snapshot.now_ns),
             "rate": _rate(view, snapshot.now_ns),
+            "minimum": view.minimum,
+            "reserve": view.reserve,
+            "weight": view.weight or None,
             "holders": [holder._asdict() for holder in holders.get(view.name, ())],
         }
         for view in views

@@ -64,6 +64,8 @@ CHANNEL = (
     Measure("channel_pending", "pending", "Jobs that wait in the channel and below it."),
     Measure("channel_failed", "failed", "Jobs in state failed in the channel and below it."),
     Measure("channel_paused", "paused", "1 while the channel is paused."),
+    Measure("channel_guaranteed", "minimum", "Jobs at once that the channel is guaranteed of its parent (min)."),
+    Measure("channel_weight", "weight", "Starts in turn beside other channels of its parent, where it has a weight."),
     Measure("channel_rate_limit", _of_rate("starts"), "Starts that the channel's rate allows in a period."),
     Measure("channel_rate_period_seconds", _of_rate("period_s"), "That period."),
     Measure("channel_rate_used", _of_rate("used"), "Starts within the last period, where the channel has a rate."),

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..channelspec import ROOT, parent_name
+from ..config.guaranteed import Branch, branches_of, guaranteed, lacking_databases
 from ..config.schedule import CLOSED
 from ..states import WorkerState
 
@@ -17,6 +18,8 @@ from ..states import WorkerState
 REASONS = (
     "dependencies",
     "not_due",
+    "held",
+    "modules",
     "not_served",
     "paused",
     "closed",
@@ -25,6 +28,7 @@ REASONS = (
     "throttled",
     "rate",
     "full",
+    "guaranteed",
     "turn",
 )
 
@@ -45,41 +49,54 @@ def is_stopped(channel: Mapping[str, Any]) -> bool:
     return bool(channel.get("stopped"))
 
 
+class _Situation(NamedTuple):
+    """What the status says beside databases, in the form that each job's reason is found by."""
+
+    channels: Mapping[str, Mapping[str, Any]]
+    pauses: set[tuple[str | None, str]]
+    closed: set[str]
+    branches: Mapping[str, Branch]
+    #: By database: what others lack of their minimums.
+    lacking: Mapping[str, Mapping[str, int]]
+
+
 def by_reason(status: Status, cells: Sequence[Cell]) -> dict[str, int]:
     """Number of waiting jobs for each of REASONS, over all databases."""
     found = dict.fromkeys(REASONS, 0)
     databases = {view["name"]: view for view in status.get("databases", ())}
     channels = {view["name"]: view for view in status.get("channels", ())}
-    pauses, closed = _pauses(status), _closed(status)
+    branches = branches_of(status) if any(view.get("minimum") for view in channels.values()) else {}
+    shared = any((view.get("share") or {}).get("min") for view in databases.values())
+    if shared and not branches:
+        branches = branches_of(status)
+    lacking = {name: lacking_databases(status, name) for name in databases} if shared else {}
+    situation = _Situation(channels, _pauses(status), _closed(status), branches, lacking)
     found["dependencies"] = sum(int(view.get("waiting_dependencies") or 0) for view in databases.values())
     for cell in cells:
         found["not_due"] += cell.not_due
         if cell.due:
-            view = databases.get(cell.database, {})
-            found[_reason(view, _path(cell.channel), cell.database, channels, pauses, closed)] += cell.due
+            found[_reason(databases.get(cell.database, {}), cell, situation)] += cell.due
     return found
 
 
-def _reason(
-    view: Mapping[str, Any],
-    path: Sequence[str],
-    database: str,
-    channels: Mapping[str, Mapping[str, Any]],
-    pauses: set[tuple[str | None, str]],
-    closed: set[str],
-) -> str:
+def _reason(view: Mapping[str, Any], cell: Cell, situation: _Situation) -> str:
+    path = _path(cell.channel)
     if view.get("state") != WorkerState.READY.value:
-        return "not_served"
-    above = [channels[name] for name in path if name in channels]
-    if _is_paused(path, database, pauses) or any(channel.get("paused") for channel in above):
+        return "held" if view.get("held") else "modules" if view.get("modules") else "not_served"
+    above = [situation.channels[name] for name in path if name in situation.channels]
+    if _is_paused(path, cell.database, situation.pauses) or any(channel.get("paused") for channel in above):
         return "paused"
-    if not closed.isdisjoint(path):
+    if not situation.closed.isdisjoint(path):
         return "closed"
     if any(map(is_stopped, above)):
         return "stopped"
     targets = view.get("targets") or ()
     if targets and all(target.get("state") == "down" for target in targets):
         return "target_down"
+    return _by_limits(view, cell, above, situation)
+
+
+def _by_limits(view: Mapping[str, Any], cell: Cell, above: Sequence[Mapping[str, Any]], situation: _Situation) -> str:
     if any(channel.get("throttled_for_s") for channel in above):
         return "throttled"
     if any(channel.get("rate") and _starts_left(channel) == 0 for channel in above):
@@ -87,6 +104,9 @@ def _reason(
     share = view.get("share") or {}
     if any(_room(channel) == 0 for channel in above) or (share.get("max") and share["used"] >= share["max"]):
         return "full"
+    others = situation.lacking.get(cell.database, {})
+    if situation.branches and guaranteed(situation.branches, cell.channel, others) is not None:
+        return "guaranteed"
     return "turn"
 
 

@@ -67,6 +67,10 @@ class ChannelView(NamedTuple):
     #: Starts in any `rate_period_s`; 0: it has no rate.
     rate: int
     rate_period_s: float
+    #: What it is guaranteed of its parent, whether that is kept free, and its weight beside others; 0: none.
+    minimum: int
+    reserve: bool
+    weight: int
     #: Starts within the last period, and when the next one may be; -1: past starts are still being read.
     rate_used: int
     rate_opens_ns: int
@@ -276,6 +280,9 @@ class TableReader:
             retired=bool(flags & Flag.RETIRED),
             throttled_until_ns=w[Channel.NOT_BEFORE_NS],
             stopped_by=tuple(sorted(failed_in)) if flags & Flag.SEQUENTIAL else (),
+            minimum=w[Channel.MIN],
+            reserve=bool(w[Channel.RESERVE]),
+            weight=w[Channel.WEIGHT],
             rate=w[Channel.RATE] if ring is not None else 0,
             rate_period_s=w[Channel.RATE_NS] / 1e9,
             rate_used=0 if ring is None else ring.used(time.monotonic_ns()),

@@ -147,6 +147,9 @@ class ChannelView(NamedTuple):
     throttled_until_ns: int = 0
     rate: int = 0
     rate_period_s: float = 0
+    minimum: int = 0
+    reserve: bool = False
+    weight: int = 0
     rate_used: int = 0
     rate_opens_ns: int = 0
     stopped_by: tuple[str, ...] = ()

@@ -52,6 +52,8 @@ def test_each_job_is_counted_once_for_the_first_reason() -> None:
     assert found == {
         "dependencies": 6,
         "not_due": 110,
+        "held": 0,
+        "modules": 0,
         "not_served": 14,
         "paused": 3,
         "closed": 0,
@@ -60,9 +62,39 @@ def test_each_job_is_counted_once_for_the_first_reason() -> None:
         "throttled": 4,
         "rate": 9,
         "full": 5,
+        "guaranteed": 0,
         "turn": 31,
     }
     assert tuple(found) == REASONS
+
+
+def test_a_database_that_is_held_or_whose_modules_change() -> None:
+    databases = [
+        {"name": "a", "state": "blocked", "held": True},
+        {"name": "b", "state": "blocked", "held": False, "modules": {"states": {"sale": "to upgrade"}}},
+    ]
+    found = by_reason(status(databases=databases), [Cell("a", "root", 3, 0), Cell("b", "root", 4, 1)])
+    assert (found["held"], found["modules"], found["not_due"], found["not_served"]) == (3, 4, 1, 0)
+
+
+def test_what_is_guaranteed_to_others() -> None:
+    channels: list[dict[str, Any]] = [
+        {"name": "root", "capacity": 4, "running": 2},
+        {"name": "root.a", "capacity": None, "running": 0, "minimum": 2, "reserve": True},
+        {"name": "root.b", "capacity": None, "running": 2, "pending": 5},
+    ]
+    databases = [
+        {"name": "a", "state": "ready", "share": {"min": 1, "max": None, "reserve": False, "used": 0}, "wait_s": 2},
+        {"name": "b", "state": "ready"},
+    ]
+    cells = [Cell("a", "root.a", 1, 0), Cell("b", "root.b", 5, 0), Cell("b", "root.a", 2, 0)]
+    found = by_reason(status(channels=channels, databases=databases[1:]), cells[1:])
+    assert (found["guaranteed"], found["turn"]) == (5, 2)
+    for channel in channels:
+        channel["minimum"] = 0
+    channels[0]["running"] = 3
+    found = by_reason(status(channels=channels, databases=databases), cells)
+    assert (found["guaranteed"], found["turn"]) == (7, 1)
 
 
 @pytest.mark.parametrize("database", ["a", None])

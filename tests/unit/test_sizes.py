@@ -110,7 +110,7 @@ def test_minimums_that_do_not_fit_say_by_how_much(channels: str, options: str, p
         ({"channels": "root:4,a:min=5"}, "channels", "environment variable ODOO_QUEUE_JOB_CHANNELS: channel root: min"),
         ({"channels": "root:4", "options": "a:min=5"}, "channel_options", "--channel-options: channel root: minimums"),
         ({"max_capacity": "4", "options": "a:min=2,b:75%"}, "channel_options", "'75%'"),
-        ({"max_capacity": "4", "options": "a:min=2,b:min=75%"}, "channel_options", "root.a 2, root.b 3), 1 more"),
+        ({"max_capacity": "4", "options": "a:min=2,b:min=3"}, "channel_options", "root.a 2, root.b 3), 1 more"),
         ({"options": "a:min=2"}, "channel_options", "minimums below it are 2 (root.a 2), 1 more than 1"),
     ],
 )

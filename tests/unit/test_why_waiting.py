@@ -250,6 +250,41 @@ def test_whole_database(view: dict[str, Any] | None, code: str, text: str) -> No
         ),
         pytest.param(
             pending(),
+            status(
+                channels=[
+                    channel("root", capacity=4, running=2),
+                    channel("root.x", capacity=None, running=0, minimum=2, pending=1),
+                ]
+            ),
+            tree(),
+            [("guaranteed", "guaranteed to root.x")],
+            id="guaranteed to another channel",
+        ),
+        pytest.param(
+            pending(),
+            status(channels=[channel("root", capacity=4, running=2), channel("root.x", minimum=2)]),
+            tree(),
+            [("next", "next in turn")],
+            id="another channel does not wait for its minimum",
+        ),
+        pytest.param(
+            pending(),
+            status(),
+            tree(
+                specs={
+                    "root": ChannelSpec(name="root", capacity=4),
+                    "root.x": ChannelSpec(name="root.x", capacity=None, minimum=2),
+                    "root.y": ChannelSpec(name="root.y", capacity=None, minimum=1, reserve=True),
+                },
+                is_own=True,
+                running={"root": 2},
+                waiting={"root.x.z": 1},
+            ),
+            [("guaranteed", "guaranteed to root.x, root.y")],
+            id="guaranteed to another channel of the database",
+        ),
+        pytest.param(
+            pending(),
             status(channels=[channel("root.slow", rate={**RATE, "used": 100, "next_in_s": 3.2})]),
             tree(),
             [("rate", "rate of root.slow: 100 of 100 in this minute, next in 4 s")],

@@ -126,3 +126,15 @@ class TestSharedTree:
         assert told == [local[0].spec.name]
         assert {node.shared for node in local} == {1}
         assert {node.spec.capacity for node in nodes} == {2}
+
+
+def test_options_give_the_channels_of_a_database_minimums_that_have_to_fit() -> None:
+    rows = [("root", 4, False, 0, False, None, False), ("root.a", 3, False, 0, False, None, False)]
+    config = {"channel_options": "a:min=50%:max=2:weight=3,b:min=1:reserve"}
+    settings = load(config, {"ODOO_RC": "/dev/null", "ODOO_QUEUE_JOB_MAX_CAPACITY": "9"}).worker_settings("db1")
+    specs = {name: node.spec for name, node in own_tree(settings, rows).nodes.items()}
+    assert (specs["root.a"].capacity, specs["root.a"].minimum, specs["root.a"].weight) == (2, 2, 3)
+    assert (specs["root.b"].minimum, specs["root.b"].reserve) == (1, True)
+    with pytest.raises(DatabaseUnfit, match=r"minimums below it are 2 \(root.a 1, root.b 1\), 1 more than 1") as raised:
+        own_tree(settings, [("root", 1, *rows[0][2:]), ("root.a", 2, *rows[0][2:])])
+    assert "channel_options do not go with its channel tree" in str(raised.value)
