@@ -55,7 +55,8 @@ Shares
         LACK(c)    = the greater one of KEPT(c) and, with RESERVE, MIN(c) - TOTAL(c)
         KEPT(c)    = sum of LACK over the channels directly below c
         TOTAL(c) + KEPT(c) <= CAPACITY(c), for the root with Header.RESERVED too, once what was found running, or ran
-                     when sizes were changed, is over: nothing is granted that would break it
+                     when sizes were changed, is over: nothing is granted that would break it. (A job that counts for
+                     a reserved minimum of its channel and of its database leaves one permit for both when it ends.)
     PASS, OWN_PASS and CLOCK are of no consequence but for the order; a death leaves a start that is not counted.
 
 Servers

@@ -143,7 +143,13 @@ class Hand:
         return self._table.core.words[base + Slot.GRANTED_NS] if self._table.core.words[base + Slot.GRANT] else 0
 
     def _begin_taken(self, granted_ns: int) -> None:
+        before_ns = time.monotonic_ns()
+        self._worker_slot.note_sent(self._work.taken)
         now_ns = time.monotonic_ns()
+        if now_ns - before_ns > STOPPED_NS:  # too late for what a rate counted: then it is not sent
+            for channel in self._work.taken:
+                self._work.give_back(channel)
+            self._work.taken.clear()
         words, head = self._ledger.words, self._head
         # Not where we were stopped ourselves.
         stopped = self._was_stopped or words[head + STRUCK_NS] >= words[head + ALIVE_NS]

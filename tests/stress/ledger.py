@@ -111,3 +111,45 @@ def overruns(ledger: Ledger, paths: list[tuple[int, ...]], capacities: list[int]
             running[node] += 1 if begins else -1
             if begins and running[node] > capacities[node] >= 0:
                 yield node, running[node], when_ns
+
+
+def borrowed(
+    ledger: Ledger, paths: list[tuple[int, ...]], reserved: dict[int, int], capacity: int
+) -> Iterator[tuple[int, int]]:
+    """Each beginning at which jobs took what is kept free for others: (jobs of all others, when).
+
+    `reserved`: what is kept for channels, of the root's `capacity`.
+    """
+    most = capacity - sum(reserved.values())
+    events: list[tuple[int, int]] = []
+    for database in range(ledger.databases):
+        for job in ledger.jobs(database):
+            if reserved.keys().isdisjoint(paths[job.channel]):
+                events += [(job.begin_ns, 1), (job.end_ns, 0)]
+    running = 0
+    for when_ns, begins in sorted(events):
+        running += 1 if begins else -1
+        if begins and running > most:
+            yield running, when_ns
+
+
+def beyond(ledger: Ledger, database: int, most: int) -> int:
+    """Beginnings at which a database ran more jobs than its maximum."""
+    events = [(job.begin_ns, 1) for job in ledger.jobs(database)]
+    events += [(job.end_ns, 0) for job in ledger.jobs(database)]
+    running = found = 0
+    for _when_ns, begins in sorted(events):
+        running += 1 if begins else -1
+        found += bool(begins) and running > most
+    return found
+
+
+def over_rate(ledger: Ledger, paths: list[tuple[int, ...]], channel: int, starts: int, period_ns: int) -> int:
+    """Windows in which more jobs of a channel began than its rate allows."""
+    moments = sorted(
+        job.begin_ns
+        for database in range(ledger.databases)
+        for job in ledger.jobs(database)
+        if channel in paths[job.channel]
+    )
+    return sum(later - earlier < period_ns for earlier, later in zip(moments, moments[starts:], strict=False))

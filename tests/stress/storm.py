@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from qjsupervisor.channelspec import ChannelSpec
+from qjsupervisor.channelspec import ChannelSpec, Rate, Share
 from qjsupervisor.states import Fairness
 from qjsupervisor.table.core import TableCore
 from qjsupervisor.table.layout import Header
@@ -37,7 +37,7 @@ from qjsupervisor.table.semaphore import SemaphoreTable
 from qjsupervisor.table.stuck_holder import HolderWatch, is_stopped
 
 from .hand import Hand
-from .ledger import STRUCK_NS, Ledger, overruns
+from .ledger import STRUCK_NS, Ledger, beyond, borrowed, over_rate, overruns
 from .observer import Observer
 
 TREE = (
@@ -45,6 +45,16 @@ TREE = (
     ChannelSpec(name="root.slow", capacity=2),
     ChannelSpec(name="root.seq", capacity=1, sequential=True),
 )
+#: With minimums, weights and a rate, and what databases are guaranteed; the others have a maximum.
+RULED = (
+    ChannelSpec(name="root", capacity=6),
+    ChannelSpec(name="root.slow", capacity=2, minimum=1, reserve=True),
+    ChannelSpec(name="root.seq", capacity=1, sequential=True, minimum=1),
+    ChannelSpec(name="root.paced", capacity=None, rate=Rate(20, 1), weight=1),
+    ChannelSpec(name="root.heavy", capacity=None, weight=3),
+)
+SHARES = {0: Share(2), 1: Share(1)}
+OTHERS = Share(0, 3)
 #: From a death to the next life.
 RESTART_S = 0.1
 #: No sign of life for so long: killed. (30 s in qjsupervisor: too long for a storm.)
@@ -64,6 +74,7 @@ class Options:
     stops: bool = True
     strikes_per_s: float = 8.0
     fairness: Fairness = Fairness.ROUND_ROBIN
+    shares: bool = False
     without: Sequence[str] = ()
 
 
@@ -91,11 +102,13 @@ class Storm:
         options = self.options
         _take_away(options.without)
         self.rng = random.Random(options.seed)
-        self.table = SemaphoreTable(TREE, slots=options.processes, fairness=options.fairness)
+        self.tree = RULED if options.shares else TREE
+        self.table = SemaphoreTable(self.tree, slots=options.processes, fairness=options.fairness)
         self.ledger = Ledger(options.processes, int(max(20, options.seconds) * 400))
         self.lives = [Life(slot) for slot in range(options.processes)]
         for life in self.lives:
-            self.table.assign(life.slot, f"db{life.slot}", 1)
+            share = SHARES.get(life.slot, OTHERS) if options.shares else Share()
+            self.table.assign(life.slot, f"db{life.slot}", 1, share)
         self.table.open_start_barrier()
         self._watch_s = 0.0
         self._master_pid = os.getpid()
@@ -214,7 +227,7 @@ class Storm:
         report, report_to = os.pipe()
 
         def look_on() -> None:
-            Observer(self.table, self.ledger, [spec.capacity or -1 for spec in TREE]).run(the_end, report_to)
+            Observer(self.table, self.ledger, [spec.capacity or -1 for spec in self.tree]).run(the_end, report_to)
 
         self._fork(look_on)
         os.close(report_to)
@@ -258,7 +271,7 @@ class Storm:
         self, throughput: float, drained_s: float | None, left: dict[str, int], idle: dict[str, Any]
     ) -> dict[str, Any]:
         paths = self.table.core.tree().paths
-        over = list(overruns(self.ledger, paths, [spec.capacity or -1 for spec in TREE]))
+        over = list(overruns(self.ledger, paths, [spec.capacity or -1 for spec in self.tree]))
         latencies = self.ledger.latencies_ns()
         share = {f"p{p}": round(latencies[len(latencies) * p // 100] / 1e6, 2) for p in (50, 99) if latencies}
         return {
@@ -268,8 +281,24 @@ class Storm:
             "jobs_per_s": round(throughput, 1),
             "idle": idle,
             "hand_over_ms": {**share, "max": round(latencies[-1] / 1e6, 2) if latencies else None},
+            **(self._broken(paths) if self.options.shares else {}),
             "repairs": self.table.core.words[Header.REPAIRS],
             **self.counts,
+        }
+
+    def _broken(self, paths: list[tuple[int, ...]]) -> dict[str, int]:
+        """How often minimums, maximums and rates were not kept."""
+        root = self.tree[0].capacity or 0
+        kept = {at: spec.minimum for at, spec in enumerate(self.tree) if spec.reserve}
+        paced = next(at for at, spec in enumerate(self.tree) if spec.rate)
+        rate = self.tree[paced].rate
+        assert rate is not None
+        others = [life.slot for life in self.lives if life.slot not in SHARES]
+        return {
+            "borrowed": len(list(borrowed(self.ledger, paths, kept, root))),
+            "beyond_most": sum(beyond(self.ledger, slot, OTHERS.maximum or 0) for slot in others),
+            "over_rate": over_rate(self.ledger, paths, paced, rate.starts, int(rate.period_s * 1e9)),
+            "paced": sum(paced in paths[job.channel] for s in range(len(self.lives)) for job in self.ledger.jobs(s)),
         }
 
 
@@ -300,6 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stops", action=argparse.BooleanOptionalAction, default=True, help="stop some, kill others")
     parser.add_argument("--strikes-per-s", type=float, default=8.0)
     parser.add_argument("--fairness", type=Fairness, default=Fairness.ROUND_ROBIN, help="round-robin or priority")
+    parser.add_argument("--shares", action="store_true", help="with minimums, maximums, weights and a rate")
     parser.add_argument(
         "--without",
         action="append",
@@ -309,7 +339,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     found = Storm(Options(**vars(parser.parse_args(arguments)))).run()
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
-    return 1 if found["over_capacity"] or found["leaked"] or found.get("faults") else 0
+    wrong = ("over_capacity", "leaked", "faults", "borrowed", "beyond_most", "over_rate")
+    return 1 if any(found.get(each) for each in wrong) else 0
 
 
 if __name__ == "__main__":

@@ -35,6 +35,18 @@ def test_storm(fairness: Fairness, stops: bool) -> None:
     assert max(each["longest_ms"] for each in found["idle"].values()) < IDLE_LIMIT_MS, found
 
 
+@pytest.mark.parametrize("fairness", Fairness)
+def test_storm_with_minimums_weights_and_rates(fairness: Fairness) -> None:
+    options = Options(seconds=6, processes=6, seed=7, strikes_per_s=12, fairness=fairness, shares=True)
+    found = Storm(options).run()
+    for wrong in ("over_capacity", "borrowed", "beyond_most", "over_rate"):
+        assert found[wrong] == 0, found
+    assert found["leaked"] == {}, found
+    assert found["drained_s"] is not None, found
+    assert found.get("faults", 0) == 0, found
+    assert found["paced"] > 20, found
+
+
 def work_on(storm: Storm, during: Callable[[Storm], None]) -> tuple[float, float]:
     """Jobs a second of a calm storm: before `during`, and while it goes on. The rest as in any storm."""
     until_s = time.monotonic() + 2
