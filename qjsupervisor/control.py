@@ -36,9 +36,9 @@ blocks: a message that does not fit into the kernel's buffer is refused to the s
     {"is": "stays"}                 worker -> master    there is something to do after all
     {"is": "dozes"}                 worker -> master    the porter has the leader lock; the worker exits
     {"is": "door"}                  worker -> master    it is about to wait for the porter's lock
-    {"do": "take", "database": ..., "dsn": {}, "failed": "", "waits": true} master -> porter  see porter.porter
+    {"do": "take", "database": ..., "dsn": {}, "failed": "", ...} master -> porter  see porter.porter
     {"do": "hand_over" or "drop", "database": ""} master -> porter  the worker waits for its lock; close at once
-    {"is": "waits", "holds", "wake", "lost", "away" or "left", "database": ""} porter -> master  "reason", "for_s"
+    {"is": "waits", "holds", "asleep", "wake", "lost", "away" or "left", "database": ""} porter -> master
     {"is": "alive"}                 porter -> master    a heartbeat
     {"is": "serving"}               monitor -> master   it answers from now on: the former one may end
     {"listed": [names]}             scout -> master     which databases exist (in several messages)

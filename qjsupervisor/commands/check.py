@@ -82,7 +82,7 @@ def gather(config: Config) -> Report:
     findings.append(note(_about_mode(config, databases)))
     if config.channels[0].capacity == 0:
         findings.append(problem("root has capacity 0: nothing would run"))
-    findings += [*_about_schedule(config), *_about_rules(config), *about_shares(config), *_about_sleep(config)]
+    findings += [*_about_schedule(config), *_about_rules(config), *about_shares(config)]
     findings += check_odoo_settings(config)
     answers = _ask_targets(config, [each.name for each in that_run(databases)])
     findings += _about_supervisor(config)
@@ -148,17 +148,6 @@ def _about_schedule(config: Config) -> Iterator[Finding]:
     yield note(
         f"schedule in {schedule.timezone}{whose}: now {', '.join(held) or 'all is open'};"
         f" then {', '.join(coming) or 'nothing changes'}"
-    )
-
-
-def _about_sleep(config: Config) -> Iterator[Finding]:
-    """What will happen to databases without jobs."""
-    idle_s = config.rules.idle_timeout_s
-    if idle_s is None:
-        return
-    yield note(
-        f"idle_timeout = {seconds(idle_s)}: a database without jobs for so long dozes: its worker ends, and the porter"
-        " keeps its connection and waits for the next job"
     )
 
 

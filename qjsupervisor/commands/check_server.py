@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from ..config.load import Config
 from ..errors import DatabaseError
+from ..text import seconds
 from . import statements
-from .findings import Finding, problem, warning
+from .findings import Finding, note, problem, warning
 from .job_rows import fetch
 from .session import session
 
@@ -17,6 +18,8 @@ from .session import session
 _BESIDE_WORKERS = 8
 #: Descriptors for log, libraries, control socket, selector etc.
 _OTHER_DESCRIPTORS = 64
+#: From then on an idle session reports what it wrote.
+_POSTGRESQL_15 = 150000
 
 
 class Connections(NamedTuple):
@@ -44,10 +47,12 @@ def check_server(config: Config, databases: list[str]) -> Iterator[Finding]:
     try:
         with session(config, databases[0], "check") as connection:
             (row,) = fetch(connection, statements.CONNECTIONS)
+            version = connection.version
     except DatabaseError as error:
         yield warning(f"connections of the server were not counted: {error}")
         return
     yield from judge_connections(Connections._make(row), len(databases))
+    yield from judge_sleep(config, version)
 
 
 def judge_connections(server: Connections, databases: int) -> Iterator[Finding]:
@@ -67,6 +72,30 @@ def judge_connections(server: Connections, databases: int) -> Iterator[Finding]:
     if 0 <= server.role_limit < needed:
         yield warning(
             f"{needed} connections are needed, the role may have {server.role_limit}: ALTER ROLE ... CONNECTION LIMIT"
+        )
+
+
+def judge_sleep(config: Config, version: int) -> Iterator[Finding]:
+    """What will happen to databases without jobs. `version`: the server's, as libpq has it."""
+    idle_s, sleep_s = config.rules.idle_timeout_s, config.sleep_timeout_s
+    if idle_s is None:
+        if sleep_s is not None:
+            yield warning("sleep_timeout has no effect without idle_timeout")
+        return
+    yield note(
+        f"idle_timeout = {seconds(idle_s)}: a database without jobs for so long dozes: its worker ends, and the porter"
+        " keeps its connection and waits for the next job"
+    )
+    if sleep_s is None:
+        return
+    if version < _POSTGRESQL_15:
+        yield warning(
+            f"sleep_timeout has no effect with PostgreSQL {version // 10000}, it takes 15 or later: databases only doze"
+        )
+    else:
+        yield note(
+            f"sleep_timeout = {seconds(sleep_s)}: after so long it has no connection either: its next job starts within"
+            " a second, or up to 11 seconds late"
         )
 
 

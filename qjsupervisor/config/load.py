@@ -122,6 +122,7 @@ def _times(sources: Sources) -> dict[str, Any]:
         "hang_timeout_s": get(options.HANG_TIMEOUT),
         "dead_after_restart_s": get(options.DEAD_AFTER_RESTART),
         "leader_timeout_s": get(options.LEADER_TIMEOUT),
+        "sleep_timeout_s": get(options.SLEEP_TIMEOUT),
     }
 
 

@@ -210,6 +210,13 @@ IDLE_TIMEOUT: Option[float | None] = _own(
     optional_duration_in(1, 30 * _DAY_S),
     "time without a job after which a database's worker ends, and starts again with the next job; 0: never",
 )
+SLEEP_TIMEOUT: Option[float | None] = _own(
+    "sleep_timeout",
+    None,
+    "0",
+    optional_duration_in(1, 30 * _DAY_S),
+    "further time after which its connection is closed, too (PostgreSQL 15 or later; see the docs); 0: never",
+)
 UPGRADE_TIMEOUT = _own(
     "upgrade_timeout",
     3600.0,
@@ -322,6 +329,7 @@ OPTIONS: tuple[Option[Any], ...] = (
     DEAD_AFTER_RESTART,
     LEADER_TIMEOUT,
     IDLE_TIMEOUT,
+    SLEEP_TIMEOUT,
     SCHEDULE,
     TIMEZONE,
     CHANNEL_OPTIONS,

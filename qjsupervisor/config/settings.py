@@ -246,6 +246,7 @@ class Config:
     hang_timeout_s: float
     dead_after_restart_s: float
     leader_timeout_s: float | None
+    sleep_timeout_s: float | None
     #: Pending jobs held in memory per channel.
     window: int
     max_databases: int

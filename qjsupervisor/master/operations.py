@@ -131,6 +131,8 @@ class Operations:
             session_mark=config.session_mark,
             connect_timeout_s=config.connect_timeout_s,
             leader_timeout_s=config.leader_timeout_s,
+            sleep_timeout_s=config.sleep_timeout_s,
+            maintenance_db=config.maintenance_db,
         )
 
     def _watch_broker(self, now_s: float) -> None:

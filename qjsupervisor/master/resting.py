@@ -26,6 +26,8 @@ from .worker_process import WorkerProcess
 #: Databases of one porter. Beyond that there is another one.
 MOST = 500
 _WATCH_S = 5.0
+#: What a porter says of a database that it attends to.
+_ATTENDS = {"holds": Wakefulness.DOZING, "asleep": Wakefulness.ASLEEP}
 #: How often an order is sent again that a porter had no room for.
 _FLUSH_S = 0.02
 
@@ -112,6 +114,7 @@ class Resting:
             "server": worker.settings.server,
             "failed": self._failed.get(worker.database, ""),
             "waits": waits,
+            "asleep": worker.wakefulness is Wakefulness.ASLEEP,
         }
         porter.tell(order, now_s)
 
@@ -177,8 +180,8 @@ class Resting:
                 porter.tell({"do": "drop", "database": database}, now_s)
         elif said == "waits":
             worker.send({"do": "doze"})
-        elif said == "holds":
-            worker.doze_well()
+        elif said in _ATTENDS:
+            worker.doze_well(_ATTENDS[str(said)])
         elif said == "lost":
             worker.doze_troubled(str(message.get("reason") or ""))
         elif said == "away":

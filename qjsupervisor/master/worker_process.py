@@ -299,10 +299,12 @@ class WorkerProcess:
             self.due_s = now_s
             self._enter(WorkerState.BACKING_OFF, reason, is_told=True)
 
-    def doze_well(self) -> None:
-        """The porter holds its lock."""
-        if self.wakefulness is not Wakefulness.AWAKE and self.state is not WorkerState.READY:
-            self._enter(WorkerState.READY, None)
+    def doze_well(self, how: Wakefulness = Wakefulness.DOZING) -> None:
+        """The porter holds its lock, or watches its sleep."""
+        if self.wakefulness is not Wakefulness.AWAKE:
+            self.wakefulness = how
+            if self.state is not WorkerState.READY:
+                self._enter(WorkerState.READY, None)
 
     def doze_troubled(self, reason: str) -> None:
         """The porter has no connection to it at the moment."""

@@ -2,6 +2,7 @@
 
     CONNECTING --> WAITING --> HOLDING --> HANDING_OVER          WAITING: for the lock, which the worker hands over
     any of them --connection lost--> LOST --> CONNECTING         without a worker: the lock is tried, not waited for
+    HOLDING --nothing happens--> ASLEEP --written to--> LOST     asleep: no connection, no lock
 
 It listens before it has the lock, and looks at the rows after: whatever happens in between is found by one of them.
 Whatever it cannot settle itself wakes a worker: a lock that somebody else has, a database that is gone or cannot be
@@ -24,6 +25,8 @@ from ..postgres import queries
 from ..postgres.addresses import rounds
 from ..postgres.database import CHANNEL
 from ..postgres.rest import Rest
+from .bed import Bed
+from .counters import Count
 from .link import Link, Rows, Script
 from .settings import PorterSettings
 
@@ -54,6 +57,7 @@ class State(enum.Enum):
     HOLDING = 2
     HANDING_OVER = 3
     LOST = 4
+    ASLEEP = 5
 
 
 class Dozer:
@@ -73,8 +77,9 @@ class Dozer:
         tell: Callable[[Mapping[str, Any]], None],
         on_settled: Callable[[Dozer], None],
         on_lost: Callable[[Dozer, DatabaseError, float], None],
+        bed: Bed,
     ) -> None:
-        """`server`: what messages call its PostgreSQL."""
+        """`server`: what messages call its PostgreSQL. `bed`: where it sleeps."""
         self.database = database
         self.state = State.LOST
         self.server = server
@@ -88,6 +93,13 @@ class Dozer:
         self._tell = tell
         self._on_settled = on_settled
         self._on_lost = on_lost
+        self._bed = bed
+        self.oid = 0
+        #: What was counted in it before its rows were looked at for the last time.
+        self._count: Count = None
+        #: How long it dozes before it sleeps.
+        self._doze_s = math.inf if settings.sleep_timeout_s is None else settings.sleep_timeout_s
+        self._sleep_alarm = Alarm(loop, self._ask_count)
         self._link: Link | None = None
         self._attempts = 0
         #: The worker is to come: nothing is said twice.
@@ -123,6 +135,20 @@ class Dozer:
             return
         self._link.run(self._begin(self._link, waits=waits))
 
+    def stir(self, doze_s: float) -> None:
+        """It sleeps, and is to be looked at: it dozes for so long, if there is nothing to do."""
+        if self.state is State.ASLEEP:
+            self.state, self._doze_s = State.LOST, doze_s
+            self._look_alarm.clear()
+
+    def sleep_soon(self) -> None:
+        """A former porter had it asleep: one look is enough."""
+        self._doze_s = min(self._doze_s, 0.0) if self._settings.sleep_timeout_s is not None else math.inf
+
+    def is_moved(self, counts: Mapping[int, Count]) -> bool:
+        """Whether something was written since it fell asleep, or may have been."""
+        return counts.get(self.oid) != self._count
+
     def hand_over(self) -> None:
         """A worker comes, and is about to wait for the lock."""
         if self._link is None or self.state is State.CONNECTING:
@@ -144,6 +170,7 @@ class Dozer:
         self._close()
         self.state = State.LOST
         self.is_over = True
+        self._bed.leave(self)
         self._tell({"is": "left", "database": self.database})
         self._on_settled(self)
 
@@ -154,6 +181,8 @@ class Dozer:
         if link.version >= _POSTGRESQL_14:
             limit_s = self._settings.leader_timeout_s or 0
             yield f"SET idle_session_timeout = '{limit_s * 1000:.0f}ms'", None
+        if self._settings.sleep_timeout_s is not None:
+            ((self.oid,),) = yield queries.OID, None
         yield queries.MARK, {"mark": self._settings.session_mark}
         yield f"LISTEN {CHANNEL}", None
         if waits:
@@ -193,6 +222,42 @@ class Dozer:
         else:
             due_in_s = min(LOOK_S, rest.due_in_s - LEAD_S)
             self._look_alarm.set(time.monotonic() + max(0.0, due_in_s))
+            if self.state is State.HOLDING:
+                self._sleep_alarm.set_earlier(time.monotonic() + self._doze_s)
+
+    # -- sleep ---------------------------------------------------------------------------------------------------
+
+    def _holds(self) -> bool:
+        return self.state is State.HOLDING
+
+    def _ask_count(self, _now_s: float) -> None:
+        """It has dozed for long enough. The counter is read before the rows: what is written later moves it."""
+        self._bed.ask(self._sleep)
+
+    def _sleep(self, counts: Mapping[int, Count]) -> None:
+        if self.state is State.HOLDING and self._link is not None and not self._called:
+            self._count = counts.get(self.oid)
+            self._link.run(self._fall_asleep())
+
+    def _fall_asleep(self) -> Script:
+        yield from self._see()
+        if self._called or not self._holds():
+            return
+        yield queries.LET_GO, None
+        if not self._holds():
+            return  # a worker comes
+        self._sleep_alarm.clear()
+        self._speak_alarm.clear()
+        self.state = State.ASLEEP
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        if self._notified:  # with the last answer
+            self.stir(0.0)
+            self._bed.look(self)
+        else:
+            self._say("asleep")
+            self._bed.put(self)
 
     def _give(self) -> Script:
         for _ in range(_HAND_OVER_TRIES):
@@ -220,6 +285,9 @@ class Dozer:
     def _look(self, _now_s: float) -> None:
         if self.state is State.HOLDING and self._link is not None:
             self._link.run(self._see())
+        elif self.state is State.ASLEEP:
+            self.stir(0.0)
+            self._bed.look(self)
 
     def _speak(self, _now_s: float) -> None:
         """Not to be taken for frozen."""
@@ -249,14 +317,16 @@ class Dozer:
             self._call(str(error))
             self.end()
         else:
-            self._say_lost(error)
+            self.say_lost(error)
             self._on_lost(self, error, now_s)
 
-    def _say_lost(self, error: DatabaseError) -> None:
+    def say_lost(self, error: DatabaseError) -> None:
+        """Tell that nobody hears of its jobs at the moment."""
         self._tell({"is": "lost", "database": self.database, "reason": str(error)})
 
     def _close(self) -> None:
         self._look_alarm.clear()
+        self._sleep_alarm.clear()
         self._speak_alarm.clear()
         if self._link is not None:
             self._link.close()

@@ -4,13 +4,15 @@ It holds the leader lock and the LISTEN connection of up to some hundred databas
 statement. What a database needs is a worker's business: the porter says "wake", keeps the lock until the worker waits
 for it, and forgets the database (dozer.py).
 
-    {"do": "take", "database", "dsn", "server", "failed", "waits"}   see Dozer; "waits": a worker hands the lock over
+    {"do": "take", "database", "dsn", "server", "failed", "waits", "asleep"}   see Dozer
+                                        "waits": a worker hands the lock over; "asleep": it slept at a former porter
     {"do": "hand_over", "database"}     the worker is about to wait for the lock
     {"do": "drop", "database"}          close its connection at once
     {"do": "stop"}                      let all go, for other supervisors, and exit
 
     {"is": "waits", "database"}         it waits for the lock
     {"is": "holds", "database"}         it has it
+    {"is": "asleep", "database"}        it has let it go, and watches what is written (bed.py)
     {"is": "wake", "database", "reason"}    a worker is needed; the lock is kept, if it was
     {"is": "lost", "database", "reason"}    the connection is lost, and tried again
     {"is": "away", "database", "for_s"}     so it is, by an administrator
@@ -34,6 +36,7 @@ from ..errors import DatabaseError, ProtocolError
 from ..loop import Alarm, Loop
 from ..postgres.failures import ADMIN_SHUTDOWN
 from ..states import EXIT_STOPPED
+from .bed import Bed
 from .dozer import Dozer
 from .reconnects import AWAY_S, Reconnects
 from .settings import PorterSettings
@@ -62,6 +65,7 @@ class Porter:
         self._loop = Loop()
         self._dozers: dict[str, Dozer] = {}
         self._servers: dict[str, Reconnects] = {}
+        self._beds: dict[str, Bed] = {}
         self._unsent: deque[Message] = deque()
         self._flush_alarm = Alarm(self._loop, self._flush)
         #: Databases whose session was ended by an administrator, or by a stop of the server.
@@ -115,10 +119,13 @@ class Porter:
             dozer.end()
 
     def _take(self, database: str, message: Message, now_s: float) -> None:
-        server = self._servers.setdefault(str(message["server"]), Reconnects(self._loop))
+        server = str(message["server"])
+        if server not in self._servers:
+            reconnects = self._servers[server] = Reconnects(self._loop)
+            self._beds[server] = Bed(server, message["dsn"], self._settings, self._loop, reconnects.add)
         dozer = self._dozers[database] = Dozer(
             database,
-            str(message["server"]),
+            server,
             message["dsn"],
             str(message["failed"]),
             self._settings,
@@ -126,11 +133,15 @@ class Porter:
             self.tell,
             self._settled,
             self._lost,
+            self._beds[server],
         )
         if message["waits"]:
             dozer.connect(now_s, waits=True)
+        elif message["asleep"]:
+            dozer.sleep_soon()
+            self._beds[server].look(dozer)
         else:
-            server.add(dozer, now_s)
+            self._servers[server].add(dozer, now_s)
 
     def _stop(self, now_s: float) -> None:
         self._stopping = True

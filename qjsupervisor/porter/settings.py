@@ -15,3 +15,7 @@ class PorterSettings:
     connect_timeout_s: float
     #: The server ends our session when it is silent for so long; None: never.
     leader_timeout_s: float | None = None
+    #: A database that dozes for so long falls asleep; None: never.
+    sleep_timeout_s: float | None = None
+    #: What is connected to for the counters of the databases that sleep.
+    maintenance_db: str = "postgres"

@@ -114,6 +114,8 @@ SELECT pg_advisory_unlock_all()::text
       GROUP BY pid
      HAVING count(*) = 2)
 """
+#: No params. Rows: one: (oid of the database).
+OID = "SELECT oid::bigint FROM pg_database WHERE datname = current_database()"
 #: Whether a database needs a worker. No params. Rows: one: (a job is enqueued or started, when the earliest pending job
 #: is due (-infinity: it has no eta; NULL: there is none), the server's clock, the failed jobs: number and sum of ids).
 AT_REST = """

@@ -10,6 +10,7 @@ import pytest
 
 from qjsupervisor.errors import DatabaseError
 from qjsupervisor.loop import Loop
+from qjsupervisor.porter.bed import Bed
 from qjsupervisor.porter.dozer import Dozer
 from qjsupervisor.porter.settings import PorterSettings
 from qjsupervisor.postgres.queries import LEADER_LOCK
@@ -29,16 +30,18 @@ class Stand:
 
     def __init__(self, one: Database, failed: str = "0/0", leader_timeout_s: float | None = None) -> None:
         self.loop, self.told, self.lost = Loop(), list[Any](), list[DatabaseError]()
+        settings = PorterSettings(session_mark=4711, connect_timeout_s=5, leader_timeout_s=leader_timeout_s)
         self.dozer = Dozer(
             one.name,
             "here",
             one.dsn(),
             failed,
-            PorterSettings(session_mark=4711, connect_timeout_s=5, leader_timeout_s=leader_timeout_s),
+            settings,
             self.loop,
             self.told.append,
             lambda _dozer: None,
             lambda _dozer, error, _now_s: self.lost.append(error),
+            Bed("here", one.dsn(), settings, self.loop, lambda _dozer, _now_s: None),
         )
         self.dozer.connect(time.monotonic(), waits=False)
 

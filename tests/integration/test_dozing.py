@@ -13,6 +13,7 @@ import pytest
 from qjsupervisor.config.load import load
 from qjsupervisor.control import Message, Pipe
 from qjsupervisor.loop import Loop
+from qjsupervisor.porter.bed import Bed
 from qjsupervisor.porter.dozer import Dozer
 from qjsupervisor.porter.settings import PorterSettings
 from qjsupervisor.table.semaphore import SemaphoreTable
@@ -24,6 +25,7 @@ from ..helpers import Database, odoo_conf, wait_until
 from ..scripted import unused_port
 
 MARK = 4711
+PORTER = PorterSettings(session_mark=MARK, connect_timeout_s=5)
 
 
 def pump(loop: Loop) -> None:
@@ -55,11 +57,12 @@ class Stand:
             "here",
             settings.connect_kwargs,
             "0/0",
-            PorterSettings(session_mark=MARK, connect_timeout_s=5),
+            PORTER,
             self.loop,
             self.told.append,
             lambda _dozer: None,
             lambda _dozer, _error, _now_s: None,
+            Bed("here", settings.connect_kwargs, PORTER, self.loop, lambda _dozer, _now_s: None),
         )
 
     def turn(self) -> None:

@@ -32,7 +32,7 @@ class Stand:
     def take(self, *databases: Database) -> None:
         for one in databases:
             order = {"do": "take", "database": one.name, "dsn": one.dsn(), "server": "here", "failed": "0/0"}
-            assert self.master.send({**order, "waits": False})
+            assert self.master.send({**order, "waits": False, "asleep": False})
 
     def until(self, said: str, *databases: Database) -> None:
         wanted = {(said, one.name) for one in databases}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qjsupervisor.commands.check_server import Connections, judge_connections, judge_descriptors
+from qjsupervisor.commands.check_server import Connections, judge_connections, judge_descriptors, judge_sleep
 from qjsupervisor.commands.findings import Level
 from qjsupervisor.config.load import load
 
@@ -26,3 +26,18 @@ def test_connections(server: Connections, databases: int, levels: list[Level]) -
 def test_descriptors(hard_limit: int, count: int) -> None:
     config = load({"config": "/dev/null"}, {"HOME": "/nonexistent"})
     assert len(list(judge_descriptors(hard_limit, config, 100))) == count
+
+
+@pytest.mark.parametrize(
+    ("idle", "sleep", "version", "levels"),
+    [
+        ("0", "0", 180000, []),
+        ("0", "1h", 180000, [Level.WARNING]),
+        ("10m", "0", 140000, [Level.NOTE]),
+        ("10m", "1h", 180000, [Level.NOTE, Level.NOTE]),
+        ("10m", "1h", 140012, [Level.NOTE, Level.WARNING]),
+    ],
+)
+def test_sleep(idle: str, sleep: str, version: int, levels: list[Level]) -> None:
+    config = load({"config": "/dev/null", "idle_timeout": idle, "sleep_timeout": sleep}, {"HOME": "/nonexistent"})
+    assert [finding.level for finding in judge_sleep(config, version)] == levels

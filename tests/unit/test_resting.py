@@ -83,7 +83,7 @@ def test_there_and_back() -> None:
     stand.doze("one")
     (take,) = stand.child("porter").pipe.told
     assert take == {"do": "take", "database": "one", "dsn": {"dbname": "one"}, "server": "here", "failed": "1/7",
-                    "waits": True}  # fmt: skip
+                    "waits": True, "asleep": False}  # fmt: skip
     worker = stand.worker("one")
     assert (worker.pid, worker.state, worker.restarts) == (None, WorkerState.READY, 0)
     assert stand.fleet.is_settled

@@ -99,7 +99,7 @@ def test_every_option_can_be_set_in_every_place(conf: Loader, tmp_path: Path) ->
         "log_format": "json", "monitor": "h:7", "upgrade_timeout": "7", "serve_neutralized": "yes", "log_jobs": "no",
         "channel_options": "slow:max_runtime=2h", "max_runtime_action": "terminate", "ageing": "60s",
         "db_capacity": "*:max=1",
-        "dead_after_restart": "7", "leader_timeout": "7", "idle_timeout": "7", "cluster": "c",
+        "dead_after_restart": "7", "leader_timeout": "7", "idle_timeout": "7", "sleep_timeout": "7", "cluster": "c",
         "cluster_database": "d",
         "new_databases": "hold", "schedule": "root: 1 daily 01:00-02:00",
             "timezone": "Europe/Berlin", "monitor_token": "t", "monitor_user": "u", "monitor_password": "p",

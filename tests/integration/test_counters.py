@@ -1,0 +1,102 @@
+"""Counters of a real PostgreSQL."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from qjsupervisor.errors import DatabaseError
+from qjsupervisor.loop import Loop
+from qjsupervisor.porter import counters
+from qjsupervisor.porter.counters import Count, Counters
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+
+from ..conftest import DatabaseFactory
+from ..helpers import Database, wait_until
+
+
+class Stand:
+    def __init__(self, postgres: ThrowawayPostgres) -> None:
+        self.loop = Loop()
+        self.taken: list[Mapping[int, Count]] = []
+        self.asked: list[Mapping[int, Count]] = []
+        self.failed: list[DatabaseError] = []
+        self.restarts = 0
+        self.counters = Counters(
+            "here", postgres.dsn("postgres"), 5.0, self.loop, take=self.taken.append, restarted=self._restarted,
+            failed=self.failed.append,
+        )  # fmt: skip
+
+    def _restarted(self) -> None:
+        self.restarts += 1
+
+    def until(self, done: Any, what: str, timeout_s: float = 10.0) -> None:
+        def turned() -> bool:
+            self.loop.turn(0.01)
+            return bool(done())
+
+        wait_until(turned, what, timeout_s)
+
+
+@pytest.fixture
+def stand(postgres: ThrowawayPostgres) -> Iterator[Stand]:
+    made = Stand(postgres)
+    yield made
+    made.counters.close()
+    made.loop.close()
+
+
+def oid_of(one: Database) -> int:
+    return int(one.execute("SELECT oid::bigint FROM pg_database WHERE datname = current_database()")[0][0])
+
+
+def test_what_is_written_moves_its_database_alone(
+    stand: Stand, postgres: ThrowawayPostgres, database: DatabaseFactory
+) -> None:
+    one, other = database(), database()
+    oid, other_oid = oid_of(one), oid_of(other)
+    for each in (one, other):
+        each.connection.close()  # so that it has reported all
+    stand.counters.is_needed = True
+    stand.counters.ask(stand.asked.append)
+    stand.until(lambda: stand.asked, "asked")
+    wait_s = time.monotonic() + 1.0
+    stand.until(lambda: time.monotonic() > wait_s, "all is reported")
+    before = stand.taken[-1]
+    with closing(postgres.connect(one.name)) as writes, writes.cursor() as cursor:
+        cursor.execute("INSERT INTO queue_job (uuid, state) VALUES ('u', 'done')")
+    stand.until(lambda: stand.taken[-1][oid] != before[oid], "it moves")
+    assert stand.taken[-1][other_oid] == before[other_oid]
+
+
+def test_without_sleepers_it_closes(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters, "KEPT_S", 0.5)
+    stand.counters.ask(stand.asked.append)
+    stand.until(lambda: stand.asked and stand.loop.watched == 0, "closed again")
+
+
+def test_a_lost_connection_is_told_and_comes_back(
+    stand: Stand, postgres: ThrowawayPostgres, database: DatabaseFactory
+) -> None:
+    stand.counters.is_needed = True
+    stand.counters.ask(stand.asked.append)
+    stand.until(lambda: stand.asked, "asked")
+    database().execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'postgres' AND query LIKE %s",
+        ("%tup_inserted%",),
+    )
+    stand.until(lambda: stand.restarts == 1, "it is back")
+    assert len(stand.failed) == 1
+
+
+def test_an_old_server_has_none(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters, "_POSTGRESQL_15", 10**6)
+    stand.counters.ask(stand.asked.append)
+    stand.until(lambda: stand.counters.is_unfit, "found out")
+    assert stand.loop.watched == 0
+    stand.counters.ask(stand.asked.append)
+    assert stand.asked == []
