@@ -37,6 +37,17 @@ def test_a_running_worker_is_ended_only_where_its_database_is_gone(rig: Rig) -> 
     assert [call for call in rig.table.calls if call[0] == "vacate"] == [("vacate", 2), ("vacate", 3)]
 
 
+def test_a_worker_is_told_that_a_module_of_its_database_is_in_transition(rig: Rig) -> None:
+    """It would notice at its next claim or reconcile."""
+    rig.scan(a="ready", b="ready")
+    rig.rescan.request(rig.now_s)
+    rig.step()
+    found = {"verdict": "blocked", "reason": "module sale is 'to upgrade'"}
+    rig.scout.pipe.said += [{"listed": ["a", "b"]}, {"database": "a", **found, "look": True}]
+    rig.loop.registered[rig.scout.pipe](rig.now_s)
+    assert {name: rig.child(name).pipe.told for name in "ab"} == {"a": [{"do": "look"}], "b": []}
+
+
 def test_what_an_unfinished_scan_did_not_say_means_nothing(rig: Rig) -> None:
     rig.scan(a="ready", b="ready")
     rig.scan(ended=False, a="ready")

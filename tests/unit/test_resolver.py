@@ -8,7 +8,7 @@ import time
 import pytest
 
 from qjsupervisor.odoo.request import Address
-from qjsupervisor.odoo.resolver import AVOIDED_S, Resolver
+from qjsupervisor.odoo.resolver import AVOIDED_S, FRESH_S, Resolver
 
 from ..helpers import FakeClock
 
@@ -59,6 +59,32 @@ def test_one_request_tries_an_address_again(monkeypatch: pytest.MonkeyPatch, clo
     assert [order(made)[0] for _ in range(6)].count(FOUR[0]) == 1
     made.note_reached(FOUR[0], [])
     assert {order(made)[0] for _ in range(2)} == set(FOUR[:2])
+
+
+def test_a_name_is_looked_up_again_after_a_while_and_not_for_each_job(
+    monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    """Containers that were added to a service, or moved."""
+    asked: list[object] = []
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        made = Resolver("odoo.internal", 80, writer.fileno())
+
+        def look_up(addresses: list[Address]) -> None:
+            found = [(a.family, socket.SOCK_STREAM, 6, "", a.sockaddr) for a in addresses]
+            monkeypatch.setattr(socket, "getaddrinfo", lambda *_a, **_k: asked.append(1) or found)
+            assert made.addresses() is None
+            assert len(reader.recv(8)) == 8
+
+        look_up(FOUR[:1])
+        assert [order(made) for _ in range(5)] == [FOUR[:1]] * 5
+        clock.advance(FRESH_S - 1)
+        assert order(made) == FOUR[:1]
+        assert len(asked) == 1
+        clock.advance(2)
+        look_up(FOUR)
+        assert {order(made)[0] for _ in range(3)} == set(FOUR)
+        assert len(asked) == 2
 
 
 def test_all_are_tried_where_none_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
