@@ -41,6 +41,7 @@ blocks: a message that does not fit into the kernel's buffer is refused to the s
     {"is": "waits", "holds", "asleep", "wake", "lost", "away" or "left", "database": ""} porter -> master
     {"is": "alive"}                 porter -> master    a heartbeat
     {"is": "serving"}               monitor -> master   it answers from now on: the former one may end
+    {"do": "file", "path": ""}      master -> log       write this file from now on
     {"listed": [names]}             scout -> master     which databases exist (in several messages)
     {"database": ..., "verdict": ...} scout -> master   one probed database
     {"done": true} {"error": ""}    scout -> master     its last word

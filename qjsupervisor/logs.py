@@ -95,12 +95,13 @@ def configure(config: Config) -> None:
     Raises ConfigError and changes nothing if the file cannot be opened. A full disk does not raise.
     """
     global _sink, _chain, jobs_wanted
-    sink = _sink if _sink is not None and _sink.path == config.log_file else None
+    sink = _sink if _sink is not None and _stays(_sink, config.log_file) else None
     if sink is None:
         sink = _open_sink(config.log_file)
     if _sink is not None and _sink is not sink:
         _sink.close()
         sink.lost_in_all += _sink.lost_in_all
+    sink.path = config.log_file
     _sink = sink
     jobs_wanted = config.log_jobs
     _chain = _processors(
@@ -165,6 +166,31 @@ def lost_lines() -> int:
     return 0 if _sink is None else _sink.lost_in_all
 
 
+def into_pipe() -> int:
+    """Lines of this process and of those it forks go into a pipe from now on; the end from which they are read."""
+    assert _sink is not None, "configure() first"
+    return _sink.into_pipe()
+
+
+def write_file(path: str) -> LogSink:
+    """In the process that writes the file for all: log into it. Raises OSError if it cannot be opened."""
+    global _sink
+    close()
+    _sink = LogSink(path, _lost_line)
+    return _sink
+
+
+def current_file() -> str | None:
+    """The file that is logged to; None: standard output."""
+    return None if _sink is None else _sink.path
+
+
+def close() -> None:
+    """Log nothing more."""
+    if _sink is not None:
+        _sink.close()
+
+
 #: Whether lines of single jobs are wanted: read before each, which costs less than a logger that drops them.
 jobs_wanted = True
 _sink: LogSink | None = None
@@ -180,6 +206,11 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def _stays(sink: LogSink, path: str | None) -> bool:
+    """Whether the sink is right for this file; of a pipe, who writes the file is told of another one."""
+    return sink.path == path or (sink.is_piped and path is not None)
 
 
 def _open_sink(path: str | None) -> LogSink:

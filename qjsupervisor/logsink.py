@@ -3,7 +3,9 @@ counted, and the count is reported before the first line that can be written aga
 
 A blocking write to a pipe whose reader has stopped (a stopped supervisord, a paused terminal) would stop the master.
 So pipes and terminals are reopened in non-blocking mode, separate from the open file description that we share with
-the process that started us. After a fork each process has its own sink on the same open file.
+the process that started us. After a fork each process has its own sink on the same open file. A write to a file can
+hang with its file system, so in a supervisor one process does it for all others (master/log_writer.py), which write
+into its pipe.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import os
 import select
 import socket
 import stat
+import struct
 import sys
 import threading
 from collections.abc import Callable
@@ -24,6 +27,9 @@ _PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, er
 _STDOUT = 1
 #: The largest pipe buffer that Linux allows unprivileged users.
 _PIPE_BYTES = 1 << 20
+#: What goes into a pipe at once is not mixed with what others write: (process id, bytes that follow).
+_FRAME = struct.Struct("!IH")
+_LONGEST_PART = select.PIPE_BUF - _FRAME.size
 
 Write = Callable[[bytes], int]
 Release = Callable[[], None]
@@ -43,6 +49,8 @@ class LogSink:
         #: Lines lost since the start.
         self.lost_in_all = 0
         self._report = report
+        #: Lines go into a pipe, and another process writes the file.
+        self.is_piped = False
         self._lock = threading.Lock()
         self._lost = 0
         self._reason = ""
@@ -62,16 +70,17 @@ class LogSink:
                     raise
 
     def write(self, line: bytes) -> None:
-        """Write one line, including its line end, or count it as lost."""
+        """Write whole lines, or count them as lost."""
         with self._lock:
-            if self.path is not None:
+            if self.path is not None and not self.is_piped:
                 self._follow(self.path)
             report = self._report(self._lost, self._reason) if self._lost else b""
             if self._put(report + line):
                 self._lost = 0
             else:
-                self._lost += 1
-                self.lost_in_all += 1
+                lines = line.count(b"\n")
+                self._lost += lines
+                self.lost_in_all += lines
 
     def reopen(self) -> None:
         """Reopen the file, for example after a rotation. If that fails, keep the old one.
@@ -81,10 +90,21 @@ class LogSink:
         """
         if self._lock.acquire(blocking=False):
             try:
-                if self.path is not None:
+                if self.path is not None and not self.is_piped:
                     self._try_open(self.path)
             finally:
                 self._lock.release()
+
+    def into_pipe(self) -> int:
+        """Write into a pipe from now on; its end for who writes the file, see Frames."""
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(writing, False)
+        _enlarge(writing)
+        with self._lock:
+            self._release()
+            self._write, self._release = _frame_writer(writing), partial(os.close, writing)
+            self.is_piped, self._rest = True, b""
+        return reading
 
     def close(self) -> None:
         """Close the file; called when another sink replaces this one."""
@@ -147,6 +167,51 @@ def _writer(fd: int) -> Write:
         return os.write(fd, data)
 
     return write
+
+
+def _frame_writer(fd: int) -> Write:
+    """Write in parts that are never mixed with another process's; the bytes that were taken."""
+
+    def write(data: bytes) -> int:
+        pid, taken = os.getpid(), 0
+        while taken < len(data):
+            part = data[taken : taken + _LONGEST_PART]
+            try:
+                os.write(fd, _FRAME.pack(pid, len(part)) + part)
+            except BlockingIOError:
+                if not taken:
+                    raise
+                break
+            taken += len(part)
+        return taken
+
+    return write
+
+
+class Frames:
+    """Puts the lines of several processes together again that came through one pipe."""
+
+    def __init__(self) -> None:
+        self._unread = b""
+        #: Of each process, a line that has not come whole.
+        self._begun: dict[int, bytes] = {}
+
+    def take(self, data: bytes) -> bytes:
+        """What was read from the pipe; the lines that are whole by now."""
+        data, at, lines = self._unread + data, 0, []
+        while len(data) - at >= _FRAME.size:
+            pid, size = _FRAME.unpack_from(data, at)
+            end = at + _FRAME.size + size
+            if end > len(data):
+                break
+            part = self._begun.pop(pid, b"") + data[at + _FRAME.size : end]
+            if part.endswith(b"\n"):
+                lines.append(part)
+            else:
+                self._begun[pid] = part
+            at = end
+        self._unread = data[at:]
+        return b"".join(lines)
 
 
 def _write_nowhere(_data: bytes) -> int:

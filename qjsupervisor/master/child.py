@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import os
+import selectors
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -143,6 +144,19 @@ def exited_children() -> Iterator[tuple[int, int]]:
         if pid == 0:  # there are children, but none has exited
             return
         yield pid, os.waitstatus_to_exitcode(status)
+
+
+def wait_for(pid: int, limit_s: float) -> int | None:
+    """Wait for the end of a child; its exit code, or None where it goes on."""
+    ended = os.pidfd_open(pid)
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(ended, selectors.EVENT_READ)
+            if not selector.select(limit_s):
+                return None
+    finally:
+        os.close(ended)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def exit_reason(exit_code: int) -> str:

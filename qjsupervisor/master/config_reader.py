@@ -12,14 +12,17 @@ import os
 import pickle  # nosec B403  (of what our own fork wrote)
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 
+from .. import logs
 from ..config.settings import Config
 from ..control import Message
-from ..errors import ConfigError
+from ..errors import ConfigError, NoRoom
 from ..logs import get_logger
 from ..loop import Alarm
 from .child import Child, exit_reason
 from .parts import Parts
+from .places import check_log
 
 #: A megabyte of nonsense takes a second.
 READ_TIMEOUT_S = 10.0
@@ -164,7 +167,11 @@ def _hand_over(answer: Answer, message: Message, _now_s: float) -> None:
 def _run(load: Load, memory: int) -> int:
     """In the child: read, and leave (configuration or None, option, message)."""
     try:
-        left: tuple[Config | None, str, str] = (load(), "", "")
+        config = load()
+        if config.log_file != logs.current_file():  # where the current one hangs, other changes are not to wait for it
+            with suppress(NoRoom):
+                check_log(config)
+        left: tuple[Config | None, str, str] = (config, "", "")
     except ConfigError as error:
         left = (None, error.option, str(error))
     with open(memory, "wb", closefd=False) as stream:

@@ -27,12 +27,12 @@ from dataclasses import replace
 
 from .. import logs
 from ..config.settings import Config
-from ..control import Message
+from ..control import Message, Pipe
 from ..loop import Alarm, Loop
 from ..states import EX_OK
 from ..version import __version__
 from . import memory
-from .child import ChildSpawner, exited_children
+from .child import ChildSpawner, exited_children, wait_for
 from .control_requests import Orders
 from .control_socket import ControlSocket, Deferred
 from .database_log import DatabaseLog
@@ -47,6 +47,8 @@ from .signals import SignalQueue
 START_BARRIER_TIMEOUT_S = 10.0
 #: From the first of SIGQUIT's stacks to SIGKILL, and from there to giving up on a process that does not end.
 _REAP_TIMEOUT_S = 2.0
+#: What removing our files may take.
+_REMOVE_S = 3.0
 #: Descriptors of the master, and of a worker, beside one for each place in the table and one for each pipe.
 _SPARE_DESCRIPTORS = 128
 _STDERR = 2
@@ -76,6 +78,8 @@ class Master:
         #: SIGKILL after the graceful stop; and the end of waiting even for that.
         self._kill_alarm = Alarm(self._loop, self._kill_all)
         self._leave_s = math.inf
+        #: The next child removes our files, and so keeps them open.
+        self._is_removing = False
         self._barrier_alarm = Alarm(self._loop, _wake)
         self._log = logs.get_logger()
 
@@ -100,7 +104,9 @@ class Master:
             self._parts.notifier.feed(self._loop, self._operations.status_line)
             self._run_loop()
             self._database_log.flush()
+            self._remove_files()
             self._log.info("master_stopped")
+            self._operations.log_writer.finish()
         return EX_OK
 
     # -- set up --------------------------------------------------------------------------------------------------
@@ -127,7 +133,8 @@ class Master:
         self._operations.restore(parts.clock())
 
     def _start_services(self) -> None:
-        """Monitor and scout; then, while the scout looks around, make ready what all workers will share."""
+        """Log, monitor and scout; then, while the scout looks around, make ready what all workers will share."""
+        self._operations.log_writer.follow(self._config.log_file, self._parts.clock())
         self._operations.start_monitor(self._parts.clock())
         self._rescan.begin(self._parts.clock())
         memory.make_ready(self._config)
@@ -135,9 +142,10 @@ class Master:
 
     def _close_in_child(self) -> None:
         """In a forked child: close every descriptor that only the master may have."""
-        self._control.close_in_child()
-        if self._pidfile is not None:
-            self._pidfile.close()
+        if not self._is_removing:
+            self._control.close_in_child()
+            if self._pidfile is not None:
+                self._pidfile.close()
         for part in (
             self._fleet,
             self._rescan,
@@ -147,6 +155,7 @@ class Master:
             self._config_reader,
             self._state,
             self._operations.timetable,
+            self._operations.log_writer,
         ):
             part.close_in_child()
         self._signals.close()
@@ -183,6 +192,27 @@ class Master:
             or self._state.is_busy
         )
         return not left or now_s >= self._leave_s
+
+    def _remove_files(self) -> None:
+        """Remove pid file and control socket. Their file systems may hang, so a child does it, with a limit."""
+
+        def remove(_pipe: Pipe) -> int:
+            self._control.close()
+            if self._pidfile is not None:
+                self._pidfile.release()
+            return EX_OK
+
+        self._is_removing = True
+        try:
+            child = self._parts.spawner.spawn("qjsupervisor: end", remove)
+        except OSError:
+            return  # then they are removed here, at last
+        if wait_for(child.pid, _REMOVE_S) is None:
+            child.signal(signal.SIGKILL)
+            self._log.warning("files_left", reason="the pid file or the control socket: does its file system answer?")
+        self._control.close_in_child()
+        if self._pidfile is not None:
+            self._pidfile.close()
 
     def _note_fault(self, error: Exception) -> None:
         """A callback raised. That is a bug of ours; it costs that callback's work and nothing else."""
@@ -233,6 +263,7 @@ class Master:
             self._quit(now_s)
         elif signum == signal.SIGUSR1:
             logs.reopen()
+            self._operations.log_writer.reopen()
         elif signum == signal.SIGUSR2:
             self._operations.describe(now_s)
 
@@ -246,6 +277,7 @@ class Master:
                 self._resting,
                 self._config_reader,
                 self._state,
+                self._operations.log_writer,
             )
             if not any(owner.reaped(pid, exit_code, now_s) for owner in owners):
                 self._log.debug("orphan_reaped", worker_pid=pid, exit_code=exit_code)

@@ -25,6 +25,7 @@ from ..porter.settings import PorterSettings
 from ..states import Mode, WorkerState
 from .config_reader import Answer, ConfigReader
 from .fleet import Fleet
+from .log_writer import LogWriter
 from .parts import Parts, RunBroker
 from .pauses import Pauses
 from .reloading import LOGGING, Change, compare
@@ -63,6 +64,7 @@ class Operations:
         self.state.add("starts", parts.table.kept_starts)
         self.fleet.on_starts = self.state.changed
         self.rescan.on_known = self.state.changed
+        self.log_writer = LogWriter(parts.spawner, parts.loop)
         self.monitor = Service("monitor", parts.spawner, parts.loop)
         #: The address of its listener.
         self._listens_at: tuple[str, int] | None = None
@@ -178,6 +180,7 @@ class Operations:
         self._check_room(change)
         if change.logging:
             logs.configure(change.config)
+            self.log_writer.follow(change.config.log_file, now_s)
             self.fleet.send_all({"do": "log", **{name: getattr(change.config, name) for name in LOGGING}})
         self.reloads.update(success=self.reloads["success"] + 1, last_successful=True, last_success_at=time.time())
         self.config = self.rescan.config = change.config
@@ -335,7 +338,7 @@ class Operations:
             scan_error=self.rescan.error,
             scan_lacks=self.rescan.server_down,
             stopping=self.fleet.stopping,
-            log_lines_lost=logs.lost_lines(),
+            log_lines_lost=logs.lost_lines() + self.log_writer.lost,
             next_scan_in_s=self.rescan.next_in_s(now_s),
             cluster=self._cluster(),
             scan_age_s=self.rescan.age_s(now_s),
@@ -345,6 +348,7 @@ class Operations:
             copies=self.rescan.copies(),
             schedule=self.timetable.view(),
             state={"path": self.state.path, "error": self.state.error},
+            log={"path": self.config.log_file, "error": self.log_writer.problem(time.monotonic_ns())},
             wall_s=time.time(),
             porters=self.resting.pids,
         )

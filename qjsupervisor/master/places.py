@@ -17,8 +17,7 @@ from .socket_place import check_directory, check_kind, check_length
 
 def refuse_unfit(config: Config) -> None:
     """Raise ConfigError, or NoRoom, for the first place that `start` could not use."""
-    if config.log_file is not None:
-        _check_log(config.log_file)
+    check_log(config)
     if config.pidfile is not None:
         _check_folder("pidfile", config.pidfile, os.path.dirname(config.pidfile))
         Pidfile(config.pidfile).check()
@@ -37,8 +36,11 @@ def refuse_unfit(config: Config) -> None:
         _check_folder("state_dir", config.state_dir, parent)
 
 
-def _check_log(path: str) -> None:
-    """As LogSink opens it, but for making it."""
+def check_log(config: Config) -> None:
+    """Raise ConfigError, or NoRoom, if LogSink could not open the log file; makes nothing."""
+    path = config.log_file
+    if path is None:
+        return
     if not os.path.exists(path):
         _check_folder("log_file", path, os.path.dirname(path))
         return

@@ -130,6 +130,11 @@ class Service:
         """How long it has been running; 0 if it is not."""
         return 0.0 if self._child is None else now_s - self._started_s
 
+    def signal(self, signum: int) -> None:
+        """Send it a signal, if it runs."""
+        if self._child is not None:
+            self._child.signal(signum)
+
     def kill(self) -> None:
         """Kill it and start no other one."""
         self._body = None

@@ -71,6 +71,8 @@ class Snapshot:
     copies: Sequence[Sequence[str]] = ()
     #: The state file: its path, and why it is not written, or was not read.
     state: Mapping[str, str | None] = field(default_factory=dict)
+    #: "path" of the log file (None: standard output), and the "error" that keeps lines from it.
+    log: Mapping[str, Any] = field(default_factory=dict)
     #: Why the databases cannot be listed, and the PostgreSQL whose outage that is.
     scan_error: str | None = None
     scan_lacks: str = ""

@@ -18,7 +18,6 @@ import functools
 import json
 import math
 import os
-import selectors
 import signal
 import socket
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from ..control import Message, decode
 from ..errors import ConfigError, ProtocolError
 from ..logs import get_logger
 from ..loop import Alarm
-from .child import Child, exit_reason
+from .child import Child, exit_reason, wait_for
 from .parts import Parts
 from .state_disk import BROKEN, FAILED, MISSING, READ, UNUSABLE, WRITTEN, run_read, run_write
 
@@ -104,7 +103,7 @@ class StateFile:
             path = self.path
             child = self._parts.spawner.spawn("qjsupervisor: state", lambda _pipe: run_read(path, memory))
             child.pipe.close()
-            exit_code = _wait(child.pid, READ_TIMEOUT_S)
+            exit_code = wait_for(child.pid, READ_TIMEOUT_S)
             if exit_code is None:
                 child.signal(signal.SIGKILL)  # the loop reaps it, whenever it ends
                 return BROKEN, f"no answer within {READ_TIMEOUT_S:g} s: does its file system answer?".encode()
@@ -252,19 +251,6 @@ class StateFile:
         self._fail(f"no process could be started to write it: {error.strerror}")
         if not self._finished:
             self._write_alarm.set(now_s + RETRY_S)
-
-
-def _wait(pid: int, limit_s: float) -> int | None:
-    """Wait for the end of a child; its exit code, or None where it goes on."""
-    ended = os.pidfd_open(pid)
-    try:
-        with selectors.DefaultSelector() as selector:
-            selector.register(ended, selectors.EVENT_READ)
-            if not selector.select(limit_s):
-                return None
-    finally:
-        os.close(ended)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def _content(memory: int) -> bytes:

@@ -71,6 +71,7 @@ def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, 
         "schedule": snapshot.schedule,
         "copies": [list(names) for names in snapshot.copies],
         "state_file": dict(snapshot.state),
+        "log_file": dict(snapshot.log),
         "cluster": snapshot.cluster,
         "porters": list(snapshot.porters),
     }

@@ -185,6 +185,9 @@ def _of_state(status: Status) -> Iterator[Problem]:
     kept = (status.get("state_file") or {}).get("error")
     if kept:
         yield Problem(f"{kept}: pauses and the like may not survive a restart")
+    log = (status.get("log_file") or {}).get("error")
+    if log:
+        yield Problem(f"log_file {log}")
 
 
 def _of_database(view: Mapping[str, Any]) -> Iterator[str]:

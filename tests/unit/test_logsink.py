@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from qjsupervisor.logsink import LogSink
+from qjsupervisor.logsink import Frames, LogSink
 
 
 def report(lost: int, reason: str) -> bytes:
@@ -200,3 +200,34 @@ def test_child_forgets_what_is_its_parents_to_report(tmp_path: Path) -> None:
     sink.write(b"child\n")
     assert (tmp_path / "log").read_bytes() == b"lichild\n"
     sink.close()
+
+
+def test_lines_of_several_processes_through_one_pipe(tmp_path: Path) -> None:
+    """Long ones are in parts among others'; what has no room is counted and told with the next line."""
+    path, frames = str(tmp_path / "log"), Frames()
+    sink = LogSink(path, report)
+    lines = sink.into_pipe()
+    os.set_blocking(lines, False)
+    long, children = b"z" * 10_000 + b"\n", []
+    for _ in range(3):
+        pid = os.fork()
+        if pid == 0:
+            for _ in range(10):
+                sink.write(long)
+                sink.write(b"short\n")
+            os._exit(0)
+        children.append(pid)
+    for pid in children:
+        assert os.waitpid(pid, 0)[1] == 0
+    got = frames.take(read_all(lines)).split(b"\n")
+    assert sorted(set(got)) == [b"", b"short", long[:-1]]
+    assert (got.count(b"short"), got.count(long[:-1])) == (30, 30)
+    while not sink.lost_in_all:
+        sink.write(b"x" * 999 + b"\n")
+    full = frames.take(read_all(lines))
+    assert set(full.split(b"\n")) == {b"x" * 999, b""}
+    sink.write(b"back\n")
+    assert frames.take(read_all(lines)) == b"lost 1: Resource temporarily unavailable\nback\n"
+    sink.close()
+    assert not (tmp_path / "log").read_bytes()
+    os.close(lines)
