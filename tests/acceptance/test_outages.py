@@ -173,7 +173,9 @@ def test_one_line_when_it_goes_and_one_when_it_is_back(
     _log.info("%s: %s", "s from PostgreSQL's return until all are served", round(time.monotonic() - began_s, 2))
     insert_jobs(cluster, served)
     wait_until(lambda: screens.finished() == 3 * len(served), "all ran", 20 + DATABASES)
-    down, back = lines_since(running, mark)
+    told = lines_since(running, mark)
+    _log.info("%s", told)
+    down, back = told
     assert (down["event"], down["level"], "database" in down) == ("postgresql_down", "error", False)
     assert (back["event"], back["level"], "database" in back) == ("postgresql_recovered", "info", False)
     assert down["reason"] != ""
@@ -202,4 +204,5 @@ def test_one_line_when_it_goes_and_one_when_it_is_back(
     _log.info("%s: %s", "s from PostgreSQL's SIGCONT until all are served", round(time.monotonic() - began_s, 2))
     insert_jobs(cluster, served)
     wait_until(lambda: screens.finished() == 5 * len(served), "all ran", 20 + DATABASES)
-    assert [each["event"] for each in lines_since(running, mark)] == ["postgresql_down", "postgresql_recovered"]
+    told = lines_since(running, mark)
+    assert [each["event"] for each in told] == ["postgresql_down", "postgresql_recovered"], told
