@@ -236,7 +236,8 @@ def _databases(status: Status, choice: Choice, found: Troubles, width: int) -> I
     if rows:
         yield from lines("database", _DATABASE_COLUMNS, rows, width or _wide(rows))
     if known and choice.sort == "problems":
-        yield from folded(f"{len(known)} more affected by the problems above (--all shows them)", width, "dim")
+        many = f"{len(known)} more are" if rows else f"{len(known)} databases are"
+        yield from folded(f"{many} affected by the problems above (--all shows them)", width, "dim")
     if idle:
         yield from folded(f"{len(idle)} more ready and idle{_resting(idle)} (--all shows them)", width, "dim")
     if not views and choice.only_problems and not (found.problems or found.warnings):

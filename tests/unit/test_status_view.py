@@ -74,7 +74,7 @@ def test_a_reason_that_many_databases_share_is_told_once_at_the_top() -> None:
     text = " ".join(line.plain for line in (*shown.head, *shown.body))
     assert "37 databases (customer-001, customer-002, customer-003 and 34 more): failed: password " in text
     assert text.count("password") == 1
-    assert "37 more affected by the problems above (--all shows them)" in text
+    assert "37 databases are affected by the problems above (--all shows them)" in text
     assert names(body(view, 80)) == []
     assert names(body(view, 80, only_problems=True)) == []
     assert "no database has a problem" not in body(view, 80, only_problems=True)
