@@ -53,10 +53,17 @@ class Kind(NamedTuple):
     link: bool
     #: Some jobs go on for long, whatever happens to PostgreSQL, and `dead_after_restart` is as long as by default.
     long: bool
+    #: Databases doze and sleep after a moment without jobs; the porter is killed and stopped like any other process.
+    sleeps: bool = False
 
     @classmethod
     def drawn(cls, chance: random.Random) -> Kind:
-        return cls(more=chance.choice((0, 3)), link=chance.random() < 0.7, long=chance.random() < 0.4)
+        return cls(
+            more=chance.choice((0, 3)),
+            link=chance.random() < 0.7,
+            long=chance.random() < 0.4,
+            sleeps=chance.random() < 0.4,
+        )
 
 
 class World:
@@ -187,6 +194,8 @@ class World:
             root=capacities["root"], slow=capacities["root.slow"]
         )
         options: dict[str, object] = {**_OPTIONS, "dead_after_restart": None if self.kind.long else 0}
+        if self.kind.sleeps:
+            options.update(idle_timeout=1, sleep_timeout=1)
         sections: dict[str, dict[str, object]] = {"qjsupervisor": options}
         if self.kind.link:
             sections["options"] = {"db_host": self.link.host, "db_port": self.link.port}

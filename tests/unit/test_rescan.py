@@ -7,8 +7,9 @@ import signal
 
 import pytest
 
+from qjsupervisor.master.rescan import RESTING_INTERVAL_S
 from qjsupervisor.scout.scout import NOT_LOOKED_AT, SCAN_DEADLINE_S
-from qjsupervisor.states import WorkerState
+from qjsupervisor.states import Wakefulness, WorkerState
 from tests.unit.supervised import Rig
 
 
@@ -184,3 +185,40 @@ def test_a_scan_whose_own_session_was_ended_comes_back_later(rig: Rig, ended: in
     assert rig.rescan.is_running == (ended == 2)
     rig.step(5)
     assert rig.rescan.is_running
+
+
+def probed_not(rig: Rig) -> set[str]:
+    """What the next regular scan leaves out."""
+    left_out: list[frozenset[str]] = []
+    rig.parts.run_scout = lambda config, _pipe, _first: left_out.append(config.untouched) or 0
+    rig.step(rig.next_scan_in_s or 0.0)
+    rig.scout.body(rig.scout.pipe)  # type: ignore[arg-type]
+    assert rig.rescan.reaped(rig.scout.pid, 0, rig.now_s)
+    return set(left_out[0])
+
+
+def test_what_dozes_is_probed_once_an_hour_and_by_order(rig: Rig) -> None:
+    rig.scan(one="ready", two="ready")
+    rig.fleet.workers["one"].wakefulness = Wakefulness.DOZING
+    assert probed_not(rig) == {"one"}
+    rig.now_s += RESTING_INTERVAL_S
+    assert probed_not(rig) == set(), "an hour is over"
+    rig.scan(one="ready", two="ready")
+    assert probed_not(rig) == {"one"}
+    rig.rescan.request(rig.now_s)
+    assert probed_not(rig) == set(), "it was ordered"
+
+
+def test_a_dozing_database_that_is_to_be_looked_at_gets_a_worker(rig: Rig) -> None:
+    rig.scan(one="ready")
+    worker = rig.fleet.workers["one"]
+    rig.hear("one", {"is": "read"}, {"is": "ready"}, {"is": "dozes"})
+    rig.reap("one", 0)
+    assert (worker.wakefulness, worker.pid) == (Wakefulness.DOZING, None)
+    rig.rescan.request(rig.now_s)
+    rig.step()
+    said = {"database": "one", "verdict": "ready", "reason": "to upgrade", "look": True}
+    rig.scout.pipe.said += [{"listed": ["one"]}, said, {"done": True}]
+    rig.loop.registered[rig.scout.pipe](rig.now_s)
+    rig.step()
+    assert worker.pid is not None
