@@ -26,6 +26,9 @@ from .worker_process import WorkerProcess
 #: Databases of one porter. Beyond that there is another one.
 MOST = 500
 _WATCH_S = 5.0
+#: A porter that dies so often, each time within HEALTHY_S, perhaps dies of one database: workers keep those apart.
+DEATHS = 4
+HEALTHY_S = 30.0
 #: What a porter says of a database that it attends to.
 _ATTENDS = {"holds": Wakefulness.DOZING, "asleep": Wakefulness.ASLEEP}
 #: How often an order is sent again that a porter had no room for.
@@ -38,7 +41,9 @@ class _Porter:
     def __init__(self, resting: Resting, parts: Parts, number: int) -> None:
         name = "porter" if number == 1 else f"porter {number}"
         self.databases: set[str] = set()
-        self.heard_s = 0.0
+        self.heard_s = self.started_s = 0.0
+        #: How often in a row it died soon after its start.
+        self.early_deaths = 0
         self.settings = PorterSettings(session_mark=0, connect_timeout_s=0.0)
         self.unsent: deque[Message] = deque()
         self.flush_alarm = Alarm(parts.loop, self.flush)
@@ -150,20 +155,27 @@ class Resting:
 
     def started(self, porter: _Porter, now_s: float) -> None:
         """It was forked: tell it what is waiting for it."""
-        porter.heard_s = now_s
+        porter.heard_s = porter.started_s = now_s
         porter.flush(now_s)
 
     def ended(self, porter: _Porter, now_s: float) -> None:
         """It died, and the locks with it: the next one takes what dozes; a worker that is alive keeps what it has."""
         porter.unsent.clear()
+        lived_s = now_s - porter.started_s
+        porter.early_deaths = porter.early_deaths + 1 if lived_s < HEALTHY_S else 0
+        gives_up = porter.early_deaths >= DEATHS
+        if gives_up:
+            self._log.error(
+                "porter_fails", reason=f"it died {DEATHS} times in a row: its databases get workers instead"
+            )
         left, porter.databases = porter.databases, set()
         for database in left:
             self._of.pop(database, None)
             worker = self._fleet.workers.get(database)
             if worker is None or self._stopping:
                 continue
-            if worker.wakefulness is Wakefulness.AWAKE:
-                worker.wake(now_s)  # should it have handed its lock over, and be about to exit
+            if gives_up or worker.wakefulness is Wakefulness.AWAKE:
+                worker.wake(now_s)  # awake: should it have handed its lock over, and be about to exit
             else:
                 worker.doze_troubled("the porter ended; another one takes the database")
                 self._give(worker, now_s, waits=False, porter=porter)

@@ -10,7 +10,7 @@ import pytest
 from qjsupervisor.master.database_log import DatabaseLog
 from qjsupervisor.master.fleet import Fleet
 from qjsupervisor.master.parts import Parts
-from qjsupervisor.master.resting import Resting
+from qjsupervisor.master.resting import DEATHS, Resting
 from qjsupervisor.master.worker_process import Limits, WorkerProcess
 from qjsupervisor.porter.settings import PorterSettings
 from qjsupervisor.states import Wakefulness, WorkerState
@@ -149,6 +149,18 @@ def test_a_porter_that_dies_is_replaced_and_told_what_dozes() -> None:
     }  # fmt: skip
     stand.says("porter", {"is": "holds", "database": "one"})
     assert stand.worker("one").state is WorkerState.READY
+
+
+def test_a_porter_that_dies_again_and_again_leaves_its_databases_to_workers() -> None:
+    stand = Stand("one")
+    stand.doze("one")
+    for _ in range(DEATHS - 1):
+        stand.reap("porter", -11)
+        assert stand.worker("one").pid is None
+        stand.turn(10)
+    stand.reap("porter", -11)
+    assert stand.worker("one").pid is not None
+    assert stand.child("worker one").orders == []
 
 
 def test_the_porter_dies_in_the_middle_of_a_hand_over() -> None:
