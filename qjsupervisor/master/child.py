@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import gc
 import os
 import selectors
 import signal
@@ -121,6 +122,7 @@ def _settle(title: str, master_pid: int, mask: Mask) -> None:
     # the death signal below; otherwise it would stay for ever.
     os.setpgid(0, 0)
     reset_in_child()
+    gc.enable()  # off in a master that has just begun
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != master_pid:
         raise SystemExit(EXIT_FAULT)  # the master died before prctl

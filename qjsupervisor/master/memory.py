@@ -40,6 +40,7 @@ def make_ready(config: Config) -> None:
     gc.collect()
     fill_gaps()
     gc.freeze()
+    gc.enable()
 
 
 def _pack_code(config: Config) -> None:

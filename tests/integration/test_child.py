@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -114,6 +115,15 @@ def test_it_has_a_name_and_a_group_of_its_own_and_its_signals_do_what_they_say(s
     assert os.getpgid(child.pid) == child.pid
     child.signal(signal.SIGTERM)
     assert ended(child) == -signal.SIGTERM
+
+
+def test_it_collects_garbage_though_its_master_does_not_yet(spawn: Spawn) -> None:
+    gc.disable()
+    try:
+        child = spawn(lambda _pipe: int(gc.isenabled()))
+    finally:
+        gc.enable()
+    assert ended(child) == 1
 
 
 def test_a_signal_that_comes_at_its_birth_is_not_lost() -> None:
