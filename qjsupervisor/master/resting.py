@@ -31,6 +31,8 @@ DEATHS = 4
 HEALTHY_S = 30.0
 #: What a porter says of a database that it attends to.
 _ATTENDS = {"holds": Wakefulness.DOZING, "asleep": Wakefulness.ASLEEP}
+#: Databases that are on their way from their workers to a porter at once; the others wait for their turn.
+AT_ONCE = 8
 #: How often an order is sent again that a porter had no room for.
 _FLUSH_S = 0.02
 
@@ -80,6 +82,9 @@ class Resting:
         self._most = most
         self._porters: list[_Porter] = []
         self._of: dict[str, _Porter] = {}
+        #: Databases without anything to do that wait for their turn, and those on their way to a porter.
+        self._idle: deque[str] = deque()
+        self._on_the_way: set[str] = set()
         #: The failed jobs of each database, as its worker counted them; see postgres.rest.
         self._failed: dict[str, str] = {}
         self._watch_alarm = Alarm(parts.loop, self._watch)
@@ -92,13 +97,30 @@ class Resting:
         """A worker speaks of its rest."""
         said, database = message["is"], worker.database
         if said == "idle":
-            if database not in self._of and not self._stopping and worker.state is WorkerState.READY:
-                self._failed[database] = str(message.get("failed", ""))
-                self._give(worker, now_s, waits=True)
+            self._failed[database] = str(message.get("failed", ""))
+            if database not in self._idle:
+                self._idle.append(database)
+            self._give_next(now_s)
         elif said == "stays":
             self.forget(database, now_s)
         elif said == "door":
             self._tell(database, {"do": "hand_over"}, now_s)
+
+    def _give_next(self, now_s: float) -> None:
+        """Give those to porters whose turn it is. One that is idle no more says so when it is asked for the lock."""
+        while self._idle and len(self._on_the_way) < AT_ONCE and not self._stopping:
+            database = self._idle.popleft()
+            worker = self._fleet.workers.get(database)
+            if worker is None or worker.pid is None or worker.state is not WorkerState.READY or database in self._of:
+                continue
+            self._on_the_way.add(database)
+            self._give(worker, now_s, waits=True)
+
+    def _arrived(self, database: str, now_s: float) -> None:
+        """It is no longer on its way to a porter."""
+        if database in self._on_the_way:
+            self._on_the_way.discard(database)
+            self._give_next(now_s)
 
     def has(self, database: str) -> bool:
         """Whether a porter has the database's lock, or may have it."""
@@ -171,6 +193,7 @@ class Resting:
         left, porter.databases = porter.databases, set()
         for database in left:
             self._of.pop(database, None)
+            self._on_the_way.discard(database)
             worker = self._fleet.workers.get(database)
             if worker is None or self._stopping:
                 continue
@@ -193,6 +216,7 @@ class Resting:
         elif said == "waits":
             worker.send({"do": "doze"})
         elif said in _ATTENDS:
+            self._arrived(database, now_s)
             worker.doze_well(_ATTENDS[str(said)])
         elif said == "lost":
             worker.doze_troubled(str(message.get("reason") or ""))
@@ -206,6 +230,7 @@ class Resting:
         porter.databases.discard(database)
         if self._of.get(database) is porter:
             del self._of[database]
+            self._arrived(database, now_s)
         if worker is not None and not self._stopping:
             worker.wake(now_s)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from qjsupervisor.master import resting
 from qjsupervisor.master.database_log import DatabaseLog
 from qjsupervisor.master.fleet import Fleet
 from qjsupervisor.master.parts import Parts
@@ -193,6 +194,22 @@ def test_another_porter_for_more() -> None:
     assert [each["database"] for each in stand.child("porter").pipe.told] == ["one", "two"]
     assert [each["database"] for each in stand.child("porter 2").pipe.told] == ["three"]
     assert len(stand.resting.pids) == 2
+
+
+def test_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resting, "AT_ONCE", 2)
+    stand = Stand("one", "two", "three", "four")
+    for name in ("one", "two", "three", "four"):
+        stand.says(f"worker {name}", {"is": "read"}, {"is": "ready"}, {"is": "idle", "failed": ""})
+    told = stand.child("porter").pipe.told
+    assert [each["database"] for each in told] == ["one", "two"]
+    stand.says("porter", {"is": "holds", "database": "one"})
+    assert [each["database"] for each in told] == ["one", "two", "three"]
+    stand.says("worker two", {"is": "stays"})
+    stand.says("porter", {"is": "left", "database": "two"})
+    assert [each["database"] for each in told if each["do"] == "take"] == ["one", "two", "three", "four"]
+    stand.says("worker four", {"is": "idle", "failed": ""})
+    assert len(told) == 5, "it is on its way already"
 
 
 def test_what_a_busy_porter_did_not_take_is_sent_later() -> None:
