@@ -1,4 +1,4 @@
-"""Whether the database may be served, whether its jobs may run now, and which of them run for too long."""
+"""Checks whether the database may be served, whether its jobs may run now, and which jobs run too long."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .serving import Serving
 
 
 class Checks:
-    """What one worker sees of its database besides the jobs. What asks the database raises DatabaseError."""
+    """One worker's checks of its database. Methods that query it raise DatabaseError."""
 
     def __init__(self, parts: Parts, progress: Progress, instructions: Instructions) -> None:
         self._database = parts.database
@@ -24,7 +24,7 @@ class Checks:
         self.long_runs.apply(instructions.rules)
 
     def check(self, now_s: float) -> None:
-        """Whether the database may be served, and its jobs may run now."""
+        """Check whether the database may be served, and whether its jobs may run now."""
         only, about = self._instructions.only_oid, self._database.about
         if only is not None and about is not None and about.oid != only:
             raise DatabaseGone(self._database.name, "another database has its name since it was looked at")
@@ -33,7 +33,7 @@ class Checks:
         self._note_modules(now_s)
 
     def look(self, serving: Serving, now_s: float) -> None:
-        """See what may run, and what runs for too long, where it is time for that."""
+        """Run the checks that are due: what may run, and what runs too long."""
         if self._instructions.server:
             self._see_server()
         if self._instructions.look:
@@ -48,14 +48,14 @@ class Checks:
             self.long_runs.expect()
 
     def _see_server(self) -> None:
-        """Whether new connections lead elsewhere: an old primary may live on behind an address that has moved."""
+        """Check whether new connections lead to another server, as when an old primary lives on after a failover."""
         found, self._instructions.server = self._instructions.server, ""
         about = self._database.about
         if about is not None and found != about.started:
             raise DatabaseUnavailable(self._database.name, "new connections lead to another server: connects anew")
 
     def _note_modules(self, now_s: float) -> None:
-        """Modules were looked at: jobs may run now, or have to wait."""
+        """Module states were read: open or close the gate."""
         self.module_gate.let_through(self._instructions.anyway)
         self.module_gate.looked(now_s)
         self._instructions.anyway = self._database.ignores_modules
@@ -63,6 +63,6 @@ class Checks:
             self.show_gate()
 
     def show_gate(self) -> None:
-        """Tell whether jobs are run, or wait for a module; what runs in Odoo goes on either way."""
+        """Report whether jobs run or wait for a module; jobs already running in Odoo continue either way."""
         reason = self.module_gate.reason
         self._progress.show(Phase.BLOCKED if reason else Phase.SERVING, reason)

@@ -1,8 +1,8 @@
-"""The statements that write rows: claims, give-backs, revivals; also where the server refuses one of the rows.
+"""The statements that write rows: claims, give-backs and revivals, and their handling of refused rows.
 
-Somebody's trigger or constraint can refuse a row, by whatever error, and with it the whole statement. Nothing is
-concluded of the database then: each row is tried alone, so that one holds up no other. What becomes of those that were
-refused is for the caller to say.
+A trigger or constraint can refuse a row, with any error, and so fail the whole statement. This says nothing about the
+database: the rows are then tried one by one, so that one row cannot block the others. The caller decides what happens
+to refused rows.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from ..loop import Deadline
 from ..postgres.database import Database
 from ..postgres.failures import LOCK_NOT_AVAILABLE
 
-#: Rows are tried one by one for so long; a refusal may take its time. The others have their turn later.
+#: Time limit for trying rows one by one, since a refusal may be slow. The rest is tried later.
 ONE_BY_ONE_S = 2.0
 
-#: With so many jobs deferred, and others refused, nothing is tried for a while.
+#: With this many jobs deferred and further refusals, claiming pauses.
 MANY_DEFERRED = 1000
 
 T = TypeVar("T")
 
 
 class Claims:
-    """All that one worker writes."""
+    """All writes of one worker."""
 
     def __init__(self, database: Database, log: FilteringBoundLogger, pause: Deadline) -> None:
-        """`pause`: its end, while nothing is claimed because too many rows were refused."""
+        """`pause`: deadline that ends a pause in claiming after too many refusals."""
         self.pause = pause
         self._pauses = Backoff(first_s=1, limit_s=60)
         self._was_paused = False
         self._database = database
         self._log = log
-        #: Jobs that the last statement was refused for, by id, with what the server said.
+        #: Job id -> the server's message, for jobs refused by the last statement.
         self.refused: dict[int, str] = {}
 
     def turn(
         self, claims: dict[int, int], uuids: list[str], unseen_in: str | None = None
     ) -> tuple[list[Job], list[Job]]:
-        """As Database.turn; raises DatabaseError for what is not the fault of a row.
+        """As Database.turn; raises DatabaseError for errors that are not a row's fault.
 
-        A job that was not seen before, and that the server refuses, is read: it is refused again by its id.
+        An unseen job that the server refuses is read instead, and refused again by its id.
         """
         self.refused = {}
         try:
@@ -57,10 +57,10 @@ class Claims:
                 self._pauses.reset()
             return answer
         except DatabaseError as error:
-            # A locked table is known without a wait for it; the permits are not to wait with us.
+            # A locked table is reported without waiting for the lock, because the permits must not wait with us.
             if not error.of_row or (error.sqlstate == LOCK_NOT_AVAILABLE and self._database.lock_holders()):
                 raise
-        # Where this fails too, it is not for a row.
+        # If this fails too, no row is at fault.
         read = self._database.turn({}, uuids)[1] + self._database.read_ids(claims)
         claimed: list[Job] = []
         for got, _read in self._one_by_one(claims, lambda i: self._database.turn({i: claims[i]}, []), "start"):
@@ -69,9 +69,9 @@ class Claims:
         return claimed, [job for job in {job.id: job for job in read}.values() if job.id not in ids]
 
     def note_refusals(self, deferred: int, now_s: float) -> None:
-        """Rows were refused, and no other was claimed; `deferred`: how many jobs are left alone by now.
+        """Rows were refused and none was claimed; `deferred`: number of deferred jobs.
 
-        A database that refuses so many, a full disk's for one, is left alone for a while.
+        A database that refuses many rows, e.g. because its disk is full, is left alone for a while.
         """
         if deferred >= MANY_DEFERRED:
             self._was_paused = True
@@ -108,7 +108,7 @@ class Claims:
         return [job for jobs in self._one_by_one(dead, revive, "be put back") for job in jobs]
 
     def _one_by_one(self, ids: Iterable[int], write: Callable[[int], T], what: str) -> list[T]:
-        """What `write` returned for each row that was not refused."""
+        """Call `write` for each row; returns the results of rows that were not refused."""
         until_s = time.monotonic() + ONE_BY_ONE_S
         written = []
         for job_id in ids:

@@ -1,4 +1,4 @@
-"""Jobs that were claimed, and that nobody ran: they go back to `pending`."""
+"""Returns claimed jobs that were not run to `pending`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .rows import Rows, wait_longer
 
 
 class GivingBack:
-    """What one worker gives back."""
+    """Give-backs of one worker."""
 
     def __init__(self, database: Database, rows: Rows, claims: Claims) -> None:
         self._database = database
@@ -22,7 +22,7 @@ class GivingBack:
         self._claims = claims
 
     def give_back_unrun(self, not_run: Sequence[tuple[JobRecord, Job]], now_s: float) -> None:
-        """Give back jobs whose requests came to nothing, and defer them, unless nobody was asked.
+        """Give back jobs whose requests failed, and defer them unless no Odoo was asked.
 
         Raises DatabaseError.
         """
@@ -34,10 +34,10 @@ class GivingBack:
                 self._rows.defer(job, now_s)
 
     def give_back(self, jobs: Sequence[Job], now_s: float) -> list[Job]:
-        """Put enqueued jobs back to `pending`; those that are, as they are now. Raises DatabaseError.
+        """Set enqueued jobs back to `pending`; returns those that were, as they are now. Raises DatabaseError.
 
-        A row that could not be put back still counts: Odoo took it meanwhile, or somebody has it locked. So its job
-        keeps its permit, and the row is looked at again.
+        A row that could not be changed was taken by Odoo meanwhile or is locked, so its job still counts: it keeps its
+        permit, and its row is read again.
         """
         records, backlog = self._rows.jobs, self._rows.backlog
         for job in jobs:

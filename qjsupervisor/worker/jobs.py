@@ -1,14 +1,12 @@
-"""Every job that a worker knows more of than its place in the backlog: one record each, with a state.
+"""One record, with a state, for every job of which a worker knows more than its place in the backlog.
 
     waiting ──> claiming ──> requested ──> ended ──> over, waiting, deferred or unattended
                     └──────> late (its claim was not answered in time) ──> waiting or unattended
-
-A job counts, that is, the backlog holds a permit for it, while it is claiming, requested, ended or unattended. A job
-without a record is one that nothing is known of but its row. One that is claimed before its row was read (`unseen`)
-has a number of its own until then, below those of rows. An id tells a job apart only as long as its database is
-the same one: `disown` is for the jobs of a database that was dropped and made again.
-
-No I/O, and no place in the backlog is changed here: rows.py does, by what a row says.
+A job counts, i.e. the backlog holds a permit for it, while it is claiming, requested, ended or unattended. Of a job
+without a record only its row is known. A job claimed before its row was read (`unseen`) has a temporary number below
+all row ids. An id identifies a job only within one database: `disown` handles the jobs of a database that was
+dropped and recreated.
+Does no I/O and does not move jobs in the backlog; rows.py does that, according to the rows.
 """
 
 from __future__ import annotations
@@ -25,41 +23,40 @@ from ..odoo.dispatcher import Ended
 
 #: Notifications of a job from its start to `done`.
 OWN_NOTIFICATIONS = 2
-#: How long after a job was seen `done` they may come, and of how many jobs.
+#: How long after a job was seen `done` they may arrive, and for how many jobs that is remembered.
 OWN_S = 1.0
 MAX_OVER = 1000
-#: So long after a job was spoken of for the last time that is usual its request should have been answered.
+#: A request should be answered within this time after the job's last usual notification.
 ANSWER_S = 2.0
-#: A row that is over for so long ends its job, though no answer came.
+#: A row that has been over for this long ends its job even without an answer.
 OVER_S = 10.0
-#: Records of jobs that only wait, or that no request can name.
+#: Limit of records for jobs that only wait, or that no request can name.
 MAX_REMEMBERED = 10_000
 
 
 class State(enum.Enum):
-    """Where a job is, as far as this worker is concerned."""
+    """A job's state from this worker's point of view."""
 
-    __hash__ = object.__hash__  # enum's own is a call for each look into a dict
-
-    #: There is no record (any more).
+    __hash__ = object.__hash__  # Enum's own costs a Python call per dict lookup
+    #: It has no record.
     UNKNOWN = "unknown"
-    #: Pending, after it was asked for in vain or its claim was lost.
+    #: Pending, after a request that ran nothing or a lost claim.
     WAITING = "waiting"
     #: It has a permit, and its claim is under way.
     CLAIMING = "claiming"
-    #: Its claim was not answered in time: it has no permit, and what became of it is to be read.
+    #: Its claim was not answered in time: it has no permit, and its row must be read.
     LATE = "late"
     #: Its request is open.
     REQUESTED = "requested"
-    #: Its request ended; its row was not read since.
+    #: Its request ended; its row has not been read since.
     ENDED = "ended"
     #: Its row says `enqueued` or `started`, and no request of ours is open for it.
     UNATTENDED = "unattended"
-    #: Pending, and left alone until `until_s`.
+    #: Pending, and not tried until `until_s`.
     DEFERRED = "deferred"
     #: Pending, and no request can name it.
     UNSENDABLE = "unsendable"
-    #: Over. It is known until `until_s`, so that its last notifications are not taken for news.
+    #: Over; remembered until `until_s`, so that its last notifications are recognised.
     OVER = "over"
 
 
@@ -67,9 +64,9 @@ class State(enum.Enum):
 UNKNOWN, WAITING, CLAIMING, LATE, REQUESTED, ENDED, UNATTENDED, DEFERRED, UNSENDABLE, OVER = State
 
 _AT_REST = frozenset({UNKNOWN, WAITING, UNATTENDED, DEFERRED, UNSENDABLE})
-#: Of a job at rest its row may say anything next, and so it may be claimed.
+#: The row of a job at rest may say anything next, and the job may be claimed.
 _FROM_REST = _AT_REST | {CLAIMING, LATE}
-#: What a claim that is over, or a request that ended and whose row was read, leads to.
+#: Where a finished claim, or an ended request whose row was read, leads.
 TRANSITIONS: Mapping[State, frozenset[State]] = {
     **dict.fromkeys(_AT_REST, _FROM_REST),
     CLAIMING: _AT_REST | {REQUESTED, LATE},
@@ -78,13 +75,13 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     ENDED: _AT_REST | {OVER},
     OVER: _FROM_REST,
 }
-#: States of which only so many records are kept, the last ones.
+#: States of which only the most recent MAX_REMEMBERED records are kept.
 _LIMITED = (WAITING, UNSENDABLE)
 
 
 @dataclass(eq=False, slots=True)
 class JobRecord:
-    """One job. `id` and `channel` as in its row; '' is the uuid of one whose row was not seen."""
+    """One job. `id` and `channel` as in its row; the uuid is '' if the row was not seen."""
 
     id: int
     uuid: str = ""
@@ -92,25 +89,25 @@ class JobRecord:
     state: State = UNKNOWN
     #: The id under which the backlog holds its permit.
     permit: int = 0
-    #: How often it was asked for in vain since it was last run, or could not be written.
+    #: Failed attempts (not run, or its row not writable) since it last ran.
     attempts: int = 0
-    #: How often the connection ended under its claim.
+    #: How often the connection ended during its claim.
     broke: int = 0
-    #: Not before: DEFERRED ends, UNATTENDED is looked at again. OVER: no longer than until then.
+    #: DEFERRED: when it ends. UNATTENDED: when it is checked again. OVER: when the record is dropped.
     until_s: float = 0.0
-    #: DEFERRED: its place in the order.
+    #: DEFERRED: the job, with its place in the order.
     pending: Pending | None = None
-    #: From when it was due until it was sent, by our clock and the server's.
+    #: Time from when it was due until it was sent.
     waited_s: float = 0.0
     #: How its last request ended.
     ended: Ended | None = None
-    #: OWN_NOTIFICATIONS that came.
+    #: Number of OWN_NOTIFICATIONS received.
     heard: int = 0
-    #: REQUESTED: since when its row is over; 0: it is not, as far as is known.
+    #: REQUESTED: since when its row is over; 0: not over, as far as known.
     over_since_s: float = 0.0
-    #: UNATTENDED: since when it looks dead; 0: it does not.
+    #: UNATTENDED: since when it looks dead; 0: it does not look dead.
     dead_since_s: float = 0.0
-    #: The last look at which it ran for too long (long_runs.py), and whether its session was ended since then.
+    #: Number of the last look that found it running too long (long_runs.py), and whether its session was ended since.
     overdue_look: int = 0
     is_session_ended: bool = False
 
@@ -119,29 +116,29 @@ class Jobs:
     """The records of one worker."""
 
     def __init__(self, look: Deadline) -> None:
-        """`look`: when the jobs with an open request are to be looked at: one may be over without an answer."""
+        """`look`: when to check open requests, as a job may be over without an answer."""
         self.look = look
         self._by_id: dict[int, JobRecord] = {}
-        #: Of jobs that were sent, until their notifications are news again. At one time a uuid is sent once.
+        #: Sent jobs, until their notifications are news again. A uuid is sent only once at a time.
         self._by_uuid: dict[str, JobRecord] = {}
         self._in: dict[State, dict[JobRecord, None]] = {state: {} for state in State}
         self._requested, self._over = self._in[REQUESTED], self._in[OVER]
-        #: Whether notifications of jobs with an open request are news too.
+        #: Whether notifications of jobs with an open request count as news.
         self.include_running = False
-        #: The channel of the last two jobs that were sent; None: they differ, or have none.
+        #: The channel of the last two jobs sent; None if they differ.
         self.usual_channel: str | None = None
         self._last_channel: str | None = None
-        #: Permits that are held under a number that no row has: of a former database's jobs, or unseen ones.
+        #: Last temporary number given to a permit without a row id: for jobs of a former database, or unseen ones.
         self._without_id = 0
 
     # -- records -----------------------------------------------------------------------------------------
 
     def get(self, job_id: int) -> JobRecord | None:
-        """The record of a job, if it has one."""
+        """The record of a job, or None."""
         return self._by_id.get(job_id)
 
     def of(self, job_id: int) -> JobRecord:
-        """The record of a job, a new one if it has none."""
+        """The record of a job, created if it has none."""
         record = self._by_id.get(job_id)
         return record if record is not None else JobRecord(job_id, permit=job_id)
 
@@ -151,7 +148,7 @@ class Jobs:
         return record.state if record is not None else UNKNOWN
 
     def all_in(self, state: State) -> list[JobRecord]:
-        """All jobs in a state, those that have been longest first."""
+        """All jobs in a state, those longest in it first."""
         return list(self._in[state])
 
     def has(self, state: State) -> bool:
@@ -159,7 +156,7 @@ class Jobs:
         return bool(self._in[state])
 
     def enter(self, record: JobRecord, state: State) -> JobRecord:
-        """Every move of the state machine."""
+        """Move a job to another state; the only place where a state is assigned."""
         former = record.state
         assert state in TRANSITIONS[former], f"job {record.id}: {former.value} -> {state.value}"
         if former is UNKNOWN:
@@ -179,21 +176,21 @@ class Jobs:
         return record
 
     def forget(self, record: JobRecord) -> None:
-        """Nothing is to be remembered of a job."""
+        """Drop a job's record."""
         self.enter(record, UNKNOWN)
 
     def wait(self, record: JobRecord) -> None:
-        """A job is pending: it is remembered as long as anything counts against it."""
+        """A job is pending; its record is kept only if something counts against it."""
         counts = (record.attempts or record.broke) and record.id > 0
         self.enter(record, WAITING if counts else UNKNOWN)
 
     @property
     def any_at_rest(self) -> bool:
-        """Whether there may be a job that nothing is done with now."""
+        """Whether there may be a job at rest."""
         return len(self._by_id) > len(self._requested) + len(self._over)
 
     def at_rest(self, uuids: Iterable[str], ids: Iterable[int]) -> list[JobRecord]:
-        """The jobs of these uuids or ids that nothing is done with now; costs a look at each of those."""
+        """The jobs at rest with these uuids or ids; looks at every job at rest."""
         said, numbers = set(uuids), set(ids)
         return [r for state in _AT_REST for r in self._in[state] if r.uuid in said or r.id in numbers]
 
@@ -202,12 +199,12 @@ class Jobs:
         return -self._without_id
 
     def unseen(self, uuid: str, channel: str) -> JobRecord:
-        """A new record of a job that is to be claimed, and of which only the uuid is known."""
+        """A new record for a job to be claimed of which only the uuid is known."""
         number = self._number()
         return JobRecord(number, uuid, channel, permit=number)
 
     def recognise(self, record: JobRecord, job_id: int) -> None:
-        """The claim of an unseen job told which one it is; in time, or late."""
+        """The claim of an unseen job, in time or late, returned its id."""
         state = record.state
         self.forget(record)
         known = self.enter(self.of(job_id), CLAIMING)
@@ -226,18 +223,18 @@ class Jobs:
         self.enter(record, REQUESTED)
 
     def end(self, ended: Ended) -> JobRecord:
-        """A request ended; its job."""
+        """A request ended; returns its job."""
         record = self._by_uuid[ended.uuid]
         record.ended = ended
         return self.enter(record, ENDED)
 
     def sent(self, uuid: str) -> JobRecord | None:
-        """The job of this uuid whose request is open."""
+        """The job with this uuid whose request is open, or None."""
         record = self._by_uuid.get(uuid)
         return record if record is not None and record.state is REQUESTED else None
 
     def note_row(self, record: JobRecord, *, over: bool, now_s: float) -> None:
-        """The row of a job whose request is open was read: whether it is `over`."""
+        """Note whether the row of a job with an open request says that it is over."""
         if not over:
             record.over_since_s = 0.0
             record.heard = min(record.heard, 1)
@@ -246,7 +243,7 @@ class Jobs:
             self.look.set_earlier(now_s + OVER_S)
 
     def over_unanswered(self, now_s: float) -> tuple[list[JobRecord], list[JobRecord]]:
-        """Of the jobs with an open request: those that are over for too long, and those that may be over by now."""
+        """Of the jobs with an open request: (over for too long, possibly over by now)."""
         self.look.clear()
         too_long, perhaps = [], []
         for record in self._requested:
@@ -260,9 +257,9 @@ class Jobs:
         return too_long, perhaps
 
     def disown(self, now_s: float) -> None:
-        """The database is another one of the same name: its ids and rows say nothing of the jobs known so far.
+        """The database was replaced by another of the same name, whose ids and rows do not concern known jobs.
 
-        Those that were sent have no row any more. Their permits are held under ids that no row has.
+        Sent jobs have no row any more; their permits are held under temporary numbers.
         """
         for state in _AT_REST | {CLAIMING, LATE, OVER}:
             for record in self.all_in(state):
@@ -275,7 +272,7 @@ class Jobs:
                 self.note_row(record, over=True, now_s=now_s)
 
     def finish(self, record: JobRecord, *, done: bool) -> None:
-        """A job that was sent is over. Of one that is `done` the rest of its own notifications is no news."""
+        """A sent job is over. If it is `done`, the rest of its own notifications is not news."""
         record.attempts = 0
         if not done or record.heard >= OWN_NOTIFICATIONS:
             self.forget(record)
@@ -292,10 +289,10 @@ class Jobs:
     # -- notifications -------------------------------------------------------------------------------------
 
     def is_news(self, uuid: str) -> bool:
-        """Whether a notification tells of anything but the run of a job that we asked for.
+        """Whether a notification is about more than the run of a job we requested.
 
-        Odoo's own, from the job's start to `done`, come in while its request is open and for a moment after its row was
-        seen `done`. Each of the latter would cost a statement. One more is news, and so is one that comes too late.
+        Odoo's notifications from the job's start to `done` arrive while its request is open and shortly after its row
+        was seen `done`; reading the row for each would cost a statement. Any further or later one is news.
         """
         record = self._by_uuid.get(uuid)
         if record is None or record.state in _AT_REST:

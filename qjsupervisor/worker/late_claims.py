@@ -1,4 +1,4 @@
-"""Claims that the database does not answer in time: their jobs keep no permit from the other databases meanwhile."""
+"""Claims the database does not answer in time: their permits go back, so that other databases can use them."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ class LateClaims:
     """The late claims of one worker."""
 
     def __init__(self, database: Database, rows: Rows, permits: Permits, due: Deadline) -> None:
-        """`due`: while the database is away, when an unanswered claim is late."""
+        """`due`: when an unanswered claim is late, while the database is away."""
         self._database = database
         self._rows = rows
         self._permits = permits
-        #: When jobs were claimed last.
+        #: Time of the last claim.
         self.claimed_s = 0.0
         self.due = due
-        #: Permits went back in the middle of a statement; what became of their jobs is to be read.
+        #: Permits were returned during a statement, so the rows of their jobs must be read.
         self.any = False
         database.waiter.on_late = self.release
 
     def lost(self) -> None:
-        """The database went away, perhaps under a claim."""
+        """The database went away, perhaps during a claim."""
         self.due.set(self.claimed_s + LATE_S if self._rows.jobs.has(State.CLAIMING) else math.inf)
 
     def release(self) -> None:
-        """Give the permits back. Called in the middle of a statement, or while the database is away.
+        """Return the permits. Called during a statement, or while the database is away.
 
-        Nobody was sent; what was claimed nevertheless is given back when its row is read.
+        No job was sent; those claimed nevertheless are given back when their rows are read.
         """
         jobs, backlog = self._rows.jobs, self._rows.backlog
         for record in [*jobs.all_in(State.CLAIMING), *map(jobs.of, backlog.taken)]:
@@ -47,7 +47,7 @@ class LateClaims:
         self._permits.exchange(backlog, time.monotonic(), start=False)
 
     def read(self) -> None:
-        """Put in their places the jobs that were not claimed in time. Raises DatabaseError."""
+        """Read the rows of jobs not claimed in time. Raises DatabaseError."""
         self.any = False
         late = self._rows.jobs.all_in(State.LATE)
         rows = self._database.read_ids([record.id for record in late]) if late else []

@@ -1,7 +1,7 @@
-"""Towards serving: connect, and become the one runner that leads the database.
+"""Connects and acquires the leader lock of the database.
 
-While another runner leads, the worker stands by; the leader lock is tried now and then (waiting for it inside
-PostgreSQL would hold a snapshot open, for days perhaps), and at once when a runner that lets it go says so.
+While another runner leads, the worker is a standby. It tries the lock at intervals (waiting for it inside PostgreSQL
+would keep a snapshot open, perhaps for days), and at once when a runner announces that it released the lock.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from .comeback import AWAY_S, Comeback
 from .parts import Parts
 from .progress import Progress
 
-#: How often the leader lock is tried while another runner has it; one that lets it go says so.
+#: Interval for trying the leader lock while another runner has it; a planned release is announced.
 STANDBY_S = 5.0
-#: However often it is said.
+#: Shortest interval, however often a release is announced.
 STANDBY_AGAIN_S = 0.05
-#: How often while a former session of ours still has it, which was told to end.
+#: Interval while a former session of ours, already told to end, still holds it.
 FORMER_S = 0.25
 #: From when on that session is named: after an outage many databases have one for a moment.
 FORMER_TOLD_S = 5.0
 
 
 class Leading:
-    """One worker's connection and lead. Each method raises DatabaseError where that cannot be done now."""
+    """One worker's connection and leader lock. Methods raise DatabaseError if they cannot succeed now."""
 
     def __init__(self, parts: Parts, progress: Progress, comeback: Comeback) -> None:
         self._parts = parts
         self._progress = progress
         self._comeback = comeback
-        #: When the leader lock was tried last, in standby.
+        #: When the leader lock was last tried, in standby.
         self._tried_s = -math.inf
         #: Since when a former session of ours has it.
         self._former_since_s = math.inf
 
     def connect(self, now_s: float) -> bool:
-        """Connect. False: somebody else goes first, and we come back later."""
+        """Connect. False: somebody else goes first, try again later."""
         database, progress = self._parts.database, self._progress
         self._parts.outage.connect(database.connect, now_s)
         assert database.about is not None
@@ -58,7 +58,7 @@ class Leading:
         return may_lead_s <= now_s
 
     def lead(self, now_s: float) -> bool:
-        """Try to become the one runner; where that is not to be now, it is tried again later."""
+        """Try to become the leader. False: try again later."""
         database, worker_slot, progress = self._parts.database, self._parts.worker_slot, self._progress
         lead = database.lead()
         if lead is Lead.ANOTHER:
@@ -69,7 +69,7 @@ class Leading:
             self._tried_s = now_s
             progress.next_step.set(now_s + STANDBY_S)
         elif lead is Lead.FORMER:
-            # Its jobs are ours, and go on counting.
+            # Its jobs are ours and still count.
             self._former_since_s = min(self._former_since_s, now_s)
             reason = "waits for a former session of ours to end"
             if now_s >= self._former_since_s + FORMER_TOLD_S:
@@ -81,26 +81,26 @@ class Leading:
         return lead is Lead.OURS
 
     def begin_tenure(self) -> int | None:
-        """In a cluster: the number of this tenure, larger than any former leader's; else None, and no statement."""
+        """In a cluster: the number of this tenure, larger than any former one. Otherwise None, without a statement."""
         if not self._parts.worker_slot.is_leased:
             return None
         self._parts.worker_slot.take_back()
         return int(self._parts.database.rows(queries.TENURE)[0][0])
 
     def hear(self, now_s: float) -> None:
-        """Notifications came in. In standby: has the leader let go?"""
+        """Notifications arrived. In standby: try the lock if the leader released it."""
         notified = self._parts.database.notified
         if self._progress.phase is Phase.STANDBY and notified.let_go:
             notified.let_go = False
             self._progress.next_step.set(max(now_s, self._tried_s + STANDBY_AGAIN_S))
 
     def _let_go(self, now_s: float) -> None:
-        """Hold no permit any more: another runner leads."""
+        """Release all permits: another runner leads."""
         if not self._progress.holds_unread:
             return
         self._progress.note_read()
         if self._parts.worker_slot.starts_known:
-            self._parts.worker_slot.forget_starts()  # the other one starts some too
+            self._parts.worker_slot.forget_starts()  # the other runner starts jobs too
         if self._parts.serving is not None:
             self._parts.serving.offline.let_go(now_s)
         else:

@@ -1,7 +1,7 @@
-"""How a worker listens to its database between two statements: its connection in the loop.
+"""Listens for notifications between statements, with the worker's connection in the loop.
 
-The connection comes and goes, and is left alone for moments while the worker's own jobs make all the noise. That it
-hears at all is seen by what it says to itself. It starts nothing and reads no row.
+The connection comes and goes, and is ignored for moments while only the worker's own jobs send notifications. That
+LISTEN works is verified by a notification to itself. Starts nothing and reads no row.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from ..errors import DatabaseUnavailable
 from ..loop import Deadline, Loop
 from ..postgres.database import Database
 
-#: How often it sees that its connection does; with SIGN_LIMIT_S, a dead one is noticed within 30 s.
+#: Interval of that check; with SIGN_LIMIT_S a dead connection is noticed within 30 s.
 LISTEN_CHECK_S = 20.0
-#: While jobs are being started, their own notifications (started, done) come in one after the other. They are left to
-#: lie for this long after a start, or until the next statement, which brings them along: a new job waits no longer.
+#: While jobs are being started, their own notifications (started, done) arrive one by one. They are left unread for
+#: this long after a start, or until the next statement, which reads them too: a new job waits no longer than that.
 QUIET_S = 0.008
-#: And for this long where no permit is left for any channel: a new job changes nothing before there is one, and the
-#: statement that looks at an ended job brings along what was said until then.
+#: And for this long if no permit is left for any channel: until one is free a new job changes nothing, and the
+#: statement that reads an ended job's row also reads the notifications.
 FULL_QUIET_S = 0.05
 
 
 class Listening:
-    """One worker's ear."""
+    """One worker's LISTEN connection in the loop."""
 
     def __init__(
         self,
@@ -35,8 +35,8 @@ class Listening:
         check: Deadline,
         leader_timeout_s: float | None = None,
     ) -> None:
-        """`leader_timeout_s`: the server ends a session that says nothing for so long."""
-        #: Three times within that: one that comes late costs nothing.
+        """`leader_timeout_s`: the server ends a session that is silent for this long."""
+        #: Three times within that, so that a late one does no harm.
         self._check_interval_s = (
             LISTEN_CHECK_S if leader_timeout_s is None else min(LISTEN_CHECK_S, leader_timeout_s / 3)
         )
@@ -46,18 +46,18 @@ class Listening:
         self._watched_fd = -1
         database.session.on_ended = self._forget
         self.quiet_until_s = 0.0
-        #: It does not listen until `quiet_until_s`.
+        #: Notifications are ignored until `quiet_until_s`.
         self.is_quiet = False
         self._dispatched = 0
         self._check_sent = False
-        #: When it is next to be seen that the connection hears.
+        #: When to check LISTEN next.
         self.check = check
 
     def watch(self, now_s: float, *, busy: bool) -> None:
-        """Keep the loop in line with the connection; `busy`: requests are open, whose jobs may be noisy."""
+        """Register the current connection in the loop; `busy`: requests are open, whose jobs send notifications."""
         fd = self._database.fileno() if self._database.connected else -1
         if fd < 0 and self._database.connected:
-            self._loop.call_at(now_s, self._on_ready)  # it has ended: let it be found out
+            self._loop.call_at(now_s, self._on_ready)  # the connection has ended: have it noticed
         self.is_quiet = busy and now_s < self.quiet_until_s
         if self.is_quiet:
             fd = -1
@@ -69,13 +69,13 @@ class Listening:
         self._watched_fd = fd
 
     def _forget(self) -> None:
-        """The socket is closed, or not to be listened to."""
+        """Unregister the socket: it is closed or to be ignored."""
         if self._watched_fd >= 0:
             self._loop.unregister(self._watched_fd)
             self._watched_fd = -1
 
     def note_started(self, dispatched: int, now_s: float, *, full: bool) -> None:
-        """So many jobs were started since the beginning: where that is more than before, be quiet for a moment.
+        """Ignore notifications for a moment if `dispatched`, the total of started jobs, has grown.
 
         `full`: nothing else could start anywhere.
         """
@@ -84,12 +84,12 @@ class Listening:
             self.quiet_until_s = now_s + (FULL_QUIET_S if full else QUIET_S)
 
     def begin_checks(self) -> None:
-        """A connection listens from now on."""
+        """Begin to check a new LISTEN connection."""
         self.check.set(time.monotonic() + self._check_interval_s)
         self._check_sent = False
 
     def check_listen(self, now_s: float) -> None:
-        """See that the connection still hears: what it says to itself has to have come back by the next time.
+        """Check that LISTEN works: a notification to itself must have arrived by the next check.
 
         Raises DatabaseError.
         """

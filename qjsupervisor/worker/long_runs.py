@@ -1,8 +1,8 @@
-"""Jobs that run for longer than their channel's `max_runtime`: a warning for each, and, if that is wanted, their end.
+"""Jobs that exceed their channel's `max_runtime`: warns about each, and ends them if configured.
 
-A hung job holds its permit for ever. It is ended through its database session, the one that holds its lock row: what it
-did is rolled back, and the dead-job rule does the rest. One statement now and then looks at the jobs that run, only
-while there are any and a `max_runtime` is set.
+A hung job holds its permit for ever. It is ended through the database session that holds its lock row: its work is
+rolled back, and the dead-job rule does the rest. One statement at intervals checks running jobs, only while there are
+any and a `max_runtime` is set.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ..postgres.database import Database
 from ..text import seconds
 from .jobs import JobRecord, Jobs
 
-#: They are looked at so many times in the shortest max_runtime, within these bounds in seconds.
+#: Number of checks within the shortest max_runtime, within these bounds in seconds.
 _LOOKS = 20
 _SHORTEST_S, _LONGEST_S = 0.5, 30.0
 
 
 class LongRuns:
-    """The jobs of one database that run for too long. `tell` sends the master how many there are."""
+    """The jobs of one database that run too long. `tell` sends their number to the master."""
 
     def __init__(
         self,
@@ -36,22 +36,22 @@ class LongRuns:
         tell: Callable[[Any], None],
         due: Deadline,
     ) -> None:
-        """`due`: when to look; not set while there is nothing to look at."""
+        """`due`: when to check; not set while there is nothing to check."""
         self.due = due
         self._database = database
         self._dispatcher = dispatcher
         self._log = log
         self._tell = tell
         self._rules = ServingRules()
-        #: How many ran for too long at the last look, and the number of that look.
+        #: How many ran too long at the last check, and the number of that check.
         self._overdue = 0
         self._looks = 1
         self._looked_s = 0.0
-        #: There are limits, and no look is to come.
+        #: There are limits, but no check is scheduled.
         self.is_idle = False
 
     def apply(self, rules: ServingRules) -> None:
-        """What the configuration says now."""
+        """Adopt the current configuration."""
         self._rules = rules
         self.due.clear()
         self.is_idle = bool(rules.max_runtimes)
@@ -60,17 +60,17 @@ class LongRuns:
 
     @property
     def any_overdue(self) -> bool:
-        """Whether any job ran for too long at the last look."""
+        """Whether any job ran too long at the last check."""
         return self._overdue > 0
 
     def expect(self) -> None:
-        """There are jobs that hold permits, or that were overdue: look at them when that is due."""
+        """There are running or overdue jobs: schedule a check."""
         self.is_idle = False
         shortest_s = min(self._rules.max_runtimes.values())
         self.due.set(self._looked_s + min(_LONGEST_S, max(_SHORTEST_S, shortest_s / _LOOKS)))
 
     def look(self, held: set[int], jobs: Jobs, now_s: float) -> None:
-        """See which of the jobs that hold permits run for too long. Raises DatabaseError."""
+        """Check which jobs that hold permits run too long. Raises DatabaseError."""
         self._looked_s = now_s
         self.due.clear()
         self.is_idle = True
@@ -97,7 +97,7 @@ class LongRuns:
             self._tell({"is": "overdue", "jobs": overdue})
 
     def _end(self, record: JobRecord, uuid: str, jobs: Jobs) -> None:
-        """End its session; at the next look, hang up if Odoo did not notice: then its row tells."""
+        """End the job's session; at the next check, drop the request if Odoo did not notice, and go by the row."""
         if record.is_session_ended:
             if jobs.sent(uuid) is not None and self._dispatcher.is_open(uuid):
                 self._dispatcher.let_go(uuid, "it ran for too long, and its session was ended")

@@ -1,4 +1,4 @@
-"""Trouble: the database cannot be served, now or any more. What runs in Odoo runs on; the rest begins again."""
+"""What happens when the database cannot be served. Jobs running in Odoo continue; everything else starts anew."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from .progress import Progress
 from .reading import Reading
 from .reporting import Loss
 
-#: How often a database that cannot be served as it is is looked at again.
+#: Interval for checking a database that cannot be served in its current state.
 BLOCKED_S = 5.0
-#: How often a table that somebody has locked is tried again.
+#: Interval for retrying a locked table.
 LOCKED_S = 1.0
 
 
 class Losing:
-    """What one worker does while it does not serve."""
+    """One worker while it does not serve."""
 
     def __init__(self, parts: Parts, progress: Progress, comeback: Comeback, reading: Reading) -> None:
         self._parts = parts
         self._progress = progress
         self._comeback = comeback
         self._reading = reading
-        #: Since when there is no such database.
+        #: Since when the database does not exist.
         self._gone_since_s = math.inf
-        #: It has no connection, because an administrator wants the database for himself.
+        #: Not connected because the database is released to an administrator.
         self.is_released = False
 
     def lose(self, error: DatabaseError, now_s: float) -> None:
@@ -66,7 +66,7 @@ class Losing:
             self._parts.reporting.tell({"is": "away", "for_s": self._comeback.away_s(now_s)})
 
     def arrive(self) -> None:
-        """The database is served from now on."""
+        """The database is served again."""
         self._gone_since_s = math.inf
 
     def _stop_reading(self, now_s: float) -> None:
@@ -75,7 +75,7 @@ class Losing:
             self._progress.note_unread(now_s)
 
     def _wait_for_lock(self, error: DatabaseError, now_s: float) -> None:
-        """Somebody has locked a table, for an upgrade perhaps: the connection stays, and nobody else can lead."""
+        """A table is locked, perhaps by an upgrade: keep the connection and the leader lock, and wait."""
         try:
             holders = self._parts.database.lock_holders()
         except DatabaseError as lost:
@@ -87,7 +87,7 @@ class Losing:
         self._progress.next_step.set(now_s + LOCKED_S)
 
     def keep_away(self, now_s: float) -> None:
-        """An administrator has the database for himself: no connection. Requests go on, and count."""
+        """The database is released to an administrator: disconnect. Open requests continue and count."""
         if not self.is_released:
             self.is_released = True
             self._progress.next_step.clear()
@@ -98,12 +98,12 @@ class Losing:
         self.wait(now_s)
 
     def come_back(self) -> None:
-        """The administrator does not want the database for himself any more."""
+        """The database is no longer released."""
         self.is_released = False
         self._progress.next_step.ring()
 
     def leave(self, now_s: float) -> None:
-        """There is no database any more: end, once its jobs in Odoo need not be counted any longer."""
+        """The database no longer exists: exit once its jobs in Odoo need not be counted any more."""
         if self._progress.phase is not Phase.DISCONNECTED:
             self.lose(DatabaseUnavailable(self._parts.database.name, "it does not exist any more"), now_s)
         self.wait(now_s)
@@ -113,12 +113,12 @@ class Losing:
             self._progress.exit_code = EXIT_STOPPED
 
     def _awaits_end(self, now_s: float) -> bool:
-        """A database that is gone may still have jobs in Odoo: whether they are to be counted for a moment more."""
+        """Whether jobs of a dropped database still run in Odoo and must be counted."""
         self._gone_since_s = min(self._gone_since_s, now_s)
         return self._parts.dispatcher.open > 0 and now_s < self._gone_since_s + OVER_S
 
     def wait(self, now_s: float) -> None:
-        """Requests go on, and count; what only the database could speak for is given up after a while."""
+        """Open requests continue and count; permits only the database could confirm are given up after a while."""
         serving, progress = self._parts.serving, self._progress
         if serving is not None:
             self._parts.dispatcher.tick(now_s)
@@ -127,7 +127,7 @@ class Losing:
             self._give_up(now_s)
 
     def _give_up(self, now_s: float) -> None:
-        """Hold permits only for open requests any more."""
+        """Give up all permits except those of open requests."""
         serving, worker_slot = self._parts.serving, self._parts.worker_slot
         self._progress.note_read()
         if serving is not None:

@@ -1,9 +1,9 @@
-"""Whether a database's jobs have to wait because a module of it is half installed.
+"""Holds back a database's jobs while one of its modules is half installed.
 
-Jobs that run on half-installed code damage data. So nothing is started while any module is `to install`, `to upgrade`
-or `to remove`; what runs goes on, and the connection and the lead stay. That a transition began is seen by the claim
-itself, which gets nothing then (queries.PREPARE), by each reconcile, and where a scan met it; that it is over, by
-looking again while it lasts. An operator's word lets the jobs run anyway, for as long as this transition lasts.
+Jobs that run on half-installed code damage data, so nothing starts while any module is `to install`, `to upgrade` or
+`to remove`. Running jobs continue, and connection and leader lock stay. The start of a transition is noticed by the
+claim itself, which then returns nothing (queries.PREPARE), by each reconcile, and by scans; its end by checks while it
+lasts. An operator's order lets jobs run anyway, for this transition only.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from ..loop import Deadline
 from ..postgres.database import Database
 from ..postgres.eligibility import waits_for
 
-#: How often it is looked at while modules are in transition.
+#: Interval of checks while modules are in transition.
 LOOK_S = 2.0
 
 
 class ModuleGate:
-    """One database's gate. `tell` sends the master what changed."""
+    """One database's gate. `tell` sends changes to the master."""
 
     def __init__(self, database: Database, tell: Callable[[Mapping[str, Any]], None], look: Deadline) -> None:
-        """`look`: when to look again; not set while no module is in transition."""
+        """`look`: when to check again; not set while no module is in transition."""
         self._database = database
         self._tell = tell
         self._told: dict[str, str] | None = None
@@ -37,19 +37,19 @@ class ModuleGate:
 
     @property
     def reason(self) -> str:
-        """Why; '' while it is open."""
+        """Why the gate is closed; '' if open."""
         return waits_for(self._database.modules) if self.is_closed else ""
 
     def let_through(self, anyway: bool) -> None:
-        """An operator says that jobs run though modules are in transition, or takes that back."""
+        """An operator's order: run jobs although modules are in transition, or withdraw that."""
         self._database.ignores_modules = anyway
 
     def looked(self, now_s: float) -> None:
-        """The database was looked at (Database.check)."""
+        """Module states were read (Database.check)."""
         modules = self._database.modules
         self.look.set(now_s + LOOK_S if modules else math.inf)
         if not modules:
-            self._database.ignores_modules = False  # it was said of this transition, not of the next one
+            self._database.ignores_modules = False  # the order was for this transition, not for the next one
         if modules != self._told:
             self._told = dict(modules)
             self._tell({"is": "modules", "modules": self._told})

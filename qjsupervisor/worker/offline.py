@@ -1,6 +1,6 @@
-"""Permits while the database cannot be asked: requests go on, and their permits go back where that is certain.
+"""Permits while the database cannot be queried: requests continue, and permits are returned where that is certain.
 
-Nothing here reads or writes a row. What rows say is looked at when the database is read again.
+Reads and writes no row; rows are examined when the database is read again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .rows import Rows
 
 
 class Offline:
-    """One worker's permits while it does not serve. `note_ended` moves the jobs whose requests ended."""
+    """One worker's permits while it does not serve. `note_ended` moves jobs whose requests ended."""
 
     def __init__(
         self,
@@ -35,24 +35,24 @@ class Offline:
         self._note_ended = note_ended
 
     def lost(self, now_s: float) -> None:
-        """The connection is gone: what was decided and not claimed yet is undone; open requests go on."""
+        """The connection is lost: undo what was decided but not yet claimed; open requests continue."""
         self.drop_taken()
         self._late_claims.lost()
         self._permits.exchange(self._rows.backlog, now_s, start=False)
 
     def drop_taken(self) -> None:
-        """Jobs that were given a permit and are not claimed yet are not to be claimed."""
+        """Do not claim jobs that were given a permit but are not claimed yet."""
         backlog = self._rows.backlog
         for job_id in backlog.taken:
             backlog.forget(job_id)
         backlog.taken = []
 
     def settle_unread(self, now_s: float, *, gave_up: bool) -> None:
-        """The database cannot be asked now: where Odoo says that all went well, the permit goes back.
+        """The database cannot be queried: return the permits of jobs for which Odoo reported success.
 
-        Any other answer, or none, leaves open what the row says: a job that PostgreSQL went away under ends with a 500,
-        and its row stays `started`, which counts, unless it is given up (`gave_up`). A claim whose answer is late was
-        sent to nobody.
+        After any other answer, or none, the row may say anything: a job that lost its PostgreSQL ends with a 500 and
+        its row stays `started`, which counts unless it is given up (`gave_up`). A claim whose answer is late was never
+        sent.
         """
         self._outcomes.look()
         if self._late_claims.due.is_due:
@@ -65,14 +65,14 @@ class Offline:
             self._permits.exchange(self._rows.backlog, now_s, start=False)
 
     def give_up(self, now_s: float) -> int:
-        """The database could not be read for too long: only open requests count any more. How many jobs do not."""
+        """The database was unreadable for too long: count only open requests. Returns how many jobs do not count."""
         requested = self._rows.jobs.all_in(State.REQUESTED)
         given_up = self._rows.backlog.holding().difference(record.permit for record in requested)
         self._let_go_of(given_up, now_s)
         return len(given_up)
 
     def let_go(self, now_s: float) -> None:
-        """Hold no permit any more: another runner leads."""
+        """Release all permits: another runner leads."""
         self._let_go_of(self._rows.backlog.holding(), now_s)
 
     def _let_go_of(self, job_ids: Iterable[int], now_s: float) -> None:

@@ -1,6 +1,6 @@
-"""What a worker was told: by its master, by a signal, or by its master's death.
+"""A worker's orders: from its master, by a signal, or implied by its master's death.
 
-It is noted here and done by the worker when its loop comes to it, as a signal may arrive in the middle of a statement.
+Orders are noted here and carried out by the worker's loop, because a signal may arrive during a statement.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import ProtocolError
 from ..loop import Alarm, Loop
 from ..states import RELEASED
 
-#: A worker that does not get to its end after its master died is ended by the kernel.
+#: A worker that does not exit within this time after its master's death is ended by the kernel.
 MASTER_GONE_LIMIT_S = 4
 #: Orders that are done when the loop comes to it, and what notes them.
 _FLAGS = {
@@ -32,7 +32,7 @@ _FLAGS = {
 
 
 class Instructions:
-    """One worker's orders, as they are now."""
+    """The current orders of one worker."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Instructions:
         on_pauses: Callable[[], None],
         on_rules: Callable[[], None] = lambda: None,
     ) -> None:
-        """`wakeup`: an eventfd that the loop watches. `on_pauses`, `on_rules`: called when these changed."""
+        """`wakeup`: an eventfd the loop watches. `on_pauses`, `on_rules`: called when these change."""
         self._pipe = pipe
         self._wakeup = wakeup
         self._log = log
@@ -54,25 +54,25 @@ class Instructions:
         loop.register(pipe, selectors.EVENT_READ, self._hear)
         self._pause_end = Alarm(loop, self._end_pauses)
         self.stop = False
-        #: After the stop another worker of ours follows: the database is not let go.
+        #: Another worker of ours follows after the stop, so the database is not let go.
         self.returns = False
-        #: There is no such database any more, as the scout found.
+        #: The scout found that the database no longer exists.
         self.gone = False
-        #: The channels are to be read again, and everything in them.
+        #: Channels and their jobs must be read again.
         self.rebuild = False
-        #: Channels, and when each pause ends (None: it does not by itself).
+        #: Channel -> when its pause ends (None: only by order).
         self.pauses: dict[str, float | None] = {}
-        #: What the configuration says and changes in place.
+        #: Settings that change without a restart.
         self.rules = ServingRules()
-        #: Whether the database may be served, and its jobs may run, is to be looked at.
+        #: Check whether the database may be served and its jobs may run.
         self.look = False
-        #: When the server was started that new connections lead to, as the scout found; '' where it said nothing.
+        #: Start time of the server that new connections reach, as found by the scout; '' if unknown.
         self.server = ""
-        #: What the schedule says of channels that are set up in the database: complete name -> jobs at once.
+        #: The schedule's limits for the database's own channels: complete name -> jobs at once.
         self.limits: dict[str, int] = {}
-        #: The oid of the only database of this name that may be served; None: any.
+        #: If set, only the database with this oid may be served under this name.
         self.only_oid: int | None = None
-        #: Jobs run though modules are in transition.
+        #: Run jobs although modules are in transition.
         self.anyway = False
         #: The porter waits for the leader lock: hand it over, if there is still nothing to do.
         self.doze = False
@@ -80,7 +80,7 @@ class Instructions:
         self.from_porter = False
 
     def attach(self) -> None:
-        """Hear signals from now on."""
+        """Install the signal handlers."""
         signal.signal(signal.SIGTERM, self._note_stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -88,7 +88,7 @@ class Instructions:
         """SIGTERM: from an operator, or because the master died."""
         self.stop = True
         signal.alarm(MASTER_GONE_LIMIT_S)
-        os.eventfd_write(self._wakeup, 1)  # a signal does not end the loop's sleep
+        os.eventfd_write(self._wakeup, 1)  # a signal alone does not wake the loop
 
     def _hear(self, _now_s: float) -> None:
         try:
@@ -130,7 +130,7 @@ class Instructions:
 
     @property
     def is_released(self) -> bool:
-        """Whether an administrator has the database for himself."""
+        """Whether the database is released to an administrator."""
         return RELEASED in self.pauses
 
     @property
@@ -144,5 +144,5 @@ class Instructions:
         self._on_pauses()
 
     def _end_pauses(self, now_s: float) -> None:
-        """Forget the pauses whose time is over."""
+        """Forget expired pauses."""
         self._set_pauses({name: end_s for name, end_s in self.pauses.items() if end_s is None or end_s > now_s})

@@ -1,8 +1,7 @@
-"""What the end of a request tells: of its target, and, with the job's row as it was read after it, of the job.
+"""Interprets the end of a request: what it says about the target and, with the job's row read afterwards, the job.
 
-Each end is logged here, once, and so is what becomes of a target: in a line without a database where it is down for
-all, in one with a database where it answers, and does not run that one's jobs. It changes no row, no permit and no
-place in the backlog: serving.py does, by what is found here.
+Logs each end once, and each change of a target: in a line without a database if it is down for all, with a database
+if it answers but does not run that one's jobs. Changes no row, permit or place in the backlog; serving.py does that.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from ..odoo.request import End
 from ..odoo.target import Target
 from ..states import JobState, Outcome, ServerVerdict, TargetState
 
-#: In place of a state: the job has no row any more.
+#: Used instead of a state if the job has no row any more.
 GONE = "gone"
-#: How often all databases are told that a target runs jobs.
+#: Shortest interval for reporting to all databases that a target runs jobs.
 TELL_SUCCESS_S = 0.1
-#: By the state of the row after the request; whatever else it is, it tells nothing.
+#: State of the row after the request -> outcome; any other state is inconclusive.
 _OUTCOMES = {
     JobState.DONE.value: Outcome.DONE,
     JobState.FAILED.value: Outcome.FAILED,
@@ -66,11 +65,11 @@ class RequestOutcomes:
         self._shared_log = shared_log
         self._on_recovery = on_recovery
         self._were_down = [target.is_down for target in self._targets]
-        #: Targets that failed here by what may be the server's fault, until a probe that began after then has ended.
+        #: Targets whose failure may be the server's fault, until a probe begun later has ended.
         self.awaiting_probe: dict[Target, int] = {}
 
     def look(self) -> None:
-        """What the servers are now, after any worker's probe; where there is news."""
+        """React to changes of the servers' health, found by any worker's probe."""
         if not self._dispatcher.has_news:
             return
         for target, verdict in self._dispatcher.verdicts:
@@ -90,10 +89,10 @@ class RequestOutcomes:
                     target.breaker.forgive()
                     self._on_recovery()
         self._settle_awaiting_probe()
-        self._dispatcher.has_news = bool(self.awaiting_probe)  # a verdict may come of another worker's probe
+        self._dispatcher.has_news = bool(self.awaiting_probe)  # another worker's probe may decide
 
     def record_result(self, ended: Ended, state: str, channel: str | None, waited_s: float) -> bool:
-        """Log the end of a request and learn about its target. True: nobody ran the job, it is to be given back.
+        """Log the end of a request and update its target. True: the job was not run and must be given back.
 
         `state`: of the job's row, or GONE. `waited_s`: from when the job was due until it was sent.
         """
@@ -118,7 +117,7 @@ class RequestOutcomes:
         return not_run
 
     def tell(self, ended: Ended, state: str, channel: str | None, waited_s: float) -> None:
-        """Log what became of a job: one line with all that is known of it."""
+        """Log a job's outcome in one line with all details."""
         if not logs.jobs_wanted:
             return
         self._log.info(
@@ -144,10 +143,10 @@ class RequestOutcomes:
         self._log.warning("job_unanswered", job_uuid=ended.uuid, status=ended.outcome.status, reason=reason)
 
     def record_success(self, uuid: str) -> None:
-        """A job that a request is open for was started: the target runs jobs."""
+        """A requested job was started, so the target runs jobs."""
         target = self._dispatcher.target_of(uuid)
         if target is not None:
-            # Without told_success_s: the answer, a moment later, is to be told too.
+            # Does not set told_success_s, because the answer a moment later must be reported too.
             target.server.succeeded(int(self._dispatcher.now_s * 1e9))
             if target.breaker.record_success():
                 self._is_back(target)
@@ -157,18 +156,18 @@ class RequestOutcomes:
         target.server.succeeded(int(target.told_success_s * 1e9))
 
     def _tell_answered(self, ended: Ended) -> None:
-        """Odoo itself answered, whatever it said."""
+        """Odoo itself answered, with whatever status."""
         if ended.outcome.end is End.ANSWERED and ended.outcome.status not in GATEWAY:
             ended.target.server.answered()
 
     def _is_back(self, target: Target) -> None:
-        """It was down for this database alone."""
+        """A target that was down for this database only is back."""
         if self.awaiting_probe.pop(target, None) is None:
             self._database_log.info("target_recovered", url=target.url)
         self._on_recovery()
 
     def _count_unreachable(self, ended: Ended) -> None:
-        """It could not be asked: so it is for all databases."""
+        """The target could not be reached, which concerns all databases."""
         target = ended.target
         target.breaker.undecided()
         if target.server.failed(ended.outcome.reason, began_ns(ended)):
@@ -176,11 +175,11 @@ class RequestOutcomes:
         self._dispatcher.look_at_servers()
 
     def _count_not_run(self, ended: Ended) -> None:
-        """Nobody ran the job: that counts against the target, as this database finds it."""
+        """The job was not run: count a failure of the target for this database."""
         target, status, now_s = ended.target, ended.outcome.status, time.monotonic()
         self._tell_answered(ended)
         if status in GATEWAY and target.server.succeeded_since(began_ns(ended)):
-            target.breaker.undecided()  # a proxy did not wait long enough for this job; others ran meanwhile
+            target.breaker.undecided()  # a proxy timed out for this job while others ran
             return
         went_down = target.breaker.failed(now_s, not_run_reason(ended), ended.uuid)
         if target.breaker.state is TargetState.DOWN and not (ended.outcome.own or _looks_well(status)):
@@ -208,7 +207,7 @@ class RequestOutcomes:
         self._shared_log.error("target_down", url=target.url, reason=target.server.reason)
 
     def _log_refusing(self, target: Target) -> None:
-        """It answers, and does not run the jobs of this database."""
+        """Log that the target answers but does not run this database's jobs."""
         retry_in_s = round(target.breaker.retry_at_s - time.monotonic(), 1)
         self._database_log.error("target_down", url=target.url, reason=target.breaker.reason, retry_in_s=retry_in_s)
 
@@ -219,12 +218,12 @@ def _looks_well(status: int | None) -> bool:
 
 
 def began_ns(ended: Ended) -> int:
-    """When a request that has just ended began, on the monotonic clock."""
+    """When a request that has just ended began, in monotonic nanoseconds."""
     return time.monotonic_ns() - int(ended.duration_s * 1e9)
 
 
 def not_run_reason(ended: Ended) -> str:
-    """Why nobody ran the job of a request, as far as its end tells."""
+    """Why the job of a request was not run, as far as known."""
     reason = explain(ended.outcome.status, ended.outcome.reason)
     if ended.outcome.status is not None and ended.target.header_problem:
         reason += (
@@ -235,10 +234,10 @@ def not_run_reason(ended: Ended) -> str:
 
 
 def outcome_of(state: str) -> Outcome:
-    """What became of a job whose row is in that state (or GONE) after its request."""
+    """The outcome of a job whose row is in this state (or GONE) after its request."""
     return _OUTCOMES.get(state, _LOST)
 
 
 def explain(status: int | None, reason: str) -> str:
-    """What an answer that ran no job means, and what to do."""
+    """What an answer that ran no job means, and what to do about it."""
     return reason if status is None else f"HTTP {status}: {meaning(status)}"

@@ -1,4 +1,4 @@
-"""What the modules of one worker work with: its loop, its database, its requests, and what it tells."""
+"""The parts shared by a worker's modules: loop, database, dispatcher, reporting."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .serving import Serving
 
 
 class Parts:
-    """The parts of one worker that more than one of its modules needs."""
+    """The parts of one worker that several of its modules use."""
 
     def __init__(
         self, settings: WorkerSettings, worker_slot: WorkerSlot, pipe: Pipe, log: FilteringBoundLogger | None = None
@@ -33,7 +33,7 @@ class Parts:
         #: For what many databases may have to say at once.
         self.database_log = DatabaseLog(pipe, self.log)
         self.loop = Loop()
-        #: A moment has come that something is to be done at.
+        #: A deadline has passed, so a turn is due.
         self.is_due = False
         self.database = Database(
             settings.database,
@@ -58,13 +58,13 @@ class Parts:
         )
         self.outage = Outage(postgresql, settings.server, worker_slot.slot, logs.get_logger())
         self.reporting = Reporting(worker_slot, pipe, self.dispatcher, self.database_log, self.deadline())
-        #: None until the database was read for the first time.
+        #: None until the database has been read for the first time.
         self.serving: Serving | None = None
 
     def wake(self, _now_s: float) -> None:
-        """The loop is to take a turn, though no descriptor is ready."""
+        """Make the loop take a turn although no descriptor is ready."""
         self.is_due = True
 
     def deadline(self) -> Deadline:
-        """One that wakes the loop for a turn."""
+        """A new deadline that wakes the loop for a turn."""
         return Deadline(self.loop, self.wake)

@@ -1,7 +1,7 @@
-"""What was started in a database before this worker was: the rates of its channels have to count it.
+"""Reads which jobs were started in a database before this worker began, for the rates of its channels.
 
-It is read aside, like a big table, once, and until it is known the channels with a rate are closed. Rows tell of starts
-for as long as an hour; of a job that was retried no row tells, which is what the state file is for.
+They are read once, in the background, and until then channels with a rate are closed. Rows record starts of the last
+hour; a retried job leaves no trace in its row, so starts are also kept in the state file.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .reading import Reading
 if TYPE_CHECKING:
     from .serving import Serving
 
-#: Rows tell of starts no longer ago than that.
+#: Rows are read for starts within this time.
 LONGEST_S = 3600.0
-#: Starts of one database that are read at most.
+#: Most starts read from one database.
 MOST = 100_000
-#: A database that does not answer for so long keeps the others' channels closed no longer.
+#: A database that does not answer keeps other databases' channels closed no longer than this.
 PATIENCE_S = 60.0
-#: How often the master is told that there are new ones.
+#: Interval for telling the master of new starts.
 TELL_S = 1.0
 
 
@@ -41,14 +41,14 @@ class PastStarts:
         self._tell = parts.reporting.tell
         self._telling = parts.deadline()
         self._told_s = -math.inf
-        #: What to read; None: nothing.
+        #: Parameters of the statement; None: nothing to read.
         self._params: dict[str, Any] | None = None
         self._patience = parts.deadline()
-        #: Our own channels were told already.
+        #: Our own channels have been informed.
         self._known = False
 
     def begin(self, backlog: Backlog, now_s: float) -> None:
-        """The channels were read: see whether there are rates that have to be told."""
+        """The channels were read: decide whether past starts are needed."""
         params = past_starts_params(backlog.rated())
         unknown = self._worker_slot.starts_unknown
         if self._known and not unknown and self._params is None:
@@ -64,7 +64,7 @@ class PastStarts:
             self._worker_slot.await_starts()
 
     def go_on(self, serving: Serving, now_s: float) -> None:
-        """Read, or see what was read; tell the master of new starts, for the state file. Raises DatabaseError."""
+        """Read, or process what was read; tell the master of new starts for the state file. Raises DatabaseError."""
         if serving.permits.has_counted:
             serving.permits.has_counted = False
             self._telling.set_if_idle(max(now_s, self._told_s + TELL_S))
@@ -97,7 +97,7 @@ class PastStarts:
             self._worker_slot.end_starts(shared)
 
     def _pass(self, backlog: Backlog) -> None:
-        """There is no rate that has to be told."""
+        """No rate needs past starts."""
         if self._params is not None:
             self._finish(backlog, [])
         self._known = True
@@ -106,7 +106,7 @@ class PastStarts:
 
 
 def past_starts_params(rated: Sequence[ChannelSpec]) -> dict[str, Any] | None:
-    """Of queries.PAST_STARTS, for the channels that have a rate or give one to subchannels; None: there are none."""
+    """Parameters of queries.PAST_STARTS for channels that have a rate or pass one on; None if there are none."""
     if not rated:
         return None
     longest_s = max(rate.period_s for spec in rated for rate in (spec.rate, spec.rate_default) if rate is not None)
@@ -115,7 +115,7 @@ def past_starts_params(rated: Sequence[ChannelSpec]) -> dict[str, Any] | None:
 
 
 def _patterns(specs: Sequence[ChannelSpec]) -> Iterator[str]:
-    """For LIKE: the names in rows that mean these channels or some below them."""
+    """LIKE patterns for names in rows that mean these channels or their subchannels."""
     for spec in specs:
         name = spec.name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         if spec.name == ROOT:

@@ -1,7 +1,5 @@
-"""What a worker may start: between its backlog, which knows what is next, its slot, which knows what there is room for,
-and its targets, which may be asked for so many.
-
-It knows of no row: a permit that was taken is a job to be claimed, by serving.py.
+"""Decides what a worker may start, from its backlog (what is next), its slot (what has room) and its targets.
+Knows nothing of rows: a permit taken here is a job for serving.py to claim.
 """
 
 from __future__ import annotations
@@ -18,26 +16,26 @@ from ..table.slot import WorkerSlot
 from .jobs import JobRecord, Jobs
 
 _UP = TargetState.UP
-#: Jobs started in one turn: the table's lock is held while they are chosen.
+#: Most jobs started per turn, because the table's lock is held while they are chosen.
 START_BATCH = 50
-#: No job is behind one of which nothing is known.
+#: Sorts after every known job.
 _LAST = 1 << 62
 
 
 class Permits:
-    """One worker's dealings with the shared table."""
+    """One worker's use of the shared table."""
 
     def __init__(self, database: Database, worker_slot: WorkerSlot, dispatcher: Dispatcher) -> None:
         self._database = database
         self._worker_slot = worker_slot
         self._dispatcher = dispatcher
-        #: Starts were counted by a rate since somebody cleared it.
+        #: A rate counted starts since this was last cleared.
         self.has_counted = False
 
     def exchange(self, backlog: Backlog, now_s: float, *, start: bool) -> None:
-        """Write into the table what is held, and take permits for what may start; the jobs are in `backlog.taken`.
+        """Write what is held into the table, and take permits for what may start, into `backlog.taken`.
 
-        `start` False: nothing may.
+        `start` False: start nothing.
         """
         self._prepare(backlog, now_s, start=start)
         if self._worker_slot.is_due(backlog):
@@ -48,11 +46,11 @@ class Permits:
         backlog.prepare(time.time_ns() // 1000 + self._database.clock_us, max(0, allowed))
 
     def take_unseen(self, backlog: Backlog, jobs: Jobs, uuid: str, now_s: float) -> JobRecord | None:
-        """A permit for an announced job before its row was read, if one is there for the asking; else None.
+        """Take a permit for an announced job before its row is read, if one is free; else None.
 
-        Where nothing waits, such a job is most likely due, and in the channel of those before it. The table, the other
-        databases and the limits decide about it as about any other job, but it comes last in order; and not where its
-        start would be counted (throttle, rate) or its place in an order matters. A wrong guess briefly holds a permit.
+        If nothing waits, the job is most likely due and in the channel of its predecessors. Limits and other databases
+        are respected as for any job, but it comes last in order. Not done where the start would be counted (throttle,
+        rate) or order matters. A wrong guess briefly holds a permit.
         """
         channel = jobs.usual_channel
         if channel is None or jobs.include_running or why_unsendable(uuid) is not None:
@@ -71,14 +69,14 @@ class Permits:
         return record
 
     def note_sent(self, backlog: Backlog, job_ids: Iterable[int]) -> None:
-        """Odoo is about to be asked for these jobs: the rates of their channels count from now."""
+        """These jobs are about to be sent: the rates of their channels count from now."""
         channels = backlog.note_sent(job_ids, time.time_ns() // 1000 + self._database.clock_us)
         if channels:
             self._worker_slot.note_sent(channels)
             self.has_counted = True
 
     def next_start_s(self, backlog: Backlog, now_s: float) -> float:
-        """When something may be able to start: an eta, the end of a throttle, of our patience with another worker."""
+        """When something may become startable: an eta, the end of a throttle, or of our wait for another worker."""
         next_s = self._worker_slot.look_again_s(backlog.wanted_channels)
         wall_us = backlog.next_deadline_us()
         if wall_us is None:
@@ -86,10 +84,10 @@ class Permits:
         return min(next_s, now_s + max(0.0, (wall_us - self._database.clock_us) / 1e6 - time.time()))
 
     def hand_over(self, backlog: Backlog, ended: Iterable[JobRecord], now_s: float) -> dict[int, int]:
-        """Jobs that take over the permits of jobs whose requests ended well, if nobody else has a right to those.
+        """Let jobs take over the permits of jobs whose requests succeeded, unless others have a better right to them.
 
-        They are claimed in the statement that looks at the ended jobs' rows, which lets a claim through only if its
-        predecessor is over. Returns each with its predecessor's id.
+        They are claimed in the statement that reads the ended jobs' rows, which permits a claim only if its
+        predecessor is over. Returns job id -> predecessor's id.
         """
         claims: dict[int, int] = {}
         for record in ended:
@@ -104,7 +102,7 @@ class Permits:
 
 
 def _ended_well(record: JobRecord) -> bool:
-    """Whether a request was answered with success, by a target that may be asked at once again."""
+    """Whether a request succeeded at a target that can take another job at once."""
     ended = record.ended
     if ended is None or ended.target.breaker.state is not _UP:
         return False

@@ -1,9 +1,8 @@
-"""Filling a worker's windows from its database: at the start, when one runs dry, and every now and then to be sure.
+"""Fills a worker's windows from its database: at start, when a window runs low, and at intervals.
 
-The first read of a tree uses the worker's own connection, and reads only the head of a big table. Later ones run in the
-background, on a second connection that is open only during the read: there is no index for the order of jobs, so that
-on a big table a read takes as long as sorting it, and the loop goes on meanwhile. Without a second connection the
-worker's own is used (`is_refused`).
+The first read of a tree uses the worker's own connection and reads only the head of a big table. Later reads run in
+the background on a second connection, open only meanwhile: no index has the order of jobs, so reading a big table
+takes as long as sorting it. If no second connection can be had, the worker's own is used (`is_refused`).
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from ..postgres import queries
 from ..postgres.database import Database
 from ..postgres.reader import Reader
 
-#: Failed jobs that are known one by one; of more only the number is.
+#: Most failed jobs known individually; beyond that only their number is.
 FAILED_LIMIT = 2000
-#: Of a table that is bigger than this, so many of the best jobs are read before anything else.
+#: From a table larger than this, only the best HEAD jobs are read first.
 BIG_BYTES = 4 << 20
 HEAD = 200
-#: Nodes read in one go.
+#: Nodes read at once.
 NODES_AT_ONCE = 20
-#: After a second connection that was silent: to find that out took seconds, in which jobs waited.
+#: Pause after a silent second connection, since finding out took seconds in which jobs waited.
 SILENT_PAUSE_S = 60.0
 
 Rows = list[tuple[Any, ...]]
@@ -38,11 +37,11 @@ Statement = tuple[str, dict[str, Any] | None]
 
 
 class Loaded(NamedTuple):
-    """What a full read found, beyond what went into the backlog."""
+    """What a full read found besides what went into the backlog."""
 
-    #: Jobs that hold a permit.
+    #: Jobs holding a permit.
     held: list[Job]
-    #: Jobs held here of which the database says otherwise: as Backlog.load.
+    #: Jobs held here that the database says are not running; see Backlog.load.
     conflicting: dict[int, Pending | None]
     wait_dependencies: int
     took_s: float
@@ -52,36 +51,36 @@ class Reading:
     """All reads of one worker."""
 
     def __init__(self, database: Database, loop: Loop, window: int, wake: Callback = lambda _now_s: None) -> None:
-        """`wake`: called when a read that had to wait may begin, or one has got no answer."""
+        """`wake`: called when a delayed read may begin, or when one got no answer."""
         self._database = database
         self._loop = loop
         self._window = window
         self._reader: Reader | None = None
         self._watched: tuple[int, int] | None = None
-        #: What is being read in the background: nodes, or None for everything.
+        #: The nodes being read in the background, or None for everything.
         self._nodes: list[Node] | None = None
         self._backlog: Backlog | None = None
         self._backoff = Backoff(first_s=1, limit_s=60)
         self._not_before_s = 0.0
-        #: When a read that was to begin too soon after a failed one may do so.
+        #: When a read postponed after a failed one may begin.
         self.retry = Alarm(loop, wake)
         self._silence = Alarm(loop, self._give_up)
         self._wake = wake
-        #: So much changed during the last background read of everything that it was not worth keeping.
+        #: So much changed during the last full background read that its result was discarded.
         self.overtaken = False
         self._got_no_connection = False
         self._trouble = ""
-        #: The error of the last background read, until it is taken.
+        #: The error of the last background read, until fetched.
         self.error: DatabaseError | None = None
         self.loaded: Loaded | None = None
-        #: It is past starts that are being read; and what was found, until it is taken.
+        #: Whether past starts are being read; and the result, until fetched.
         self._of_past = False
         self.past_starts: Rows | None = None
 
     # -- on the main connection ----------------------------------------------------------------------------
 
     def read_first(self, backlog: Backlog) -> Loaded:
-        """Read what is needed to begin: of a big table only its head (`backlog.partial`).
+        """Read what is needed to begin; of a big table only its head (`backlog.partial`).
 
         Raises DatabaseError.
         """
@@ -94,7 +93,7 @@ class Reading:
         self._database.notified.forget()
         (rows,) = self._snapshot([self._ordered(queries.HEAD, {"limit": HEAD, "deferred": list(backlog.deferred)})])
         held, found = sort_out(rows, HEAD, self._database.ageing_s)
-        if not found.due_more:  # big with jobs that are over
+        if not found.due_more:  # the table is big because of jobs that are over
             return self.read_all(backlog)
         backlog.load_head([(job.id, job.channel) for job in held], found.due)
         return Loaded(held, {}, 0, time.monotonic() - began_s)
@@ -142,20 +141,20 @@ class Reading:
 
     @property
     def busy(self) -> bool:
-        """Whether a read is under way."""
+        """Whether a read is running."""
         return self._reader is not None
 
     @property
     def trouble(self) -> str:
-        """Why jobs that wait are read on the worker's own connection; '' where they are not."""
+        """Why waiting jobs are read on the worker's own connection; '' if they are not."""
         return self._trouble if self._got_no_connection else ""
 
     def is_refused(self, now_s: float) -> bool:
-        """Whether there was no connection for a background read, and none is tried for now."""
+        """Whether no connection for background reads could be had, and none is tried for now."""
         return self._got_no_connection and now_s < self._not_before_s
 
     def _may_begin(self, now_s: float) -> bool:
-        """False: a read is under way, or the last one failed just now."""
+        """False if a read is running or the last one has just failed."""
         if self.busy:
             return False
         if now_s < self._not_before_s:
@@ -164,7 +163,7 @@ class Reading:
         return True
 
     def start_past(self, backlog: Backlog, statement: str, params: dict[str, Any], now_s: float) -> bool:
-        """Begin to read what was started before, for `past_starts`. False: not now."""
+        """Begin to read past starts, for past_starts.py. False: not now."""
         if not self._may_begin(now_s):
             return False
         return self._begin(backlog, [(statement, params)], now_s, of_past=True)
@@ -216,7 +215,7 @@ class Reading:
             self._finish(reader)
 
     def _watch(self, fd: int, events: int, *, anew: bool) -> None:
-        """`anew`: libpq may have closed the descriptor, for another address, and have got the same number again."""
+        """`anew`: libpq may have closed the descriptor to try another address, and got the same number again."""
         if self._watched == (fd, events) and not anew:
             return
         self._unwatch()
@@ -252,14 +251,14 @@ class Reading:
             backlog.merge(found)
 
     def _give_up(self, now_s: float) -> None:
-        """End a read that a silent server would hold up for ever."""
+        """Abandon a read that a silent server would block for ever."""
         if self._reader is not None:
             what = "a second connection gets no answer" if self._reader.connecting else "the server does not answer"
             self._fail(DatabaseUnavailable(self._reader.name, what), SILENT_PAUSE_S)
             self._wake(now_s)
 
     def _fail(self, error: DatabaseError, pause_s: float = 0.0) -> None:
-        """`pause_s`: at least so long nothing is tried."""
+        """`pause_s`: shortest pause before the next try."""
         self._got_no_connection = self._reader is not None and self._reader.connecting
         self.close()
         self.error = error
@@ -267,7 +266,7 @@ class Reading:
         self._not_before_s = time.monotonic() + max(pause_s, self._backoff.next_s())
 
     def close(self) -> None:
-        """Give up what is being read."""
+        """Abandon a running read."""
         self._silence.clear()
         self._unwatch()
         if self._reader is not None:
@@ -279,7 +278,7 @@ class Reading:
 
 
 def sort_out(rows: Rows, limit: int, ageing_s: float = 0.0) -> tuple[list[Job], Found]:
-    """Rows of queries.LOAD or READ_CHANNELS by their kind; a kind that reached the limit has more."""
+    """Sort rows of queries.LOAD or READ_CHANNELS by kind; a kind that reached the limit has more."""
     kinds: dict[str, list[Job]] = {"held": [], "due": [], "later": []}
     for kind, *columns in rows:
         kinds[kind].append(job_of(columns, ageing_s))

@@ -1,7 +1,7 @@
-"""When the channels and jobs of the database are read, and where what was read goes.
+"""Decides when channels and jobs are read from the database, and applies what was read.
 
-At first, when a channel tree changes, every now and then to be sure, and where a window runs dry. How a read is done is
-reading.py's business. Each method raises DatabaseError.
+They are read at first, when a channel tree changes, at intervals, and when a window runs low. reading.py does the
+reading. Methods raise DatabaseError.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .trees import build_tree
 
 
 class Refresh:
-    """All that one worker reads of its jobs, but for the rows that a turn asks for."""
+    """One worker's reads of jobs, except for the rows each turn reads."""
 
     def __init__(self, parts: Parts, progress: Progress, instructions: Instructions, checks: Checks) -> None:
         self._parts = parts
@@ -41,11 +41,11 @@ class Refresh:
         self.past_starts = PastStarts(parts, self.reading)
 
     def begin(self) -> None:
-        """Make the channel tree afresh, and fill it, or of a big table its head; the loop waits."""
+        """Build the channel tree anew and fill it, or of a big table only its head; blocks the loop."""
         parts, serving = self._parts, self._parts.serving
         self._instructions.rebuild = self._database.notified.reload = False
         if serving is not None:
-            # The table may have grown big, queue_job be another version, or all of it another database.
+            # The table may have grown, queue_job may have another version, or it may be another database.
             serving.recognise(self._database.look().oid)
         settings = replace(parts.settings, rules=self._instructions.rules)
         backlog = build_tree(settings, parts.worker_slot, self._database, self._note_full)
@@ -56,7 +56,7 @@ class Refresh:
         self._database.limit_statements(READ_TIMEOUT_S)
         if serving is None:
             self._note_last_starts(backlog)
-        loaded = self.reading.read_first(backlog)  # where that fails, the old tree goes on holding its permits
+        loaded = self.reading.read_first(backlog)  # if this fails, the old tree keeps its permits
         self._database.limit_statements(STATEMENT_TIMEOUT_S)
         if serving is None:
             serving = parts.serving = Serving(
@@ -73,12 +73,12 @@ class Refresh:
         self._take(serving, loaded)
         self.past_starts.begin(backlog, time.monotonic())
         self._progress.note_read()
-        # Running jobs hold their permits in the table before the master hears of it, and opens the start barrier.
+        # Write the permits of running jobs to the table before the master hears of it and opens the start barrier.
         serving.settle()
         parts.reporting.tell({"is": "read"})
 
     def refresh(self, serving: Serving, now_s: float) -> None:
-        """Before a turn: read what is to be read again by now, and take in what was read in the background."""
+        """Before a turn: do the reads that are due, and apply what was read in the background."""
         if self._instructions.rebuild or (self._database.notified.reload and self._may_reload(now_s)):
             self.begin()
             self._parts.database_log.info("channels_read", channels=len(serving.backlog.nodes))
@@ -97,7 +97,7 @@ class Refresh:
         self._parts.reporting.remark = reading.trouble
 
     def read_more(self, serving: Serving, now_s: float) -> bool:
-        """After a turn: see that the windows are filled. True: that was done here, and something may start."""
+        """After a turn: refill windows. True: this was done here, so something may start."""
         backlog = serving.backlog
         nodes = None if backlog.partial else backlog.unread()
         if nodes == []:
@@ -105,12 +105,12 @@ class Refresh:
         self.reading.start(backlog, nodes, now_s)
         if not self.reading.is_refused(now_s):
             return False
-        self._checks.check(now_s)  # a server that is silent altogether is given up sooner than in a long read
+        self._checks.check(now_s)  # detects a completely silent server sooner than a long read would
         self._complete(serving)
         return True
 
     def _may_reload(self, now_s: float) -> bool:
-        """Whether the database's own tree is to be read again now. Anybody can ask for that, as often as he likes."""
+        """Whether the database's own tree may be read again now; limited, since anybody can request it at any rate."""
         if self._parts.settings.mode is Mode.SERVER_WIDE:
             return False
         if now_s < self._times.reload_from_s:
@@ -119,7 +119,7 @@ class Refresh:
         return True
 
     def _reconcile(self, serving: Serving, now_s: float) -> None:
-        """See whether the database may still be served, and read it afresh: notifications can have been missed."""
+        """Check that the database may still be served, and read it anew, since notifications may have been missed."""
         self._checks.check(now_s)
         self._database.check_trigger()
         self._reconciliation.set(self._times.begin(now_s))
@@ -129,7 +129,7 @@ class Refresh:
             self.reading.start(serving.backlog, None, now_s)
 
     def _complete(self, serving: Serving) -> None:
-        """Read it all here: without a second connection, or when too much changed during a background read."""
+        """Read everything here: without a second connection, or if too much changed during a background read."""
         self._database.limit_statements(READ_TIMEOUT_S)
         self._take(serving, self.reading.read_all(serving.backlog))
         self._database.limit_statements(STATEMENT_TIMEOUT_S)
@@ -140,7 +140,7 @@ class Refresh:
         self._reconciliation.set(self._times.was_read(loaded.took_s, time.monotonic()))
 
     def _note_last_starts(self, backlog: Backlog) -> None:
-        """Throttles go on where a former supervisor left them."""
+        """Continue throttles where a former supervisor left them."""
         within_s = backlog.longest_throttle_s
         for channel, age_s in self._database.rows(queries.LAST_STARTS, {"within_s": within_s}) if within_s else ():
             shared = backlog.note_start(channel, time.time_ns() // 1000 + self._database.clock_us - int(age_s * 1e6))

@@ -1,4 +1,4 @@
-"""What a worker tells: numbers to the shared table, changes of state to its master and to the log."""
+"""A worker's reports: numbers to the shared table, changes of state to the master and the log."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..table.layout import Slot
 from ..table.slot import WorkerSlot
 from .serving import Serving
 
-#: How often the numbers are written while jobs come and go.
+#: Interval for writing numbers while jobs come and go.
 REPORT_S = 0.2
-#: The rate is that of the last minute or two: a mark is set each RATE_S, and the one before it counts.
+#: The rate covers the last one to two minutes: a mark is set every RATE_S, and the one before it counts.
 RATE_S = 60.0
 
 
@@ -107,18 +107,18 @@ class Reporting:
         self._unsent: dict[str, Mapping[str, Any]] = {}
         self._written: dict[int, int] = {}
         self._channels: dict[int, tuple[int, int]] = {}
-        #: WorkerSlot.resets when these were told.
+        #: WorkerSlot.resets when these were reported.
         self._resets = 0
         self._last_s = 0.0
-        #: Second and number of finished jobs of the younger mark.
+        #: (time, number of finished jobs) of the more recent mark.
         self._mark: tuple[float, int] | None = None
         self.wait_dependencies = 0
         self.reason = ""
         self._changes = ChangeLog(log)
-        #: What slows it down, where nothing worse is to be said.
+        #: What slows the database down, shown if there is no worse reason.
         self.remark = ""
         self._told_targets: list[list[object]] = []
-        #: None: a predecessor may have said something.
+        #: The reason last written; None: a predecessor may have left one.
         self._said: str | None = None
 
     # -- the master ----------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ class Reporting:
         self.tell({"is": phase.value, "reason": reason} if reason else {"is": phase.value})
 
     def tell(self, message: Mapping[str, Any]) -> None:
-        """Send a message; of two of the same kind that could not be sent yet the last one counts."""
+        """Send a message; an unsent one of the same kind is replaced."""
         kind = str(message["is"])
         key = kind if kind in _KINDS else "state"
         self._unsent.pop(key, None)
@@ -141,7 +141,7 @@ class Reporting:
         self.flush()
 
     def flush(self) -> None:
-        """Send what could not be sent: the master was stopped, or had too much to read."""
+        """Send messages that could not be sent while the master was stopped or busy."""
         for key in list(self._unsent):
             if not self._pipe.send(self._unsent[key]):
                 return
@@ -150,7 +150,7 @@ class Reporting:
     # -- the table -----------------------------------------------------------------------------------------
 
     def write(self, serving: Serving, now_s: float, *, more: bool) -> None:
-        """Write the numbers, if it is time."""
+        """Write the numbers if due."""
         again_s = self._last_s + REPORT_S
         if now_s < again_s:
             if self.due.at_s > again_s:
@@ -183,16 +183,16 @@ class Reporting:
             self.due.set(self._mark[0] + RATE_S)
 
     def _set_mark(self, finished: int, now_s: float) -> None:
-        """From now on the rate is counted from the younger mark. Before it nothing ended, if that is long ago."""
+        """Set a new mark; the rate then counts from the previous one."""
         since_s, then = self._mark or (now_s, finished)
-        if finished < then:  # counted anew, after a lost connection
+        if finished < then:  # the counter was reset after a lost connection
             since_s, then = now_s, finished
         self._put(Slot.RATE_SINCE_NS, int(max(since_s, now_s - RATE_S) * 1e9))
         self._put(Slot.RATE_FINISHED, then)
         self._mark = now_s, finished
 
     def _put_channels(self, pending: Mapping[int, int], not_due: Mapping[int, int]) -> None:
-        """What waits directly in each shared channel."""
+        """Write how many jobs wait directly in each shared channel."""
         if self._worker_slot.resets != self._resets:
             self._resets = self._worker_slot.resets
             self._channels.clear()
@@ -202,7 +202,7 @@ class Reporting:
                 self._worker_slot.report_pending(channel, number, not_due[channel])
 
     def _put_target(self) -> None:
-        """How this database finds each of its targets; whether they can be reached at all is in the table."""
+        """Report the state of each target for this database; whether it can be reached at all is in the table."""
         targets = self._dispatcher.targets
         told = [list(target.health) for target in targets]
         if told != self._told_targets:

@@ -1,6 +1,6 @@
 """Puts each job where its row says: into the backlog, and its record into a state.
 
-It reads and writes no row. A job with a request of ours is left alone here until that ends (serving.py).
+Reads and writes no row. A job with an open request of ours is left alone until the request ends (serving.py).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from .jobs import (
     Jobs,
 )
 
-#: A job that nobody would run is deferred for so long, doubled each time.
+#: First and longest deferral of a job that was not run; doubled each time.
 DEFER_S, DEFER_LIMIT_S = 1.0, 60.0
-#: A job whose row somebody else has locked is tried again after so long; or it would take the only permit each time.
+#: Deferral of a job whose row is locked; otherwise it might take the only permit again and again.
 LOCKED_S = 1.0
 
 _PENDING, _DONE, _FAILED = JobState.PENDING.value, JobState.DONE.value, JobState.FAILED.value
@@ -40,13 +40,13 @@ _SENT = (REQUESTED, ENDED)
 
 
 def wait_longer(record: JobRecord, now_s: float) -> None:
-    """A job was tried in vain: the next time is later, each time."""
+    """A job was not run: increase its deferral."""
     record.attempts += 1
     record.until_s = now_s + min(DEFER_LIMIT_S, DEFER_S * 2 ** min(record.attempts - 1, 10))
 
 
 class Rows:
-    """The rows of one database, as they were last seen."""
+    """Applies the rows of one database."""
 
     def __init__(
         self,
@@ -57,9 +57,9 @@ class Rows:
         on_unattended: Callable[[], None],
         release: Deadline,
     ) -> None:
-        """`on_late_end`: called with an unattended job and its row's state, when it is over.
+        """`on_late_end`: called with an unattended job and its row's state when it is over.
 
-        `on_unattended`: called when a job becomes unattended. `release`: when the first of the deferred jobs may run.
+        `on_unattended`: called when a job becomes unattended. `release`: when the first deferred job may run.
         """
         self.release = release
         self._on_unattended = on_unattended
@@ -69,7 +69,7 @@ class Rows:
         self._log = log
 
     def apply(self, job: Job) -> None:
-        """Put a job where its row says, unless it is asked for now."""
+        """Put a job where its row says, unless its request is open."""
         record = self.jobs.get(job.id)
         if record is not None and record.state in _SENT:
             self._note_sent(record, job)
@@ -93,10 +93,10 @@ class Rows:
             self.backlog.forget(job.id)
 
     def _note_sent(self, record: JobRecord, job: Job) -> None:
-        """The row of a job whose request is open, or whose end is to be looked at with another read of it.
+        """Handle the row of a job whose request is open, or ended and awaits another read.
 
-        One that is pending may not have heard of its claim: a standby that was promoted can lag. It is over only if it
-        was spoken of since as often as a run takes.
+        A pending row may not know of its claim, since a promoted standby can lag. The job is over only if it has sent
+        as many notifications since as a run takes.
         """
         if record.state is REQUESTED:
             again = job.state == _PENDING and record.heard >= OWN_NOTIFICATIONS
@@ -117,7 +117,7 @@ class Rows:
         self.backlog.put(job.pending)
 
     def _refuse(self, record: JobRecord, job: Job, reason: str) -> None:
-        """No request can name the job. Whoever made it is told, in the log, once."""
+        """No request can name the job: log that once."""
         if record.state is not UNSENDABLE:
             self._log.warning("job_refused", job_uuid=job.uuid[:64], job_id=job.id, reason=reason)
         record.uuid = job.uuid
@@ -125,7 +125,7 @@ class Rows:
         self.backlog.forget(job.id)
 
     def settle(self, record: JobRecord, job: Job) -> None:
-        """The row of a job whose request ended, and that was run, or is to compete again."""
+        """Handle the row of a job whose request ended, and that ran or may compete again."""
         if job.state in _HOLDS:
             self.attend(record, job)
             self.backlog.hold(job.id, job.channel)
@@ -138,7 +138,7 @@ class Rows:
             self.apply(job)
 
     def attend(self, record: JobRecord, job: Job) -> None:
-        """A job holds a permit, and no request of ours is open for it."""
+        """A job holds a permit without an open request of ours."""
         record.uuid, record.channel = job.uuid, job.channel
         if record.state is not UNATTENDED:
             record.until_s = record.dead_since_s = 0.0
@@ -146,13 +146,13 @@ class Rows:
         self._on_unattended()
 
     def unclaim(self, job_ids: Iterable[int]) -> None:
-        """These jobs were not claimed: their permits go back."""
+        """These jobs were not claimed: return their permits."""
         for job_id in job_ids:
             self.backlog.forget(job_id)
             self.jobs.wait(self.jobs.of(job_id))
 
     def recognise(self, unseen: JobRecord, job_id: int) -> None:
-        """The claim of an unseen job told which one it is: that one holds the permit, if it was not late."""
+        """The claim of an unseen job returned its id: that job now holds the permit, unless the claim was late."""
         if unseen.state is CLAIMING:
             self.backlog.rename(unseen.permit, job_id)
         self.jobs.recognise(unseen, job_id)
@@ -160,7 +160,7 @@ class Rows:
     # -- deferred jobs -----------------------------------------------------------------------------------
 
     def defer(self, job: Job, now_s: float, *, locked: bool = False) -> None:
-        """Leave a pending job alone for a while: somebody has its row `locked`, or else longer each time."""
+        """Defer a pending job: briefly if its row is `locked`, otherwise longer each time."""
         record = self.jobs.of(job.id)
         record.uuid, record.channel, record.pending = job.uuid, job.channel, job.pending
         if locked:
@@ -172,7 +172,7 @@ class Rows:
         self.backlog.defer(job.pending)
 
     def release_due(self, now_s: float) -> None:
-        """Let the jobs whose time is over compete again."""
+        """Let jobs whose deferral is over compete again."""
         self.release.clear()
         for record in self.jobs.all_in(DEFERRED):
             if record.until_s > now_s:
@@ -183,7 +183,7 @@ class Rows:
                 self.backlog.put(record.pending)
 
     def release_all(self) -> None:
-        """Let all of them compete: what stood in their way may be over."""
+        """Let all deferred jobs compete again, since the obstacle may be gone."""
         self.release_due(math.inf)
 
     # -- rows that are gone --------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ class Rows:
         self.jobs.forget(record)
 
     def forget_gone(self, uuids: Sequence[str], ids: Iterable[int], rows: Iterable[Job]) -> None:
-        """The jobs of these uuids and ids were asked for, and `rows` are all there are."""
+        """Forget the jobs among these uuids and ids that are not in `rows`, the result of reading them."""
         found = {job.id for job in rows}
         for record in self.jobs.at_rest(uuids, ids):
             if record.id not in found:
@@ -209,7 +209,7 @@ class Rows:
     # -- everything was read -------------------------------------------------------------------------------
 
     def disown(self, now_s: float) -> None:
-        """The database is another one of the same name: what is held here goes on only for open requests."""
+        """The database was replaced by another of the same name: keep permits only for open requests."""
         for record in self.jobs.all_in(DEFERRED):
             self.backlog.release(record.id)
         sent = [record for state in _SENT for record in self.jobs.all_in(state)]
@@ -220,16 +220,16 @@ class Rows:
             self.backlog.hold(record.permit, record.channel)
 
     def replace(self, backlog: Backlog) -> None:
-        """Another tree, that was read: jobs that were sent hold their permits in it, whatever their rows say."""
+        """Adopt a new tree that was read: sent jobs hold their permits in it, whatever their rows say."""
         self.backlog = backlog
         for state in _SENT:
             for record in self.jobs.all_in(state):
                 backlog.hold(record.permit, record.channel)
 
     def after_load(self, held: Iterable[Job], conflicting: Mapping[int, Pending | None]) -> list[str]:
-        """All was read. `held` hold a permit; of the `conflicting`, held here, the table says otherwise.
+        """Everything was read. `held` hold a permit; `conflicting` are held here, but not according to the table.
 
-        Returns the uuids of jobs with an open request whose rows are to be read, as they may be over.
+        Returns the uuids of jobs with an open request whose rows must be read, as they may be over.
         """
         seen = set()
         for job in held:
@@ -239,7 +239,7 @@ class Rows:
                 self.attend(record, job)
         sent = {record.permit for state in _SENT for record in self.jobs.all_in(state)}
         self.backlog.accept_database({i: pending for i, pending in conflicting.items() if i not in sent})
-        # A claim whose answer was late or lost was none, or is among the held.
+        # A late or lost claim either did not happen or is among the held.
         for state in (CLAIMING, LATE, UNATTENDED):
             for record in self.jobs.all_in(state):
                 if not self.backlog.is_held(record.permit):

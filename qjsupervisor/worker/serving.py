@@ -1,13 +1,12 @@
-"""Serving one database while its worker leads it: the turn of the loop.
+"""Serves one database while its worker leads it: one turn of the loop.
 
-    hear       requests that ended; what notifications said meanwhile is in Database.notified
-    read       one statement reads the rows of both, and claims the jobs that were given a permit
-    take in    claimed jobs are sent; each request that ended is judged by its job's row; other rows are put in place
-    exchange   the backlog and the shared table settle what may start next
-    send       with few requests open, that is claimed and sent at once, else with the next turn's statement
-
-It holds no connection of its own and makes no decision about leading, reconnecting or stopping (worker.py). A
-DatabaseError passes through; whoever catches it calls `offline.lost`.
+    hear       collect ended requests; notifications are in Database.notified
+    read       one statement reads the rows of both, and claims the jobs that have a permit
+    take in    send claimed jobs; judge each ended request by its job's row; put other rows in place
+    exchange   the backlog and the shared table decide what may start next
+    send       with few open requests, claim and send that at once, else with the next turn's statement
+Opens no connection and does not decide about leading, reconnecting or stopping (worker.py). DatabaseErrors pass
+through; whoever catches one calls `offline.lost`.
 """
 
 from __future__ import annotations
@@ -44,15 +43,15 @@ from .unattended import Unattended
 _PENDING, _STARTED, _UP = JobState.PENDING.value, JobState.STARTED.value, TargetState.UP
 #: Rows read in one statement.
 READ_BATCH = 400
-#: With so many requests open, more of them will have ended in a moment: jobs are claimed in the statement that reads
-#: those, one turn later. With fewer a job is claimed at once.
+#: With at least this many open requests, others will end in a moment, so jobs are claimed by the statement that reads
+#: those, one turn later. With fewer, a job is claimed at once.
 MERGE_FROM = 4
-#: The next start is not armed anew for less: that of an eta differs by microseconds from turn to turn.
+#: The timer of the next start is not reset for smaller differences: an eta's differs by microseconds each turn.
 NEXT_START_SLACK_S = 0.0005
 
 
 class Serving:
-    """What one worker knows and does while it leads its database."""
+    """One worker while it leads its database."""
 
     def __init__(
         self,
@@ -64,13 +63,13 @@ class Serving:
         database_log: EventLog,
         deadline: Callable[[], Deadline],
     ) -> None:
-        """`database_log`: for what is of the database, not of a job. `deadline` makes one that wakes the loop."""
+        """`database_log`: for events of the database, not of a job. `deadline` creates one that wakes the loop."""
         self._database = database
         self._worker_slot = worker_slot
         self._dispatcher = dispatcher
         self._log = log
         self._database_log = database_log
-        #: The jobs that wait, and the permits that are held.
+        #: Waiting jobs and held permits.
         self.backlog = backlog
         self.jobs = Jobs(deadline())
         self._rows = Rows(self.jobs, backlog, log, self._tell_late_end, lambda: self._unattended.expect(), deadline())
@@ -88,16 +87,16 @@ class Serving:
         self._suspects = Suspects(database, self._rows, log)
         self._giving_back = GivingBack(database, self._rows, self._claiming)
         self._late_claims = LateClaims(database, self._rows, self.permits, deadline())
-        #: What is done while the database cannot be asked.
+        #: Handles permits while the database cannot be queried.
         self.offline = Offline(
             self._rows, self.permits, dispatcher, self._outcomes, self._late_claims, self._note_ended
         )
         self._missing = MissingRows(database, self._rows, deadline())
         self._unanswered = Unanswered(database, dispatcher, self.jobs, log)
         self._oid = database.about.oid if database.about is not None else 0
-        #: Jobs were claimed since somebody cleared it.
+        #: Jobs were claimed since this was last cleared.
         self.has_claimed = False
-        #: When something may be able to start, if nothing happens before.
+        #: When something may become startable if nothing happens earlier.
         self._next_start = deadline()
         self.dispatched = 0
         self.finished = 0
@@ -107,7 +106,7 @@ class Serving:
     # -- the turn ----------------------------------------------------------------------------------------
 
     def turn(self, now_s: float, *, start: bool) -> bool:
-        """One turn; `start` False: nothing new is started. True if there is more to do at once."""
+        """Take one turn; `start` False: start nothing. Returns True if there is more to do at once."""
         start = start and self._claiming.pause.at_s == math.inf
         self._hear(now_s)
         ended = self.jobs.all_in(ENDED)
@@ -122,17 +121,17 @@ class Serving:
         if self.backlog.taken and self._dispatcher.open < MERGE_FROM:
             self._read_and_claim(self._taken(), [], now_s, start=start)
         self._attend_to_targets()
-        # Changed: a job that was not to be had leaves its permit to the next one.
+        # Changed: a job that could not be claimed leaves its permit to the next one.
         more = self.backlog.taken or self.backlog.changed or self._dispatcher.ended or len(self._database.notified)
         if more or self._late_claims.any or self.jobs.has(ENDED):
             return True
         next_s = self.permits.next_start_s(self.backlog, now_s)
-        if abs(next_s - self._next_start.at_s) > NEXT_START_SLACK_S:  # not where both are infinite
+        if abs(next_s - self._next_start.at_s) > NEXT_START_SLACK_S:  # false if both are infinite
             self._next_start.set(next_s)
         return False
 
     def _hear(self, now_s: float) -> None:
-        """Take note of what ended, and of what is due."""
+        """Note ended requests and due times."""
         self._dispatcher.tick(now_s)
         self._outcomes.look()
         if self._dispatcher.ended:
@@ -148,7 +147,7 @@ class Serving:
             self._missing.forget(now_s)
 
     def _attend_to_targets(self) -> None:
-        """As long as a target has not proved itself, it is worth knowing that one of its jobs was started."""
+        """Have started jobs noted while a target has yet to prove that it runs jobs."""
         self.jobs.include_running = False
         for target in self._dispatcher.targets:
             if target.breaker.state is not _UP:
@@ -157,7 +156,7 @@ class Serving:
     def _note_ended(self) -> None:
         for ended in self._dispatcher.ended:
             record = self.jobs.end(ended)
-            if record.permit < 0:  # of a database that is no more
+            if record.permit < 0:  # of a former database
                 self._record_result(record, None)
         self._dispatcher.ended.clear()
 
@@ -195,7 +194,7 @@ class Serving:
             self._missing.expect()
 
     def _to_read(self, ended: list[JobRecord]) -> list[str]:
-        """The uuids of requests that ended, and of notifications."""
+        """The uuids of ended requests and of notifications."""
         uuids = [record.uuid for record in ended] if ended else []
         if len(self._database.notified):
             said = self._database.notified.take(max(0, READ_BATCH - len(uuids)))
@@ -213,13 +212,13 @@ class Serving:
         except DatabaseError as error:
             if not self._database.connected:
                 self._suspects.note_broken(claiming)
-            if error.refused:  # certainly nothing was claimed
+            if error.refused:  # nothing was claimed, for certain
                 self._rows.unclaim([record.id for record in claiming])
             raise
 
     def _recognise(self, unseen: JobRecord, job: Job) -> list[Job]:
-        """An unseen job was claimed. Returns what is to be sent."""
-        if self.jobs.state(job.id) is REQUESTED:  # somebody gave it another uuid under its request
+        """An unseen job was claimed. Returns the jobs to send."""
+        if self.jobs.state(job.id) is REQUESTED:  # its uuid was changed while its request was open
             self._rows.unclaim([unseen.id])
             self._claiming.give_back([job.id])
             return []
@@ -254,7 +253,7 @@ class Serving:
             self._log.warning("job_postponed", job_uuid=job.uuid, job_id=job.id, reason="a job of the same uuid is run")
 
     def _take_in(self, read: list[Job], ended: list[JobRecord], missed: set[int], now_s: float) -> None:
-        """Put the rows that were `read` in their places, and settle what is to be settled by them."""
+        """Put the rows `read` in place, and settle ended requests and claims by them."""
         not_run: list[tuple[JobRecord, Job]] = []
         unread = {record.id: record for record in ended} if ended else {}
         for job in read:
@@ -274,9 +273,9 @@ class Serving:
             self._giving_back.give_back_unrun(not_run, now_s)
 
     def _not_claimed(self, job: Job, now_s: float) -> None:
-        """A pending job was not to be had: the server refused it, somebody has its row locked, or it is not due."""
+        """A pending job could not be claimed: the server refused it, its row is locked, or it is not due."""
         refused = job.id in self._claiming.refused
-        # By our clock it was due; the server's decides.
+        # It was due by our clock, but the server's decides.
         if job.eta_us is not None and not refused and self._database.look().clock_s * 1e6 < job.eta_us:
             self.permits.exchange(self.backlog, now_s, start=False)
             self._rows.apply(job)
@@ -286,7 +285,7 @@ class Serving:
     # -- requests ----------------------------------------------------------------------------------------
 
     def _record_result(self, record: JobRecord, job: Job | None) -> bool:
-        """Learn from a request's end and its job's row, if it has one. True: nobody ran it, it is to be given back."""
+        """Record a request's end with its job's row, if any. True: the job was not run and must be given back."""
         assert record.ended is not None
         state, ended = GONE if job is None else job.state, record.ended
         self._worker_slot.statistics.ended(outcome_of(state), ended.outcome.status, ended.duration_s)
@@ -300,7 +299,7 @@ class Serving:
         return False
 
     def _tell_late_end(self, record: JobRecord, state: str) -> None:
-        """A job is over, long after its request."""
+        """Log a job that ended after its request had."""
         if record.ended is not None:
             self.finished += 1
             self._outcomes.tell(record.ended, state, record.channel, record.waited_s)
@@ -308,7 +307,7 @@ class Serving:
     # -- for the worker --------------------------------------------------------------------------------------
 
     def recognise(self, oid: int) -> None:
-        """Whether the database is still the same one, or was dropped and made again."""
+        """Detect whether the database was dropped and recreated."""
         if oid != self._oid:
             self._database_log.warning(
                 "database_replaced", reason="it is another database of the same name: read afresh"
@@ -317,29 +316,29 @@ class Serving:
             self._rows.disown(time.monotonic())
 
     def replace(self, backlog: Backlog) -> None:
-        """Another tree, which inherited from this one and was read."""
+        """Adopt another tree, which inherited from this one and was read."""
         self.offline.lost(time.monotonic())
         self._rows.replace(backlog)
         self.backlog = backlog
         self._worker_slot.begin_again()
 
     def apply(self, job: Job) -> None:
-        """Put a job where its row says, unless a request of ours is open for it."""
+        """Put a job where its row says, unless its request is open."""
         self._rows.apply(job)
 
     def after_load(self, held: list[Job], conflicting: Mapping[int, Pending | None]) -> None:
-        """Everything was read: `held` hold permits; of the `conflicting`, held here, the table says otherwise."""
+        """Everything was read: `held` hold permits; `conflicting` are held here, but not according to the table."""
         for uuid in self._rows.after_load(held, conflicting):
             self._database.notified.add(uuid)
 
     def settle(self) -> None:
-        """Write into the shared table what is held here, and start nothing."""
+        """Write what is held into the shared table without starting anything."""
         self.permits.exchange(self.backlog, time.monotonic(), start=False)
 
     def drain(self, now_s: float, *, connected: bool) -> None:
-        """The end: start nothing more, judge what ended, give back what nobody was asked to run.
+        """Stop: start nothing more, settle ended requests, give back jobs that were not sent.
 
-        What runs in Odoo runs on, and is counted again by the next worker.
+        Jobs running in Odoo continue, and the next worker counts them again.
         """
         self.offline.drop_taken()
         if connected:

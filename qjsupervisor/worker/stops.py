@@ -1,4 +1,4 @@
-"""Which failed job stops which sequential channel of this database, for the status: told when that changes."""
+"""Reports, for the status, which failed job stops which sequential channel of this database, when that changes."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 from ..backlog.backlog import Backlog
 from ..postgres.database import Database
 
-#: Channels that are told; of more, who looks at these will find the others.
+#: Most channels reported.
 MOST = 20
 
 
 class Stops:
-    """The stopped channels that one worker told last."""
+    """The stopped channels last reported by one worker."""
 
     def __init__(self, database: Database, tell: Callable[[Mapping[str, Any]], None]) -> None:
         self._database = database
         self._tell = tell
-        #: Of the failed jobs that stop a channel: what the row says.
+        #: Job id -> uuid of failed jobs that stop a channel.
         self._uuids: dict[int, str] = {}
         self._told: list[list[object]] = []
 
     def look(self, backlog: Backlog) -> None:
-        """Tell what is stopped now, if a failed job came or went. Raises DatabaseError."""
+        """Report stopped channels if a failed job came or went. Raises DatabaseError."""
         if not backlog.stops_changed:
             return
         found = backlog.stops()[:MOST]

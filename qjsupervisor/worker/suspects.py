@@ -1,7 +1,7 @@
-"""Jobs under whose claim the connection ended: perhaps by their rows.
+"""Jobs during whose claim the connection ended, perhaps because of their rows.
 
-One such row would end every connection that claims it together with others. So a job that was there twice is claimed
-alone, and one that ends the connection alone too is deferred.
+One such row would end every connection that claims it together with others. A job that was involved twice is
+therefore claimed alone, and deferred if it ends the connection alone too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..postgres.database import Database
 from .jobs import JobRecord, State
 from .rows import Rows
 
-#: A job under whose claim the connection ended so often is claimed alone.
+#: A job is claimed alone after this many lost connections during its claim.
 BREAKS = 2
 
 
@@ -29,13 +29,13 @@ class Suspects:
         self.any = False
 
     def note_broken(self, claiming: Iterable[JobRecord]) -> None:
-        """The connection ended under the claim of these. By one of their rows?"""
+        """The connection ended during the claim of these jobs."""
         for record in claiming:
             record.broke += 1
             self.any = self.any or record.broke >= BREAKS
 
     def sift(self, claims: dict[int, int], now_s: float) -> dict[int, int]:
-        """Leave the suspects out of these claims: they are claimed alone, one a turn. Raises DatabaseError."""
+        """Take suspects out of these claims and claim them alone, one per turn. Raises DatabaseError."""
         jobs, backlog = self._rows.jobs, self._rows.backlog
         suspects = {i: jobs.of(i) for i in claims if jobs.of(i).broke >= BREAKS}
         known = [record for state in (State.WAITING, State.DEFERRED) for record in jobs.all_in(state)]

@@ -1,4 +1,4 @@
-"""The channel tree of one database: from the shared table, or from the database's own `queue_job_channel`."""
+"""Builds the channel tree of a database, from the shared table or its own `queue_job_channel`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def shared_tree(
     worker_slot: WorkerSlot, *, window: int, on_full: Callable[[str], None] = lambda _channel: None
 ) -> Backlog:
-    """One tree for all: every configured channel is shared, and so are those that defaults make.
+    """The server-wide tree: configured channels and those created by defaults are all shared.
 
-    `on_full`: called with the first of those for which the shared table has no room.
+    `on_full`: called with the first channel for which the shared table has no room.
     """
     told = False
 
@@ -38,7 +38,7 @@ def shared_tree(
 
     specs = worker_slot.channels()
     shared = {spec.name: index for index, spec in enumerate(specs) if spec is not None}
-    # Those that defaults made last: an ancestor of theirs may have been configured since.
+    # Channels created by defaults come last, since an ancestor may have been configured since.
     known = sorted((spec for spec in specs if spec is not None), key=lambda spec: spec.made)
     backlog = Backlog(known, Shared(shared, keep_limits=False, add=add), window)
     backlog.tree_generation = worker_slot.tree_generation
@@ -46,7 +46,7 @@ def shared_tree(
 
 
 def own_tree(settings: WorkerSettings, rows: list[tuple[Any, ...]]) -> Backlog:
-    """Channels that are set up in the database: only the root's overall limit is shared. `rows`: queries.CHANNELS.
+    """The database's own tree, of which only root's overall limit is shared. `rows`: queries.CHANNELS.
 
     Raises DatabaseUnfit for a tree that queue_job would not accept.
     """
@@ -64,7 +64,7 @@ def own_tree(settings: WorkerSettings, rows: list[tuple[Any, ...]]) -> Backlog:
 def build_tree(
     settings: WorkerSettings, worker_slot: WorkerSlot, database: Database, on_full: Callable[[str], None]
 ) -> Backlog:
-    """The tree that goes with the mode, read from the database where it is that one's own. Raises DatabaseError."""
+    """The tree for the configured mode, read from the database if it has its own. Raises DatabaseError."""
     if not settings.mode.has_own_tree(database.has_channel_table):
         return shared_tree(worker_slot, window=settings.window, on_full=on_full)
     if not database.has_channel_table:

@@ -1,4 +1,4 @@
-"""Jobs that are over though their requests are open: an Odoo that hangs after its commit would hold their permits."""
+"""Jobs that are over while their requests are open: an Odoo that hangs after its commit would hold their permits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .jobs import OVER_S, Jobs
 
 
 class Unanswered:
-    """The unanswered requests of one worker; when to look is in `Jobs.look`."""
+    """The unanswered requests of one worker; `Jobs.look` says when to check."""
 
     def __init__(self, database: Database, dispatcher: Dispatcher, jobs: Jobs, log: FilteringBoundLogger) -> None:
         self._database = database
@@ -19,7 +19,7 @@ class Unanswered:
         self._log = log
 
     def look(self, now_s: float) -> None:
-        """Have the rows of those read that may be over, and let the requests go of those that are for too long."""
+        """Have the rows of possibly finished jobs read, and drop the requests of those finished for too long."""
         too_long, perhaps = self._jobs.over_unanswered(now_s)
         for record in perhaps:
             self._database.notified.add(record.uuid)

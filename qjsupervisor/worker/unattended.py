@@ -1,7 +1,6 @@
-"""Which jobs that hold a permit without a request of ours are dead: the contract's rule.
+"""Finds dead jobs among those that hold a permit without a request of ours, by the contract's rule.
 
-They are asked about only while there are any. A job whose request is open is none of them: that one may be slow, but
-it was not forgotten.
+Queries only while there are such jobs. A job with an open request may be slow, but is not one of them.
 """
 
 from __future__ import annotations
@@ -15,36 +14,36 @@ from .claiming import Claims
 from .jobs import JobRecord, Jobs, State
 from .rows import wait_longer
 
-#: Contract: never shorter.
+#: Lower bound set by the contract.
 DEAD_AFTER_S = 10.0
-#: A job has to look dead twice, this far apart: `started` is committed a moment before its lock row is locked. One
-#: whose row does not say since when, for DEAD_AFTER_S.
+#: A job must look dead twice, this far apart, because `started` is committed a moment before its lock row is locked;
+#: if its row does not say when it started, for DEAD_AFTER_S.
 DEAD_AGAIN_S = 1.0
-#: How often they are looked at.
+#: Interval of checks.
 DEAD_CHECK_S = 2.0
 
 
 class Unattended:
-    """The jobs of one database that nobody here waits for."""
+    """The unattended jobs of one database."""
 
     def __init__(
         self, database: Database, claims: Claims, jobs: Jobs, log: FilteringBoundLogger, look: Deadline
     ) -> None:
-        """`look`: when they are to be looked at; not set while there are none."""
+        """`look`: when to check; not set while there are none."""
         self._database = database
         self._claims = claims
         self._jobs = jobs
         self._log = log
         self.look = look
-        #: Not before.
+        #: Earliest time of the next check.
         self._from_s = 0.0
 
     def expect(self) -> None:
-        """There is one."""
+        """There is an unattended job."""
         self.look.set_if_idle(self._from_s)
 
     def revive(self, now_s: float) -> list[Job]:
-        """Look, and put back those that are dead; these, as they are now. Raises DatabaseError."""
+        """Check, and set dead jobs back to pending; returns those, as they are now. Raises DatabaseError."""
         self._look_at(now_s + DEAD_CHECK_S)
         records = {record.id: record for record in self._jobs.all_in(State.UNATTENDED) if record.until_s <= now_s}
         dead = self._database.look_dead(records, DEAD_AFTER_S) if records else {}
@@ -70,7 +69,7 @@ class Unattended:
             self.look.clear()
 
     def _is_certain(self, record: JobRecord, now_s: float, *, dated: bool) -> bool:
-        """Whether a job that looks dead has done so for long enough; `dated`: its row says since when."""
+        """Whether a job has looked dead for long enough; `dated`: its row says when it started."""
         if not record.dead_since_s:
             record.dead_since_s = now_s
             self._look_at(now_s + DEAD_AGAIN_S)

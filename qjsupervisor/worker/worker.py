@@ -1,10 +1,9 @@
-"""The worker: one process for one database, from its first connect to its stop.
+"""The worker: one process for one database, from its first connection to its stop.
 
-A worker connects and leads (leading.py), stands by while another runner leads the database, reads it (refresh.py),
-serves it (serving.py), and begins again when the connection is lost (losing.py). One thread, one loop; nothing is
-polled but the leader lock in standby.
-
-It must not touch another database, start another process, or end because its database is in trouble: it exits only on a
+A worker connects and acquires the lead (leading.py), or is a standby while another runner leads; it reads the database
+(refresh.py), serves it (serving.py), and starts over when the connection is lost (losing.py). One thread, one loop;
+only the leader lock is polled, in standby.
+It must not touch another database, start a process, or exit because its database has a problem: it exits only on a
 stop order, when its master dies, or when the database no longer exists (EXIT_GONE).
 """
 
@@ -34,12 +33,12 @@ from .progress import Progress
 from .refresh import Refresh
 from .stops import Stops
 
-#: A connection is a good one when jobs were claimed on it, or when it went on for so long.
+#: A connection counts as stable after this time, or once jobs were claimed on it.
 STABLE_S = 60.0
 
 
 def run_worker(settings: WorkerSettings, table: SemaphoreTable, slot: int, pipe: Pipe) -> int:
-    """Serve one database until told otherwise; returns the exit code. In the child, after the fork."""
+    """Serve one database until stopped; returns the exit code. Runs in the child, after the fork."""
     return Worker(settings, table.worker_slot(slot), pipe).run()
 
 
@@ -68,7 +67,7 @@ class Worker:
         self._dozing = Dozing(parts, self.progress, self.instructions)
         self._stops = Stops(parts.database, parts.reporting.tell)
         self._losing = Losing(parts, self.progress, self._comeback, self.refresh.reading)
-        #: When a connection that goes on counts as a good one, unless a job is claimed on it before.
+        #: When the current connection counts as stable, unless a job is claimed on it earlier.
         self._stable_s = math.inf
 
     # -- the loop ----------------------------------------------------------------------------------------
@@ -87,9 +86,9 @@ class Worker:
         return self.progress.exit_code
 
     def turn(self, *, more: bool, limit_s: float = math.inf) -> bool:
-        """Wait until there is something to do, unless there is `more`, and do it. True if there is more to do at once.
+        """Wait for something to do, unless there is `more`, and do it. Returns True if there is more to do at once.
 
-        `limit_s`: how long to wait at most.
+        `limit_s`: longest wait.
         """
         parts, listening = self.parts, self._listening
         if more:
@@ -102,12 +101,12 @@ class Worker:
         return False
 
     def _beat(self, now_s: float) -> None:
-        """However little happens, a turn is taken now and then, and the master sees that the worker is alive."""
+        """Take a turn at intervals even if nothing happens, to show the master that the worker is alive."""
         self.parts.loop.call_at(now_s + self.parts.settings.heartbeat_s, self._beat)
         self.parts.wake(now_s)
 
     def step(self, now_s: float) -> bool:
-        """Do what there is to do. True if there is more to do at once."""
+        """Do what there is to do. Returns True if there is more to do at once."""
         self.parts.is_due = False
         self._worker_slot.heartbeat(time.monotonic_ns())
         more = False
@@ -148,7 +147,7 @@ class Worker:
     # -- towards serving -----------------------------------------------------------------------------------
 
     def _approach(self, now_s: float) -> bool:
-        """Connect, look, lead, read. True when serving; raises DatabaseError where that cannot be done now."""
+        """Connect, check, lead, read. Returns True when serving; raises DatabaseError if a step fails."""
         database, serving, leading = self._database, self.parts.serving, self._leading
         if self.progress.phase is Phase.STANDBY and database.connected and not leading.lead(now_s):
             return False
@@ -156,7 +155,7 @@ class Worker:
             return False
         self._checks.check(now_s)
         if serving is not None and not serving.backlog.holding():
-            database.check_trigger()  # nothing to be counted: no need to read it all before
+            database.check_trigger()  # no running jobs to count, so check before reading everything
         if self.instructions.from_porter:
             self._dozing.take_over()
         if not leading.lead(now_s):
@@ -167,7 +166,7 @@ class Worker:
         self.refresh.begin()
         if tenure is not None:
             self._worker_slot.begin_tenure(tenure)
-        database.check_trigger()  # only now: what runs here holds its permits, whether we hear of the rest or not
+        database.check_trigger()  # only now, because running jobs must hold their permits even without a trigger
         self._arrive(now_s)
         return True
 
@@ -202,7 +201,7 @@ class Worker:
         more |= self._database.modules_suspected
         if serving.has_claimed or now_s >= self._stable_s:
             serving.has_claimed, self._stable_s = False, math.inf
-            self._comeback.record_success()  # the connection is a good one: a pause after it begins anew
+            self._comeback.record_success()  # the connection is stable: pauses start small again
         self._listening.note_started(serving.dispatched, now_s, full=self._worker_slot.is_full())
         return self.refresh.read_more(serving, now_s) or more
 
@@ -224,13 +223,13 @@ class Worker:
         self._dozing.apply(rules.idle_timeout_s)
         if (self._database.ageing_s, self._channel_options) != (rules.ageing_s, rules.channel_options):
             self._database.ageing_s, self._channel_options = rules.ageing_s, rules.channel_options
-            self.instructions.rebuild = True  # all that waits is in another order, or in other channels
+            self.instructions.rebuild = True  # waiting jobs have another order or other channels
         self.instructions.look = True
 
     # -- the end -----------------------------------------------------------------------------------------
 
     def _stop(self, now_s: float) -> None:
-        """Start nothing more, settle what is known, give back what nobody was asked to run."""
+        """Start nothing more, settle what is known, give back jobs that were not sent."""
         self.progress.exit_code = EXIT_STOPPED
         if self.parts.serving is not None:
             self.parts.serving.drain(now_s, connected=self.progress.phase is Phase.SERVING)
@@ -238,7 +237,7 @@ class Worker:
             self._database.let_go()
 
     def close(self) -> None:
-        """Close all that is open; after the last step."""
+        """Close everything, after the last step."""
         self.refresh.reading.close()
         self.parts.dispatcher.close()
         self.parts.outage.close()
