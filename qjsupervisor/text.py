@@ -47,6 +47,14 @@ def first_few(names: Sequence[str], limit: int) -> str:
     return ", ".join(names[:limit]) + more
 
 
+def running_of(root: Mapping[str, Any], counted: int) -> int:
+    """How many jobs run, to stand beside the capacity of channel root: so many permits of it are in use.
+
+    `counted`: the sum of what the databases report, each a moment later than the other; that may exceed the capacity.
+    """
+    return counted if root.get("capacity") is None else int(root.get("running", counted))
+
+
 def same_uuid(names: Sequence[str]) -> str:
     """What is wrong with databases of one database.uuid that are served."""
     return (

@@ -151,7 +151,8 @@ def _tail(total: _Sum) -> dict[str, Any]:
 
 def _print_total(total: _Sum) -> None:
     counts = ", ".join(f"{count} {state}" for state, count in sorted(total.counts.items())) or "no jobs"
-    print_line(f"{total.databases} databases: {counts}; {total.listed} shown, of {total.having} databases")
+    plural = "" if total.having == 1 else "s"
+    print_line(f"{total.databases} databases: {counts}; {total.listed} shown, of {total.having} database{plural}")
     for error in total.errors:
         print_line(f"not asked: {error}")
     for uuid in total.missing:

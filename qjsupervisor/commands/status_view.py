@@ -13,7 +13,7 @@ from ..channelspec import ROOT
 from ..master.totals import totals
 from ..monitor.health import NAMED, find_problems
 from ..states import RESTING, WorkerState
-from ..text import channel_settings, rules_in_words
+from ..text import channel_settings, rules_in_words, running_of
 from .columns import Column, Row, folded, lines
 from .output import duration
 
@@ -148,8 +148,9 @@ def summary(status: Status) -> str:
     root: View = next((view for view in status.get("channels", ()) if everywhere and view.get("name") == ROOT), {})
     of = "" if root.get("capacity") is None else f" of {root['capacity']:,}"
     oldest = f" (oldest due {duration(sums['oldest_pending_s'])})" if sums["oldest_pending_s"] else ""
+    running = running_of(root, sums["running"])
     return (
-        f"{sums['pending']:,} pending{oldest}, {sums['running']:,}{of} running, {sums['failed']:,} failed,"
+        f"{sums['pending']:,} pending{oldest}, {running:,}{of} running, {sums['failed']:,} failed,"
         f" {sums['per_minute']:,.0f} a minute"
     )
 

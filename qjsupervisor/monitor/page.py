@@ -17,9 +17,9 @@ from jinja2 import Environment, FileSystemLoader, Undefined
 from markupsafe import Markup
 
 from ..channelspec import ROOT
-from ..text import printable, rules_in_words
+from ..text import printable, rules_in_words, running_of, seconds
 from .health import find_problems
-from .history import History, Series
+from .history import HOUR_S, History, Series
 from .master_link import Said
 from .metrics import targets_of
 from .page_rows import (
@@ -221,7 +221,7 @@ def _tiles(status: Mapping[str, Any], series: Series) -> list[dict[str, Any]]:
     ready = sum(view.get("state") == "ready" for view in databases)
     capacity = root.get("capacity")
     oldest_s = max((view.get("oldest_pending_s") or 0 for view in databases), default=0)
-    running = sum(view.get("running") or 0 for view in databases)
+    running = running_of(root, sum(view.get("running") or 0 for view in databases))
     waiting = sum(view.get("pending") or 0 for view in databases)
     failed = sum(view.get("failed") or 0 for view in databases)
     return [
@@ -230,8 +230,15 @@ def _tiles(status: Mapping[str, Any], series: Series) -> list[dict[str, Any]]:
               series.running),
         _tile("waiting", "Waiting", count(waiting), f"oldest due {span(oldest_s)}", series.waiting),
         _tile("finished", "Finished", f"{series.per_minute():.0f}", "a minute", series.finished),
-        _tile("failed", "Failed", count(failed), f"{sum(series.failed)} in the last hour", series.failed, failed > 0),
+        _tile("failed", "Failed", count(failed), f"{sum(series.failed)} in the last {_past(series)}", series.failed,
+              failed > 0),
     ]  # fmt: skip
+
+
+def _past(series: Series) -> str:
+    """How far back a series goes: a monitor that was replaced knows less than an hour."""
+    known_s = len(series.failed) * series.step_s
+    return "hour" if known_s >= HOUR_S else seconds(max(known_s, series.step_s))
 
 
 def _tile(

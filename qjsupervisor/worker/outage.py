@@ -43,6 +43,10 @@ class Outage:
         except DatabaseError as error:
             if error.refused or isinstance(error, DatabaseGone):
                 self._reached(now_s)
+            elif self._health.is_down and not isinstance(error, ServerDown):
+                # It broke while the server goes down, or comes back. Another one tells whether it is this database alone.
+                self._health.postpone()
+                raise ServerDown("", self._server, self._health.reason) from error
             raise
         self._reached(now_s)
 

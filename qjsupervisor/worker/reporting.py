@@ -51,11 +51,11 @@ class ChangeLog:
     def note(self, phase: Phase, reason: str, loss: Loss | None) -> None:
         """A change, or one more attempt in vain."""
         if loss is Loss.OF_SERVER:
-            self._unlogged, self._of_server = "", True
+            self._unlogged, self._of_server, self._has_failed = "", True, False
         elif loss is Loss.OWN:
             self._note_loss(reason)
         else:
-            if self._unlogged and not self._is_as_before(phase, reason):
+            if self._unlogged and not self._of_server and not self._is_as_before(phase, reason):
                 self._log.warning("database_lost", reason=self._unlogged)
             self._unlogged = ""
             self._note_phase(phase, reason)
@@ -79,6 +79,7 @@ class ChangeLog:
             return
         of_server, self._of_server = self._of_server, False
         is_news = bool(self._told) or reason != self._blocked
+        of_server = of_server and not self._told
         self._has_failed, self._told = False, ""
         if phase is not Phase.BLOCKED:
             note = self._log.debug if of_server else self._log.info

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 
+from qjsupervisor.commands.status_view import summary
 from qjsupervisor.monitor import page
-from qjsupervisor.monitor.history import History
+from qjsupervisor.monitor.history import History, Sample
 from qjsupervisor.monitor.master_link import Said
 from qjsupervisor.monitor.page_rows import DatabaseRow
 from tests.monitor_status import status
@@ -87,3 +89,27 @@ def test_the_page_of_a_database_tells_its_own_problems_and_those_of_all() -> Non
     assert "2 databases (customer-013, customer-029): blocked: password" in text
     assert "the monitor does not run" in text
     assert "backing off" not in text
+
+
+def test_what_runs_beside_the_capacity_is_what_is_in_use() -> None:
+    """What databases report, each a moment later than the other, may be more."""
+    view = status(4, troubled=False)
+    view["channels"] = [{"name": "root", "capacity": 4, "running": 4}]
+    for each in view["databases"]:
+        each["running"] = 2
+    said = Said(view, 0.0, 1)
+    tile = re.search(r"Running</span> <b>(\d+)</b> <span>of (\d+)", page.overview(said, History()).decode())
+    assert tile is not None
+    assert tile.groups() == ("4", "4")
+    assert " 4 of 4 running" in summary({**view, "totals": {"databases": 4}})
+
+
+def test_a_young_monitor_does_not_speak_of_an_hour() -> None:
+    history = History()
+    for failed in (0, 0, 3):
+        history.add({"a": Sample(0, 0, 0, failed)}, 0.0)
+    text = page.overview(Said(status(1), 0.0, 1), history).decode()
+    assert "3 in the last 30 s" in text
+    for _ in range(360):
+        history.add({"a": Sample(0, 0, 0, 3)}, 0.0)
+    assert "0 in the last hour" in page.overview(Said(status(1), 0.0, 2), history).decode()

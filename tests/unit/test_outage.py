@@ -93,6 +93,22 @@ def test_a_server_that_refuses_one_database_is_there(
     assert len(log_events) == 1 + is_there
 
 
+def test_a_database_that_fails_by_itself_meanwhile_leaves_the_probe_to_others(
+    outages: list[Outage], log_events: list[Any]
+) -> None:
+    """A server that goes down breaks connections in many ways; and one database may be ill by itself."""
+    one, two, _ = outages
+    fail(one)
+    fail(two)
+    make_due(one)
+    with pytest.raises(ServerDown, match="Connection refused") as caught:
+        one.connect(raises(DatabaseUnavailable("db", "closed unexpectedly")), 0.0)
+    one.failed(caught.value)
+    two._health._core.words[two._health._base + Server.LEASE_NS] = 0  # that moment is over
+    two.connect(connects, 0.0)
+    assert [each["event"] for each in log_events] == ["postgresql_down", "postgresql_recovered"]
+
+
 def test_whoever_tries_it_may_go(outages: list[Outage]) -> None:
     one, two, _ = outages
     fail(one)
@@ -124,7 +140,12 @@ BLOCKED: Step = (Phase.BLOCKED, "to upgrade", None)
             ["error database_blocked to upgrade", "error database_lost password", "error database_blocked to upgrade"],
         ),
         ([BLOCKED, AWAY, READY, BLOCKED], ["error database_blocked to upgrade"] * 2),
-        ([READY, LOST, AWAY, REFUSED], ["info database_ready ", "error database_lost password"]),
+        ([READY, LOST, AWAY, REFUSED, REFUSED], ["info database_ready ", "error database_lost password"]),
+        ([READY, LOST, AWAY, LOST, READY], ["info database_ready "]),
+        (
+            [READY, LOST, AWAY, REFUSED, REFUSED, READY],
+            ["info database_ready ", "error database_lost password", "info database_ready "],
+        ),
     ],
 )
 def test_what_of_a_database_is_logged(steps: list[Step], lines: list[str], log_events: list[Any]) -> None:
