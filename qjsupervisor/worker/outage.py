@@ -44,7 +44,7 @@ class Outage:
             if error.refused or isinstance(error, DatabaseGone):
                 self._reached(now_s)
             elif self._health.is_down and not isinstance(error, ServerDown):
-                # It broke while the server goes down, or comes back. Another one tells whether it is this database alone.
+                # It broke while the server goes down or comes back. Another one tells whether only this database does.
                 self._health.postpone()
                 raise ServerDown("", self._server, self._health.reason) from error
             raise
