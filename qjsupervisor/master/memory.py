@@ -20,6 +20,8 @@ from .packing import pack, recorded
 _PAGE = 4096
 #: Of Python's own allocator for small objects, in steps of 16 bytes; larger ones are malloc's.
 _SMALL = 512
+#: Smaller ones cannot be told to lie together: the numbers that are their addresses lie between them.
+_SMALLEST = 48
 _BYTES_OVERHEAD = b"".__sizeof__()
 #: Sizes of what libraries allocate; larger blocks have pages of their own anyway.
 _LARGE = (4096, 3072, 2048, 1536, *range(1024, 31, -16))
@@ -55,11 +57,11 @@ def fill_gaps() -> None:
     malloc = ctypes.CDLL(None).malloc
     malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     _fill(lambda size: int(malloc(size - 8)), _LARGE)  # with malloc's own word
-    _fill(_allocate_small, range(_SMALL, 31, -16))
+    _fill(_allocate_small, range(_SMALL, _SMALLEST - 1, -16))
 
 
 def _allocate_small(size: int) -> int:
-    block = bytes(size - _BYTES_OVERHEAD) if size > _BYTES_OVERHEAD else size / 3
+    block = bytes(size - _BYTES_OVERHEAD)
     _filling.append(block)
     return id(block)
 
