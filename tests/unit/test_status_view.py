@@ -147,3 +147,15 @@ def test_names_are_chosen_as_in_a_shell() -> None:
 
 
 # -- watched -------------------------------------------------------------------------------------------------------
+
+
+def test_databases_without_a_worker_are_counted_in_that_line_and_shown_as_such() -> None:
+    view = calm(200)
+    for each in view["databases"][10:]:
+        each["phase"], each["pid"] = "dozing", None
+    view["databases"][10].update(phase="asleep")
+    view["databases"][11]["failed"] = 3
+    lines = body(view, 80)
+    assert "199 more ready and idle, 188 dozing, 1 asleep (--all shows them)" in lines
+    (row,) = [line for line in lines if line.startswith("customer-011")]
+    assert "dozing" in row.split()
