@@ -56,6 +56,8 @@ class Fleet:
         relog: Callable[[Message], None],
     ) -> None:
         self.workers: dict[str, WorkerProcess] = {}
+        #: Of databases without a worker yet: see keep_let_through.
+        self.let_through: dict[str, dict[str, str]] = {}
         self.stopping = False
         #: Until when a database is to be left alone, because an administrator ended our session; it may be gone by now.
         self.away_until_s: dict[str, float] = {}
@@ -104,8 +106,23 @@ class Fleet:
         log = self._parts.database_log.of(database, slot=slot)
         worker = WorkerProcess(database, slot, settings, self._limits, self._parts.loop, self._spawn, log)
         worker.set_due(now_s)
+        worker.report.modules.kept = self.let_through.pop(database, {})
         self.workers[database] = worker
         return None
+
+    def keep_let_through(self, _now_s: float, _wall_s: float) -> dict[str, dict[str, str]] | None:
+        """For the state file: databases that run jobs although modules are in transition, and these modules."""
+        told = {name: found for name, worker in self.workers.items() if (found := worker.report.modules.to_keep())}
+        return {**self.let_through, **told} or None
+
+    def restore_let_through(self, kept: object) -> bool:
+        """Go on with that; False: it is nonsense."""
+        if kept is None:
+            return True
+        if not isinstance(kept, dict) or not all(_are_states(found) for found in kept.values()):
+            return False
+        self.let_through = {str(name): dict(found) for name, found in kept.items()}
+        return True
 
     def drop(self, database: str, reason: str, now_s: float, *, gone: bool) -> None:
         """Stop and remove the worker of a database that is `gone` or no longer to be served."""
@@ -349,3 +366,7 @@ class Fleet:
         elif pid != os.getpid():
             self._log.error("owner_killed", worker_pid=pid, reason="held the table's lock, and is no worker")
             self._parts.kill(pid, signal.SIGKILL)
+
+
+def _are_states(found: object) -> bool:
+    return isinstance(found, dict) and all(isinstance(state, str) for state in found.values())

@@ -14,6 +14,8 @@ class Modules:
         self.states: Mapping[str, str] = {}
         #: Whether an operator lets jobs run anyway until it is over.
         self.anyway = False
+        #: The modules of which an operator said so to a former supervisor, until our worker told of its own.
+        self.kept: Mapping[str, str] = {}
         self._since_s = 0.0
         self._reported = False
 
@@ -23,7 +25,13 @@ class Modules:
             self._since_s, self._reported = now_s, False
         if not states:
             self.anyway = False
-        self.states = states
+        elif states.items() <= self.kept.items():
+            self.anyway = True  # the same transition goes on
+        self.states, self.kept = states, {}
+
+    def to_keep(self) -> dict[str, str]:
+        """What another life has to know; empty: nothing."""
+        return dict(self.states if self.anyway else self.kept)
 
     def is_overdue(self, now_s: float, timeout_s: float) -> bool:
         """Whether to report now, once, that it takes longer than `timeout_s`."""

@@ -62,6 +62,7 @@ class Operations:
         self.state.add("pauses", pauses.keep)
         self.state.add("databases", self.rescan.known.keep)
         self.state.add("starts", parts.table.kept_starts)
+        self.state.add("let_through", self.fleet.keep_let_through)
         self.fleet.on_starts = self.state.changed
         self.rescan.on_known = self.state.changed
         self.log_writer = LogWriter(parts.spawner, parts.loop)
@@ -280,6 +281,8 @@ class Operations:
             self._log.warning("state_ignored", reason=f"{self.state.path}: what it says of databases is nonsense")
         if not self._parts.table.restore_starts(self.state.section("starts"), now_s, self._parts.wall()):
             self._log.warning("state_ignored", reason=f"{self.state.path}: what it says of starts is nonsense")
+        if not self.fleet.restore_let_through(self.state.section("let_through")):
+            self._log.warning("state_ignored", reason=f"{self.state.path}: what it says of modules is nonsense")
         if self.pauses.items():
             self.pauses_changed()
         self.state.changed(now_s)
@@ -319,6 +322,7 @@ class Operations:
         if worker is not None and modules:
             worker.report.modules.anyway = True
             worker.send({"do": "modules", "anyway": True})
+            self.state.changed(self._parts.clock())
             self._log.warning("modules_ignored", database=database, modules=dict(modules))
         return modules
 

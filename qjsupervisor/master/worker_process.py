@@ -376,7 +376,7 @@ class WorkerProcess:
             self._write(message)
         elif isinstance(said, str) and said in _SAID:
             self._say(_SAID[said], reason, now_s)
-        elif self.report.take(message, now_s):
+        elif self._note(message, now_s):
             if said == "read":
                 self.unread_since_s = None
         elif said in _OF_REST:
@@ -385,6 +385,15 @@ class WorkerProcess:
             self.rest_news.append(dict(message))
         else:
             raise ProtocolError(f"unknown message {str(said)[:80]!r}")
+
+    def _note(self, message: Mapping[str, Any], now_s: float) -> bool:
+        """Note a report; where a former supervisor's operator let these jobs run, the worker is told so again."""
+        modules = self.report.modules
+        is_let_through = modules.anyway
+        known = self.report.take(message, now_s)
+        if modules.anyway and not is_let_through:
+            self.send({"do": "modules", "anyway": True})
+        return known
 
     def _write(self, message: Mapping[str, Any]) -> None:
         """A line of the worker's, which many databases may have."""

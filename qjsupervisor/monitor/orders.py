@@ -46,6 +46,7 @@ class Orders:
         self._handlers: dict[str, Callable[[User, Request, Form, Reply], None]] = {
             "/pause": self._pause,
             "/resume": self._resume,
+            "/resume_anyway": self._resume_anyway,
             "/requeue": self._requeue,
         }
 
@@ -97,6 +98,11 @@ class Orders:
         database, channel = _field(form, "database"), _field(form, "channel") or ROOT
         message = {"do": "resume", "database": database or None, "channel": channel}
         self._give(user, request, form, reply, message, "Resumed.")
+
+    def _resume_anyway(self, user: User, request: Request, form: Form, reply: Reply) -> None:
+        """Run a database's jobs although modules of it are in transition."""
+        message = {"do": "resume", "database": _field(form, "database") or None, "channel": ROOT, "anyway": True}
+        self._give(user, request, form, reply, message, "Its jobs run until the modules' transition is over.")
 
     def _give(
         self, user: User, request: Request, form: Form, reply: Reply, message: Mapping[str, Any], done: str

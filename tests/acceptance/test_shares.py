@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from qjsupervisor.testing import schema
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory, SupervisorFactory
-from ..helpers import odoo_conf, wait_until
+from ..helpers import Sections, odoo_conf, wait_until
 
 
 def running_at(runs: list[Any], database: str, moment_s: float) -> int:
@@ -61,3 +65,127 @@ def test_five_databases(
     waited = [run for run in runs if run["database"] == kept.name]
     assert waited[0]["started_s"] - waited[0]["received_s"] < 0.3
     assert max(running_at(runs, prod.name, first + 0.1 * step) for step in range(12)) >= 3
+
+
+def test_channels(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """A reserve stays free under load, a minimum comes with the next completions, weights are parts of the starts."""
+    one, other = database(), database()
+    channels = "root:5,api:min=1:reserve,mail:min=2,bulk:9:weight=3,rest:9:weight=1"
+
+    running = supervisor(odoo_conf(postgres, odoo.port, db_name=f"{one.name},{other.name}", channels=channels))
+    running.wait_ready(one.name, other.name)
+    for each in (one, other):
+        each.insert_jobs(40, channel="root.bulk", kwargs={"sleep": 0.25})
+        each.insert_jobs(25, channel="root.rest", kwargs={"sleep": 0.25})
+    wait_until(lambda: running.status()["channels"][0]["running"] == 4, "all but what is reserved")
+    waiting = json.loads(running.run("jobs", one.name, "--state", "pending", "--json").stdout)["jobs"]
+    codes = {(reason["code"], reason["text"]) for job in waiting for reason in job["reasons"]}
+    assert ("guaranteed", "guaranteed to root.api") in codes, codes
+    one.insert_jobs(1, channel="root.api")
+    one.insert_jobs(20, channel="root.mail", kwargs={"sleep": 0.1})
+    wait_until(lambda: all(each.states().keys() <= {"done"} for each in (one, other)), "all of it", 40)
+    runs = odoo.stats()["runs"]
+    (api,) = [run for run in runs if run["channel"] == "root.api"]
+    assert api["started_s"] - api["received_s"] < 0.3
+    for run in runs:
+        at_once = sum(
+            running_at([each], each["database"], run["started_s"]) for each in runs if each["channel"] != api["channel"]
+        )
+        assert at_once <= 4, "what is reserved is used by others"
+    mail = sorted(run["started_s"] for run in runs if run["channel"] == "root.mail")
+    last_mail_s = mail[-3]
+    borrowed = [run for run in runs if mail[1] < run["started_s"] < last_mail_s and run["channel"] != "root.mail"]
+    for run in borrowed:
+        held = [each for each in runs if each["channel"] == "root.mail"]
+        assert running_at(held, one.name, run["started_s"]), "a borrower was served, and root.mail had nothing"
+    both = [run["channel"] for run in sorted(runs, key=lambda run: run["started_s"]) if run["channel"] != "root.mail"]
+    first = [channel for channel in both if channel in ("root.bulk", "root.rest")][:80]
+    assert abs(first.count("root.bulk") - 60) <= 3, first
+
+
+def test_channels_and_shares_of_databases_with_trees_of_their_own(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """Without `channels`: what databases are guaranteed and limited to, and options of the channels set up in them."""
+    prod, test, small = database(), database(), database()
+    for each in (prod, test, small):
+        schema.set_channel(each.connection, "root", capacity=1 if each is small else 6)
+    shares = f"{prod.name}:min=3:max=4,*:max=3"
+    own = {"db_capacity": shares, "channel_options": "a:weight=3,b:weight=1,api:min=2:reserve"}
+    sections: Sections = {"queue_job": {"max_capacity": 6}, "qjsupervisor": own}
+    names = [prod.name, test.name, small.name]
+    conf = odoo_conf(postgres, odoo.port, db_name=",".join(names), channels=None, sections=sections)
+    running = supervisor(conf)
+    running.wait_ready(prod.name, test.name)
+    wait_until(
+        lambda: "minimums below it are 2 (root.api 2), 1 more than 1" in str(running.database_status(small.name)),
+        "the database into which they do not fit says so",
+    )
+    for each in (prod, test):
+        each.insert_jobs(60, channel="root.a", kwargs={"sleep": 0.15})
+        each.insert_jobs(60, channel="root.b", kwargs={"sleep": 0.15})
+    wait_until(lambda: running.status()["channels"][0]["running"] >= 5, "both run")
+    waiting = json.loads(running.run("jobs", prod.name, "--state", "pending", "--json").stdout)["jobs"]
+    codes = {reason["code"] for job in waiting for reason in job["reasons"]}
+    assert codes & {"guaranteed", "most"}, codes
+    wait_until(lambda: all(each.states() == {"done": 120} for each in (prod, test)), "all of it", 50)
+    runs = odoo.stats()["runs"]
+    for each, most in ((prod, 4), (test, 3)):
+        mine = [run for run in runs if run["database"] == each.name]
+        assert max(running_at(runs, each.name, run["started_s"]) for run in mine) <= most
+        order = [run["channel"] for run in sorted(mine, key=lambda run: run["started_s"])][:40]
+        assert abs(order.count("root.a") - 30) <= 3, order
+    busy = [run for run in runs if run["database"] == test.name][5:35]
+    assert sum(running_at(runs, prod.name, run["started_s"]) >= 2 for run in busy) >= 20
+
+
+WRONG = [
+    ("queue_job", "channels", "root:4,a:min=3,b:min=2", "minimums below it are 5 (root.a 3, root.b 2), 1 more than 4"),
+    ("qjsupervisor", "db_capacity", "*:min=5", "entry '*': min is 5, 1 more than root has, which is 4"),
+]
+
+
+@pytest.mark.parametrize(("section", "key", "value", "said"), WRONG)
+def test_minimums_that_do_not_fit_are_refused(
+    postgres: ThrowawayPostgres, supervisor: SupervisorFactory, section: str, key: str, value: str, said: str
+) -> None:
+    """By a reload, which keeps the old ones, and by `check`; other wrong values: tests/unit/test_sizes.py."""
+    running = supervisor(odoo_conf(postgres, 1))
+    running.write_conf(odoo_conf(postgres, 1, sections={section: {key: value}}))
+    reload, checked = running.run("reload"), running.run("check")
+    assert (reload.returncode, checked.returncode) == (78, 78), (reload, checked)
+    assert f"[{section}] {key}" in checked.stderr, checked.stderr
+    assert said in checked.stderr, checked.stderr
+    assert said in reload.stderr, reload.stderr
+
+
+def test_an_operator_s_word_on_modules_holds_over_a_restart(
+    postgres: ThrowawayPostgres,
+    odoo: StandIn,
+    database: DatabaseFactory,
+    supervisor: SupervisorFactory,
+    tmp_path: Path,
+) -> None:
+    one = database()
+    upgrade = "UPDATE ir_module_module SET state = %s WHERE name = 'queue_job'"
+    own = {"state_dir": tmp_path / "state", "reconcile_interval": 1}
+    running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name, sections={"qjsupervisor": own}))
+    running.wait_ready(one.name)
+    one.execute(upgrade, ("to upgrade",))
+    one.insert_jobs(1)
+    wait_until(lambda: (running.database_status(one.name) or {})["state"] == "blocked", "the gate closes")
+    assert running.run("resume", one.name, "--anyway").returncode == 0
+    one.wait_for_states(done=1)
+    assert running.stop() == 0
+    running.start()
+    running.wait_ready(one.name)
+    one.insert_jobs(1)
+    one.wait_for_states(done=2)
+    one.execute(upgrade, ("installed",))
+    wait_until(lambda: (running.database_status(one.name) or {})["modules"] is None, "its end")
+    one.execute(upgrade, ("to upgrade",))
+    one.insert_jobs(1)
+    wait_until(lambda: (running.database_status(one.name) or {})["state"] == "blocked", "the next one is another")
+    assert one.states() == {"done": 2, "pending": 1}

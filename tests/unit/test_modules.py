@@ -43,3 +43,25 @@ def test_whom_an_operator_lets_through_is_not_overdue_until_the_next_one(modules
     assert (modules.view(200.0, 10.0) or {})["anyway"]
     modules.note({}, 210.0)
     assert not modules.anyway
+
+
+def test_what_an_operator_said_to_a_former_supervisor_holds_for_the_same_transition_only() -> None:
+    found = Modules()
+    found.kept = {"sale": "to upgrade", "crm": "to install"}
+    assert found.to_keep() == found.kept
+    found.note({"sale": "to upgrade"}, 1.0)
+    assert found.anyway
+    assert found.to_keep() == {"sale": "to upgrade"}
+    found.note({}, 2.0)
+    found.note({"sale": "to upgrade"}, 3.0)
+    assert not found.anyway
+    for kept, now in (({"sale": "to upgrade"}, {"sale": "to remove"}), ({"sale": "to upgrade"}, {"crm": "to upgrade"})):
+        other = Modules()
+        other.kept = kept
+        other.note(now, 1.0)
+        assert (other.anyway, other.to_keep()) == (False, {})
+    over = Modules()
+    over.kept = {"sale": "to upgrade"}
+    over.note({}, 1.0)
+    over.note({"sale": "to upgrade"}, 2.0)
+    assert not over.anyway

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -136,3 +137,37 @@ def test_check_says_what_it_will_do() -> None:
         "weights below root: root.a 3, root.b 1, root.c 1, and 1 for what else waits there: so many starts in turn",
     ]
     assert "both are kept only by jobs that count for both" in findings("root:3,a:min=2", "", "*:min=1")[0]
+
+
+WRONG = [
+    ("channels", "root:4,a:rate=5", "rate: '5' is not a rate; allowed: STARTS/PERIOD"),
+    ("channels", "root:4,a:rate_default=0/1m", "rate_default: 0 is out of range; allowed: 1 to 1000000"),
+    ("channels", "root:4,a:min=x", "min: 'x' is not a whole number; or a percentage, as in 50%"),
+    ("channels", "root:4,a:2:max=3", "max is what the capacity before it is; keep one of them"),
+    ("channels", "root:4,a:weight=0", "weight: 0 is out of range; allowed: 1 to 100"),
+    ("channels", "root:4,a:reserve", "reserve keeps a minimum free, and there is no min"),
+    ("channels", "root:4,a:max_runtime=0", "max_runtime: "),
+    ("channels", "root:50%", "root is 50% of nothing; allowed: a number"),
+    ("channels", "root:4,a:min=3,b:min=2", "minimums below it are 5 (root.a 3, root.b 2), 1 more than 4"),
+    ("channel_options", "a:min=5", "channel root: minimums below it are 5 (root.a 5), 1 more than 4"),
+    ("db_capacity", "*:min=5", "entry '*': min is 5, 1 more than root has, which is 4"),
+    ("db_capacity", "*:min=x", "min: 'x' is not a whole number"),
+    ("ageing", "soon", "'soon' is not a duration"),
+    ("schedule", "root: shut", "root: shut"),
+    ("timezone", "Mars/Base", "Mars/Base"),
+    ("serve_neutralized", "perhaps", "'perhaps'"),
+    ("upgrade_timeout", "-1", "-1"),
+    ("max_runtime_action", "shout", "allowed: "),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "said"), WRONG)
+def test_each_key_refuses_what_is_wrong_with_its_place(key: str, value: str, said: str, tmp_path: Path) -> None:
+    section = "queue_job" if key == "channels" else "qjsupervisor"
+    file = tmp_path / "odoo.conf"
+    channels = "" if key == "channels" else "[queue_job]\nchannels = root:4\n"
+    file.write_text(f"[options]\n{channels}[{section}]\n{key} = {value}\n")
+    with pytest.raises(ConfigError) as raised:
+        load({"config": str(file)}, {})
+    assert str(raised.value).startswith(f"{file}: [{section}] {key}: "), str(raised.value)
+    assert said in str(raised.value)
