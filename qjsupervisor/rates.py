@@ -119,6 +119,14 @@ class Ring:
             if self.words[at] != moment:
                 self.words[at] = moment
 
+    def replace(self, stamps: Iterable[int]) -> None:
+        """Another process counted: these are its `stamps`, the oldest first."""
+        self.clear()
+        last = list(stamps)[-self.size :]
+        for at, moment in enumerate(last, self.base + 1):
+            self.words[at] = moment
+        self.words[self.base] = len(last) * self.per % (self.size * self.per)
+
     def moments(self) -> list[int]:
         """What is remembered, the oldest first; several to a moment stand there as often."""
         counts = self._counts()

@@ -38,7 +38,6 @@ RENEW_S = 4.0
 CONTENDED_S = 1.0
 #: Interval of checks of the table while we wait for a permit that others hold.
 _PAUSE_S = 0.05
-_HEARTBEAT_S = 5.0
 #: Minimum interval of reports to the master.
 _REPORT_S = 0.5
 
@@ -57,7 +56,7 @@ class Broker:
         self._settings = settings
         self._table = table
         self._pipe = pipe
-        self._member = Member(settings.member, os.uname().nodename, settings.master_pid)
+        self._member = Member(settings.member, os.uname().nodename, settings.master_pid, dict(settings.floor))
         dsn = {**dict(settings.dsn), "application_name": f"{APPLICATION_NAME} broker"}
         self._coordinator = coordinator or Coordinator(dsn, settings.cluster, self._beat)
         self._loop = Loop()
@@ -92,7 +91,7 @@ class Broker:
                 self.step(now_s)
             self._report(time.monotonic())
             wait_s = min(self._due_s, self._look_s) - time.monotonic()
-            self._loop.turn(0.0 if self._notified else max(0.0, min(_HEARTBEAT_S, wait_s)))
+            self._loop.turn(0.0 if self._notified else max(0.0, min(self._settings.heartbeat_s, wait_s)))
         self.close()
         return EXIT_STOPPED
 
@@ -158,14 +157,16 @@ class Broker:
             facts = table.read()
             for each in facts.slots:
                 table.put_settled(each.slot, 0)
+            self._put_starts(table, facts, answer)
             rights = {c.name: answer.got.get(c.name, 0) for c in facts.channels.values()}
             tokens = {c.name: bool(answer.got.get(c.name + START)) for c in facts.channels.values() if c.throttle_s}
             may = {
                 c.name: usable(c, rights[c.name], tokens.get(c.name, False), answer.targets, self._member.blocked)
                 for c in facts.channels.values()
             }
+            table.put_floors({c: min(answer.floor.get(c, 0), n) for c, n in rights.items()})
             table.put_rights({c: n for c, n in rights.items() if facts.channels[c].capacity is not None}, tokens, may)
-        self._renew(sent_s)
+            self._renew(sent_s)
         self._backoff.reset()
         self._say("", f"member of cluster {self._settings.cluster!r}")
 
@@ -187,8 +188,7 @@ class Broker:
             if not answer.ok:
                 self._due_s = 0.0
                 return
-            self._take_in(plan, answer)
-            self._renew(sent_s)
+            self._take_in(plan, answer, sent_s)
             again = notified = bool(answer.got and self._member.is_hungry)
         self._wait()
         # Notifications that came with an answer no longer make the socket readable.
@@ -202,24 +202,34 @@ class Broker:
             wanted = usable(channel, right, token, self._member.targets, self._member.blocked)
             if wanted != channel.usable:
                 may[name] = wanted
+        table.put_floors(plan.floors)
         table.put_rights(plan.rights, plan.tokens, may)
 
-    def _take_in(self, plan: Plan, answer: Answer) -> None:
+    def _put_starts(self, table: LeaseTable, facts: LeaseFacts, answer: Answer) -> None:
+        """For tokens that we did not have until now: what others started."""
+        for token, wait_s in answer.not_before_s.items():
+            channel = facts.channels.get(token.removesuffix(START))
+            if channel is not None and not channel.token:
+                table.put_not_before(channel.name, wait_s)
+                if token in answer.starts_s or wait_s > 0:
+                    table.put_starts(channel.name, answer.starts_s.get(token, ()), wait_s)
+
+    def _take_in(self, plan: Plan, answer: Answer, sent_s: float) -> None:
         with self._table.locked() as table:
             facts = table.read()
             rights = {c.name: c.right + answer.got.get(c.name, 0) for c in facts.channels.values()}
             tokens = {
                 c.name: c.token or bool(answer.got.get(c.name + START)) for c in facts.channels.values() if c.throttle_s
             }
-            for token, wait_s in answer.not_before_s.items():
-                if token.removesuffix(START) in facts.channels:
-                    table.put_not_before(token.removesuffix(START), wait_s)
+            self._put_starts(table, facts, answer)
             may = {
                 c.name: usable(c, rights[c.name], tokens.get(c.name, False), answer.targets, self._member.blocked)
                 for c in facts.channels.values()
             }
             changed = {c: n for c, n in rights.items() if n != facts.channels[c].right}
             table.put_rights(changed, tokens, {c: n for c, n in may.items() if n != facts.channels[c].usable})
+            table.put_floors({c.name: answer.floor.get(c.name, 0) for c in facts.channels.values()})
+            self._renew(sent_s)
             for each in facts.slots:
                 if answer.settled.get(each.database) == each.term != 0:
                     table.put_settled(each.slot, each.term)
@@ -259,6 +269,8 @@ class Broker:
         self._coordinator.close()
         self._member.lost()
         self._due_s = time.monotonic() + self._backoff.next_s()
+        with self._table.locked():  # after the end of the lease: what may start within the floor does
+            pass
         self._say(str(error), "")
 
     def _say(self, trouble: str, good: str) -> None:
@@ -284,7 +296,7 @@ class Broker:
                 facts = table.read()
             if any(channel.held for channel in facts.channels.values()):
                 return False
-            self._coordinator.execute(self._member.leave(self._session))
+            self._coordinator.execute(self._member.leave(facts, self._session))
         except DatabaseError as error:
             self._log.warning("coordinator_lost", reason=f"{error}; our leases run out by themselves")
         return True

@@ -28,6 +28,8 @@ CHANNEL = "qjsupervisor_cluster"
 LIMIT_S = 4.0
 #: undefined_table, invalid_schema_name.
 _NO_SCHEMA = ("42P01", "3F000")
+#: insufficient_privilege; read_only_sql_transaction.
+_NO_PRIVILEGE, _READ_ONLY = "42501", "25006"
 #: How often a write is retried because others wrote in between.
 _TRIES = 50
 
@@ -72,6 +74,19 @@ WITH written AS (
  RETURNING 1)
 SELECT CASE WHEN %(notify)s THEN pg_notify('{CHANNEL}', %(payload)s)::text END FROM written
 """
+#: For `check`. Rows: one (the server takes writes, the schema is there, the role may use it).
+USABLE = """
+SELECT NOT pg_is_in_recovery() AND NOT current_setting('transaction_read_only')::bool,
+       to_regnamespace('qjsupervisor') IS NOT NULL,
+       coalesce(has_schema_privilege(to_regnamespace('qjsupervisor')::oid, 'USAGE'), false)
+"""
+#: Where the role may use the schema. Rows: one (missing privileges on the table in words; NULL: there is no table).
+PRIVILEGES = """
+SELECT CASE WHEN t IS NOT NULL THEN (
+           SELECT coalesce(string_agg(p, ', '), '') FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) p
+            WHERE NOT has_table_privilege(t, p)) END
+  FROM to_regclass('qjsupervisor.ledger') t
+"""
 #: For commands. Params: cluster. Rows: one (document, the clock in seconds), or none if there was never a member.
 READ_FOR_STATUS = """
 SELECT document, extract(epoch FROM clock_timestamp())::float8 FROM qjsupervisor.ledger WHERE cluster = %(cluster)s
@@ -103,15 +118,29 @@ class Coordinator:
         self._notifies.clear()
         self._session.connect()
         self._session.hear(self._notifies)
-        self._session.rows(f"LISTEN {CHANNEL}")
         try:
-            self._session.rows(_BEGIN, {"cluster": self._cluster, "first": secrets.randbits(62)})
-        except DatabaseError as error:
+            if self._rows("SELECT pg_is_in_recovery()")[0][0]:
+                raise DatabaseUnavailable(self._name, f"cluster {self._cluster!r}: the server is a standby")
+            self._rows(f"LISTEN {CHANNEL}")
+            self._rows(_BEGIN, {"cluster": self._cluster, "first": secrets.randbits(62)})
+        except DatabaseError:
             self.close()
+            raise
+
+    def _rows(self, statement: str, params: dict[str, Any] | None = None) -> list[Any]:
+        """Execute it. What an operator has to mend is told in his words."""
+        try:
+            return self._session.rows(statement, params)
+        except DatabaseError as error:
             if error.sqlstate in _NO_SCHEMA:
                 why = f"{self._name} has no schema qjsupervisor: run `qjsupervisor cluster init`"
-                raise DatabaseUnfit(self._name, why) from error
-            raise
+            elif error.sqlstate == _NO_PRIVILEGE:
+                why = f"{error}: see the GRANTs that `qjsupervisor cluster init --print` ends with"
+            elif error.sqlstate == _READ_ONLY:
+                why = f"{self._name} is read-only, and the coordinator must write: connect to the primary"
+            else:
+                raise
+            raise DatabaseUnfit(self._name, why) from error
 
     def execute(self, said: Statement) -> Answer:
         """Execute a statement and return the answer. Raises DatabaseError; then its effect is unknown."""
@@ -124,7 +153,7 @@ class Coordinator:
 
     def _try(self, said: Statement) -> Answer | None:
         params: dict[str, Any] = {"cluster": self._cluster}
-        row = next(iter(self._session.rows(_READ, params)), None)
+        row = next(iter(self._rows(_READ, params)), None)
         if row is None or row[3] is None:
             self.close()
             why = "its row in qjsupervisor.ledger is gone" if row is None else "the server is a standby"
@@ -135,7 +164,7 @@ class Coordinator:
         params |= {"old": version, "new": secrets.randbits(62), "document": json.dumps(ledger.to_json())}
         payload = f"{self._cluster} {said.member}"
         params |= {"incarnation": incarnation, "notify": answer.notify, "payload": payload}
-        if not self._session.rows(_WRITE, params):
+        if not self._rows(_WRITE, params):
             return None
         self.ledger, self.clock_s = ledger, now_s
         return answer

@@ -6,6 +6,7 @@ capacity 1: its holder may start jobs there, and hands over with it the earliest
 
 Of a member
     lease, excess        what it may use; and running jobs that it found beyond that, which nobody may claim
+    floor                of its lease, and then of its limbo: what it may use while it is cut off. RESERVE
     limbo, limbo_over    the same for a member whose lease expired, until others have counted its databases
     serves               databases in which it may have running jobs
 Of a database
@@ -37,6 +38,11 @@ class MemberEntry:
     excess: Counts = field(default_factory=dict)
     limbo: Counts = field(default_factory=dict)
     limbo_over: Counts = field(default_factory=dict)
+    floor: Counts = field(default_factory=dict)
+    #: The floor that is configured.
+    floor_wanted: Counts = field(default_factory=dict)
+    #: What it should have of each channel, whoever else waits; its floor at least.
+    least: Counts = field(default_factory=dict)
     serves: list[str] = field(default_factory=list)
     #: Capacity by channel as configured; for throttled channels also that of their token.
     capacity: Counts = field(default_factory=dict)
@@ -63,6 +69,8 @@ class Ledger:
     #: For throttled channels: the throttle in seconds, and the earliest time of the next start.
     throttle_s: Counts = field(default_factory=dict)
     not_before_s: dict[str, float] = field(default_factory=dict)
+    #: For channels with a rate: when the last starts were, as far as members have told, the oldest first.
+    starts_s: dict[str, list[float]] = field(default_factory=dict)
     #: The coordinator's start time and timeline, as of the last statement.
     incarnation: str = ""
     barrier_until_s: float = 0.0
@@ -94,6 +102,9 @@ class Statement:
     #: Running jobs in total, and those beyond what it may use; both after `drops`.
     held: Counts = field(default_factory=dict)
     excess: Counts = field(default_factory=dict)
+    #: register: the floor that it has; change: the one that it is to have, as far as its lease goes.
+    floor: Counts = field(default_factory=dict)
+    least: Counts = field(default_factory=dict)
     #: None: unchanged.
     capacity: Counts | None = None
     throttle_s: Counts | None = None
@@ -108,6 +119,8 @@ class Statement:
     failed: dict[str, Counts] = field(default_factory=dict)
     #: For tokens that it returns: seconds until the next start is allowed.
     not_before_s: dict[str, float] = field(default_factory=dict)
+    #: For tokens of channels with a rate, which it has or returns: seconds since each of the last starts.
+    starts_s: dict[str, list[float]] = field(default_factory=dict)
     #: (channels of a path, tokens included; how many at most).
     takes: list[tuple[tuple[str, ...], int]] = field(default_factory=list)
 
@@ -120,6 +133,8 @@ class Answer:
     ok: bool = False
     #: register: all that it may use. change: what it gained.
     got: Counts = field(default_factory=dict)
+    #: The floor that the ledger knows of.
+    floor: Counts = field(default_factory=dict)
     settled: dict[str, int] = field(default_factory=dict)
     #: Databases with permits that wait for their new server.
     unsettled: list[str] = field(default_factory=list)
@@ -129,6 +144,8 @@ class Answer:
     blocked: list[str] = field(default_factory=list)
     #: For tokens that it gained: seconds until the next start is allowed.
     not_before_s: dict[str, float] = field(default_factory=dict)
+    #: The same of a rate: seconds since each of the last starts.
+    starts_s: dict[str, list[float]] = field(default_factory=dict)
     barrier_s: float = 0.0
     #: Whether to notify the others: something they wait for is free, or somebody waits for what they hold.
     notify: bool = False
@@ -153,6 +170,12 @@ def capacity_of(ledger: Ledger, channel: str) -> int | None:
     """The smallest capacity that any member has configured; None if no member has the channel."""
     found = [m.capacity[channel] for m in ledger.members.values() if m.valid and channel in m.capacity]
     return min(found, default=None)
+
+
+def beyond(ledger: Ledger, channel: str, own: int | None = None) -> int:
+    """Permits beyond the capacity: it was lowered, or a ledger that lost history gave some away. BEYOND"""
+    capacity = min((n for n in (capacity_of(ledger, channel), own) if n is not None), default=None)
+    return 0 if capacity is None else max(0, used(ledger, channel) - capacity)
 
 
 def differences(ledger: Ledger) -> dict[str, Counts]:

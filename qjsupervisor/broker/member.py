@@ -7,6 +7,7 @@ models/lease.pml.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..table.leases import ChannelFacts, LeaseFacts
@@ -15,6 +16,8 @@ from .ledger import START, Answer, Statement
 
 #: Spare permits are returned after being unused for this long.
 SPARE_S = 0.2
+#: From the counting of a start to its request, at most, on a busy machine.
+ON_THEIR_WAY_S = 0.3
 
 
 @dataclass
@@ -24,6 +27,8 @@ class Plan:
     statement: Statement
     rights: Counts = field(default_factory=dict)
     tokens: dict[str, bool] = field(default_factory=dict)
+    #: Floors that are lowered; one is raised after the answer. LOWER, FIRST
+    floors: Counts = field(default_factory=dict)
     #: Database to slot, where the ledger takes over the permits.
     dropped: dict[str, int] = field(default_factory=dict)
     #: Whether there is anything new to send.
@@ -33,8 +38,9 @@ class Plan:
 class Member:
     """What a broker remembers between statements; everything else is in the table."""
 
-    def __init__(self, name: str, host: str, pid: int) -> None:
+    def __init__(self, name: str, host: str, pid: int, floor: Mapping[str, int] | None = None) -> None:
         self.name = name
+        self._floor = dict(floor or {})
         self._host = host
         self._pid = pid
         self.registered = False
@@ -54,6 +60,8 @@ class Member:
         """Open a new session. It claims what may have been used until now, not just what is in use. UPPER, PAST"""
         rights = _rights(facts)
         held = _held(facts)
+        serves = any(0 < each.term == each.settled for each in facts.slots)
+        floors = {c.name: c.floor for c in facts.channels.values() if c.floor and (serves or not facts.is_over)}
         self._capacity, self._throttle_s = _capacity(facts)
         self._failed, self._hungry = {}, set()
         return Statement(
@@ -61,7 +69,9 @@ class Member:
             session=session,
             kind="register",
             upper={c: max(rights.get(c, 0), held.get(c, 0)) for c in {*rights, *held}},
-            may={} if facts.is_over else rights,
+            may=floors if facts.is_over else rights,
+            floor=floors,
+            least={c: n for c in facts.channels if (n := self._least(facts.channels[c]))},
             holds=[each.database for each in facts.slots if each.term or each.held],
             host=self._host,
             pid=self._pid,
@@ -70,9 +80,14 @@ class Member:
             throttle_s=self._throttle_s,
         )
 
-    def leave(self, session: int) -> Statement:
+    def leave(self, facts: LeaseFacts, session: int) -> Statement:
         """The final statement: everything that still runs has been handed over. LEAVE"""
-        return Statement(member=self.name, session=session, kind="leave")
+        said = Statement(member=self.name, session=session, kind="leave")
+        for channel in facts.channels.values():
+            _tell_starts(channel, said)
+            if channel.token:
+                said.not_before_s[channel.name + START] = channel.not_before_s
+        return said
 
     def plan(self, facts: LeaseFacts, session: int, now_s: float) -> Plan:
         """Decide what to write and to send now."""
@@ -82,17 +97,25 @@ class Member:
         self._drop(facts, rights, held, plan)
         said.held = held
         said.excess = {c: n - rights.get(c, 0) for c, n in held.items() if n > rights.get(c, 0)}
+        said.floor = dict(self._floor)
+        said.least = {c: n for c in facts.channels if (n := self._least(facts.channels[c]))}
         self._settle(facts, plan)
         self._want(facts, rights, plan)
         for channel in facts.channels.values():
             if channel.capacity is not None:
                 self._give(channel, rights, plan, now_s)
+            _tell_starts(channel, said)
             if channel.throttle_s:
                 self._give_token(channel, plan)
         capacity, throttle_s = _capacity(facts)
         if (capacity, throttle_s) != (self._capacity, self._throttle_s):
             said.capacity, said.throttle_s = self._capacity, self._throttle_s = capacity, throttle_s
             plan.is_news = True
+        plan.floors = {
+            c.name: min(self._floor.get(c.name, 0), rights.get(c.name, 0))
+            for c in facts.channels.values()
+            if c.floor > min(self._floor.get(c.name, 0), rights.get(c.name, 0))
+        }
         plan.rights |= {c: rights.get(c, 0) for c in facts.channels if rights.get(c, 0) != facts.channels[c].right}
         plan.is_news |= bool(said.gives or said.drops or said.settles or said.failed)
         return plan
@@ -136,9 +159,9 @@ class Member:
             if any(channel.is_closed for channel in limited):
                 continue
             hungry.update(c.name + START for c in limited if c.throttle_s)
-            if any(channel.token and channel.not_before_s for channel in limited):
+            if any(c.token and (c.not_before_s or c.rate_is_used_up) for c in limited):
                 continue
-            lacks = [c for c in limited if c.capacity is not None and rights.get(c.name, 0) <= c.held]
+            lacks = [c for c in limited if c.capacity is not None and min(rights.get(c.name, 0), c.capacity) <= c.held]
             needed = [c.name for c in lacks] + [c.name + START for c in limited if c.throttle_s and not c.token]
             if not needed:
                 continue
@@ -146,6 +169,11 @@ class Member:
             most = min((c.capacity for c in lacks if c.capacity is not None), default=1)
             waiting = facts.channels[name].waiting if name in facts.channels else most
             said.takes.append((tuple(needed), 1 if any(n.endswith(START) for n in needed) else min(waiting, most)))
+        for name, channel in facts.channels.items():
+            kept = max(self._floor.get(name, 0), min(channel.reserved, channel.capacity or 0))
+            if rights.get(name, 0) < kept:
+                said.takes.append(((name,), kept - rights.get(name, 0)))
+                hungry.add(name)
         said.hungry = sorted(hungry)
         said.weight = {c: max(1, facts.channels[c.removesuffix(START)].weight) for c in hungry}
         plan.is_news |= hungry != self._hungry
@@ -165,7 +193,7 @@ class Member:
                 wanted = held + 1
         else:
             self._spare_since_s.pop(name, None)
-        surplus = right - max(wanted, held)
+        surplus = right - max(wanted, held, self._floor.get(name, 0), channel.reserved)
         if surplus > 0:
             rights[name] = right - surplus
             plan.statement.gives[name] = surplus
@@ -178,6 +206,10 @@ class Member:
             plan.tokens[channel.name] = False
             plan.statement.gives[token] = 1
             plan.statement.not_before_s[token] = channel.not_before_s
+
+    def _least(self, channel: ChannelFacts) -> int:
+        """What it should have of a channel, whoever else waits."""
+        return max(self._floor.get(channel.name, 0), channel.guaranteed)
 
     def spare_due_s(self) -> float | None:
         """When the next spare permit is due to be returned."""
@@ -216,6 +248,14 @@ def usable(channel: ChannelFacts, right: int, token: bool, targets: Counts, bloc
     if channel.capacity is None:
         return -1
     return min(right, channel.capacity, targets.get(channel.name, right))
+
+
+def _tell_starts(channel: ChannelFacts, said: Statement) -> None:
+    """Those of the last moments count from now: their requests may still be on their way."""
+    if channel.token and channel.starts_s:
+        on_their_way_s = min(ON_THEIR_WAY_S, channel.throttle_s / 20)
+        ages_s = [0.0 if age_s < on_their_way_s else age_s for age_s in channel.starts_s]
+        said.starts_s[channel.name + START] = ages_s
 
 
 def _rights(facts: LeaseFacts) -> Counts:

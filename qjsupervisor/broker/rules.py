@@ -1,8 +1,9 @@
 """The rules of the ledger: what a member's statement changes in it, and what the member is told. Pure.
 
 The rules are those of models/lease.pml and are named in the comments: FENCE, LIMBO, SERVE, TERM, REST, EXCESS,
-BARRIER, WAIT. Each channel corresponds to the model's single channel; a take is for a job's whole path, all or nothing.
-A statement is applied as a whole or not at all. No clock, no I/O: `now_s` is the coordinator's clock in seconds.
+BARRIER, WAIT, RESERVE, BEYOND. Each channel corresponds to the model's single channel; a take is for a job's whole
+path, all or nothing. A statement is applied as a whole or not at all. No clock,
+no I/O: `now_s` is the coordinator's clock in seconds.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from .ledger import (
     Ledger,
     MemberEntry,
     Statement,
+    beyond,
     blocked_channels,
     capacity_of,
     differences,
@@ -28,6 +30,8 @@ LEASE_S = 15.0
 BARRIER_S = 2 * LEASE_S
 #: A member that has been gone for this long is forgotten, with the jobs that it left.
 FORGET_S = 60.0
+#: The longest period of a rate for which nothing starts after the member that had its turn was lost.
+LONGEST_PAUSE_S = 600
 #: Permits that cannot be divided evenly rotate among the waiting members, each holding them for this long.
 ROTATION_S = 1.0
 
@@ -46,6 +50,7 @@ def execute(ledger: Ledger, said: Statement, now_s: float, incarnation: str) -> 
         if member is None or not member.valid or member.session != said.session:  # FENCE
             return answer
         answer.ok = True
+        _note_starts(ledger, said, now_s)
         if said.kind == "leave":
             del ledger.members[said.member]
             answer.notify = True
@@ -93,10 +98,15 @@ def _forget(ledger: Ledger, now_s: float) -> list[tuple[str, Counts]]:
     for name, member in list(ledger.members.items()):
         if member.valid or now_s < member.expires_s + (FORGET_S if plus(member.limbo, member.limbo_over) else LEASE_S):
             continue
-        _free_limbo(ledger, member, now_s)
-        del ledger.members[name]
-        if counts := plus(member.limbo, member.limbo_over):
-            found.append((f"{member.host}:{member.pid}", counts))
+        kept = dict(member.floor) if member.serves else {}  # RESERVE
+        lost = plus(minus(member.limbo, kept), member.limbo_over)
+        if lost or not kept:
+            _free_limbo(ledger, member, now_s)
+        member.limbo, member.limbo_over = kept, {}
+        if not kept:
+            del ledger.members[name]
+        if lost:
+            found.append((f"{member.host}:{member.pid}", lost))
     for database, since_s in list(ledger.left_since_s.items()):
         if now_s >= since_s + FORGET_S:
             counts = plus(ledger.left.pop(database, {}), ledger.left_over.pop(database, {}))
@@ -109,7 +119,10 @@ def _free_limbo(ledger: Ledger, member: MemberEntry, now_s: float) -> None:
     """Free a lost member's limbo. When it last started a job in a throttled channel is unknown, so assume: just now."""
     for channel in member.limbo:
         if channel.endswith(START):
-            note_not_before(ledger, channel, now_s + ledger.throttle_s.get(channel, 0))
+            pause_s = ledger.throttle_s.get(channel, 0)
+            # Of a long period the starts that it told are counted, and those of its last seconds are missing.
+            if pause_s <= LONGEST_PAUSE_S or channel not in ledger.starts_s:
+                note_not_before(ledger, channel, now_s + pause_s)
 
 
 # -- statements ------------------------------------------------------------------------------------------------------
@@ -126,15 +139,30 @@ def _register(ledger: Ledger, said: Statement, now_s: float, answer: Answer) -> 
             member.lease, member.excess = dict(said.may), minus(said.held, said.may)
             member.serves = sorted({*member.serves, *said.holds})
         else:
-            member.lease = {c: min(n, member.limbo.get(c, 0)) for c, n in said.upper.items() if member.limbo.get(c)}
+            claims = {c: _claimable(ledger, member, said, c) for c in said.upper}
+            member.lease = {c: n for c, n in claims.items() if n}
             member.excess = minus(said.held, member.lease)
             _free_limbo(ledger, _rest(member), now_s)
         member.limbo, member.limbo_over, member.valid = {}, {}, True
     member.expires_s = now_s + LEASE_S
     member.host, member.pid = said.host, said.pid
     _note(ledger, member, said)
+    member.floor = {c: min(n, member.lease[c]) for c, n in said.floor.items() if member.lease.get(c)}
     answer.got = dict(member.lease)
+    for channel in member.lease:
+        if channel.endswith(START):
+            _tell_starts(ledger, channel, now_s, answer)
+    answer.floor = dict(member.floor)
     answer.notify = True
+
+
+def _claimable(ledger: Ledger, member: MemberEntry, said: Statement, channel: str) -> int:
+    """What a lost member may have back of its limbo. UPPER, BEYOND; its floor it may have used meanwhile. RESERVE"""
+    limbo = member.limbo.get(channel, 0)
+    floor = min(said.floor.get(channel, 0), member.floor.get(channel, 0), limbo)
+    own = None if said.capacity is None else said.capacity.get(channel)
+    free = min(said.upper[channel], limbo) - beyond(ledger, channel, own)
+    return max(free, floor)
 
 
 def _rest(member: MemberEntry) -> MemberEntry:
@@ -150,6 +178,7 @@ def _note(ledger: Ledger, member: MemberEntry, said: Statement) -> None:
         for channel, seconds in said.throttle_s.items():
             ledger.throttle_s[channel] = max(seconds, ledger.throttle_s.get(channel, 0))
     member.weight, member.hungry, member.held = dict(said.weight), list(said.hungry), dict(said.held)
+    member.least = dict(said.least)
 
 
 def _change(ledger: Ledger, member: MemberEntry, said: Statement, now_s: float, answer: Answer) -> None:
@@ -158,17 +187,15 @@ def _change(ledger: Ledger, member: MemberEntry, said: Statement, now_s: float, 
     _note(ledger, member, said)
     member.excess = dict(said.excess)
     freed = bool(said.gives) or bool(said.drops)
-    for database, (lease, beyond) in said.drops.items():
+    for database, (lease, excess) in said.drops.items():
         moved = {c: min(n, member.lease.get(c, 0)) for c, n in lease.items()}
         take_away(member.lease, moved)
         ledger.left_since_s[database] = now_s
         add(ledger.left.setdefault(database, {}), moved)
-        add(ledger.left_over.setdefault(database, {}), beyond)
+        add(ledger.left_over.setdefault(database, {}), excess)
         if database in member.serves:
             member.serves.remove(database)
     take_away(member.lease, said.gives)
-    for channel, wait_s in said.not_before_s.items():
-        note_not_before(ledger, channel, now_s + wait_s)
     for database, term in said.settles.items():
         freed |= _settle(ledger, member, said, (database, term), now_s, answer)
     for database, counts in said.failed.items():
@@ -176,8 +203,19 @@ def _change(ledger: Ledger, member: MemberEntry, said: Statement, now_s: float, 
             ledger.failed[database] = dict(counts)
     for path, count in said.takes:
         _take(ledger, member, (path, count), now_s, answer)
+    member.floor = {c: min(n, member.lease[c]) for c, n in said.floor.items() if member.lease.get(c)}
+    member.floor_wanted = dict(said.floor)
+    answer.floor = dict(member.floor)
     others = [each for each in ledger.members.values() if each is not member and each.valid and each.hungry]
     answer.notify = (freed and bool(others)) or bool(said.drops) or bool(set(said.hungry) - was_hungry)
+
+
+def _note_starts(ledger: Ledger, said: Statement, now_s: float) -> None:
+    """When jobs were started in channels whose token it has, or returns."""
+    for channel, wait_s in said.not_before_s.items():
+        note_not_before(ledger, channel, now_s + wait_s)
+    for channel, ages_s in said.starts_s.items():
+        ledger.starts_s[channel] = [round(now_s - age_s, 3) for age_s in ages_s]
 
 
 def _settle(
@@ -192,7 +230,8 @@ def _settle(
         member.serves = sorted([*member.serves, database])
     answer.settled[database] = term
     lacks = minus(said.held, member.lease)
-    _claim(member, lacks, ledger.left.pop(database, {}), answer)
+    _claim(ledger, member, lacks, ledger.left.get(database, {}), answer)
+    ledger.left.pop(database, None)
     ledger.left_over.pop(database, None)
     ledger.left_since_s.pop(database, None)
     if now_s < ledger.barrier_until_s:  # WAIT
@@ -200,7 +239,7 @@ def _settle(
     for name, other in list(ledger.members.items()):
         if other.valid or database not in other.serves:
             continue
-        _claim(member, lacks, other.limbo, answer)
+        _claim(ledger, member, lacks, other.limbo, answer, kept=other.floor)
         other.serves.remove(database)
         if not other.serves:  # REST
             _free_limbo(ledger, other, now_s)
@@ -208,10 +247,15 @@ def _settle(
     return True
 
 
-def _claim(member: MemberEntry, lacks: Counts, limbo: Counts, answer: Answer) -> None:
-    """Move what a member holds without a lease from the limbo to the member, as far as available."""
+def _claim(
+    ledger: Ledger, member: MemberEntry, lacks: Counts, limbo: Counts, answer: Answer, kept: Counts | None = None
+) -> None:
+    """Move what a member holds without a lease from the limbo to the member, as far as available. RESERVE, BEYOND"""
     for channel, wanted in list(lacks.items()):
-        moved = min(wanted, limbo.get(channel, 0))
+        available = limbo.get(channel, 0) - (kept or {}).get(channel, 0)
+        # What it holds beyond its lease is the very thing that it claims.
+        surplus = max(0, beyond(ledger, channel) - member.excess.get(channel, 0))
+        moved = min(wanted - surplus, available)
         if moved > 0:
             for counts in (member.lease, answer.got):
                 add(counts, {channel: moved})
@@ -240,7 +284,14 @@ def _take(
             for counts in (member.lease, answer.got):
                 add(counts, {channel: count})
             if channel.endswith(START):
-                answer.not_before_s[channel] = max(0.0, ledger.not_before_s.get(channel, 0.0) - now_s)
+                _tell_starts(ledger, channel, now_s, answer)
+
+
+def _tell_starts(ledger: Ledger, channel: str, now_s: float, answer: Answer) -> None:
+    """What whoever has a token has to know: when the next start may be, and when the last ones were."""
+    answer.not_before_s[channel] = max(0.0, ledger.not_before_s.get(channel, 0.0) - now_s)
+    if channel in ledger.starts_s:
+        answer.starts_s[channel] = [now_s - at_s for at_s in ledger.starts_s[channel]]
 
 
 def _tell(ledger: Ledger, said: Statement, now_s: float, answer: Answer) -> None:
@@ -260,20 +311,27 @@ def share(ledger: Ledger, channel: str, now_s: float) -> dict[int, int]:
     """What each member should have of a channel, by id(member); empty if nobody waits for what another holds.
 
     A member that does not wait needs what it runs; the rest is divided among the waiting ones, by the weight of their
-    databases.
+    databases. Nobody gets less than its least, as far as there is enough for that. After the capacity was lowered
+    everybody has to shrink, those too who do not wait.
     """
     rivals = [member for member in ledger.members.values() if member.valid]
     capacity = capacity_of(ledger, channel)
-    hungry = [member for member in rivals if channel in member.hungry]
-    if not hungry or capacity is None or len(rivals) < 2:
+    is_over = beyond(ledger, channel) > 0
+    hungry = [member for member in rivals if is_over or channel in member.hungry]
+    if not hungry or capacity is None or not (is_over or len(rivals) > 1):
         return {}
     base = channel.removesuffix(START)
     running = {id(member): 0 if base != channel else member.held.get(channel, 0) for member in rivals}
-    found = {id(member): running[id(member)] for member in rivals if member not in hungry}
-    room = max(0, capacity - sum(found.values()) - unassigned(ledger, channel))
+    room = max(0, capacity - unassigned(ledger, channel))
+    least = {}
+    for member in rivals:
+        least[id(member)] = min(member.least.get(channel, 0), room)
+        room -= least[id(member)]
+    found = {id(m): max(running[id(m)], least[id(m)]) for m in rivals if m not in hungry}
+    room = max(0, room - sum(n - least[key] for key, n in found.items()))
     weights = [max(1, member.weight.get(channel, 1)) for member in hungry]
     parts = [room * weight // sum(weights) for weight in weights]
     turn = int(now_s / ROTATION_S) % len(hungry)
     for extra in range(room - sum(parts)):
         parts[(turn + extra) % len(hungry)] += 1
-    return found | {id(member): part for member, part in zip(hungry, parts, strict=True)}
+    return found | {id(member): least[id(member)] + part for member, part in zip(hungry, parts, strict=True)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .counts import Counts
+from .counts import Counts, minus
 from .ledger import START, Ledger, differences
 
 
@@ -22,6 +22,8 @@ def cluster_view(ledger: Ledger, cluster: str, now_s: float, own: str = "") -> d
                 "lease_left_s": round(max(0.0, member.expires_s - now_s), 1) if member.valid else 0.0,
                 "leases": _permits(member.lease),
                 "excess": _permits(member.excess),
+                "floor": _permits(member.floor),
+                "floor_lacks": _permits(minus(member.floor_wanted, member.floor)),
                 "limbo": _permits(member.limbo, member.limbo_over),
                 "waits_in": [channel for channel in member.hungry if not channel.endswith(START)],
                 "databases": len(member.serves),

@@ -22,6 +22,7 @@ from ..master.state_file import path_of
 from ..states import Mode
 from ..text import channel_settings, seconds
 from . import client
+from .check_cluster import check_cluster
 from .check_databases import DatabaseReport, check_databases, that_run
 from .check_odoo import check_odoo_settings, duplicates
 from .check_server import check_server
@@ -84,6 +85,7 @@ def gather(config: Config) -> Report:
         findings.append(problem("root has capacity 0: nothing would run"))
     findings += [*_about_schedule(config), *_about_rules(config), *about_shares(config)]
     findings += check_odoo_settings(config)
+    findings += check_cluster(config)
     answers = _ask_targets(config, [each.name for each in that_run(databases)])
     findings += _about_supervisor(config)
     return Report(config=config, databases=databases, targets=answers, findings=findings)

@@ -55,13 +55,26 @@ def _print(view: dict[str, object]) -> None:
             "ready" if member["alive"] else "unreachable",
             member["databases"],
             _counts(member["leases"]),
+            _counts(member["floor"]),
             _counts(member["limbo"]),
             ", ".join(member["waits_in"]),
         )
         for member in members
     ]
-    columns = ("supervisor", "state", ">databases", "*leases", "*of running jobs, unclaimed", "*waits in")
+    columns = (
+        "supervisor",
+        "state",
+        ">databases",
+        "*leases",
+        "*floor",
+        "*of running jobs, unclaimed",
+        "*waits in",
+    )
     console().print(table(f"cluster {view['name']}", columns, rows))
+    for member in members:
+        if member["floor_lacks"]:
+            missing = _counts(member["floor_lacks"])
+            print_line(f"{member['host']}:{member['pid']}: lacks {missing} of its coordination_floor")
     limbo, differs = view["limbo"], view["differs"]
     assert isinstance(limbo, dict)
     assert isinstance(differs, dict)

@@ -163,11 +163,27 @@ def databases_line(status: Status) -> str:
     return many + (f": {', '.join(f'{count} {state}' for state, count in states)}" if states else "")
 
 
+def cluster_line(cluster: View) -> str:
+    """What the supervisors of a cluster may use now, and what nobody may."""
+    members = cluster.get("members", ())
+    alive = [each for each in members if each.get("alive")]
+    here = sum(each.get("leases", {}).get(ROOT, 0) for each in alive if each.get("own"))
+    others = sum(each.get("leases", {}).get(ROOT, 0) for each in alive if not each.get("own"))
+    limbo = sum(each.get(ROOT, 0) for each in cluster.get("limbo", {}).values())
+    limbo += sum(each.get("limbo", {}).get(ROOT, 0) for each in members)
+    lost = "" if len(alive) == len(members) else f", {len(members) - len(alive)} lost"
+    left = f", {limbo} held by jobs of lost or former ones" if limbo else ""
+    many = f"{len(alive)} supervisor{'' if len(alive) == 1 else 's'}{lost}"
+    return f"cluster {cluster.get('name')}: {many}; root: {here} leased here, {others} elsewhere{left}"
+
+
 def _head(status: Status, found: Troubles) -> Iterator[tuple[str, str]]:
     yield headline(status), "bold"
     troubled = sum(any(is_problem for _, is_problem in each) for each in found.of.values())
     yield databases_line(status) + (f"; {troubled} with problems" if troubled else ""), "bold red" if troubled else ""
     yield summary(status), ""
+    if status.get("cluster"):
+        yield cluster_line(status["cluster"]), ""
     for line in found.problems:
         yield line, "red"
     for line in found.warnings:

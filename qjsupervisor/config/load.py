@@ -19,6 +19,7 @@ from . import odoo_file as odooconf
 from . import options
 from .channel_string import with_options
 from .environment import Version, find_version, without_services
+from .floor import check_floor
 from .options import ODOO, Option
 from .schedule import Schedule, own_timezone, unknown
 from .settings import (
@@ -77,6 +78,7 @@ def _build(sources: Sources) -> Config:
         holds_new=get(options.NEW_DATABASES) == "hold",
         cluster=get(options.CLUSTER) or None,
         cluster_database=get(options.CLUSTER_DATABASE) or get(options.MAINTENANCE_DB),
+        coordination_floor=_floor(sources, channels),
         template=get(options.DB_TEMPLATE),
         mode=mode,
         channels=channels,
@@ -188,6 +190,19 @@ def _shares(sources: Sources, channels: tuple[ChannelSpec, ...]) -> Shares:
     except ValueError as error:
         raise ConfigError(options.DB_CAPACITY.name, f"{place}{error}") from None
     return shares
+
+
+def _floor(sources: Sources, channels: tuple[ChannelSpec, ...]) -> Mapping[str, int]:
+    found = sources.find(options.COORDINATION_FLOOR)
+    floor = sources.get(options.COORDINATION_FLOOR)
+    try:
+        if floor and not sources.get(options.CLUSTER):
+            raise ValueError("there is no cluster; set cluster, or remove it")
+        check_floor(floor, channels)
+    except ValueError as error:
+        place = "" if found is None else f"{found.place}: "
+        raise ConfigError(options.COORDINATION_FLOOR.name, f"{place}{error}") from None
+    return floor
 
 
 def _rules(sources: Sources, channels: tuple[ChannelSpec, ...]) -> ServingRules:

@@ -5,6 +5,7 @@ Says what exists, not where values come from; `config` looks them up.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -12,6 +13,7 @@ from ..channelspec import ChannelSpec
 from .channel_string import parse_channel_options, parse_channels
 from .database_names import parse_database_names
 from .environment import parse_version
+from .floor import parse_floor
 from .schedule import Window, parse_schedule, parse_timezone
 from .settings import DatabaseName
 from .shares import Shares, parse_shares
@@ -112,6 +114,13 @@ CLUSTER_DATABASE: Option[str | None] = _own(
     "",
     no_url,
     "database of the cluster's ledger (qjsupervisor cluster init); default: maintenance_db",
+)
+COORDINATION_FLOOR: Option[Mapping[str, int]] = _own(
+    "coordination_floor",
+    {},
+    "",
+    parse_floor,
+    "permits of a cluster that this supervisor keeps for when the coordinator is away (2; root:2,root.mail:1)",
 )
 MAX_DATABASES = _own(
     "max_databases", 512, "512", integer_in(1, 10_000), "most databases served at once; takes effect at start"
@@ -310,6 +319,7 @@ OPTIONS: tuple[Option[Any], ...] = (
     ODOO_VERSION,
     CLUSTER,
     CLUSTER_DATABASE,
+    COORDINATION_FLOOR,
     MAX_DATABASES,
     NEW_DATABASES,
     RESCAN_INTERVAL,

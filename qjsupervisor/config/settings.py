@@ -216,6 +216,8 @@ class Config:
     #: Supervisors with the same name share one capacity; None for a single supervisor.
     cluster: str | None
     cluster_database: str
+    #: Permits by channel that this supervisor never lends to others of its cluster.
+    coordination_floor: Mapping[str, int]
     #: Odoo's db_template, which is never served.
     template: str
 

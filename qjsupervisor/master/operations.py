@@ -123,6 +123,8 @@ class Operations:
             cluster=config.cluster,
             member=secrets.token_hex(8),
             master_pid=os.getpid(),
+            heartbeat_s=config.hang_timeout_s / 3,
+            floor=tuple(config.coordination_floor.items()),
             dsn=tuple(config.connection.dsn(config.cluster_database).items()),
         )
         self.broker.run(lambda pipe: run(settings, table, pipe), now_s)

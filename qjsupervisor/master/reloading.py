@@ -11,7 +11,7 @@ from ..states import Mode
 #: Fixed at start: open files, and the size and rules of the shared table.
 _FIXED = (
     "control_socket", "state_dir", "pidfile", "max_databases", "fairness", "fairness_weights", "cluster",
-    "cluster_database",
+    "cluster_database", "coordination_floor",
 )  # fmt: skip
 #: Their meaning depends on the mode, which is fixed at start too.
 _OF_THE_MODE = ("channels", "max_capacity", "db_max_capacity")

@@ -411,6 +411,8 @@ class WorkerProcess:
         else:
             self._boot_alarm.clear()
             self._healthy_since_s = self._healthy_since_s or now_s
+        if state is WorkerState.STANDBY:
+            self.unread_since_s = None  # its jobs are another runner's to count
         if state is self.state:
             self.reason = reason
         else:

@@ -45,6 +45,7 @@ def find_problems(status: Status) -> list[Problem]:
     return [
         *(Problem(str(text)) for text in status.get("problems", ())),
         *_of_servers(status),
+        *_of_cluster(status),
         *_of_databases(status),
         *_of_targets(status),
         *_warnings(status),
@@ -82,6 +83,28 @@ def _of_servers(status: Status) -> Iterator[Problem]:
     for server, why in _down_servers(status).items():
         waiting = [str(view.get("name")) for view in status.get("databases", ()) if view.get("postgresql") == server]
         yield Problem(f"PostgreSQL at {server} is down{f': {why}' if why else ''}{_waiting(waiting)}", tuple(waiting))
+
+
+def _of_cluster(status: Status) -> Iterator[Problem]:
+    """Whether the coordinator is away, and what supervisors of the cluster do not agree on."""
+    cluster = status.get("cluster") or {}
+    about = f"cluster {cluster.get('name')}"
+    if cluster.get("error"):
+        yield Problem(f"{about}: {cluster['error']}; beyond the lease nothing starts but within coordination_floor")
+        return
+    for channel, said in sorted(cluster.get("differs", {}).items()):
+        told = ", ".join(f"{who} has {n}" for who, n in sorted(said.items()))
+        yield Problem(
+            f"{about}: supervisors differ in the capacity of {channel}, the smallest holds: {told}", is_warning=True
+        )
+    for member in cluster.get("members", ()):
+        if member.get("own") and member.get("floor_lacks"):
+            lacks = ", ".join(f"{name} {n}" for name, n in sorted(member["floor_lacks"].items()))
+            yield Problem(f"{about}: no room for coordination_floor: it lacks {lacks}", is_warning=True)
+    if cluster.get("barrier_s"):
+        yield Problem(
+            f"{about}: the coordinator was restarted: leases grow again when all have reported", is_warning=True
+        )
 
 
 def _down_servers(status: Status) -> dict[str, str]:

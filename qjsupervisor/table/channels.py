@@ -118,8 +118,11 @@ def write_channel(core: TableCore, channel: int, spec: ChannelSpec, now_ns: int)
     words = core.words
     throttle_ns = spec.throttle_s * 1_000_000_000
     words[base + Channel.CONFIGURED] = limit = _limit(spec.capacity, spec.name == ROOT)
-    # What a cluster leases us of it is the broker's to say; at first nothing.
-    words[base + Channel.CAPACITY] = min(limit, words[base + Channel.RIGHT]) if core.leased else limit
+    if core.leased:  # the broker says what we may use of it: at first nothing
+        words[Header.FLOORED] = 0
+        waits_for_token = (throttle_ns or spec.rate) and not words[base + Channel.TOKEN]
+        limit = 0 if waits_for_token else min(limit, words[base + Channel.RIGHT])
+    words[base + Channel.CAPACITY] = limit
     words[base + Channel.THROTTLE_NS] = throttle_ns
     # The last start counts by the new throttle where that is shorter.
     words[base + Channel.NOT_BEFORE_NS] = min(words[base + Channel.NOT_BEFORE_NS], now_ns + throttle_ns)

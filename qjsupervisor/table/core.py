@@ -63,8 +63,24 @@ class TableCore(TableWords):
     # -- the lock ----------------------------------------------------------------------------------------
 
     def may_start(self, now_ns: int) -> bool:
-        """Whether anything may start: the start barrier is over, and the lease is not."""
-        return bool(self.words[Header.START_BARRIER]) and now_ns < self.words[Header.LEASE_UNTIL_NS]
+        """Whether anything may start: the start barrier is over, and the lease is not, or floors are in force."""
+        is_leased = now_ns < self.words[Header.LEASE_UNTIL_NS] or self.words[Header.FLOORED]
+        return bool(self.words[Header.START_BARRIER]) and bool(is_leased)
+
+    def use_floors(self, now_ns: int) -> None:
+        """With the lock, after the end of the lease: what may be used of each channel from now on is its floor.
+
+        The mark is stored last, so that whoever comes after a death in between does it again.
+        """
+        words = self.words
+        if words[Header.FLOORED] or not words[Header.FLOORS]:
+            return
+        for channel, limits in enumerate(self.tree().limits):
+            if limits is not None:
+                base = self.channel_base(channel)
+                words[base + Channel.CAPACITY] = words[base + Channel.FLOOR]
+                self.settle(channel, now_ns)
+        words[Header.FLOORED] = 1
 
     def wake_broker(self) -> None:
         """Something that the coordinator may have to know."""

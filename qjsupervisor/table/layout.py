@@ -109,6 +109,8 @@ class Header:
     NEXT_OPEN_NS: Final = 16  # no throttled channel opens before; NEVER_NS: none will                derived
     SHARES: Final = 17  # 1: databases have minimums or maximums                                      master
     RESERVED: Final = 18  # permits of the root that are kept free: the sum of DEFICIT                derived
+    FLOORS: Final = 19  # 1: channels have a FLOOR                                                     broker
+    FLOORED: Final = 20  # 1: the lease is over, and each CAPACITY is its channel's FLOOR
 
 
 HEADER_WORDS: Final = 24
@@ -145,9 +147,10 @@ class Channel:
     OWN_PASS: Final = 24
     CLOCK: Final = 25
     RATE_SINCE_NS: Final = 26  # when it was given a rate: what was counted before is not in the ring
+    FLOOR: Final = 27  # permits that may be used after the end of the lease; at most RIGHT               broker
 
 
-CHANNEL_WORDS: Final = 27
+CHANNEL_WORDS: Final = 28
 
 
 class Flag:

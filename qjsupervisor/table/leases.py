@@ -5,6 +5,7 @@ Of a limited channel c of a cluster's table
     RIGHT        permits that the coordinator leases us                written by the broker, under the lock
     CAPACITY     what may be used: at most RIGHT; nothing new starts while TOTAL >= CAPACITY     likewise
     TOKEN        of a throttled channel: 1 where its starts are leased to us                     likewise
+    FLOOR        permits of RIGHT that may be used after the end of the lease                    likewise
 Of a database s
     TERM         its worker leads, and has counted its jobs in HELD    written by the worker; 0 again when it loses it
     SETTLED      the tenure that the coordinator knows of; nothing starts where it is not TERM   written by the broker
@@ -17,12 +18,12 @@ here waits for anything but the table's lock.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from .grants import NoDemand, Scheduler, grant_all
-from .layout import Cell, Channel, Flag, Header, Slot
+from .layout import CHANNEL_WORDS, SLOT_WORDS, Cell, Channel, Flag, Header, Slot
 from .semaphore import SemaphoreTable
 from .words import bits
 
@@ -34,9 +35,14 @@ class ChannelFacts:
     name: str
     capacity: int | None
     right: int
-    #: What may be used now.
+    #: What may be used now, and after the end of the lease.
     usable: int
+    floor: int
+    #: What databases are guaranteed of it that could use it now; and what is to be kept, whoever else waits.
+    guaranteed: int
+    reserved: int
     token: bool
+    #: For so long after a start the next ones may have to wait: its throttle, or the period of its rate.
     throttle_s: int
     sequential: bool
     #: Paused, retired, or a failed job of our own keeps it closed.
@@ -46,8 +52,11 @@ class ChannelFacts:
     waiting: int
     #: Weight of the databases that wait in it or below it.
     weight: int
-    #: Seconds until the next start may be.
+    #: Seconds until the next start may be, by its throttle.
     not_before_s: float
+    #: Of a rate: seconds since each start in its period, the oldest first; and whether no more may be now.
+    starts_s: list[float] = field(default_factory=list)
+    rate_is_used_up: bool = False
 
 
 @dataclass
@@ -117,6 +126,8 @@ class LeaseTable:
         with core.locked(None) as self._now_ns:
             yield self
             core.open_throttled(self._now_ns)
+            if self._now_ns >= core.words[Header.LEASE_UNTIL_NS]:
+                core.use_floors(self._now_ns)
             if core.may_start(self._now_ns):
                 grant_all(core, Scheduler(core, self._table.fairness, -1, NoDemand(), self._now_ns), self._now_ns)
 
@@ -145,17 +156,25 @@ class LeaseTable:
 
     def _channel(self, channel: int, name: str, here: int, below: int) -> ChannelFacts:
         core = self._core
-        w = core.words[core.channel_base(channel) : core.channel_base(channel) + Channel.TOKEN + 1].tolist()
+        w = core.words[core.channel_base(channel) : core.channel_base(channel) + CHANNEL_WORDS].tolist()
         flags = w[Channel.FLAGS]
         pending = sum(max(1, core.words[core.cell_base(slot, channel) + Cell.PENDING]) for slot in bits(here))
-        left_ns = max(0, w[Channel.NOT_BEFORE_NS] - self._now_ns)
+        left_ns = max(0, w[Channel.NOT_BEFORE_NS] - self._now_ns) if w[Channel.THROTTLE_NS] else 0
+        reserved = core.words[Header.RESERVED] if channel == 0 else 0
+        ring = core.ring(channel)
+        starts = [] if ring is None else [at for at in ring.stamps() if at + ring.window > self._now_ns]
         return ChannelFacts(
             name=name,
             capacity=None if w[Channel.CONFIGURED] < 0 else w[Channel.CONFIGURED],
             right=w[Channel.RIGHT],
             usable=w[Channel.CAPACITY],
+            floor=w[Channel.FLOOR],
+            guaranteed=self._guaranteed() if channel == 0 and core.words[Header.SHARES] else 0,
+            reserved=w[Channel.TOTAL] + reserved if reserved else 0,
             token=bool(w[Channel.TOKEN]),
-            throttle_s=w[Channel.THROTTLE_NS] // 1_000_000_000,
+            throttle_s=-(-max(w[Channel.THROTTLE_NS], 0 if ring is None else ring.window) // 1_000_000_000),
+            starts_s=[(self._now_ns - at_ns) / 1e9 for at_ns in starts],
+            rate_is_used_up=ring is not None and core.not_before_ns(channel) > self._now_ns,
             sequential=bool(flags & Flag.SEQUENTIAL),
             is_closed=bool(flags & (Flag.PAUSED | Flag.RETIRED)) or bool(flags & Flag.SEQUENTIAL and w[Channel.FAILED]),
             held=w[Channel.TOTAL],
@@ -163,6 +182,15 @@ class LeaseTable:
             weight=sum(max(1, core.words[core.slot_base(slot) + Slot.WEIGHT]) for slot in bits(below)),
             not_before_s=left_ns / 1e9,
         )
+
+    def _guaranteed(self) -> int:
+        """Minimums of databases that wait, or whose minimum is kept free; of the others what they hold of theirs."""
+        core, total = self._core, 0
+        waiting = core.read_bitmap(core.layout.waiting, core.slots)
+        for slot in self._table.occupied():
+            w = core.words[core.slot_base(slot) : core.slot_base(slot) + SLOT_WORDS].tolist()
+            total += w[Slot.MIN] if waiting >> slot & 1 or w[Slot.RESERVE] else min(w[Slot.MIN], w[Slot.TOTAL])
+        return total
 
     def _slot(self, slot: int, facts: LeaseFacts) -> SlotFacts:
         core, tree = self._core, self._core.tree()
@@ -190,6 +218,7 @@ class LeaseTable:
         The lower of old and new holds from the first store on: a broker that dies in between uses nothing too much.
         """
         core, index = self._core, self._core.tree().index
+        core.words[Header.FLOORED] = 0  # first: with the lease over nothing may start by what is written now
         for name in sorted({*rights, *tokens, *usable}):
             base = core.channel_base(index[name])
             words = core.words
@@ -201,11 +230,31 @@ class LeaseTable:
             words[base + Channel.CAPACITY] = may
             core.settle(index[name], self._now_ns)
 
+    def put_floors(self, floors: Mapping[str, int]) -> None:
+        """Write what may be used of channels after the end of the lease."""
+        core, index = self._core, self._core.tree().index
+        for name, floor in floors.items():
+            core.words[core.channel_base(index[name]) + Channel.FLOOR] = floor
+        if any(floors.values()):
+            core.words[Header.FLOORS] = 1
+
     def put_not_before(self, name: str, wait_s: float) -> None:
         """Another supervisor started a job in a throttled channel: nothing starts for so long."""
         base = self._core.channel_base(self._core.tree().index[name])
         moment_ns = self._now_ns + int(wait_s * 1e9)
         self._core.words[base + Channel.NOT_BEFORE_NS] = max(self._core.words[base + Channel.NOT_BEFORE_NS], moment_ns)
+
+    def put_starts(self, name: str, ages_s: Sequence[float], wait_s: float) -> None:
+        """Others started jobs in a channel with a rate so long ago; with `wait_s` nobody knows, and it is used up."""
+        channel = self._core.tree().index[name]
+        ring = self._core.ring(channel)
+        if ring is None:
+            return
+        stamps = [self._now_ns - int(age_s * 1e9) for age_s in ages_s]
+        if wait_s > 0:
+            stamps = [self._now_ns + int(wait_s * 1e9) - ring.window] * ring.behind
+        ring.replace(sorted(max(1, at) for at in stamps))
+        self._core.settle(channel, self._now_ns)
 
     def put_settled(self, slot: int, term: int) -> None:
         """The coordinator knows that a database's jobs are counted here; 0: it does not."""

@@ -166,7 +166,9 @@ class WorkerSlot:
             taken = self._take_grant(source, now_ns)
             self._look_again_ns = None
             core.open_throttled(now_ns)
-            if core.words[Header.START_BARRIER] and now_ns < core.words[Header.LEASE_UNTIL_NS]:
+            if now_ns >= core.words[Header.LEASE_UNTIL_NS]:
+                core.use_floors(now_ns)
+            if core.may_start(now_ns):
                 taken += self._take_turns(source, now_ns)
             self._publish(source, now_ns, served=taken > 0)
             if self._is_new:
@@ -241,6 +243,8 @@ class WorkerSlot:
         self.begin_again()
         self.exchange(Nothing())
         self.begin_again()
+        for word in (Slot.PENDING, Slot.RUNNING, Slot.FAILED, Slot.WAIT_DEPENDENCIES, Slot.OLDEST_US):
+            self.set_counter(word, 0)
 
     def _write_back(self, source: Source, now_ns: int) -> None:
         core = self._core

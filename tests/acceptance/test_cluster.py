@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -19,6 +20,7 @@ from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import Database, Supervisor, odoo_conf, wait_until
+from .link import Link
 
 Member = Callable[..., Supervisor]
 CHANNELS = "root:8,root.s:1:sequential"
@@ -32,14 +34,14 @@ def member(
     ledger = database(schema=None)
     made: list[Supervisor] = []
 
-    def start(*served: Database, channels: str = CHANNELS, cluster_database: str | None = None) -> Supervisor:
-        where = cluster_database or ledger.name
+    def start(*served: Database, channels: str = CHANNELS, link: Link | None = None, **options: object) -> Supervisor:
+        ways = {} if link is None else {"options": {"db_host": link.host, "db_port": link.port}}
         conf = odoo_conf(
             postgres,
             odoo.port,
             db_name=",".join(each.name for each in served),
             channels=channels,
-            sections={"qjsupervisor": {"cluster": "test", "cluster_database": where}},
+            sections={"qjsupervisor": {"cluster": "test", "cluster_database": ledger.name, **options}, **ways},
         )
         running = supervisor(conf)
         if not made:
@@ -121,6 +123,37 @@ def test_a_stopped_supervisor_hands_over_what_runs(member: Member, odoo: StandIn
     assert odoo.stats()["peak"]["root"] <= 8
 
 
+def test_the_floor_is_used_while_the_coordinator_is_away(
+    member: Member, postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory
+) -> None:
+    """The broker alone is cut off, for longer than a lease; the other supervisor gets all but the floor."""
+    one, other = database(), database()
+    first = member(one, coordination_floor="root:2")
+    second = member(other)
+    first.wait_ready(one.name)
+    second.wait_ready(other.name)
+    wait_until(
+        lambda: any(entry["own"] and entry["floor"] == {"root": 2} for entry in cluster_of(first)["members"]),  # type: ignore[attr-defined]
+        "the ledger knows of the floor",
+    )
+    broker = broker_of(first)
+    os.kill(broker.pid, signal.SIGSTOP)
+    stopped_s = time.monotonic()
+    try:
+        wait_until(lambda: time.monotonic() > stopped_s + 16, "the lease is over", timeout_s=20)
+        odoo.reset()
+        one.insert_jobs(12, kwargs={"sleep": 0.3})
+        other.insert_jobs(40, kwargs={"sleep": 0.3})
+        one.wait_for_states(done=12, timeout_s=15)
+        other.wait_for_states(done=40, timeout_s=15)
+        stats = odoo.stats()
+        assert stats["peak_by_database"][one.name]["root"] == 2
+        assert stats["peak_by_database"][other.name]["root"] == 6
+        assert stats["peak"]["root"] <= 8
+    finally:
+        os.kill(broker.pid, signal.SIGCONT)
+
+
 def test_nothing_starts_while_the_coordinator_is_away(
     member: Member, postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory
 ) -> None:
@@ -194,3 +227,54 @@ def test_faults_for_forty_seconds(
     assert stats["peak"]["root"] <= 8
     assert stats["peak"]["root.s"] <= 1
     assert once_each(odoo)
+
+
+def test_rates_and_throttles_hold_over_both(member: Member, odoo: StandIn, database: DatabaseFactory) -> None:
+    """As Odoo sees them, each supervisor with a backlog; one is stopped and the other goes on with what it counted."""
+    channels = "root:8,root.rated:6:rate=8/2s,root.slow:2:throttle=1"
+    one, other = database(), database()
+    first, second = member(one, channels=channels), member(other, channels=channels)
+    first.wait_ready(one.name)
+    second.wait_ready(other.name)
+    for each in (one, other):
+        each.insert_jobs(24, channel="root.rated", kwargs={"sleep": 0.01})
+        each.insert_jobs(4, channel="root.slow", kwargs={"sleep": 0.01})
+    wait_until(lambda: len(starts(odoo, "root.rated")) > 20, "both start some", timeout_s=20)
+    first.stop()
+    other.wait_for_states(done=28, timeout_s=30)
+    first.start()
+    one.wait_for_states(done=28, timeout_s=30)
+    rated, slow = starts(odoo, "root.rated"), starts(odoo, "root.slow")
+    assert (len(rated), len(slow)) == (48, 8)
+    assert max(sum(at <= each < at + 1.8 for each in rated) for at in rated) <= 8
+    assert min(after - before for before, after in itertools.pairwise(slow)) > 0.85
+    assert once_each(odoo)
+
+
+def starts(odoo: StandIn, channel: str) -> list[float]:
+    return sorted(run["received_s"] for run in odoo.stats()["runs"] if run["channel"] == channel)
+
+
+def test_a_coordinator_without_its_schema_ends_nothing(
+    member: Member, postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory
+) -> None:
+    """It is told, what is leased goes on, and with the schema all is well again."""
+    one = database()
+    running = member(one)
+    running.wait_ready(one.name)
+    one.insert_jobs(1)
+    one.wait_for_states(done=1)
+    ledger = running.conf.read_text().partition("cluster_database = ")[2].split()[0]
+    postgres.execute(ledger, "ALTER SCHEMA qjsupervisor RENAME TO elsewhere", superuser=True)
+    lost = running.wait_for("coordinator_lost")
+    assert "run `qjsupervisor cluster init`" in lost["reason"]
+    assert "run `qjsupervisor cluster init`" in running.run("status").stdout
+    one.insert_jobs(1)
+    one.wait_for_states(done=2)
+    mark = running.mark()
+    postgres.execute(ledger, "ALTER SCHEMA elsewhere RENAME TO qjsupervisor", superuser=True)
+    running.wait_for("coordinator_joined", after=mark)
+    assert "cluster test: 1 supervisor; root:" in running.run("status").stdout
+    one.insert_jobs(9)
+    one.wait_for_states(done=11)
+    assert running.log_events("child_failed") == []

@@ -14,10 +14,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long faults happen (default: %(default)g)")
     parser.add_argument("--seed", type=int, default=1, help="of faults and jobs (default: %(default)s)")
     parser.add_argument("--databases", type=int, default=4, help="how many, two at least (default: %(default)s)")
+    parser.add_argument("--supervisors", type=int, help="of a cluster; 1: no cluster (default: by the seed)")
     given = parser.parse_args(arguments)
     if given.databases < 2:
         parser.error("--databases: two at least, as one of them is dropped now and then")
-    options = Options(seconds=given.seconds, seed=given.seed, databases=given.databases)
+    options = Options(seconds=given.seconds, seed=given.seed, databases=given.databases, supervisors=given.supervisors)
     return 1 if run(options, say=_say) else 0
 
 

@@ -67,7 +67,7 @@ def count(world: World, steps: Iterable[Step]) -> tuple[dict[str, Peak], list[st
 def dispatches(world: World) -> Dispatches:
     """By uuid, when the supervisor says that it sent a job."""
     found: dict[str, list[float]] = defaultdict(list)
-    for line in world.supervisor.log_events("job_dispatched"):
+    for line in (line for place in world.places for line in place.supervisor.log_events("job_dispatched")):
         found[line["job_uuid"]].append(datetime.fromisoformat(line["timestamp"].replace("Z", "+00:00")).timestamp())
     return found
 

@@ -18,6 +18,8 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "PostgreSQL killed": (2, of_postgres.kill_postgres),
     "PostgreSQL restarted": (2, of_postgres.restart_postgres),
     "PostgreSQL crashed": (2, of_postgres.crash_postgres),
+    "PostgreSQL failed over": (2, of_postgres.fail_over),
+    "ledger's last seconds lost": (2, of_postgres.lose_ledger),
     "PostgreSQL hangs": (4, of_postgres.hang_postgres),
     "session ended": (8, of_postgres.end_session),
     "all sessions ended twice": (3, of_postgres.end_sessions),

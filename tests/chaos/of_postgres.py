@@ -9,6 +9,11 @@ from contextlib import suppress
 
 import psycopg2
 
+from qjsupervisor.broker.rules import BARRIER_S, LEASE_S
+from qjsupervisor.testing.postgres import ThrowawayPostgres
+
+from ..acceptance.link import Link
+from ..replica import Replica
 from .fault import CannotError
 from .of_processes import kill_child, kill_master, kill_some
 from .world import Heal, World
@@ -17,7 +22,7 @@ from .world import Heal, World
 LONGEST_JOB_S = 4.0
 #: Where jobs go on for long, their permits are held for `dead_after_restart` after each restart.
 _RESTARTS_APART_S = 90.0
-_END = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
+_END = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE %s"
 
 
 # -- the server ------------------------------------------------------------------------------------------------------
@@ -62,6 +67,46 @@ def _expect_restart(world: World) -> None:
         world.restarted_s = time.time()
 
 
+def fail_over(world: World) -> tuple[float, Heal]:
+    """A synchronous standby becomes the server, under the old one's address."""
+    _expect_restart(world)
+    old, new = world.postgres, world.standby()
+    from_s = time.time()
+    old.kill()
+    return world.chance.uniform(0.0, 1.5), lambda: _promote(world, old, new, from_s)
+
+
+def _promote(world: World, old: ThrowawayPostgres, new: Replica, from_s: float) -> None:
+    new.stop()
+    new.port = old.port
+    new.start()
+    if new.execute("postgres", "SELECT pg_is_in_recovery()") == [(True,)]:
+        new.promote()
+    world.postgres = new
+    world.note_interruption(from_s)
+
+
+def lose_ledger(world: World) -> None:
+    """The coordinator fails over, and its last seconds are lost; the databases have lost nothing."""
+    links = [place.link for place in world.places if place.link is not None]
+    document = world.ledger_of(time.time() - world.chance.uniform(2.0, 10.0))
+    if not links or document is None or time.time() < world.silent_until_s + LEASE_S:
+        raise CannotError("no cluster, no link, or somebody may have been cut off for longer than a lease")
+    if any(place.link_is_silent or place.master_stopped for place in world.places):
+        raise CannotError("somebody is cut off")
+    _expect_restart(world)
+    for link in links:
+        link.silence()
+    try:
+        with world.interrupting():
+            world.postgres.restart("immediate")
+        world.put_ledger(document)
+    finally:
+        for link in links:
+            link.speak()
+    world.barrier_until_s = time.time() + BARRIER_S + LEASE_S
+
+
 def hang_postgres(world: World) -> None:
     """Some claim is on its way. For less than the 2 s after which its permits go back, or for longer."""
     world.expect_answers()
@@ -85,7 +130,7 @@ def _no_session() -> list[int]:
 
 def end_sessions(world: World) -> tuple[float, Heal]:
     """All of them, and once more when they have just been made again."""
-    world.ask(_END, ("qjsupervisor",))
+    world.ask(_END, ("qjsupervisor%",))
     return world.chance.uniform(0.3, 1.5), lambda: _end_sessions(world, 0)
 
 
@@ -94,7 +139,7 @@ def end_sessions_each_second(world: World) -> tuple[float, Heal]:
 
 
 def _end_sessions(world: World, more: int) -> tuple[float, Heal] | None:
-    world.ask(_END, ("qjsupervisor",))
+    world.ask(_END, ("qjsupervisor%",))
     return (1.0, lambda: _end_sessions(world, more - 1)) if more else None
 
 
@@ -136,18 +181,20 @@ def _limit(world: World, name: str, connections: int) -> None:
 
 def swallow_packets(world: World) -> tuple[float, Heal]:
     """Of all connections, new ones too; somebody may be killed behind that."""
-    _expect_link(world)
-    seconds = world.chance.choice((world.chance.uniform(0.5, 2.0), world.chance.uniform(2.0, 30.0)))
+    place, link = world.place, _expect_link(world)
+    longest_s = 2.0 if time.time() < world.barrier_until_s else 30.0
+    seconds = world.chance.choice((world.chance.uniform(0.5, 2.0), world.chance.uniform(2.0, longest_s)))
     from_s = time.time()
-    world.link.silence()
-    world.link_is_silent = True
+    place.link_is_silent = True
+    link.silence()
     if world.chance.random() < 0.4:
         with suppress(CannotError):  # the link is silent all the same, and has to be healed
             world.chance.choice((kill_child, kill_some, kill_master))(world)
 
     def heal() -> None:
-        world.link.speak()
-        world.link_is_silent = False
+        link.speak()
+        place.link_is_silent = False
+        world.silent_until_s = time.time()
         world.delays.append((from_s, time.time()))
 
     return seconds, heal
@@ -155,12 +202,14 @@ def swallow_packets(world: World) -> tuple[float, Heal]:
 
 def forget_connections(world: World) -> None:
     """Those that there are fall silent for ever, as where a firewall lost its states. New ones work."""
-    _expect_link(world)
+    link = _expect_link(world)
     # As long as a worker takes to find out.
     world.delays.append((time.time(), time.time() + 30.0))
-    world.link.silence(for_good=True)
+    link.silence(for_good=True)
 
 
-def _expect_link(world: World) -> None:
-    if not world.kind.link or world.link_is_silent:
+def _expect_link(world: World) -> Link:
+    link = world.place.link
+    if link is None or world.place.link_is_silent:
         raise CannotError("no link, or it is silent")
+    return link

@@ -15,8 +15,9 @@ _STOPPED_S = 15.0
 
 
 def _children(world: World) -> list[int]:
-    """Of the master: workers, scout and monitor."""
-    found = [child.pid for child in world.supervisor.children() if child.ppid() == world.supervisor.pid]
+    """Of the master: workers, scout, monitor and broker."""
+    supervisor = world.place.supervisor
+    found = [child.pid for child in supervisor.children() if child.ppid() == supervisor.pid]
     if not found:
         raise CannotError("no child")
     return found
@@ -53,27 +54,27 @@ def _continue(pid: int) -> None:
 
 def kill_master(world: World) -> None:
     """The loop starts it again, as supervisord does."""
-    world.master_killed = True
+    world.place.master_killed = True
     world.lapse()
-    world.supervisor.kill()
+    world.place.supervisor.kill()
 
 
 def stop_master(world: World) -> tuple[float, Heal]:
     """It stands still; its workers go on."""
-    pid = world.supervisor.pid
+    place, pid = world.place, world.place.supervisor.pid
     os.kill(pid, signal.SIGSTOP)
-    world.master_stopped = True
+    place.master_stopped = True
 
     def heal() -> None:
         _continue(pid)
-        world.master_stopped = False
+        place.master_stopped = False
 
     return world.chance.uniform(0.5, 6.0), heal
 
 
 def _expect_master(world: World) -> None:
-    if world.master_stopped:
-        raise CannotError("the master stands still")
+    if any(place.master_stopped for place in world.places):
+        raise CannotError("a master stands still")
 
 
 def change_capacities(world: World) -> tuple[float, Heal]:
@@ -86,10 +87,11 @@ def change_capacities(world: World) -> tuple[float, Heal]:
 
 def _configure(world: World, capacities: dict[str, int]) -> None:
     _expect_master(world)
-    if not _hears(world.supervisor.pid, signal.SIGHUP):
-        raise CannotError("the master is not there yet")
-    world.supervisor.write_conf(world.conf(capacities))
-    world.supervisor.send_signal(signal.SIGHUP)
+    if not all(_hears(place.supervisor.pid, signal.SIGHUP) for place in world.places):
+        raise CannotError("a master is not there yet")
+    world.configure(capacities)
+    for place in world.places:
+        place.supervisor.send_signal(signal.SIGHUP)
 
 
 def _hears(pid: int, signum: int) -> bool:
@@ -106,10 +108,12 @@ def pause(world: World) -> tuple[float, Heal]:
     _expect_master(world)
     scope = world.chance.choice((world.names[0], world.names[1], ":root.slow", f"{world.names[0]}:root.seq"))
     limit = world.chance.choice(((), ("--for", "2s")))
-    world.supervisor.run("pause", scope, *limit)
+    for place in world.places:
+        place.supervisor.run("pause", scope, *limit)
     return world.chance.uniform(0.2, 2.0), lambda: _resume(world, scope)
 
 
 def _resume(world: World, scope: str) -> None:
     _expect_master(world)
-    world.supervisor.run("resume", scope)
+    for place in world.places:
+        place.supervisor.run("resume", scope)

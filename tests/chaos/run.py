@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
 import threading
@@ -18,11 +19,13 @@ from .fault import CANNOT
 from .faults import FAULTS
 from .verdict import judge
 from .work import clear, insert
-from .world import CAPACITIES, Heal, Kind, World
+from .world import CAPACITIES, Heal, Kind, Place, World
 
 _PROGRESS_S = 5.0
 _TRY_AGAIN_S = 0.5
 _CLEAR_S = 2.0
+#: For a command, on a machine that does much else.
+_BUSY_S = 60.0
 _TRIES = 5
 
 Say = Callable[[str], None]
@@ -37,6 +40,8 @@ class Options:
     drain_s: float = 150.0
     #: None: drawn from the seed.
     kind: Kind | None = None
+    #: None: as in `kind`.
+    supervisors: int | None = None
 
 
 class Chaos:
@@ -49,7 +54,6 @@ class Chaos:
         self._heals: list[tuple[float, Heal]] = []
         self.struck: Counter[str] = Counter()
         self.jobs = 0
-        self._restart_s: float | None = None
         self._clear_s = 0.0
 
     def strike(self, seconds: float) -> None:
@@ -73,14 +77,15 @@ class Chaos:
     def heal(self) -> None:
         """Undo what is still broken, whatever its time; AssertionError where that cannot be done."""
         deadline_s = time.monotonic() + 60
-        while self._heals or self._restart_s is not None:
+        while self._heals or any(place.restart_s is not None for place in self._world.places):
             assert time.monotonic() < deadline_s, "the run's own fault: cannot heal"
             now_s = time.monotonic()
             self._heals = [(min(at_s, now_s + _TRY_AGAIN_S), heal) for at_s, heal in self._heals]
             self._attend()
             self._pause.wait(0.05)
         for scope in (*self._world.names, ":root.slow", f"{self._world.names[0]}:root.seq"):
-            self._world.supervisor.run("resume", scope)
+            for place in self._world.places:
+                place.supervisor.run("resume", scope, timeout_s=_BUSY_S)
 
     def attend_only(self) -> None:
         """A turn without faults: the master is watched."""
@@ -90,6 +95,7 @@ class Chaos:
         """One that can be done at the moment."""
         for _ in range(_TRIES):
             (name,) = self._world.chance.choices(list(FAULTS), [weight for weight, _ in FAULTS.values()])
+            self._world.place = self._world.chance.choice(self._world.places)
             try:
                 healing = FAULTS[name][1](self._world)
             except CANNOT:
@@ -120,7 +126,9 @@ class Chaos:
             self._clear_s = now_s + _CLEAR_S
             with suppress(psycopg2.Error):
                 clear(self._world)
-        self._watch_master(time.monotonic())
+                self._world.keep_ledger()
+        for place in self._world.places:
+            self._watch_master(place, time.monotonic())
 
     def _try_to(self, heal: Heal) -> None:
         try:
@@ -132,23 +140,26 @@ class Chaos:
         if step is not None:
             self._heals.append((time.monotonic() + step[0], step[1]))
 
-    def _watch_master(self, now_s: float) -> None:
-        supervisor = self._world.supervisor
-        if supervisor.process.poll() is None:
+    def _watch_master(self, place: Place, now_s: float) -> None:
+        status = place.supervisor.process.poll()
+        if status is None:
             return
-        if self._restart_s is None:
-            if not self._world.master_killed:
-                self._world.violations.append(f"the master ended by itself, status {supervisor.process.poll()}")
-            self._restart_s = now_s + self._world.chance.uniform(0.0, 1.0)
-        if now_s >= self._restart_s:
-            self._restart_s, self._world.master_killed = None, False
-            supervisor.start()
+        if place.restart_s is None:
+            if not place.master_killed:
+                self._world.violations.append(f"a master ended by itself, status {status}")
+            place.restart_s = now_s + self._world.chance.uniform(0.0, 1.0)
+        if now_s >= place.restart_s:
+            place.restart_s, place.master_killed = None, False
+            place.supervisor.start()
 
 
 def run(options: Options, say: Say) -> list[str]:
     """What was violated, also said."""
     folder = Path(tempfile.mkdtemp(prefix="qjs-chaos-"))
-    world = World(options.seed, options.databases, folder, options.kind)
+    kind = options.kind or Kind.drawn(random.Random(options.seed))
+    if options.supervisors is not None:
+        kind = kind._replace(supervisors=options.supervisors)
+    world = World(options.seed, options.databases, folder, kind)
     say(f"seed {options.seed}, {options.databases} databases, {CAPACITIES}, {world.kind}, logs in {folder}")
     try:
         chaos = Chaos(world, say)

@@ -22,7 +22,8 @@ _OUR_NAME = "qjsupervisor"
 _JOBS = "SELECT uuid, id, state, kwargs::text FROM queue_job WHERE name IS DISTINCT FROM %s"
 _LEFT = """
 SELECT coalesce(channel, ''), state, count(*), min(id) FROM queue_job
- WHERE name IS DISTINCT FROM %s AND state NOT IN ('done', 'failed') GROUP BY 1, 2 ORDER BY 1, 2
+ WHERE name IS DISTINCT FROM %s AND (state NOT IN ('done', 'failed') OR state = 'failed' AND channel = %s)
+ GROUP BY 1, 2 ORDER BY 1, 2
 """
 _SHOWN = 10
 
@@ -44,7 +45,9 @@ def judge(world: World, drain_s: float, turn: Callable[[], None], say: Callable[
     world.keep_runs()
     found += world.violations
     found += _short(
-        f"a process ended with a traceback: {e['reason']}" for e in world.supervisor.log_events("child_failed")
+        f"a process ended with a traceback: {line['reason']}"
+        for place in world.places
+        for line in place.supervisor.log_events("child_failed")
     )
     (world.folder / "runs").write_text("\n".join(map(str, world.runs)))
     sent = counts.dispatches(world)
@@ -94,22 +97,28 @@ def _left(world: World) -> list[str]:
     for name in world.names:
         with world.session(name) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT pg_sleep(0.05)")
-            cursor.execute(_LEFT, (ODD,))
+            cursor.execute(_LEFT, (ODD, SEQUENTIAL))
             found += [f"{name}: {number} {state} in {channel}, id {first}" for channel, state, number, first in cursor]
     return found
 
 
 def _unrest(world: World) -> list[str]:
     """What `status` shows that should not be."""
-    status = world.supervisor.status()
-    seen = {each["name"]: each for each in status["databases"]}
-    found = [f"{each['name']}: {each['running']} permits held" for each in status["channels"] if each["running"]]
-    found += [f"{each['name']}: {each['running']} jobs run" for each in seen.values() if each["running"]]
+    found = []
+    seen: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for status in (place.supervisor.status() for place in world.places):
+        for each in status["databases"]:
+            seen[each["name"]].append(each)
+        found += [f"{each['name']}: {each['running']} permits held" for each in status["channels"] if each["running"]]
+        found += [f"paused: {each}" for each in status["pauses"]]
+        for member in (status["cluster"] or {"members": []})["members"]:
+            found += [f"limbo of {member['pid']}: {member['limbo']}"] if member["limbo"] else []
+    found += [f"{name}: {each['running']} jobs run" for name in seen for each in seen[name] if each["running"]]
     for name in world.names:
-        entry = seen.get(name)
-        if entry is None or entry["state"] != "ready":
-            found.append(f"{name} is {entry and entry['state']}: {entry and entry['last_error']}")
-    return found + [f"paused: {each}" for each in status["pauses"]]
+        states = sorted(each["state"] for each in seen[name])
+        if states != ["ready", *["standby"] * (len(world.places) - 1)]:
+            found.append(f"{name} is {states}: {[each['last_error'] for each in seen[name]]}")
+    return found
 
 
 # -- what ran ----------------------------------------------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -20,13 +22,18 @@ from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.stand_in import StandIn
 
 from ..acceptance.link import Link
-from ..helpers import Supervisor, odoo_conf
+from ..helpers import Supervisor, odoo_conf, wait_until
+from ..replica import Replica
 from . import record
 
 CAPACITIES = {"root": 6, "root.slow": 2, "root.seq": 1}
 #: A change of the configuration is in force after so long at the latest, on a machine that is busy.
 IN_FORCE_S = 3.0
 _TEMPLATE = "chaos_template"
+#: The database that the brokers of a cluster meet in.
+_LEDGER = "chaos_ledger"
+#: What the first supervisor keeps for when it is cut off from them.
+_FLOOR = "root:2,root.slow:1"
 #: Short, so that many of each happen in a minute.
 _OPTIONS = {"rescan_interval": 2, "reconcile_interval": 4, "hang_timeout": 3, "boot_timeout": 20, "connect_timeout": 5}
 #: More than any channel string gives: a job in Odoo's backlog is no matter here.
@@ -55,6 +62,8 @@ class Kind(NamedTuple):
     long: bool
     #: Databases doze and sleep after a moment without jobs; the porter is killed and stopped like any other process.
     sleeps: bool = False
+    #: More than one: they are a cluster, and each may lead each database.
+    supervisors: int = 1
 
     @classmethod
     def drawn(cls, chance: random.Random) -> Kind:
@@ -63,16 +72,31 @@ class Kind(NamedTuple):
             link=chance.random() < 0.7,
             long=chance.random() < 0.4,
             sleeps=chance.random() < 0.4,
+            supervisors=chance.choice((1, 1, 2, 3)),
         )
+
+
+class Place:
+    """One supervisor, and what was done to it."""
+
+    supervisor: Supervisor
+
+    def __init__(self, link: Link | None) -> None:
+        self.link = link
+        self.master_killed = False
+        self.master_stopped = False
+        self.link_is_silent = False
+        #: When its master is started again, where it has ended.
+        self.restart_s: float | None = None
 
 
 class World:
     """Owned and used by one thread; `close` ends everything."""
 
-    def __init__(self, seed: int, databases: int, folder: Path, kind: Kind | None = None) -> None:
+    def __init__(self, seed: int, databases: int, folder: Path, kind: Kind) -> None:
         self.chance = random.Random(seed)
         self.folder = folder
-        self.kind = kind or Kind.drawn(self.chance)
+        self.kind = kind
         self.names = [f"chaos_{number}" for number in range(databases)]
         #: Dropped and made again now and then.
         self.scratch = self.names[-1]
@@ -87,12 +111,14 @@ class World:
         self.delays: list[tuple[float, float]] = []
         self._hangs_until_s = 0.0
         self.restarted_s = -math.inf
-        self.master_stopped = False
-        self.link_is_silent = False
+        #: When a link that was silent last spoke again, and until when a ledger without its history may rely on all.
+        self.silent_until_s = self.barrier_until_s = 0.0
+        #: The ledger's documents of the last seconds, and when they were read.
+        self._ledgers: deque[tuple[float, str]] = deque(maxlen=20)
         #: Runs in stand-ins that were stopped since.
         self.runs: list[Run] = []
         self.violations: list[str] = []
-        self.master_killed = False
+        self.places: list[Place] = []
         self._sessions: dict[str, extensions.connection] = {}
         self._stack = ExitStack()
         try:
@@ -113,12 +139,28 @@ class World:
         self.odoo = self._stack.enter_context(
             StandIn(self.postgres, workers=_ODOO_WORKERS, log=self.folder / "odoo.log")
         )
-        if self.kind.link:
-            self.link = self._stack.enter_context(Link((self.postgres.host, self.postgres.port)))
-        self.supervisor = Supervisor(self.conf(CAPACITIES), self.folder)
-        self._stack.callback(self.supervisor.close)
-        self.supervisor.start()
-        self.supervisor.wait_ready(*self.names, timeout_s=30)
+        self.capacities.append((time.time(), dict(CAPACITIES)))
+        for _ in range(self.kind.supervisors):
+            link = self._stack.enter_context(Link((self.postgres.host, self.postgres.port))) if self.kind.link else None
+            self.places.append(Place(link))
+        for place in self.places:
+            place.supervisor = Supervisor(self._conf(CAPACITIES, place.link), self.folder)
+            self._stack.callback(place.supervisor.close)
+        #: The one that is struck now.
+        self.place = self.places[0]
+        if self.kind.supervisors > 1:
+            self.postgres.create_database(_LEDGER)
+            done = self.place.supervisor.run("cluster", "init", timeout_s=60)
+            assert done.returncode == 0, done.stderr
+        for place in self.places:
+            place.supervisor.start()
+        wait_until(lambda: set(self.names) <= self.ready(), lambda: f"ready: there are {self.ready()}", 40)
+
+    def ready(self) -> set[str]:
+        """Databases that some supervisor serves."""
+        found = [place.supervisor.run("status", "--json") for place in self.places]
+        states = [each for done in found if not done.returncode for each in json.loads(done.stdout)["databases"]]
+        return {each["name"] for each in states if each["state"] == "ready"}
 
     def close(self) -> None:
         for connection in self._sessions.values():
@@ -162,8 +204,36 @@ class World:
 
     def sessions(self, application: str = "qjsupervisor") -> list[int]:
         """The server processes of the supervisor's sessions, or of Odoo's."""
-        rows = self.ask("SELECT pid FROM pg_stat_activity WHERE application_name = %s ORDER BY datname", (application,))
+        who = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE %s ORDER BY datname, application_name"
+        rows = self.ask(who, (application + "%",))
         return [pid for (pid,) in rows]
+
+    def standby(self) -> Replica:
+        """A synchronous one of the present server."""
+        self.expect_answers()
+        new = self._stack.enter_context(Replica(self.postgres))
+        self.ask("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.ask("SELECT pg_reload_conf()")
+        synchronous = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"
+        wait_until(lambda: self.ask(synchronous), "the standby is synchronous")
+        return new
+
+    # -- the cluster's ledger ----------------------------------------------------------------------------------------
+
+    def keep_ledger(self) -> None:
+        """Remember how it is now. psycopg2.Error where it cannot be read."""
+        if self.kind.supervisors > 1:
+            with self.session(_LEDGER) as connection, connection.cursor() as cursor:
+                cursor.execute("SELECT document::text FROM qjsupervisor.ledger")
+                self._ledgers.extend((time.time(), document) for (document,) in cursor)
+
+    def ledger_of(self, at_s: float) -> str | None:
+        """The ledger as it was then, if it was read."""
+        return next((document for read_s, document in reversed(self._ledgers) if read_s <= at_s), None)
+
+    def put_ledger(self, document: str) -> None:
+        with self.session(_LEDGER) as connection, connection.cursor() as cursor:
+            cursor.execute("UPDATE qjsupervisor.ledger SET document = %s, version = version + 1", (document,))
 
     # -- a server that hangs -----------------------------------------------------------------------------------------
 
@@ -187,9 +257,13 @@ class World:
 
     # -- configuration ---------------------------------------------------------------------------------------------
 
-    def conf(self, capacities: dict[str, int]) -> str:
-        """The configuration with these capacities, which are in force from now on."""
+    def configure(self, capacities: dict[str, int]) -> None:
+        """Write the configurations with these capacities, which are in force from now on."""
         self.capacities.append((time.time(), dict(capacities)))
+        for place in self.places:
+            place.supervisor.write_conf(self._conf(capacities, place.link))
+
+    def _conf(self, capacities: dict[str, int], link: Link | None) -> str:
         channels = "root:{root},root.slow:{slow},root.seq:1:sequential".format(
             root=capacities["root"], slow=capacities["root.slow"]
         )
@@ -197,8 +271,11 @@ class World:
         if self.kind.sleeps:
             options.update(idle_timeout=1, sleep_timeout=1)
         sections: dict[str, dict[str, object]] = {"qjsupervisor": options}
-        if self.kind.link:
-            sections["options"] = {"db_host": self.link.host, "db_port": self.link.port}
+        if self.kind.supervisors > 1:
+            options |= {"cluster": "chaos", "cluster_database": _LEDGER}
+            options["coordination_floor"] = _FLOOR if link is not None and link is self.places[0].link else None
+        if link is not None:
+            sections["options"] = {"db_host": link.host, "db_port": link.port}
         return odoo_conf(self.postgres, self.odoo.port, channels=channels, sections=sections)
 
     def in_force(self, channel: str, from_s: float, to_s: float) -> int:

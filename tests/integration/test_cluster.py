@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
-from qjsupervisor.broker.coordinator import Coordinator
+from qjsupervisor.broker.coordinator import GRANTS, INIT, Coordinator
 from qjsupervisor.broker.ledger import Statement
+from qjsupervisor.testing.postgres import ThrowawayPostgres
 
 from ..conftest import DatabaseFactory
 from .commands import Run
@@ -50,3 +51,22 @@ def test_without_a_cluster_there_is_none_to_show(run: Run) -> None:
     status, _, err = run("cluster", "status")
     assert status == NO_CLUSTER
     assert "cluster is not set" in err
+
+
+def test_check_says_what_a_member_would_lack(run: Run, database: DatabaseFactory, postgres: ThrowawayPostgres) -> None:
+    one = database(schema=None)
+    own = {"cluster": "c", "cluster_database": one.name}
+
+    def about_cluster() -> list[str]:
+        _, out, _ = run("check", "--json", own=own, db_name=one.name)
+        return [each["text"] for each in json.loads(out)["findings"] if each["text"].startswith("cluster c")]
+
+    assert "run `qjsupervisor cluster init`" in about_cluster()[0]
+    postgres.execute(one.name, INIT, superuser=True)
+    assert "lacks USAGE on the schema" in about_cluster()[0]
+    postgres.execute(one.name, "GRANT USAGE ON SCHEMA qjsupervisor TO odoo", superuser=True)
+    assert "lacks SELECT, INSERT, UPDATE on qjsupervisor.ledger" in about_cluster()[0]
+    postgres.execute(one.name, GRANTS.format(role="odoo"), superuser=True)
+    assert "0 supervisors share its capacity" in about_cluster()[0]
+    postgres.execute("postgres", f"ALTER DATABASE {one.name} SET default_transaction_read_only = on", superuser=True)
+    assert "the server is read-only" in about_cluster()[0]

@@ -10,6 +10,7 @@ import pytest
 from qjsupervisor.broker.coordinator import GRANTS, INIT, READ_FOR_STATUS, Coordinator
 from qjsupervisor.broker.ledger import Ledger, Statement
 from qjsupervisor.errors import DatabaseUnavailable, DatabaseUnfit
+from qjsupervisor.testing.postgres import ThrowawayPostgres
 
 from ..conftest import DatabaseFactory
 from ..helpers import Database, wait_until
@@ -164,3 +165,19 @@ def test_the_document_is_json(make: Make, one: Database) -> None:
     coordinator.execute(register("m"))
     ((text,),) = one.execute("SELECT document::text FROM qjsupervisor.ledger")
     assert Ledger.from_json(json.loads(text)) == coordinator.ledger
+
+
+def test_what_an_operator_has_to_mend_is_told(one: Database, make: Make, postgres: ThrowawayPostgres) -> None:
+    coordinator = make()
+    coordinator.connect()
+    postgres.execute(one.name, "ALTER SCHEMA qjsupervisor RENAME TO elsewhere", superuser=True)
+    with pytest.raises(DatabaseUnfit, match="run `qjsupervisor cluster init`"):
+        coordinator.execute(register("a"))
+    postgres.execute(one.name, "ALTER SCHEMA elsewhere RENAME TO qjsupervisor", superuser=True)
+    postgres.execute(one.name, "ALTER TABLE qjsupervisor.ledger OWNER TO postgres", superuser=True)
+    with pytest.raises(DatabaseUnfit, match="cluster init --print"):
+        make().connect()
+    postgres.execute(one.name, GRANTS.format(role="odoo"), superuser=True)
+    postgres.execute("postgres", f"ALTER DATABASE {one.name} SET default_transaction_read_only = on", superuser=True)
+    with pytest.raises(DatabaseUnfit, match="is read-only"):
+        make().connect()

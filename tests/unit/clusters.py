@@ -125,8 +125,8 @@ class Jobs:
 class Supervisor:
     """A table, a broker, and a worker for each database."""
 
-    def __init__(self, world: World, name: str) -> None:
-        self.world, self.name = world, name
+    def __init__(self, world: World, name: str, floor: tuple[tuple[str, int], ...] = ()) -> None:
+        self.world, self.name, self.floor = world, name, floor
         self.table = SemaphoreTable(CHANNELS, slots=len(DATABASES), fairness=Fairness.ROUND_ROBIN, leased=True)
         self.table.open_start_barrier()
         for slot, database in enumerate(DATABASES):
@@ -140,7 +140,9 @@ class Supervisor:
 
     def start_broker(self) -> None:
         self.coordinator = FakeCoordinator(self.world)
-        settings = BrokerSettings(cluster="c", member=self.name, master_pid=int(self.name[1:]), dsn=())
+        settings = BrokerSettings(
+            cluster="c", member=self.name, master_pid=int(self.name[1:]), heartbeat_s=1, floor=self.floor, dsn=()
+        )
         coordinator: Any = self.coordinator
         self._pipes = Pipe.pair()
         self.broker = Broker(settings, LeaseTable(self.table), self._pipes[0], coordinator)

@@ -9,10 +9,11 @@ import pytest
 from structlog.typing import EventDict
 
 from qjsupervisor.broker.broker import MARGIN_S
-from qjsupervisor.broker.rules import LEASE_S
+from qjsupervisor.broker.rules import FORGET_S, LEASE_S
+from qjsupervisor.channelspec import Share
 from qjsupervisor.table.layout import Channel, Header
 
-from .clusters import Supervisor, World
+from .clusters import DATABASES, Supervisor, World
 
 
 @pytest.fixture
@@ -47,10 +48,11 @@ def talk(*supervisors: Supervisor) -> None:
                 each.turn(database)
 
 
-def finish(of: Supervisor, database: str) -> None:
-    """One of its jobs in the root ends."""
-    of.world.rows[database]["root"] -= 1
-    jobs, number = of.jobs[database], of.index["root"]
+def finish(of: Supervisor, database: str, channel: str = "root", *, again: bool = False) -> None:
+    """One of its jobs ends; with `again` another one waits in its place."""
+    of.world.rows[database][channel] -= 1
+    jobs, number = of.jobs[database], of.index[channel]
+    jobs.waiting[number] += again
     jobs.held[number] -= 1
     jobs.changed.add(number)
     of.turn(database)
@@ -137,3 +139,166 @@ def test_other_capacities_are_told_by_channel(one: Supervisor, world: World, log
     told = [event for event in log_events if event["event"] == "capacities_differ"]
     assert {event["channel"] for event in told} == {"root"}
     assert "has 9" in told[0]["reason"]
+
+
+# -- the floor -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(world: World) -> Iterator[Supervisor]:
+    """A supervisor that keeps two permits of the root for when it is cut off."""
+    made = Supervisor(world, "m1", (("root", 2),))
+    yield made
+    made.end()
+
+
+def floor(of: Supervisor) -> int:
+    return of.table.core.words[of.table.core.channel_base(0) + Channel.FLOOR]
+
+
+def cut_off(of: Supervisor) -> None:
+    """Its lease is over, by its own clock and by the coordinator's."""
+    of.table.core.words[Header.LEASE_UNTIL_NS] = 0
+    of.coordinator.tells = False
+    of.world.now_s += LEASE_S + 1
+
+
+def test_a_floor_is_used_while_the_coordinator_is_away(kept: Supervisor, world: World) -> None:
+    kept.lead("a")
+    talk(kept)
+    assert (world.rows["a"], floor(kept)) == ({"root": 2, "root.s": 1}, 2)
+    cut_off(kept)
+    finish(kept, "a", "root.s", again=True)
+    assert world.rows["a"] == {"root": 2, "root.s": 0}, "at its floor nothing new starts"
+    finish(kept, "a", again=True)
+    assert world.rows["a"] == {"root": 2, "root.s": 0}, "below it something does, but not in a channel without one"
+    assert (capacity(kept), right(kept)) == (2, 3)
+    talk(kept)
+    assert (world.running("root"), capacity(kept), right(kept)) == (3, 3, 3), "as before"
+
+
+def test_without_a_floor_nothing_starts(one: Supervisor, world: World) -> None:
+    one.lead("a")
+    talk(one)
+    cut_off(one)
+    finish(one, "a", again=True)
+    assert world.running("root") == 2
+
+
+def test_a_floor_is_not_lent(kept: Supervisor, world: World) -> None:
+    talk(kept)
+    other = Supervisor(world, "m2")
+    try:
+        other.lead("b")
+        talk(other, kept)
+        assert (right(kept), right(other), world.running("root")) == (2, 1, 1)
+        cut_off(kept)
+        talk(other)
+        world.now_s += FORGET_S
+        talk(other)
+        assert right(other) == 3, "it serves no database, so it can start nothing"
+    finally:
+        other.end()
+
+
+def test_a_lost_supervisor_that_serves_a_database_keeps_its_floor(kept: Supervisor, world: World) -> None:
+    kept.lead("a")
+    talk(kept)
+    other = Supervisor(world, "m2")
+    try:
+        other.lead("b")
+        cut_off(kept)
+        finish(kept, "a", "root.s")
+        talk(other)
+        world.now_s += FORGET_S
+        talk(other)
+        finish(kept, "a", again=True)
+        assert (sum(world.rows["a"].values()), sum(world.rows["b"].values())) == (2, 1)
+        kept.lose("a")
+        other.lead("a")
+        kept.stand_by("a")
+        for _ in range(2):
+            talk(other)
+            world.rows["a"]["root"] -= 1
+            other.jobs["a"].held[other.index["root"]] -= 1
+            other.jobs["a"].changed.add(other.index["root"])
+            other.turn("a")
+        talk(other)
+        assert (right(other), world.running("root")) == (3, 3), "it serves nothing any more: its floor is free"
+    finally:
+        other.end()
+
+
+# -- a capacity that is lowered ------------------------------------------------------------------------------------
+
+
+def test_a_lowered_capacity_holds_over_all(one: Supervisor, world: World) -> None:
+    """Each has less than the new capacity, both together more: they must shrink, though neither lacks a permit."""
+    other = Supervisor(world, "m2")
+    both = ((one, "a"), (other, "b"))
+
+    def configure(capacity: int) -> None:
+        for each, _database in both:
+            each.table.core.words[each.table.core.channel_base(0) + Channel.CONFIGURED] = capacity
+
+    try:
+        configure(4)
+        for each, database in both:
+            each.lead(database)
+            each.jobs[database].waiting = {each.index["root"]: 2}
+        talk(one, other)
+        for each, database in both:
+            finish(each, database)
+        assert (right(one), right(other), world.running("root")) == (2, 2, 2), "each with one to spare"
+        configure(1)
+        talk(one, other)
+        for each, database in (*both, *both):
+            if world.rows[database]["root"]:
+                finish(each, database, again=True)
+                talk(one, other)
+        assert world.running("root") == 1
+    finally:
+        other.end()
+
+
+# -- minimums ------------------------------------------------------------------------------------------------------
+
+
+def guarantee(of: Supervisor, database: str, minimum: int, *, reserve: bool = False) -> None:
+    slot, core = DATABASES.index(database), of.table.core
+    with core.locked(None):
+        core.put_share(slot, Share(minimum=minimum, reserve=reserve))
+        core.settle_share(slot)
+
+
+def test_a_database_has_its_minimum_though_another_supervisor_has_more_to_do(one: Supervisor, world: World) -> None:
+    """Two databases there and one here, of equal weight: a share by weight would be one permit."""
+    other = Supervisor(world, "m2")
+    try:
+        guarantee(one, "a", 2)
+        for supervisor, database in ((other, "b"), (other, "c"), (one, "a")):
+            supervisor.lead(database)
+        talk(other, one)
+        for _ in range(6):
+            for supervisor, database in ((other, "b"), (other, "c"), (one, "a")):
+                for channel in ("root", "root.s"):
+                    if world.rows[database][channel]:
+                        finish(supervisor, database, channel, again=True)
+                        talk(one, other)
+        assert (sum(world.rows["a"].values()), right(one)) == (2, 2)
+    finally:
+        other.end()
+
+
+def test_a_reserved_minimum_is_kept_while_it_is_not_used(one: Supervisor, world: World) -> None:
+    other = Supervisor(world, "m2")
+    try:
+        guarantee(one, "a", 2, reserve=True)
+        one.lead("a")
+        one.jobs["a"].waiting = {}
+        talk(one)
+        other.lead("b")
+        talk(other, one)
+        assert (right(one), right(other), world.running("root")) == (2, 1, 1)
+    finally:
+        other.end()

@@ -28,7 +28,7 @@ def test_members_are_in_order_of_host_and_tokens_are_left_out() -> None:
     dead, alive = view["members"]
     assert dead == {
         "host": "a", "pid": 9, "own": False, "alive": False, "lease_left_s": 0.0, "leases": {}, "excess": {},
-        "limbo": {"root": 3}, "waits_in": [], "databases": 0,
+        "limbo": {"root": 3}, "waits_in": [], "databases": 0, "floor": {}, "floor_lacks": {},
     }  # fmt: skip
     assert (alive["own"], alive["alive"], alive["lease_left_s"]) == (True, True, 10.0)
     assert (alive["leases"], alive["excess"], alive["waits_in"]) == ({"root": 2}, {"root": 1}, ["root"])

@@ -13,7 +13,8 @@ from qjsupervisor.table.leases import ChannelFacts, LeaseFacts, SlotFacts
 
 def channel(name: str = "root", **more: Any) -> ChannelFacts:
     facts: dict[str, Any] = {
-        "capacity": 4, "right": 2, "usable": 2, "token": False, "throttle_s": 0, "sequential": False,
+        "capacity": 4, "right": 2, "usable": 2, "floor": 0, "guaranteed": 0, "reserved": 0,
+        "token": False, "throttle_s": 0, "sequential": False,
         "is_closed": False, "held": 0, "waiting": 0, "weight": 1, "not_before_s": 0.0, **more,
     }  # fmt: skip
     return ChannelFacts(name=name, **facts)

@@ -166,3 +166,16 @@ def test_past_starts_take_their_places(starts: int, here: list[int], past: list[
 def test_the_window_is_longer_than_the_period_by_a_hundredth() -> None:
     assert window_of(1_000_000, 1_000_000) == 1_010_000
     assert window_of(60_000_000, 1_000_000) == 60_100_000
+
+
+@pytest.mark.parametrize("starts", [1, 3, 1000, 2500])
+def test_what_another_process_counted_is_as_if_counted_here(starts: int) -> None:
+    theirs = Ring([0] * RING_WORDS, 0, starts, 100)
+    for moment in range(1, starts + 1):
+        theirs.count(moment)
+    ours = Ring([0] * RING_WORDS, 0, starts, 100)
+    ours.count(7)
+    ours.replace(theirs.stamps())
+    assert ours.stamps() == theirs.stamps()
+    assert ours.opens() >= theirs.opens()
+    assert ours.used(starts) >= theirs.used(starts)

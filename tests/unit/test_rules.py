@@ -27,6 +27,8 @@ pytestmark = pytest.mark.timeout(300)
 
 members = st.integers(0, MEMBERS - 1)
 databases = st.sampled_from(DATABASES)
+#: What the first supervisor keeps for when it is cut off.
+FLOOR = (("root", 1),)
 faults = st.sampled_from(["", "", "", "", "statement lost", "answer lost"])
 
 
@@ -45,7 +47,7 @@ class Cluster(RuleBasedStateMachine):
 
     def _new(self) -> Supervisor:
         self.made += 1
-        return Supervisor(self.world, f"m{self.made}")
+        return Supervisor(self.world, f"m{self.made}", FLOOR if self.made == 1 else ())
 
     @rule(member=members, fault=faults)
     def talk(self, member: int, fault: str) -> None:
@@ -105,8 +107,18 @@ class Cluster(RuleBasedStateMachine):
             return
         # Not as long as to be forgotten: what then still runs is not counted any more, and an error line says so.
         patient = {n for n in cut_off if self.world.now_s - self.members[n].coordinator.answered_s < FORGET_S / 2}
+        # What runs within its floor is not forgotten, however long that takes.
+        patient |= {n for n in cut_off if self._is_within_floor(self.members[n])}
         self._lead_all()
         self._pass(10.0, patient)
+
+    def _is_within_floor(self, member: Supervisor) -> bool:
+        mine = [database for database, owner in self.world.owner.items() if owner is member]
+        served = [database for database in mine if member.slots[database].is_served]
+        return served == mine != [] and all(
+            sum(self.world.rows[name][channel] for name in mine) <= dict(member.floor).get(channel, 0)
+            for channel in CAPACITIES
+        )
 
     @rule()
     def settle_down(self) -> None:
