@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Iterator
 from types import FrameType
 
 import pytest
+import structlog
 
+from qjsupervisor import logs
 from qjsupervisor.config.load import load
 from qjsupervisor.config.settings import Config
 from qjsupervisor.worker import warmup
 
 #: Of functions written in Python, from a job's notification to the look at its row after it ran. Each is about a
 #: microsecond where the processor's caches are warm, and several where they are not. Raise it only with a reason.
-MOST_CALLS = 345
+MOST_CALLS = 245
 
 
 @pytest.fixture
-def config() -> Config:
-    return load({}, {"ODOO_QUEUE_JOB_CHANNELS": "root:4,root.sub:2", "ODOO_RC": "/dev/null"})
+def config() -> Iterator[Config]:
+    """With lines as a worker makes them, not as structlog does without a configuration."""
+    before = structlog.get_config()
+    environment = {"ODOO_QUEUE_JOB_CHANNELS": "root:4,root.sub:2", "ODOO_RC": "/dev/null"}
+    config = load({"log_format": "json"}, environment)
+    logs.configure(config)
+    yield config
+    structlog.configure(**before)
 
 
 def calls(config: Config, rounds: int, monkeypatch: pytest.MonkeyPatch) -> int:
