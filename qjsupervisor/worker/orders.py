@@ -93,7 +93,7 @@ class Instructions:
     def _hear(self, _now_s: float) -> None:
         try:
             for message in self._pipe.receive_all():
-                self._take(message)
+                self._obey(message)
         except EOFError:
             self._log.warning("master_lost")
             self._loop.unregister(self._pipe)
@@ -101,6 +101,14 @@ class Instructions:
             signal.alarm(MASTER_GONE_LIMIT_S)
         except ProtocolError as error:
             self._log.error("order_refused", reason=str(error))
+
+    def _obey(self, message: Message) -> None:
+        """Do as a message says; one that makes no sense costs a line."""
+        try:
+            self._take(message)
+        except (ProtocolError, KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = f"order {str(message.get('do'))[:80]!r} makes no sense: {type(error).__name__}: {error}"
+            self._log.error("order_refused", reason=reason)
 
     def _take(self, message: Message) -> None:
         order = message.get("do")
@@ -115,10 +123,10 @@ class Instructions:
         elif order == "server":
             self.server = str(message.get("started"))
         elif order == "limits":
-            self.limits = message["limits"]
+            self.limits = {str(name): int(limit) for name, limit in message["limits"].items()}
             self._on_pauses()
         elif order == "only":
-            self.only_oid = message["oid"]
+            self.only_oid = None if message["oid"] is None else int(message["oid"])
             self.look = True
         elif order == "modules":
             self.anyway = self.look = message.get("anyway") is True
@@ -139,7 +147,8 @@ class Instructions:
         return self.pauses.keys() - {RELEASED}
 
     def _set_pauses(self, pauses: dict[str, float | None]) -> None:
-        self.pauses = dict(pauses)
+        pauses = {name: None if end_s is None else float(end_s) for name, end_s in pauses.items()}
+        self.pauses = pauses
         self._pause_end.set(min([end_s for end_s in pauses.values() if end_s is not None], default=math.inf))
         self._on_pauses()
 

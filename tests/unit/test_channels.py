@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from qjsupervisor.channelspec import ROOT, ChannelSpec
+from qjsupervisor.errors import SemaphoreError
 from qjsupervisor.job import Key
 from qjsupervisor.states import Fairness
 from qjsupervisor.table.channels import SPARE_CHANNELS
@@ -167,3 +168,21 @@ def test_a_thousand_renames_need_no_more_room_than_a_few(table: SemaphoreTable) 
         assert running == expected
         assert set(names(table)) >= {each.name for each in specs}
     assert used(table) < 60 < SPARE_CHANNELS
+
+
+def test_in_a_cluster_names_that_find_no_room_are_refused_with_the_reason() -> None:
+    """There a record stays its channel's: the coordinator goes by names. What is known goes on and can be changed."""
+    table = SemaphoreTable([spec(ROOT, None)], slots=SLOTS, fairness=Fairness.ROUND_ROBIN, leased=True)
+    for number in range(SPARE_CHANNELS - 1):
+        renamed = [spec("root.kept", number), spec(f"root.a{number}")]
+        table.check_room(renamed)
+        assert table.try_configure(renamed)
+    before = table.channel_views()
+    for number in range(1000, 1003):
+        with pytest.raises(SemaphoreError, match=f"no room for channel 'root.a{number}'.*restart qjsupervisor"):
+            table.check_room([spec("root.kept", 1), spec(f"root.a{number}")])
+    assert table.channel_views() == before
+    table.check_room([spec("root.kept", 7), spec("root.a0")])
+    assert table.try_configure([spec("root.kept", 7), spec("root.a0")])
+    for wakeup in table.core.wakeups:
+        os.close(wakeup)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qjsupervisor import logs
 from qjsupervisor.config.settings import ServingRules
@@ -95,3 +97,26 @@ def test_an_order_that_nobody_knows_does_nothing(rig: Rig) -> None:
     told = rig.tell(do="dance")
     assert [told.stop, told.rebuild, told.look] == [False] * 3
     assert rig.changes == []
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+_ORDERS = st.sampled_from(["stop", "pauses", "limits", "only", "rules", "modules", "server", "channels", "nonsense"])
+_PARTS = st.sampled_from(["pauses", "limits", "oid", "rules", "anyway", "gone", "restart", "started"])
+
+
+@given(st.fixed_dictionaries({"do": _ORDERS | _JSON}), st.dictionaries(_PARTS, _JSON))
+@settings(max_examples=150, deadline=None)
+def test_an_order_that_makes_no_sense_ends_nobody(do: dict[str, object], parts: dict[str, object]) -> None:
+    """It costs a line, and the next one is obeyed."""
+    faults: list[Exception] = []
+    with Loop(on_error=faults.append) as loop:
+        rig = Rig(loop)
+        rig.tell(**do, **parts)
+        assert rig.tell(do="only", oid=7).only_oid == 7
+        assert all(isinstance(limit, int) for limit in rig.instructions.limits.values())
+        rig.close()
+    assert not faults
