@@ -73,6 +73,11 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "testing/launch.py": "tests/integration/test_testing_postgres.py",
 }
 _TESTS = re.compile(r"\bdef test_|\.TestCase\b")
+#: Files of tests that set a private attribute of something that is not under test there.
+NOT_TESTED_THERE: dict[str, str] = {
+    "tests/oca.py": "OCA's channel manager, whose clock it replaces",
+    "tests/stress/storm.py": "takes a part of the table away, to show that the stress test needs it",
+}
 #: What a module of data, protocols and constants has none of in its functions.
 _LOGIC = (ast.If, ast.IfExp, ast.For, ast.While, ast.Try, ast.With, ast.BoolOp, ast.Compare, ast.comprehension)
 
@@ -174,6 +179,30 @@ def modules_without_tests() -> list[str]:
     return found
 
 
+def private_attributes_set_in_tests() -> list[str]:
+    """Where a test sets a private attribute of another object, or of a module."""
+    found = []
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        path = str(file.relative_to(ROOT))
+        if path not in NOT_TESTED_THERE:
+            nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+            found += [f"{path} {ast.unparse(node)[:80]}" for node in nodes if _sets_private(node)]
+    return found
+
+
+def _sets_private(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        names = [each.value for each in node.args[:2] if isinstance(each, ast.Constant)]
+        return ast.unparse(node.func).endswith("setattr") and any(_is_private(name) for name in names)
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    owned = (each for each in targets if isinstance(each, ast.Attribute) and _is_private(each.attr))
+    return any(ast.unparse(each.value) not in ("self", "cls") for each in owned)
+
+
+def _is_private(name: object) -> bool:
+    return isinstance(name, str) and name.startswith("_") and not name.endswith("__")
+
+
 def module_of(frame: FrameType | None) -> str:
     """The module that a frame runs in, relative to the package; '' outside of it, and for the warm-up itself.
 
@@ -231,7 +260,7 @@ def figures() -> list[Figure]:
     beside, full, rows = modules_beside_the_folders(), packages_with_content(), floors()
     deadlines, containers = deadline_functions(), containers_keyed_by_job()
     modules, entered = life_of_a_job()
-    untested = modules_without_tests()
+    untested, private = modules_without_tests(), private_attributes_set_in_tests()
     return [
         Figure("modules beside the folders", len(beside), 20, tuple(beside)),
         Figure("__init__.py files with content", len(full), 0, tuple(full)),
@@ -241,6 +270,7 @@ def figures() -> list[Figure]:
         Figure("modules that a job's life enters", len(modules), 15, tuple(modules)),
         Figure("entries into worker/serving.py in a job's life", entered, 4),
         Figure("modules with logic without tests of their name", len(untested), 0, tuple(untested)),
+        Figure("private attributes that tests set", len(private), 0, tuple(private)),
         Figure("modules whose tests have another name", len(TESTED_ELSEWHERE), 10, tuple(TESTED_ELSEWHERE)),
     ]
 

@@ -15,7 +15,7 @@ from .client import RELOAD_TIMEOUT_S, order, status
 from .output import print_line
 
 #: Time beyond graceful_timeout that ending stubborn children may take.
-_EXTRA_S = 10.0
+EXTRA_S = 10.0
 _EXIT_STILL_THERE = 1
 
 
@@ -36,7 +36,7 @@ def stop(config: Config) -> int:
     pid = status(config).get("pid")
     with _Watch(pid if isinstance(pid, int) else None) as watch:
         order(config, "stop")
-        timeout_s = config.graceful_timeout_s + _EXTRA_S
+        timeout_s = config.graceful_timeout_s + EXTRA_S
         if not watch.can_tell:
             print_line("told to stop")
         elif watch.wait(timeout_s):

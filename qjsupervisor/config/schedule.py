@@ -34,7 +34,7 @@ _UTC = ("UTC", "Etc/UTC", "Zulu", "Etc/Zulu", "UCT", "Etc/UCT", "Universal", "Et
 #: Days to search: back for a window that covers a given moment, ahead for the next change.
 _BACK, _AHEAD = 2, 16
 _ALLOWED = "CHANNEL: closed DAYS HH:MM-HH:MM, or a number instead of closed; DAYS: daily, mon-fri, sat,sun"
-_LOCALTIME, _TIMEZONE = "/etc/localtime", "/etc/timezone"
+LOCALTIME, TIMEZONE = "/etc/localtime", "/etc/timezone"
 
 
 class Window(NamedTuple):
@@ -268,12 +268,12 @@ def parse_timezone(text: str) -> str:
 def own_timezone(environ: Mapping[str, str]) -> str:
     """The machine's time zone, as cron uses it. Raises ValueError if it has no IANA name."""
     named = environ.get("TZ", "").removeprefix(":")
-    if not named and os.path.islink(_LOCALTIME):
-        named = os.path.realpath(_LOCALTIME).partition("zoneinfo/")[2]
-    if not named and os.path.exists(_TIMEZONE):
-        with open(_TIMEZONE, encoding="ascii", errors="replace") as file:
+    if not named and os.path.islink(LOCALTIME):
+        named = os.path.realpath(LOCALTIME).partition("zoneinfo/")[2]
+    if not named and os.path.exists(TIMEZONE):
+        with open(TIMEZONE, encoding="ascii", errors="replace") as file:
             named = file.read(200).strip()
-    if not named and os.path.exists(_LOCALTIME):
+    if not named and os.path.exists(LOCALTIME):
         raise ValueError("the machine's own time zone has no name that could be told; set it, as Europe/Berlin")
     return parse_timezone(named or "UTC")
 

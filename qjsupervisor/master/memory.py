@@ -29,7 +29,7 @@ _LARGE = (4096, 3072, 2048, 1536, *range(1024, 31, -16))
 _MOST = 20_000
 
 #: What fills the gaps; it stays for as long as the master lives.
-_filling: list[object] = []
+filling: list[object] = []
 
 
 def make_ready(config: Config) -> None:
@@ -62,7 +62,7 @@ def fill_gaps() -> None:
 
 def _allocate_small(size: int) -> int:
     block = bytes(size - _BYTES_OVERHEAD)
-    _filling.append(block)
+    filling.append(block)
     return id(block)
 
 

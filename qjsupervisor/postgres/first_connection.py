@@ -39,15 +39,15 @@ def connect_once() -> None:
 
 
 def _ask_for_password(connection: extensions.connection, server: socket.socket) -> None:
-    while struct.unpack("!I", _heard(connection, server)[4:8])[0] in _ENCRYPTION:
+    while struct.unpack("!I", heard(connection, server)[4:8])[0] in _ENCRYPTION:
         server.sendall(b"N")
     _send(server, _SASL, b"SCRAM-SHA-256\0\0")
-    nonce = _heard(connection, server).rpartition(b"r=")[2]
+    nonce = heard(connection, server).rpartition(b"r=")[2]
     _send(server, _SASL_CONTINUE, b"r=" + nonce + b"0,s=c2FsdA==,i=1")
-    _heard(connection, server)
+    heard(connection, server)
 
 
-def _heard(connection: extensions.connection, server: socket.socket) -> bytes:
+def heard(connection: extensions.connection, server: socket.socket) -> bytes:
     """What the connection sends next."""
     for _ in range(_STEPS):
         connection.poll()

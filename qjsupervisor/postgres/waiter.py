@@ -19,7 +19,7 @@ STATEMENT_TIMEOUT_S = 15.0
 #: An answer that takes longer than this is late.
 LATE_S = 2.0
 #: Interval between heartbeats during a wait.
-_WAIT_SLICE_S = 1.0
+WAIT_SLICE_S = 1.0
 _EVENTS = {extensions.POLL_READ: select.POLLIN, extensions.POLL_WRITE: select.POLLOUT}
 
 
@@ -53,8 +53,8 @@ class Waiter:
                     self.on_late()
                 # Also during an answer that comes in without a pause, and between many that are short.
                 if now_s >= self._beat_s:
-                    self._beat_s = now_s + _WAIT_SLICE_S
+                    self._beat_s = now_s + WAIT_SLICE_S
                     self._stamp()
-                if poller.poll(min(left_s, _WAIT_SLICE_S) * 1000):
+                if poller.poll(min(left_s, WAIT_SLICE_S) * 1000):
                     break
             state = connection.poll()

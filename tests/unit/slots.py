@@ -305,7 +305,7 @@ class World:
         self.core.mutex = self.mutex  # type: ignore[assignment]
         for name in ("words", "bits", "bytes"):
             setattr(self.core, name, Stores(getattr(self.core, name), self.fuse))
-        self.core._tree = None  # its rings are to store through these too
+        self.core.words[Header.GENERATION] += 1  # a tree that is read anew stores through these too, with its rings
         self.specs = list(specs)
         self.started: list[tuple[int, int]] = []
         #: When Odoo was asked for jobs in a channel with a rate or below it.

@@ -105,7 +105,7 @@ def test_stop_waits_for_the_end(supervisor: Supervisor, capsys: pytest.CaptureFi
 def test_stop_says_where_it_is_not_over(
     supervisor: Supervisor, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "_EXTRA_S", -0.9)
+    monkeypatch.setattr(control, "EXTRA_S", -0.9)
     supervisor.pid = pid = child(stubborn=True)
     try:
         assert control.stop(CONFIG) == 1

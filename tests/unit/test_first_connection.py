@@ -10,16 +10,16 @@ from qjsupervisor.postgres import first_connection
 
 
 def test_a_connection_to_nobody_is_played_until_the_password_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    heard = []
-    play = first_connection._heard
+    found = []
+    play = first_connection.heard
 
     def listening(*ends: object) -> bytes:
-        heard.append(play(*ends))  # type: ignore[arg-type]
-        return heard[-1]
+        found.append(play(*ends))  # type: ignore[arg-type]
+        return found[-1]
 
-    monkeypatch.setattr(first_connection, "_heard", listening)
+    monkeypatch.setattr(first_connection, "heard", listening)
     first_connection.connect_once()
-    assert b"c=biws" in heard[-1]
+    assert b"c=biws" in found[-1]
 
 
 def test_where_nobody_may_listen_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,30 @@ def test_a_new_module_with_logic_needs_a_test_of_its_name(monkeypatch: pytest.Mo
     assert house.modules_without_tests() == ["worker/serving.py", "worker/newcomer.py", "demo/serving.py"]
 
 
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("rows._make = note", True),
+        ("world.core._tree: int = 1", True),
+        ("a._count += 1", True),
+        ("monkeypatch.setattr(module, '_WAIT_S', 1)", True),
+        ("setattr(one, '_wait', 1)", True),
+        ("self._count = 1", False),
+        ("a.count = 1", False),
+        ("monkeypatch.setattr(module, 'WAIT_S', 1)", False),
+        ("a.__class__ = b", False),
+        ("print(a._count)", False),
+    ],
+)
+def test_private_attributes_that_are_set_are_found(
+    text: str, is_one: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_x.py").write_text(text)
+    monkeypatch.setattr(house, "ROOT", tmp_path)
+    assert len(house.private_attributes_set_in_tests()) == is_one
+
+
 def test_fails_where_a_figure_is_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(house, "figures", lambda: [house.Figure("things", 3, 2, ("one", "two", "three"))])
     assert house.main() == 1

@@ -14,7 +14,7 @@ def pages(size: int) -> int:
 
 @pytest.mark.parametrize("size", [60, 200, 450, 800])
 def test_new_objects_do_not_go_into_gaps(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_filling", [])
+    monkeypatch.setattr(memory, "filling", [])
     blocks = [bytes(size) for _ in range(4000)]
     # One gap a page.
     kept = [block for number, block in enumerate(blocks) if number % (4096 // size)]

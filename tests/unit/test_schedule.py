@@ -95,8 +95,8 @@ def _no_zone(name: str) -> None:
 def test_the_machines_own_time_zone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert own_timezone({"TZ": ":Asia/Kathmandu"}) == "Asia/Kathmandu"
     link, name = tmp_path / "localtime", tmp_path / "timezone"
-    monkeypatch.setattr(module, "_LOCALTIME", str(link))
-    monkeypatch.setattr(module, "_TIMEZONE", str(name))
+    monkeypatch.setattr(module, "LOCALTIME", str(link))
+    monkeypatch.setattr(module, "TIMEZONE", str(name))
     assert own_timezone({}) == "UTC"
     link.write_bytes(b"TZif")
     with pytest.raises(ValueError, match="has no name that could be told"):

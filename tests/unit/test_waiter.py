@@ -63,7 +63,7 @@ def test_a_silent_server_is_given_up_at_the_deadline(connection: Connection) -> 
 def test_a_worker_that_waits_looks_alive_and_hears_once_that_it_is_late(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_WAIT_SLICE_S", 0.02)
+    monkeypatch.setattr(module, "WAIT_SLICE_S", 0.02)
     monkeypatch.setattr(module, "LATE_S", 0.05)
     stamps, late = [], []
     waiter = Waiter(lambda: stamps.append(time.monotonic()))
