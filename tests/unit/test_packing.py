@@ -18,7 +18,7 @@ def test_code_that_workers_run_lies_together(monkeypatch: pytest.MonkeyPatch) ->
             warmup.play(config, starts=1, jobs=3)
         return len(codes), len({number // 4096 for number in codes})
 
-    monkeypatch.setattr(memory, "_filling", [])
+    monkeypatch.setattr(memory, "filling", [])
     before, scattered = code_pages()
     memory.fill_gaps()
     with packing.recorded() as codes:
