@@ -19,7 +19,7 @@ _BESIDE_WORKERS = 8
 #: Descriptors for log, libraries, control socket, selector etc.
 _OTHER_DESCRIPTORS = 64
 #: From then on an idle session reports what it wrote.
-_POSTGRESQL_15 = 150000
+POSTGRESQL_15 = 150000
 
 
 class Connections(NamedTuple):
@@ -88,7 +88,7 @@ def judge_sleep(config: Config, version: int) -> Iterator[Finding]:
     )
     if sleep_s is None:
         return
-    if version < _POSTGRESQL_15:
+    if version < POSTGRESQL_15:
         yield warning(
             f"sleep_timeout has no effect with PostgreSQL {version // 10000}, it takes 15 or later: databases only doze"
         )

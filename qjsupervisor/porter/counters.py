@@ -22,7 +22,7 @@ from .link import Link, Script
 READ_S = 0.4
 #: How long the connection is kept for who is about to sleep.
 KEPT_S = 5.0
-_POSTGRESQL_15 = 150000
+POSTGRESQL_15 = 150000
 
 #: Rows: (oid of a database, rows that were ever written in it, when these numbers were reset), in no order.
 _READ = """
@@ -108,7 +108,7 @@ class Counters:
         self._link.run(self._reading(self._link))
 
     def _reading(self, link: Link) -> Script:
-        if link.version < _POSTGRESQL_15:
+        if link.version < POSTGRESQL_15:
             self.is_unfit = True
             self._asked.clear()
             self._close()

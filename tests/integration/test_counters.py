@@ -94,7 +94,7 @@ def test_a_lost_connection_is_told_and_comes_back(
 
 
 def test_an_old_server_has_none(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counters, "_POSTGRESQL_15", 10**6)
+    monkeypatch.setattr(counters, "POSTGRESQL_15", 10**6)
     stand.counters.ask(stand.asked.append)
     stand.until(lambda: stand.counters.is_unfit, "found out")
     assert stand.loop.watched == 0
