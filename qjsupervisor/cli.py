@@ -207,7 +207,7 @@ def _jobs(arguments: argparse.Namespace) -> int:
 def _requeue(arguments: argparse.Namespace) -> int:
     from .commands import requeue
 
-    wanted = requeue.Wanted(
+    wanted = requeue.Selection(
         uuids=tuple(arguments.uuids),
         state=arguments.state,
         channel=arguments.channel,

@@ -8,8 +8,7 @@ from typing import Any
 from ..config.settings import Config
 from .job_rows import Wanted, columns, fetch
 from .jobs import entries
-from .requeue import Wanted as Requeued
-from .requeue import requeue
+from .requeue import Selection, requeue
 from .session import session
 
 #: Jobs of each kind shown on a page.
@@ -33,7 +32,7 @@ def requeue_failed(config: Config, database: str, uuids: Sequence[str] | None) -
     """See monitor.ports.JobAccess."""
     with session(config, database, "monitor") as connection:
         has_locks = bool(columns(connection, "queue_job_lock"))
-        wanted = Requeued(uuids=tuple(uuids or ()), state="failed")
+        wanted = Selection(uuids=tuple(uuids or ()), state="failed")
         outcomes = requeue(connection, wanted, has_locks=has_locks)
     moved = sum(outcome.moved for outcome in outcomes)
     return moved, max(len(outcomes), len(uuids or ())) - moved

@@ -34,7 +34,7 @@ _NAMED_DATABASES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Selection:
     """Which jobs to requeue; without a state, the given uuids in any state that permits it."""
 
     uuids: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class Wanted:
         return {"state": self.state, "channel": self.channel}
 
 
-class Outcome(NamedTuple):
+class Attempt(NamedTuple):
     """The outcome for one requested job."""
 
     uuid: str
@@ -70,7 +70,7 @@ class Outcome(NamedTuple):
 class Result(NamedTuple):
     """The result in one database."""
 
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[Attempt]
     #: Whether the database can tell which jobs are being worked on.
     has_locks: bool
 
@@ -81,7 +81,7 @@ class NothingChosen(QJSupervisorError):
     exit_status = _EX_USAGE
 
 
-def run(config: Config, database: str | None, wanted: Wanted, *, sure: bool = False) -> int:
+def run(config: Config, database: str | None, wanted: Selection, *, sure: bool = False) -> int:
     """Requeue jobs of one database, or (None) of all, and print which.
 
     `sure`: do not ask. Exit status 1 if a job was left alone or not found, or the answer was no.
@@ -102,7 +102,7 @@ def run(config: Config, database: str | None, wanted: Wanted, *, sure: bool = Fa
     return _requeue_in(config, names, wanted)
 
 
-def _requeue_in(config: Config, names: Sequence[str] | None, wanted: Wanted) -> int:
+def _requeue_in(config: Config, names: Sequence[str] | None, wanted: Selection) -> int:
     absent, left, databases, moved = set(wanted.uuids), 0, 0, 0
     for done in in_all(config, lambda name: _work(config, name, wanted), names):
         if done.error is not None:
@@ -128,7 +128,7 @@ def _requeue_in(config: Config, names: Sequence[str] | None, wanted: Wanted) -> 
     return _EXIT_LEFT_ALONE if absent or left else 0
 
 
-def _work(config: Config, database: str, wanted: Wanted) -> Result:
+def _work(config: Config, database: str, wanted: Selection) -> Result:
     with session(config, database, "requeue") as connection:
         has_locks = bool(columns(connection, "queue_job_lock"))
         return Result(requeue(connection, wanted, has_locks=has_locks), has_locks)
@@ -141,7 +141,7 @@ def _can_ask() -> bool:
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
-def _names_if_meant(config: Config, names: Sequence[str] | None, wanted: Wanted) -> list[str] | None:
+def _names_if_meant(config: Config, names: Sequence[str] | None, wanted: Selection) -> list[str] | None:
     """Count the jobs and ask for confirmation; returns the databases that have some, or None for no."""
     counts: dict[str, int] = {}
     for done in in_all(config, lambda name: _count(config, name, wanted), names):
@@ -160,12 +160,12 @@ def _names_if_meant(config: Config, names: Sequence[str] | None, wanted: Wanted)
     return sorted(counts)
 
 
-def _count(config: Config, database: str, wanted: Wanted) -> int:
+def _count(config: Config, database: str, wanted: Selection) -> int:
     with session(config, database, "requeue") as connection:
         return sum(count for _state, count in fetch(connection, statements.COUNT_REQUEUE, wanted.params))
 
 
-def question(counts: Mapping[str, int], wanted: Wanted) -> str:
+def question(counts: Mapping[str, int], wanted: Selection) -> str:
     """The question to confirm, with the number of jobs by database."""
     most = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
     named = ", ".join(f"{name} {count:,}" for name, count in most[:_NAMED_DATABASES])
@@ -193,10 +193,10 @@ def _jobs(count: int, kind: str = "job") -> str:
 # -- the work ------------------------------------------------------------------------------------------------------
 
 
-def requeue(connection: Session, wanted: Wanted, *, has_locks: bool) -> list[Outcome]:
+def requeue(connection: Session, wanted: Selection, *, has_locks: bool) -> list[Attempt]:
     """Requeue in one statement; the outcome of every requested job, in order of id."""
     statement = statements.REQUEUE.format(idle=statements.IDLE if has_locks else statements.NO_LOCKS)
-    return [Outcome._make(row) for row in fetch(connection, statement, wanted.params)]
+    return [Attempt._make(row) for row in fetch(connection, statement, wanted.params)]
 
 
 def _print(database: str, result: Result) -> None:

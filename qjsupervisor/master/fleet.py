@@ -220,7 +220,7 @@ class Fleet:
         worker = next((each for each in self.workers.values() if each.pid == pid), None)
         if worker is None or worker.child is None:
             return False
-        if not worker.pipe_ended:
+        if not worker.life.pipe_ended:
             self._parts.loop.unregister(worker.child.pipe)
         worker.reaped(exit_code, now_s)
         slot = worker.slot
@@ -265,7 +265,7 @@ class Fleet:
             )
             if math.isinf(self._watch_alarm.at_s):
                 self._watch_at(now_s + WATCH_S)
-            worker.told_pauses = bool(self._pauses_of(worker.database))
+            worker.life.told_pauses = bool(self._pauses_of(worker.database))
 
     def _first_orders(self, worker: WorkerProcess) -> list[Message]:
         """What a new process has to know before it starts a job."""
@@ -281,8 +281,8 @@ class Fleet:
 
     def _send_pauses(self, worker: WorkerProcess) -> None:
         pauses = self._pauses_of(worker.database)
-        if pauses or worker.told_pauses:
-            worker.told_pauses = bool(pauses)
+        if pauses or worker.life.told_pauses:
+            worker.life.told_pauses = bool(pauses)
             worker.send({"do": "pauses", "pauses": pauses})
 
     def _hear(self, worker: WorkerProcess, now_s: float) -> None:
@@ -295,7 +295,7 @@ class Fleet:
         if worker.report.has_started:
             worker.report.has_started = False
             self.on_starts(now_s)
-        if worker.pipe_ended and worker.child is not None:
+        if worker.life.pipe_ended and worker.child is not None:
             self._parts.loop.unregister(worker.child.pipe)
 
     def _released(self, worker: WorkerProcess) -> bool:

@@ -77,8 +77,7 @@ class Rescan:
         self._fleet = fleet
         self._backoff = backoff or Backoff()
         self._child: Child | None = None
-        self._start_alarm = Alarm(parts.loop, self._start)
-        self._kill_alarm = Alarm(parts.loop, self._kill_overdue)
+        self._start_alarm, self._kill_alarm = Alarm(parts.loop, self._start), Alarm(parts.loop, self._kill_overdue)
         self._again = self._pipe_ended = self._complete = self._had_unreachable = False
         #: Databases in which the running scan's session was ended by an administrator.
         self._ended: set[str] = set()

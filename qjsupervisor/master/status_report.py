@@ -42,16 +42,7 @@ def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, 
         "mode": config.mode.value,
         "fairness": config.fairness.value,
         "ageing_s": config.rules.ageing_s or None,
-        "rules": {
-            "ageing_s": config.rules.ageing_s or None,
-            "max_runtimes": dict(config.rules.max_runtimes),
-            "max_runtime_action": config.rules.max_runtime_action,
-            "new_databases": "hold" if config.holds_new else "serve",
-            "serve_neutralized": config.rules.serve_neutralized,
-            "upgrade_timeout_s": config.upgrade_timeout_s,
-            "idle_timeout_s": config.rules.idle_timeout_s,
-            "sleep_timeout_s": config.sleep_timeout_s,
-        },
+        "rules": _rules(config),
         "totals": totals(databases),
         "databases": databases,
         "channels": _channels(config, table, snapshot),
@@ -74,6 +65,20 @@ def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, 
         "log_file": dict(snapshot.log),
         "cluster": snapshot.cluster,
         "porters": list(snapshot.porters),
+    }
+
+
+def _rules(config: Config) -> dict[str, Any]:
+    """The rules in force, by the names of their options."""
+    return {
+        "ageing_s": config.rules.ageing_s or None,
+        "max_runtimes": dict(config.rules.max_runtimes),
+        "max_runtime_action": config.rules.max_runtime_action,
+        "new_databases": "hold" if config.holds_new else "serve",
+        "serve_neutralized": config.rules.serve_neutralized,
+        "upgrade_timeout_s": config.upgrade_timeout_s,
+        "idle_timeout_s": config.rules.idle_timeout_s,
+        "sleep_timeout_s": config.sleep_timeout_s,
     }
 
 
@@ -114,15 +119,17 @@ def _database(
         "target": max(targets, key=lambda each: (each["state"] == "down", each["failures"]), default=_unasked(None)),
         "targets": targets,
         "target_urls": urls,
-        "paused": any(
-            scope.channel == ROOT and scope.database in (None, worker.database) for scope, _ in snapshot.pauses
-        ),
+        "paused": _is_paused(worker.database, snapshot),
         "modules": worker.modules,
         "modules_for_s": worker.modules["for_s"] if worker.modules else None,
         "upgrade_overdue": bool(worker.modules and worker.modules["overdue"]),
         "overdue": worker.overdue,
         "stopped": [each._asdict() for each in worker.stopped],
     }
+
+
+def _is_paused(database: str, snapshot: Snapshot) -> bool:
+    return any(scope.channel == ROOT and scope.database in (None, database) for scope, _ in snapshot.pauses)
 
 
 def _unserved(name: str, reason: str, snapshot: Snapshot) -> dict[str, Any]:

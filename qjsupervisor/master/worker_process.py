@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..backoff import RestartPolicy
@@ -64,6 +65,30 @@ class Limits(NamedTuple):
     upgrade_s: float = math.inf
 
 
+@dataclass(slots=True)
+class Life:
+    """What is true of one process of a worker, and of the next one no more."""
+
+    spawned_s: float
+    healthy_since_s: float | None = None
+    #: It was told of pauses.
+    told_pauses: bool = False
+    #: The pipe came to its end, and must not be listened to any more.
+    pipe_ended: bool = False
+    #: After its stop another one follows.
+    restart_wanted: bool = False
+    #: Why we end it, where it was our decision.
+    cause: str | None = None
+    #: We ended it, though there was no fault in it.
+    no_backoff: bool = False
+    #: The last fault that it told of.
+    told: str | None = None
+    #: It said that the porter has its lock, and is about to exit.
+    dozes: bool = False
+    #: It is to come back as soon as it dozes.
+    is_called: bool = False
+
+
 class WorkerProcess:
     """One database's worker: at most one process at a time. `limits` and `settings` may be replaced.
 
@@ -83,8 +108,7 @@ class WorkerProcess:
     ) -> None:
         self.database = database
         self.slot = slot
-        self.settings = settings
-        self.limits = limits
+        self.settings, self.limits = settings, limits
         self.state = WorkerState.BACKING_OFF
         self.child: Child | None = None
         self.restarts = 0
@@ -95,39 +119,23 @@ class WorkerProcess:
         self.last_error_s = 0.0
         #: What it told of itself, besides its state.
         self.report = WorkerReport()
+        self.life = Life(0.0)
         #: DOZING, ASLEEP: it has no process, and a porter attends to it.
         self.wakefulness = Wakefulness.AWAKE
         #: What it said of its rest since somebody took it.
         self.rest_news: list[Message] = []
-        #: It said that the porter has its lock, and is about to exit.
-        self._dozes = False
-        #: It is to come back as soon as it dozes.
-        self._is_called = False
-        #: Whether this process was told of pauses.
-        self.told_pauses = False
         #: The oid of the only database of its name that may be served; None: any.
         self.only_oid: int | None = None
         #: The database is no longer to be served: the fleet forgets this worker once it has no process.
         self.leaving = False
-        #: The pipe came to its end, and must not be listened to any more.
-        self.pipe_ended = False
         #: When a worker without a process is due to be spawned.
         self.due_s = 0.0
         #: Since which death no new life has read the database; None while one has, and before the first death;
         #: infinity once its permits were given up.
         self.unread_since_s: float | None = None
         self._policy = policy or RestartPolicy()
-        self._restart_wanted = False
-        self._spawned_s = 0.0
-        self._healthy_since_s: float | None = None
-        #: Why we end it, where it was our decision.
-        self._cause: str | None = None
-        #: We ended it, though there was no fault in it.
-        self._no_backoff = False
         #: Where a new connection led to, as the worker was told last.
         self._server: str | None = None
-        #: The last fault that this life told of.
-        self._told: str | None = None
         self._due_alarm = Alarm(timers, lambda now_s: on_due(self, now_s))
         self._boot_alarm = Alarm(timers, self._boot_overdue)
         self._kill_alarm = Alarm(timers, self._end_overdue)
@@ -145,7 +153,7 @@ class WorkerProcess:
     @property
     def is_aborting(self) -> bool:
         """We have begun to end it."""
-        return self._cause is not None
+        return self.life.cause is not None
 
     @property
     def is_settled(self) -> bool:
@@ -176,10 +184,7 @@ class WorkerProcess:
             self.set_due(now_s + self._policy.delay_s(0.0))
             self._log.error("fork_failed", reason=error.strerror, retry_in_s=round(self.due_s - now_s, 1))
             return False
-        self._spawned_s = now_s
-        self.told_pauses = self.pipe_ended = self._restart_wanted = False
-        self._cause, self._told, self._healthy_since_s, self._no_backoff = None, None, None, False
-        self._dozes = self._is_called = False
+        self.life = Life(now_s)
         self.rest_news.clear()
         self._boot_alarm.set(now_s + self.limits.boot_s)
         self.report.begin()
@@ -189,13 +194,13 @@ class WorkerProcess:
 
     def receive(self, now_s: float) -> None:
         """Take what the worker says of itself."""
-        if self.child is None or self.pipe_ended:
+        if self.child is None or self.life.pipe_ended:
             return
         try:
             for message in self.child.pipe.receive_all():
                 self._take(message, now_s)
         except EOFError:
-            self.pipe_ended = True
+            self.life.pipe_ended = True
             # It is about to exit, or hangs on its way out: SIGCHLD tells, this is for the case that it does not.
             self._kill_alarm.set_earlier(now_s + self.limits.graceful_s)
         except ProtocolError as error:
@@ -224,12 +229,12 @@ class WorkerProcess:
             reason = f"for {seconds(self.limits.upgrade_s)} now: {self.reason}"
             self._log.error("modules_hang", modules=dict(self.report.modules.states), reason=reason)
         # A heartbeat may be that of the life before.
-        age_s = min(heartbeat_age_s, now_s - self._spawned_s)
-        if self._cause is None and age_s > self.limits.hang_s:
+        age_s = min(heartbeat_age_s, now_s - self.life.spawned_s)
+        if self.life.cause is None and age_s > self.limits.hang_s:
             self.abort(f"no sign of life for {self.limits.hang_s:g} s", now_s)
 
     def _boot_overdue(self, now_s: float) -> None:
-        if self._cause is None:
+        if self.life.cause is None:
             said = f": {self.reason}" if self.reason else ""
             self.abort(f"not ready within {self.limits.boot_s:g} s{said}", now_s)
 
@@ -237,14 +242,14 @@ class WorkerProcess:
         """The second half of an end that was begun."""
         if self.child is not None:
             self.child.signal(signal.SIGKILL)
-            self._log.warning("worker_killed", worker_pid=self.pid, reason=self._cause or "it did not stop in time")
+            self._log.warning("worker_killed", worker_pid=self.pid, reason=self.life.cause or "it did not stop in time")
 
     def stop(self, now_s: float, *, reason: str, restart: bool = False, gone: bool = False) -> None:
         """Drain and end; with `restart` a new life follows. Without a process: FAILED, or due at once.
 
         Where its database is `gone`, it may wait for open requests of its jobs before it ends.
         """
-        self._restart_wanted = restart
+        self.life.restart_wanted = restart
         if self.state is WorkerState.STOPPING:
             if not gone:
                 self.send({"do": "stop"})  # it may be waiting
@@ -265,7 +270,7 @@ class WorkerProcess:
         """End it now, stacks first: SIGABRT does that, and means nothing to a stopped process; SIGKILL follows."""
         if self.child is None:
             return
-        self._cause = cause
+        self.life.cause = cause
         self._kill_alarm.set_earlier(now_s + ABORT_GRACE_S)
         self._log.error("worker_aborted", worker_pid=self.pid, reason=cause)
         self.child.signal(signal.SIGABRT)
@@ -273,7 +278,7 @@ class WorkerProcess:
     def kill(self, cause: str, *, no_backoff: bool = False) -> None:
         """End it at once; with `no_backoff` the next life follows at once, too."""
         if self.child is not None:
-            self._cause, self._no_backoff = cause, no_backoff
+            self.life.cause, self.life.no_backoff = cause, no_backoff
             self.child.signal(signal.SIGKILL)
 
     def expedite_restart(self, now_s: float) -> None:
@@ -284,7 +289,7 @@ class WorkerProcess:
     def want_again(self, now_s: float, *, at_once: bool = False) -> None:
         """The scan found its database fit: a failed worker becomes due, one that stops will start again."""
         if self.state is WorkerState.STOPPING:
-            self._restart_wanted = True
+            self.life.restart_wanted = True
         if self.state is WorkerState.FAILED:
             self._enter(WorkerState.BACKING_OFF, self.reason)
         if self.is_due and at_once:
@@ -293,7 +298,7 @@ class WorkerProcess:
     def wake(self, now_s: float, reason: str | None = None) -> None:
         """Have a process again, where it dozes or is about to; no effect otherwise."""
         if self.child is not None:
-            self._is_called = True
+            self.life.is_called = True
         elif self.wakefulness is not Wakefulness.AWAKE:
             self.wakefulness = Wakefulness.AWAKE
             self.due_s = now_s
@@ -331,8 +336,8 @@ class WorkerProcess:
         self._kill_alarm.clear()
         if self.unread_since_s is None:
             self.unread_since_s = now_s
-        healthy_s = 0.0 if self._healthy_since_s is None else now_s - self._healthy_since_s
-        if exit_code == EXIT_STOPPED and (asked or self._dozes):
+        healthy_s = 0.0 if self.life.healthy_since_s is None else now_s - self.life.healthy_since_s
+        if exit_code == EXIT_STOPPED and (asked or self.life.dozes):
             self._log.info("worker_reaped", worker_pid=pid, exit_code=exit_code)
         else:
             self._record_death(pid, exit_code, now_s)
@@ -340,19 +345,19 @@ class WorkerProcess:
 
     def _record_death(self, pid: int, exit_code: int, now_s: float) -> None:
         how = exit_reason(exit_code)
-        said = self._cause or self._told or self.reason
+        said = self.life.cause or self.life.told or self.reason
         self._fault(f"{how}: {said}" if said else how, now_s)
         self._log.warning("worker_reaped", worker_pid=pid, exit_code=exit_code, reason=self.last_error)
 
     def _after_death(self, asked: bool, exit_code: int, healthy_s: float, now_s: float) -> None:
-        if self._dozes and not asked and exit_code == EXIT_STOPPED and self.state is WorkerState.READY:
+        if self.life.dozes and not asked and exit_code == EXIT_STOPPED and self.state is WorkerState.READY:
             self.wakefulness, self.unread_since_s = Wakefulness.DOZING, None
-            if self._is_called:
+            if self.life.is_called:
                 self.wake(now_s)
             return
         if asked:
             self.due_s = now_s
-            again = self._restart_wanted
+            again = self.life.restart_wanted
         elif exit_code == EXIT_GONE and self.report.has_read:
             # It is no failure that a database is gone; one that is made anew is served without a growing pause.
             self.due_s = now_s + GONE_PAUSE_S
@@ -360,7 +365,7 @@ class WorkerProcess:
         else:
             self.restarts += 1
             # Also where the database is gone: should the scan disagree, the two must not chase each other.
-            self.due_s = now_s + (0.0 if self._no_backoff else self._policy.delay_s(healthy_s))
+            self.due_s = now_s + (0.0 if self.life.no_backoff else self._policy.delay_s(healthy_s))
             again = exit_code != EXIT_GONE
         state = WorkerState.BACKING_OFF if again else WorkerState.FAILED
         self._enter(state, self.reason if asked else self.last_error)
@@ -370,8 +375,8 @@ class WorkerProcess:
         reason = message.get("reason")
         reason = reason if isinstance(reason, str) else None
         if said == "error":
-            self._told = reason or "unknown"
-            self._fault(self._told, now_s)
+            self.life.told = reason or "unknown"
+            self._fault(self.life.told, now_s)
         elif said == "log":
             self._write(message)
         elif isinstance(said, str) and said in _SAID:
@@ -380,8 +385,8 @@ class WorkerProcess:
             if said == "read":
                 self.unread_since_s = None
         elif said in _OF_REST:
-            self._dozes = said == "dozes"
-            self._is_called = self._is_called and said != "idle"
+            self.life.dozes = said == "dozes"
+            self.life.is_called = self.life.is_called and said != "idle"
             self.rest_news.append(dict(message))
         else:
             raise ProtocolError(f"unknown message {str(said)[:80]!r}")
@@ -407,10 +412,10 @@ class WorkerProcess:
         if self.state not in _ALIVE:
             return
         if state is WorkerState.STARTING:
-            self._healthy_since_s = None
+            self.life.healthy_since_s = None
         else:
             self._boot_alarm.clear()
-            self._healthy_since_s = self._healthy_since_s or now_s
+            self.life.healthy_since_s = self.life.healthy_since_s or now_s
         if state is WorkerState.STANDBY:
             self.unread_since_s = None  # its jobs are another runner's to count
         if state is self.state:

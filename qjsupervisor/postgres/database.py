@@ -77,10 +77,7 @@ class Database:
         mark: int | None = None,
         connect_s: float | None = None,
     ) -> None:
-        """`mark`: identifies our sessions to our successors; None: they cannot recognise them.
-
-        `connect_s`: see Session.
-        """
+        """`mark`: identifies our sessions to our successors (None: they cannot know them); `connect_s`: see Session."""
         self.name = name
         self.waiter = waiter
         mark = secrets.randbits(63) if mark is None else mark

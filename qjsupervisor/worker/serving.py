@@ -75,13 +75,9 @@ class Serving:
         self._rows = Rows(self.jobs, backlog, log, self._tell_late_end, lambda: self._unattended.expect(), deadline())
         self._claiming = Claims(database, log, deadline())
         self.permits = Permits(database, worker_slot, dispatcher)
+        release, can_tell_dead = self._rows.release_all, lambda: database.can_tell_dead
         self._outcomes = RequestOutcomes(
-            dispatcher,
-            log,
-            database_log,
-            logs.bound_logger(),
-            self._rows.release_all,
-            can_tell_dead=lambda: database.can_tell_dead,
+            dispatcher, log, database_log, logs.bound_logger(), release, can_tell_dead=can_tell_dead
         )
         self._unattended = Unattended(database, self._claiming, self.jobs, log, deadline())
         self._suspects = Suspects(database, self._rows, log)

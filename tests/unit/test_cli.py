@@ -55,15 +55,15 @@ from .called import CONFIG, Calls
             requeue,
             "run",
             ["requeue", "db1", "--state", "started", "--older-than", "1h"],
-            ("db1", requeue.Wanted(state="started", older_than_s=3600.0)),
+            ("db1", requeue.Selection(state="started", older_than_s=3600.0)),
             {"sure": False},
         ),
-        (requeue, "run", ["requeue", "db1", "u1"], ("db1", requeue.Wanted(uuids=("u1",))), {"sure": False}),
+        (requeue, "run", ["requeue", "db1", "u1"], ("db1", requeue.Selection(uuids=("u1",))), {"sure": False}),
         (
             requeue,
             "run",
             ["requeue", "--all", "--state", "failed", "--channel", "slow", "--yes"],
-            (None, requeue.Wanted(state="failed", channel="root.slow")),
+            (None, requeue.Selection(state="failed", channel="root.slow")),
             {"sure": True},
         ),
         (

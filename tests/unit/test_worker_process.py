@@ -288,7 +288,7 @@ def test_a_message_that_does_not_exist_is_nonsense(rig: Rig, message: dict[str, 
 def test_an_end_without_a_death_is_followed_by_a_kill(rig: Rig) -> None:
     rig.into(S.READY)
     rig.say(EOFError())
-    assert rig.worker.pipe_ended
+    assert rig.worker.life.pipe_ended
     assert rig.step(7.9) == []
     assert rig.step(0.1) == [signal.SIGKILL]
 
