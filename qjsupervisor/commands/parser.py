@@ -22,6 +22,7 @@ _PREFIX = "option:"
 #: Metavars of parsers outside config.values.
 _METAVARS = {
     "channel_options": "CHANNEL:OPTION=VALUE,...",
+    "coordination_floor": "CHANNEL:N,...",
     "db_capacity": "PATTERN:OPTION=VALUE,...",
     "odoo_version": "VERSION",
     "schedule": "CHANNEL:WINDOW,...",

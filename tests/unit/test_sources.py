@@ -100,18 +100,19 @@ def test_every_option_can_be_set_in_every_place(conf: Loader, tmp_path: Path) ->
         "channel_options": "slow:max_runtime=2h", "max_runtime_action": "terminate", "ageing": "60s",
         "db_capacity": "*:max=1",
         "dead_after_restart": "7", "leader_timeout": "7", "idle_timeout": "7", "sleep_timeout": "7", "cluster": "c",
-        "cluster_database": "d",
+        "cluster_database": "d", "coordination_floor": "root:1",
         "new_databases": "hold", "schedule": "root: 1 daily 01:00-02:00",
             "timezone": "Europe/Berlin", "monitor_token": "t", "monitor_user": "u", "monitor_password": "p",
     }  # fmt: skip
     assert set(texts) == {option.name for option in OPTIONS}
-    default = conf()
     for option in OPTIONS:
         text = texts[option.name]
-        by_file = conf(f"[qjsupervisor]\n{option.name} = {text}\n")
-        assert by_file != default, option.name
-        assert by_file == conf(environ={str(option.variable): text})
-        assert by_file == conf(**{option.name: text})
+        # It is refused without a cluster.
+        others = {"QJSUPERVISOR_CLUSTER": "c"} if option.name == "coordination_floor" else {}
+        by_file = conf(f"[qjsupervisor]\n{option.name} = {text}\n", others)
+        assert by_file != conf(environ=others), option.name
+        assert by_file == conf(environ={**others, str(option.variable): text})
+        assert by_file == conf(environ=others, **{option.name: text})
         assert option.flag == (None if option.secret else "--" + option.name.replace("_", "-"))
 
 
