@@ -73,7 +73,20 @@ def check_wheel(built: Path) -> None:
 def check_installed(built: Path) -> None:
     """The command runs, and has its man page and completions."""
     wheel, prefix = built / f"qjsupervisor-{__version__}-py3-none-any.whl", built / "prefix"
-    run("-m", "pip", "-q", "install", "--no-deps", "--no-index", "--prefix", prefix, wheel, cwd=built)
+    # Without --ignore-installed pip takes away the one that the environment has.
+    run(
+        "-m",
+        "pip",
+        "-q",
+        "install",
+        "--no-deps",
+        "--no-index",
+        "--ignore-installed",
+        "--prefix",
+        prefix,
+        wheel,
+        cwd=built,
+    )
     (packages,) = prefix.glob("lib/python*/site-packages")
     command = prefix / "bin" / "qjsupervisor"
     assert os.access(command, os.X_OK)
