@@ -14,6 +14,7 @@ from ..states import Phase
 from .comeback import AWAY_S, Comeback
 from .parts import Parts
 from .progress import Progress
+from .reporting import Loss
 
 #: Interval for trying the leader lock while another runner has it; a planned release is announced.
 STANDBY_S = 5.0
@@ -40,7 +41,8 @@ class Leading:
     def connect(self, now_s: float) -> bool:
         """Connect. False: somebody else goes first, try again later."""
         database, progress = self._parts.database, self._progress
-        self._parts.outage.connect(database.connect, now_s)
+        if self._parts.outage.connect(database.connect, now_s):
+            progress.enter(Phase.DISCONNECTED, "its PostgreSQL is back", Loss.OF_SERVER)
         assert database.about is not None
         was_away = self._comeback.away_s(now_s) > 0
         until_s = self._comeback.stays_away_until_s(database.about.started, now_s)

@@ -60,6 +60,7 @@ class Losing:
             progress.enter(Phase.DISCONNECTED, str(error), Loss.OF_SERVER)
             progress.next_step.set(parts.outage.next_try_s(now_s))
         else:
+            parts.outage.lost()
             progress.enter(Phase.DISCONNECTED, str(error), Loss.OWN)
             led, stood_by = was is Phase.SERVING, was is Phase.STANDBY
             progress.next_step.set(self._comeback.lost(error, now_s, led=led, stood_by=stood_by, server=server))

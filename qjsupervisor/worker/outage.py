@@ -32,9 +32,18 @@ class Outage:
         self._log = log
         self._waits = False
         self._began_ns = 0
+        #: When the connection was lost (monotonic); infinity while there is one.
+        self._lost_s = math.inf
 
-    def connect(self, connect: Callable[[], None], now_s: float) -> None:
-        """Connect, unless the server is down and another worker probes it. Raises DatabaseError."""
+    def lost(self) -> None:
+        """The connection was lost, or an attempt failed; why is not known yet."""
+        self._lost_s = min(self._lost_s, time.monotonic())
+
+    def connect(self, connect: Callable[[], None], now_s: float) -> bool:
+        """Connect, unless the server is down and another worker probes it. Raises DatabaseError.
+
+        True: the server was down since the connection was lost, so that explains the loss.
+        """
         self._began_ns = time.monotonic_ns()
         if self._health.is_down and not self._health.take_probe():
             raise ServerDown("", self._server, self._health.reason)
@@ -43,12 +52,16 @@ class Outage:
         except DatabaseError as error:
             if error.refused or isinstance(error, DatabaseGone):
                 self._reached(now_s)
-            elif self._health.is_down and not isinstance(error, ServerDown):
+            elif not isinstance(error, ServerDown) and (
+                self._health.is_down or self._health.since_s > self._began_ns / 1e9
+            ):
                 # It broke while the server goes down or comes back. Another one tells whether only this database does.
                 self._health.postpone()
-                raise ServerDown("", self._server, self._health.reason) from error
+                raise ServerDown("", self._server, self._health.reason or "it has just come back") from error
             raise
         self._reached(now_s)
+        lost_s, self._lost_s = self._lost_s, math.inf
+        return self._health.since_s > lost_s
 
     def _reached(self, now_s: float) -> None:
         """The server accepted the connection, or refused it because of this database."""

@@ -109,6 +109,36 @@ def test_a_database_that_fails_by_itself_meanwhile_leaves_the_probe_to_others(
     assert [each["event"] for each in log_events] == ["postgresql_down", "postgresql_recovered"]
 
 
+def test_a_loss_is_explained_by_an_outage_that_came_after_it(outages: list[Outage]) -> None:
+    """A silent server is found out by the first connect that is given up; by then many databases are lost."""
+    one, two, three = outages
+    for outage in outages:
+        outage.lost()
+    fail(one)
+    make_due(one)
+    assert one.connect(connects, 0.0)
+    assert two.connect(connects, 0.0), "it never saw that the server was down"
+    three.lost()
+    assert three.connect(connects, 0.0), "the first loss counts"
+    three.lost()
+    assert not three.connect(connects, 0.0), "that was another one"
+
+
+def test_an_attempt_that_began_before_the_server_was_back(outages: list[Outage]) -> None:
+    one, two, _ = outages
+
+    def gives_up() -> None:
+        fail(one)
+        make_due(one)
+        one.connect(connects, 0.0)
+        raise DatabaseUnavailable("db", "no connection within 5 s")
+
+    with pytest.raises(ServerDown, match="just come back") as caught:
+        two.connect(gives_up, 0.0)
+    two.failed(caught.value)
+    assert two.comeback_s(0.0) < math.inf
+
+
 def test_whoever_tries_it_may_go(outages: list[Outage]) -> None:
     one, two, _ = outages
     fail(one)
