@@ -1,12 +1,11 @@
-"""Who gets the next permit. Runs under the table's lock, in whichever process freed or wants one.
+"""Chooses who gets the next permit. Runs under the table's lock, in the process that freed or wants one.
 
-It must not wait, wake or log; it answers with one (slot, channel) at a time and moves the cursors.
-
-The rule. Each waiting database enters its best job that could start (the first channel of its demand order that has
-room on its whole path). From the root down to that job's channel, each channel has a turn of its own among
-the databases that enter a job in it or below it: the root's turn picks a database, and so a branch; inside the
-branch the branch's own turn decides, and so on. One cursor at the root alone would let a database that
-happens to have the root's turn whenever a narrow subchannel is free take that subchannel for ever.
+It must not wait, wake or log; it returns one (slot, channel) at a time and moves the cursors.
+The rule. Each waiting database enters its best job that could start (the first channel of its demand order with
+room on its whole path). From root down to that job's channel, each channel has its own turn among the databases
+that enter a job in it or below it: root's turn picks a database and so a branch; inside the branch its own turn
+decides, and so on. With only one cursor at root, a database that has root's turn whenever a narrow subchannel is
+free would keep that subchannel for ever.
 
 Turns. Round robin by slot number from a cursor, which never passes over a database that enters. So, of W databases
 that enter a job in a channel at each of its decisions, each is picked once in W of them, at each level: a channel
@@ -50,45 +49,45 @@ PICK_UP_NS = 50_000_000
 
 
 class Demand(Protocol):
-    """What the process that holds the lock wants itself; fresher than what it published in the table."""
+    """What the lock's holder itself wants; more recent than what it published in the table."""
 
     @property
     def wanted_channels(self) -> int:
-        """Bitmap of the channels in which it has a job that could start."""
+        """Bitmap of the channels in which a job could start."""
 
     def best(self, candidates: int, /) -> int:
-        """The channel of its best job among `candidates` (a bitmap that meets `wanted_channels`)."""
+        """The channel of the best job among `candidates` (a bitmap that intersects `wanted_channels`)."""
 
     def key(self, channel: int, /) -> Key:
-        """The order key of its best job in a channel."""
+        """The order key of the best job in a channel."""
 
 
 class Source(Demand, Protocol):
-    """The worker's queue, asked while the table's lock is held: short answers, no waiting, no I/O."""
+    """The worker's queue, queried while the table's lock is held: it answers quickly, without waiting or I/O."""
 
-    #: Jobs that hold a permit, by the shared channel they hold it in (absolute numbers).
+    #: Number of jobs holding a permit, by shared channel (absolute numbers).
     held: dict[int, int]
     #: Failed jobs by shared channel.
     failed: dict[int, int]
-    #: Channels in which one of these numbers changed since the last exchange, which empties it.
+    #: Channels in which one of these numbers changed; emptied by each exchange.
     changed: set[int]
-    #: Channels whose best job is another one since the last exchange, which empties it.
+    #: Channels whose best job changed; emptied by each exchange.
     new_heads: set[int]
-    #: Channels of jobs that were taken and are not sent after all, one for each, since the last exchange, which empties
-    #: it; of those in channels with a rate at least.
+    #: Channels of jobs that were taken but are not sent after all, one entry per job; emptied by each exchange. Holds
+    #: at least those in channels with a rate.
     withdrawn: list[int]
-    #: WorkerSlot.tree_generation as of which it knows channels; 0: it goes by none but the root.
+    #: WorkerSlot.tree_generation as of which it knows channels; 0: it only uses root.
     tree_generation: int
 
     def take(self, channel: int) -> None:
-        """A permit is there: start the best job of a channel (counts in `held`, but not as `changed`)."""
+        """Start the best job of a channel with a permit (counted in `held`, but not as `changed`)."""
 
     def order(self) -> Sequence[int]:
-        """The channels with a demand, best job first."""
+        """The channels with demand, best job first."""
 
 
 class NoDemand:
-    """Somebody who only grants to others: the master, or a worker that holds nothing (`Nothing`)."""
+    """The demand of a process that only grants to others: the master, or a worker that holds nothing (`Nothing`)."""
 
     wanted_channels = 0
 
@@ -100,7 +99,7 @@ class NoDemand:
 
 
 class Nothing(NoDemand):
-    """The Source of a worker that has no queue: it holds nothing."""
+    """The Source of a worker without a queue: it holds nothing."""
 
     tree_generation = 0
 
@@ -119,7 +118,7 @@ class Nothing(NoDemand):
 
 
 class Scheduler:
-    """The choice of permits during one holding of the lock. `slot` is the holder's own, -1 for the master."""
+    """Chooses permits while the lock is held once. `slot` is the holder's own, -1 for the master."""
 
     def __init__(self, core: TableCore, fairness: Fairness, slot: int, demand: Demand, now_ns: int) -> None:
         self.core = core
@@ -132,13 +131,13 @@ class Scheduler:
         self._orders: dict[int, list[int]] = {}
         #: With more than one weight: the databases of each.
         self._classes = core.class_bitmaps() if core.words[Header.CLASSES] > 1 else None
-        #: Channels in which we want a permit and may have one.
+        #: Channels in which we want a permit and may take one.
         self._wanted = 0
-        #: Permits are left over for a database that comes for its grant; look again then, should it not come.
+        #: Permits are left for a database about to come for its grant; look again then, in case it does not.
         self.waits_until_ns: int | None = None
 
     def next(self) -> Grant | None:
-        """Who gets the next permit, or None when nobody who waits could start. Moves the cursors of its path."""
+        """The next permit, or None if no waiting database could start a job. Moves the cursors of its path."""
         core, layout = self.core, self.core.layout
         others = core.read_bitmap(layout.waiting, layout.slots) & ~self._own_bit
         self._wanted = self._demand.wanted_channels
@@ -161,7 +160,7 @@ class Scheduler:
         return self._descend(competing, candidates) if competing else None
 
     def _candidates(self, others: int) -> int:
-        """Channels with a waiting job and room on the whole path."""
+        """Channels with a waiting job and room on their whole path."""
         core, layout, tree = self.core, self.core.layout, self._tree
         closed = core.read_bitmap(layout.closed, layout.channels)
         if closed & 1:
@@ -178,7 +177,7 @@ class Scheduler:
         return self.core.waiting_slots(candidates) & others | own if others else own
 
     def best(self, slot: int, candidates: int) -> int:
-        """The channel of a database's best job that could start; -1 if there is none."""
+        """The channel of a database's best startable job; -1 if there is none."""
         if slot == self._slot:
             return self._demand.best(candidates) if self._wanted & candidates else -1
         order = self._orders.get(slot)
@@ -187,7 +186,7 @@ class Scheduler:
         return next((channel for channel in order if candidates >> channel & 1), -1)
 
     def _smallest_key(self, others: int, candidates: int) -> Grant | None:
-        # Whoever has demand and does not wait was granted something: its old key is the least its next can be.
+        # A database with demand that does not wait was granted something: its next key is at least its old one.
         asked = self.core.waiting_slots(candidates) & ~self._own_bit
         own = self._own_bit if self._wanted & candidates else 0
         keyed = []
@@ -229,7 +228,7 @@ class Scheduler:
         return self.core.words[self.core.slot_base(slot) + Slot.GRANTED_NS]
 
     def _is_coming(self, slot: int) -> bool:
-        """Whether a database that did not take its grant yet may still be on its way."""
+        """Whether a database may still come for its grant."""
         return self._now_ns - self._granted_ns(slot) < PICK_UP_NS
 
     def _key(self, slot: int, channel: int) -> Key:
@@ -256,7 +255,7 @@ class Scheduler:
         return path[path.index(node) - 1]
 
     def _turn(self, node: int, rivals: int, candidates: int) -> Grant | None:
-        """Whose turn it is in `node`, among the rivals whose best job lies in it or below it."""
+        """Whose turn it is in `node`, among the rivals whose best job is in it or below it."""
         below = self._tree.below[node]
         while rivals:
             weight_class = self._class_in_turn(node, rivals) if self._classes else 0
@@ -296,10 +295,10 @@ class Scheduler:
 
 
 def give(core: TableCore, grant: Grant, now_ns: int) -> None:
-    """Grant to another process: the permit is its own from the store to HELD on; then it is woken.
+    """Grant to another process: the store to HELD makes the permit its own; then it is woken.
 
-    Should we die in between: a throttle or a rate that counts nobody costs time, a GRANT before it would let two jobs
-    through; a HELD that no GRANT explains is taken back by its owner, as Header.REPAIRS moves.
+    If we die in between: a throttle or rate counted without a start only costs time, whereas a GRANT written first
+    could let two jobs start; a HELD without a GRANT is taken back by its owner when Header.REPAIRS changes.
     """
     base = core.slot_base(grant.slot)
     core.count_start(grant.channel, now_ns)
@@ -313,12 +312,12 @@ def give(core: TableCore, grant: Grant, now_ns: int) -> None:
 
 
 def grant_all(core: TableCore, choice: Scheduler, now_ns: int) -> None:
-    """Grant to others as long as somebody could start; for a holder of the lock that wants nothing itself."""
+    """Grant to others as long as any could start; for a holder of the lock that wants nothing itself."""
     while (grant := choice.next()) is not None:
         give(core, grant, now_ns)
 
 
 def _next_bit(bitmap: int, cursor: int) -> int:
-    """The first set bit at or after `cursor`, else the first of all; `bitmap` is not empty."""
+    """The first set bit at or after `cursor`, else the first one; `bitmap` is not empty."""
     rest = bitmap >> cursor << cursor or bitmap
     return (rest & -rest).bit_length() - 1

@@ -1,4 +1,4 @@
-"""The starts that rates count, as the state file keeps them from one life of the supervisor to the next.
+"""Saves and restores the starts counted by rates, for the state file across restarts of the supervisor.
 
 {"at": UTC seconds, "channels": {NAME: [how many starts a moment stands for, [UTC seconds, ...]], ...}}
 """
@@ -13,12 +13,12 @@ from .channels import SPARE_CHANNELS, add_channel, places, read_spec
 from .core import TableCore
 from .layout import Channel, Header
 
-#: Moments that are kept over all channels, the latest ones.
+#: Most starts kept over all channels; the latest win.
 MOST_KEPT = 20_000
 
 
 def keep(core: TableCore, now_s: float, wall_s: float) -> dict[str, Any] | None:
-    """What is to be kept; None: no channel has a rate. Takes no lock: what is counted meanwhile is told by its row."""
+    """The starts to keep, or None if no channel has a rate. Takes no lock: rows record what is counted meanwhile."""
     now_ns, tree = int(now_s * 1e9), core.tree()
     rings = {name: limits.ring for name, limits in zip(tree.names, tree.limits, strict=True) if limits is not None}
     found: dict[str, tuple[int, list[int]]] = {}
@@ -38,7 +38,7 @@ def keep(core: TableCore, now_s: float, wall_s: float) -> dict[str, Any] | None:
 
 
 def restore(core: TableCore, kept: Any, now_s: float, wall_s: float) -> bool:
-    """Go on with what was kept, before any worker is there. False: it is nonsense, or some of it."""
+    """Restore kept starts before any worker exists. False if any of it is invalid."""
     if kept is None:
         return True
     try:
@@ -53,7 +53,7 @@ def restore(core: TableCore, kept: Any, now_s: float, wall_s: float) -> bool:
         channel = _channel(core, name, now_ns)
         ring = None if channel is None else core.ring(channel)
         if channel is not None and ring is not None and 0 < per <= 1000:
-            # A clock that was set back meanwhile makes nobody wait for longer than a period.
+            # A clock set back meanwhile must not cause a wait longer than a period.
             past = [now_ns - max(0, int((wall_s - moment) * 1e9)) for moment in moments]
             ring.add_past(moment for moment in past for _ in range(per) if moment > 0)
             base = core.channel_base(channel)
@@ -63,7 +63,7 @@ def restore(core: TableCore, kept: Any, now_s: float, wall_s: float) -> bool:
 
 
 def _channel(core: TableCore, name: str, now_ns: int) -> int | None:
-    """The channel of that name; one that an ancestor's defaults made is made anew."""
+    """The channel of that name, recreated if an ancestor's defaults had created it."""
     index = core.tree().index
     if name in index:
         return index[name]

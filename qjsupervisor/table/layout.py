@@ -1,9 +1,9 @@
-"""Where each word of the shared semaphore table lies.  [spec]
+"""The layout of the shared semaphore table.  [spec]
 
-One anonymous MAP_SHARED mapping, made by the master before any fork, of fixed size, touched lazily. All words are
-eight bytes, native byte order, aligned, so one store is one machine store: a process killed between two stores
-leaves old or new words, never half of one. S = slots (databases), C = channels, SW/CW = words of a bitmap over
-slots/channels. A bitmap's bit i is bit i % 64 of its word i // 64.
+One anonymous MAP_SHARED mapping of fixed size, created by the master before any fork and touched lazily. All words
+have eight bytes in native byte order and are aligned, so one store is one machine store: a process killed between two
+stores leaves old or new words, never half a word. S = slots (databases), C = channels, SW/CW = words of a bitmap over
+slots/channels. Bit i of a bitmap is bit i % 64 of its word i // 64.
 
     header        HEADER_WORDS   see `Header`
     mutex         8              the lock (mutex.py)
@@ -256,15 +256,15 @@ SERVER_WORDS: Final = 13
 
 
 def bitmap_words(bits: int) -> int:
-    """Words that a bitmap of so many bits takes."""
+    """Number of words of a bitmap with this many bits."""
     return (bits + 63) // 64
 
 
 class Layout:
-    """Word offsets for a table of `slots` databases, `channels` channels and `servers` servers.
+    """Word offsets in a table of `slots` databases, `channels` channels and `servers` servers.
 
-    `channel`, `slot`, `cell` and `server` are where the first record starts; the names that begin with one of them are
-    offsets inside such a record.
+    `channel`, `slot`, `cell` and `server` are the offsets of the first record; names beginning with one of them are
+    offsets within a record.
     """
 
     def __init__(self, slots: int, channels: int, servers: int) -> None:

@@ -1,15 +1,13 @@
-"""A lock between processes that survives the death of its holder: a robust pthread mutex in shared memory.
+"""A lock between processes that survives its holder's death: a robust pthread mutex in shared memory.
 
-What it must not do: know what it guards. Whoever gets `Acquired.OWNER_DIED` inherits a half-done change and
-has to put it right (semaphore.py does).
-
-Layout: one pthread_mutex_t in 64 bytes of a MAP_SHARED mapping, made once, before any fork. The kernel's
-robust-futex rule makes the lock word hold the thread id of its owner; `owner()` reads it, so a holder is known
-from the very instruction that took the lock. Where in the structure that word lies differs between C libraries:
-it is found once, by taking the lock and looking for our own thread id.
-
-Who may wait: workers, in slices (`acquire(timeout_s)`), so that they can look at the owner between two slices.
-The master only ever tries (`acquire(0)`).
+It must not know what it guards. Whoever gets `Acquired.OWNER_DIED` inherits a half-done change and must repair it
+(core.py does).
+Layout: one pthread_mutex_t in 64 bytes of a MAP_SHARED mapping, created once, before any fork. By the kernel's
+robust-futex rule the lock word contains its owner's thread id; `owner()` reads it, so a holder is known from the very
+instruction that took the lock. The word's position in the structure differs between C libraries: it is found once,
+by taking the lock and searching for our own thread id.
+Workers may wait, in slices (`acquire(timeout_s)`), so that they can check the owner between two slices. The master
+only tries (`acquire(0)`).
 
 Sources: pthread_mutexattr_setrobust(3), Documentation/locking/robust-futex-ABI.rst of Linux.
 """
@@ -27,7 +25,7 @@ import time
 from ..errors import SemaphoreError
 
 SIZE_BYTES = 64
-#: Of the lock word: the bits that are a thread id (FUTEX_TID_MASK).
+#: The bits of the lock word that hold the thread id (FUTEX_TID_MASK).
 _TID_MASK = 0x3FFFFFFF
 _PTHREAD_PROCESS_SHARED = 1
 _PTHREAD_MUTEX_ROBUST = 1
@@ -38,7 +36,7 @@ class Acquired(enum.Enum):
 
     NO = 0
     YES = 1
-    #: Taken; the former holder died with it.
+    #: Taken; the former holder died holding it.
     OWNER_DIED = 2
 
 
@@ -49,9 +47,9 @@ class _Timespec(ctypes.Structure):
     _fields_ = [("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long)]
 
 
-# PyDLL: the interpreter's own lock stays with us, as a worker has one thread; half the cost of a call.
+# PyDLL keeps the GIL, since a worker has one thread; this halves the cost of a call.
 _libc = ctypes.PyDLL(None, use_errno=False)
-#: musl has no pthread_mutex_clocklock: there a clock that is set back lengthens one wait.
+#: musl lacks pthread_mutex_clocklock; there a clock set back lengthens one wait.
 _WAIT_CLOCK = time.CLOCK_MONOTONIC if hasattr(_libc, "pthread_mutex_clocklock") else time.CLOCK_REALTIME
 
 
@@ -89,11 +87,11 @@ class RobustMutex:
             self.release()
 
     def owner(self) -> int:
-        """Thread id (in a worker and in the master: the process id) of the holder; 0 = free."""
+        """Thread id of the holder, which is the process id for workers and master; 0 = free."""
         return int(self._words[self._owner_index] & _TID_MASK)
 
     def acquire(self, timeout_s: float) -> Acquired:
-        """Take the lock, waiting at the most `timeout_s`; 0 only tries."""
+        """Take the lock, waiting at most `timeout_s`; 0 only tries."""
         result = _libc.pthread_mutex_trylock(self._address)
         if result == errno.EBUSY and timeout_s > 0:
             result = self._wait(timeout_s)
@@ -115,7 +113,7 @@ class RobustMutex:
         return int(_libc.pthread_mutex_timedlock(self._address, self._deadline_ref))
 
     def release(self) -> None:
-        """Give the lock back; the caller holds it."""
+        """Release the lock; the caller holds it."""
         result = _libc.pthread_mutex_unlock(self._address)
         if result:
             raise SemaphoreError(f"the shared table's lock was not ours to release: {os.strerror(result)}")

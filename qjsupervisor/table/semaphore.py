@@ -1,13 +1,12 @@
 """The shared semaphore table: permits over all databases, as the master and the workers use it.
 
-Layout and invariants are in layout.py and core.py, the choice of who is next in grants.py. This module has the two
-sides: `SemaphoreTable` is the master's (and, for reading, everybody's), `WorkerSlot` a worker's.
-
-A worker makes one call, `WorkerSlot.exchange`: it says what ended and what it wants, and takes what it may have;
-permits for others are granted in the same breath, by one store to the grantee's HELD word. A granted permit is the
-grantee's from that store on. At most one permit is outstanding per database, so a worker that was stopped keeps
-one at the most from the others, beside those of its running jobs. Between two exchanges a permit may pass from a job
-that is over to the next one of the same database and channel (`WorkerSlot.may_reuse_permit`), unseen by the table.
+Layout and invariants are in layout.py and core.py, the choice of who is next in grants.py. There are two sides:
+`SemaphoreTable` is the master's (and, for reading, everybody's), `WorkerSlot` a worker's.
+A worker makes one call, `WorkerSlot.exchange`: it reports what ended and what it wants, takes what it may have, and at
+the same time grants permits to others, each by one store to the grantee's HELD word. From that store on the permit
+belongs to the grantee. At most one permit per database is outstanding, so a stopped worker withholds at most one from
+the others, besides those of its running jobs. Between two exchanges a permit may pass from a finished job to the next
+one of the same database and channel (`WorkerSlot.may_reuse_permit`), unseen by the table.
 
 Who repairs what, when a process dies
     a worker, outside the lock     its permits stay (its jobs run in Odoo); the master drops its demand and an untaken
@@ -48,14 +47,14 @@ from .views import ChannelView, Holder, ServerView, SlotView, TableReader
 
 __all__ = ["ChannelView", "Holder", "SemaphoreTable", "ServerView", "SlotView", "WorkerSlot"]
 
-#: Records for servers (Odoos, PostgreSQL): each database may have some of its own.
+#: Records for servers (Odoo, PostgreSQL); each database may have some of its own.
 SERVERS_PER_SLOT, SPARE_SERVERS = 4, 64
-#: A holder of the lock that has not moved for so long is ended.
+#: A holder of the lock that makes no progress for this long is killed.
 STUCK_NS = 1_000_000_000
 
 
 class SemaphoreTable(TableReader):
-    """The table as its maker, the master, uses it; the reading half works in every process."""
+    """The table as used by its creator, the master; the reading half works in every process."""
 
     def __init__(
         self, channels: Sequence[ChannelSpec], *, slots: int, fairness: Fairness, leased: bool = False
@@ -69,13 +68,13 @@ class SemaphoreTable(TableReader):
             raise SemaphoreError("the table's lock is taken before anybody knows it")
 
     def worker_slot(self, slot: int) -> WorkerSlot:
-        """A worker's place; in the worker, after the fork."""
+        """A worker's slot; called in the worker, after the fork."""
         return WorkerSlot(self.core, self.fairness, slot)
 
     # -- the master's side -------------------------------------------------------------------------------
 
     def assign(self, slot: int, database: str, weight: int, share: Share | None = None) -> None:
-        """Give a free slot to a database."""
+        """Assign a free slot to a database."""
         core, base = self.core, self.core.slot_base(slot)
         core.words[base + Slot.EPOCH] += 1
         core.words[base + Slot.WEIGHT] = weight
@@ -94,7 +93,7 @@ class SemaphoreTable(TableReader):
             self.core.put_bit(self.core.layout.classes + k * bitmap_words(self.core.slots), slot, each == weight)
 
     def try_vacate(self, slot: int) -> bool:
-        """The database is not served any more and its worker reaped: its permits and its place are free."""
+        """Free the slot and permits of a database that is no longer served and whose worker was reaped."""
 
         def leave(now_ns: int) -> None:
             self._release_dead_slot(slot, now_ns, give_up=True)
@@ -113,36 +112,36 @@ class SemaphoreTable(TableReader):
 
     @property
     def start_barrier_open(self) -> bool:
-        """Whether the start barrier is over."""
+        """Whether the start barrier is open."""
         return bool(self.core.words[Header.START_BARRIER])
 
     def open_start_barrier(self) -> None:
-        """The start barrier is over: permits are granted from now on."""
+        """Open the start barrier: permits are granted from now on."""
         if not self.start_barrier_open:
             self.core.words[Header.START_BARRIER] = 1
             self.core.wake_all()
 
     def try_configure(self, channels: Sequence[ChannelSpec]) -> bool:
-        """Put these settings in force, in place: new channels are added, missing ones retired. False: lock busy.
+        """Put settings in force in place, adding new channels and retiring missing ones. False: lock busy.
 
-        Raises SemaphoreError where there are more channels than the table has room for.
+        Raises SemaphoreError if the table has no room for the channels.
         """
         return self._try(lambda now_ns: self._configure(complete_tree(channels), now_ns))
 
     def try_adjust(self, channels: Sequence[ChannelSpec]) -> bool:
-        """Change the limits of these channels, and nothing else; left out are unknown ones. False: lock busy."""
+        """Change only the limits of these channels, ignoring unknown ones. False: lock busy."""
         return self._try(lambda now_ns: self._adjust(channels, now_ns))
 
     def kept_starts(self, now_s: float, wall_s: float) -> dict[str, Any] | None:
-        """What the state file keeps of starts that rates count."""
+        """The starts counted by rates, for the state file."""
         return kept_starts.keep(self.core, now_s, wall_s)
 
     def restore_starts(self, kept: Any, now_s: float, wall_s: float) -> bool:
-        """Go on with it, before any worker is there. False: it is nonsense."""
+        """Restore them before any worker exists. False if they are invalid."""
         return kept_starts.restore(self.core, kept, now_s, wall_s)
 
     def try_share(self, shares: Mapping[int, Share]) -> bool:
-        """Change what databases are guaranteed and limited to, by slot. False: lock busy."""
+        """Change the minimums and maximums of databases, by slot. False: lock busy."""
 
         def change(_now_ns: int) -> None:
             for slot, share in shares.items():
@@ -152,21 +151,21 @@ class SemaphoreTable(TableReader):
         return self._try(change)
 
     def check_room(self, channels: Sequence[ChannelSpec]) -> None:
-        """Raise SemaphoreError where the table has no room for these channels beside those it holds."""
+        """Raise SemaphoreError if the table has no room for these channels besides those it holds."""
         core, known = self.core, self.core.tree().index
         new = [spec.name for spec in complete_tree(channels) if spec.name not in known]
         places(core, new, sorted([*vacant(core), *forgotten(core)]))
 
     def try_after_death(self, slot: int) -> bool:
-        """After a worker was reaped: drop its demand and its untaken grant, grant anew, wake all. False: lock busy."""
+        """After reaping a worker: drop its demand and untaken grant, grant anew, wake all. False: lock busy."""
         return self._try(lambda now_ns: self._release_dead_slot(slot, now_ns, give_up=False))
 
     def try_give_up(self, slot: int) -> bool:
-        """A database cannot be read again: its permits are given back, though its jobs may run. False: lock busy."""
+        """Return the permits of a database that cannot be read again, although its jobs may run. False: lock busy."""
         return self._try(lambda now_ns: self._release_dead_slot(slot, now_ns, give_up=True))
 
     def stuck_owner(self, now_ns: int) -> int | None:
-        """Process id of a holder of the lock that is to be ended: stopped, or unchanged for a second."""
+        """Process id of a holder of the lock that must be killed: stopped, or without progress for a second."""
         owner, sequence = self.core.mutex.owner(), self.core.words[Header.SEQUENCE]
         if not owner:
             self._holder = None
@@ -180,7 +179,7 @@ class SemaphoreTable(TableReader):
         return self.core.mutex.owner() == owner and self.core.words[Header.SEQUENCE] == sequence
 
     def _try(self, change: Callable[[int], None]) -> bool:
-        """Change the table at this moment (monotonic, in nanoseconds), then grant and wake. False: lock busy."""
+        """Call `change` with the time (monotonic nanoseconds) under the lock, then grant and wake. False: lock busy."""
         now_ns = time.monotonic_ns()
         if not self.core.enter(now_ns):
             return False
@@ -257,7 +256,7 @@ class SemaphoreTable(TableReader):
             core.settle_anew(channel, now_ns)
 
     def _count_grant(self, slot: int, rated: set[int], now_ns: int) -> None:
-        """A rate that was not there before begins with the grants that nobody took yet."""
+        """A new rate begins by counting grants that are not taken yet."""
         core, base = self.core, self.core.slot_base(slot)
         grant = core.words[base + Slot.GRANT]
         for node, ring in core.rings(grant - 1) if grant else ():

@@ -1,12 +1,11 @@
-"""The health of a server that several databases depend on: one for each address, in the shared table.
+"""The health of servers that several databases depend on: one record per address, in the shared table.
 
-A server is an Odoo that jobs are sent to, or a PostgreSQL. Whoever finds that it cannot be reached takes it down for
-all, with one store of `Server.STATE`; from then on one worker, the prober, tries it again and again, at no job's cost,
-and brings it back for all. What is the fault of one database (a wrong dbfilter) is not told here. Words, invariants and
-repair: layout.py.
-
-A failure that may be of the server or of one database (an answer that did not come, a proxy's 502) makes it doubtful:
-the next probe decides, and the database waits for that verdict.
+A server is an Odoo that jobs are sent to, or a PostgreSQL. The worker that finds it unreachable marks it down for all,
+with one store of `Server.STATE`; from then on one worker, the prober, probes it, at the cost of no job, and marks it
+up for all. Faults of a single database (a wrong dbfilter) are not recorded here. Words, invariants and repair:
+layout.py.
+A failure that may be due to the server or to one database (a missing answer, a proxy's 502) raises a doubt: the next
+probe decides, and the database waits for that verdict.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from .words import bits
 
 _NS = 1_000_000_000
 _DOWN = int(TargetState.DOWN)
-#: Between two probes of a server that is down; the first pause, doubled each time up to the last.
+#: First and longest pause between probes of a server that is down; doubled each time.
 FIRST_PAUSE_NS, LONGEST_PAUSE_NS = _NS // 2, 2 * _NS
-#: A prober that has not begun a probe for so long is replaced: it is stopped, perhaps. One that died is replaced at
-#: once.
+#: A prober that has not begun a probe for this long, perhaps because it is stopped, is replaced. One that died is
+#: replaced at once.
 LEASE_NS = 20 * _NS
 
 
 class ServerHealth:
-    """One server as the worker of one slot uses it. Reads without the lock; changes are rare."""
+    """One server, for the worker of one slot. Reads without the lock; changes are rare."""
 
     def __init__(self, core: TableCore, slot: int, number: int) -> None:
         self._core = core
@@ -38,61 +37,61 @@ class ServerHealth:
         self._slot = slot
         self._base = core.server_base(number)
 
-    # -- looking -----------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------------
 
     @property
     def state(self) -> TargetState:
-        """UNKNOWN until something worked."""
+        """The state; UNKNOWN until something has worked."""
         return TargetState(self._core.words[self._base + Server.STATE])
 
     @property
     def is_down(self) -> bool:
-        """Whether nothing is to be sent there."""
+        """Whether nothing may be sent there."""
         return self._words[self._base + Server.STATE] == _DOWN
 
     @property
     def reason(self) -> str:
-        """Why it is down; '' unless it is."""
+        """Why it is down; '' if it is not."""
         base = self._base
         return self._core.text(base + self._core.layout.server_reason, self._core.words[base + Server.REASON_LENGTH])
 
     @property
     def unanswered(self) -> int:
-        """Requests of all databases that were let go since its last answer: their jobs were over, no answer came."""
+        """Requests of all databases dropped since its last answer, because their jobs were over without one."""
         return self._words[self._base + Server.UNANSWERED]
 
     @property
     def since_s(self) -> float:
-        """Monotonic: since when it is up or down."""
+        """Since when it is up or down, in monotonic seconds."""
         return self._words[self._base + Server.SINCE_NS] / _NS
 
     def succeeded_since(self, moment_ns: int) -> bool:
-        """Whether a job of any database was run there after that moment."""
+        """Whether a job of any database ran there after that time."""
         return self._core.words[self._base + Server.SUCCESS_NS] > moment_ns
 
     def probed_since(self, moment_ns: int) -> bool:
-        """Whether a probe that began after that moment has ended: the verdict is there."""
+        """Whether a probe begun after that time has ended, i.e. there is a verdict."""
         return self._core.words[self._base + Server.PROBED_NS] >= moment_ns or self.is_down
 
     def probe_due_s(self) -> float | None:
-        """When this worker should probe, or look whether it has to; None: nothing to do for it."""
+        """When this worker should probe, or check whether it must; None: nothing to do."""
         words, base = self._words, self._base
         prober = words[base + Server.PROBER]
-        if not prober and words[base + Server.STATE] != _DOWN:  # asked in each turn: no call more than need be
+        if not prober and words[base + Server.STATE] != _DOWN:  # on the path of each turn: avoid further calls
             if words[base + Server.DOUBT_NS] <= words[base + Server.PROBED_NS]:
                 return None
         elif prober == self._slot + 1:
             return words[base + Server.RETRY_NS] / 1e9
-        return words[base + Server.LEASE_NS] / 1e9  # where nobody probes: when anybody may
+        return words[base + Server.LEASE_NS] / 1e9  # if nobody probes: when anybody may
 
     def _is_wanted(self) -> bool:
         words, base = self._core.words, self._base
         return self.is_down or words[base + Server.DOUBT_NS] > words[base + Server.PROBED_NS]
 
-    # -- telling -----------------------------------------------------------------------------------------
+    # -- reporting ---------------------------------------------------------------------------------------
 
     def succeeded(self, now_ns: int) -> None:
-        """A job was run there."""
+        """A job ran there."""
         words, base = self._core.words, self._base
         words[base + Server.SUCCESS_NS] = now_ns
         if words[base + Server.STATE] == TargetState.UNKNOWN:
@@ -101,27 +100,27 @@ class ServerHealth:
                     words[base + Server.STATE] = TargetState.UP
 
     def let_go(self) -> None:
-        """One more of these."""
+        """Count one more dropped request."""
         with self._core.locked(self._slot):
             self._words[self._base + Server.UNANSWERED] += 1
 
     def answered(self) -> None:
-        """A job's request was answered. Need not be told of each."""
+        """A job's request was answered; need not be called for each."""
         if self._words[self._base + Server.UNANSWERED]:
             with self._core.locked(self._slot):
                 self._words[self._base + Server.UNANSWERED] = 0
 
     def failed(self, reason: str, began_ns: int) -> bool:
-        """It could not be reached by what began then. True: it goes down by that."""
+        """An attempt begun then could not reach it. Returns True if this marks it down."""
         with self._core.locked(self._slot) as now_ns:
             words, base = self._core.words, self._base
             if self.is_down or began_ns < words[base + Server.SINCE_NS]:
-                return False  # known, or from before it came back
+                return False  # already down, or the attempt began before it came back
             self._take_down(reason, now_ns)
         return True
 
     def doubt(self) -> int:
-        """Something failed that may be its fault: a probe is to decide. Returns the moment, for `probed_since`."""
+        """Something failed that may be its fault: have a probe decide. Returns the time, for `probed_since`."""
         with self._core.locked(self._slot) as now_ns:
             words, base = self._core.words, self._base
             doubted_ns = words[base + Server.DOUBT_NS] = max(now_ns, words[base + Server.PROBED_NS] + 1)
@@ -130,7 +129,7 @@ class ServerHealth:
         return doubted_ns
 
     def take_probe(self) -> bool:
-        """Whether this worker is the one to probe, now."""
+        """Whether this worker must probe now."""
         due_s = self.probe_due_s()
         if due_s is None or due_s > time.monotonic_ns() / 1e9:
             return False
@@ -142,11 +141,11 @@ class ServerHealth:
         return True
 
     def probed(self, began_ns: int, reason: str) -> ServerVerdict:
-        """A probe that began then has ended: '' well, or why it failed."""
+        """A probe begun then has ended; `reason`: '' for success, or why it failed."""
         with self._core.locked(self._slot) as now_ns:
             words, base = self._core.words, self._base
             if words[base + Server.PROBER] != self._slot + 1:
-                return ServerVerdict.NOTHING  # somebody else does it now
+                return ServerVerdict.NOTHING  # another worker probes now
             words[base + Server.PROBED_NS] = max(words[base + Server.PROBED_NS], began_ns)
             verdict = self._judge(began_ns, reason, now_ns)
             if not self._is_wanted():
@@ -155,7 +154,7 @@ class ServerHealth:
         return verdict
 
     def recover(self) -> bool:
-        """It was reached, whoever was to probe it. True: it was down until now."""
+        """It was reached, whoever the prober is. Returns True if it was down."""
         if not self.is_down:
             return False
         with self._core.locked(self._slot) as now_ns:
@@ -166,26 +165,26 @@ class ServerHealth:
         return was_down
 
     def postpone(self) -> None:
-        """This worker lacks what a probe takes: in a moment anybody may try, this one too."""
+        """This worker lacks the resources for a probe: in a moment any worker may try, including this one."""
         with self._core.locked(self._slot) as now_ns:
             if dismiss(self._core, self._base, self._slot):
                 self._core.words[self._base + Server.LEASE_NS] = now_ns + FIRST_PAUSE_NS
                 self._wake_users()
 
     def release(self) -> None:
-        """This worker is on its way out: somebody else is to probe."""
+        """This worker is stopping: let another one probe."""
         if self._core.words[self._base + Server.PROBER] == self._slot + 1:
             with self._core.locked(self._slot):
                 dismiss(self._core, self._base, self._slot)
                 self._wake_users()
 
-    # -- inside the lock ---------------------------------------------------------------------------------
+    # -- with the lock held ------------------------------------------------------------------------------
 
     def _judge(self, began_ns: int, reason: str, now_ns: int) -> ServerVerdict:
         words, base = self._core.words, self._base
         if not reason:
             was_down = self.is_down
-            words[base + Server.RETRY_NS] = now_ns  # a doubt that is younger is looked into at once
+            words[base + Server.RETRY_NS] = now_ns  # a later doubt is probed at once
             if was_down:
                 bring_back(self._core, base, now_ns)
             return ServerVerdict.CAME_BACK if was_down else ServerVerdict.NOTHING
@@ -210,7 +209,7 @@ class ServerHealth:
         words[base + Server.STATE] = TargetState.DOWN
 
     def _appoint(self, now_ns: int) -> None:
-        """This worker is the prober now."""
+        """Make this worker the prober."""
         words, base = self._core.words, self._base
         words[base + Server.LEASE_NS] = now_ns + LEASE_NS
         words[base + Server.RETRY_NS] = now_ns
@@ -225,7 +224,7 @@ class ServerHealth:
 
 
 def attach_servers(core: TableCore, slot: int, names: Sequence[str]) -> list[ServerHealth]:
-    """The servers that a slot depends on from now on. One that the table has no room for is the worker's own business.
+    """Set the servers a slot depends on. A server the table has no room for gets a private record.
 
     The lock is held.
     """
@@ -240,14 +239,14 @@ def attach_servers(core: TableCore, slot: int, names: Sequence[str]) -> list[Ser
 
 
 def private_servers(names: Sequence[str]) -> list[ServerHealth]:
-    """Healths that nobody shares."""
+    """Private health records, shared with nobody."""
     core = TableCore(1, 1, servers=len(names))
     numbers = [_find(core, name) for name in names]
     return [ServerHealth(core, 0, number) for number in numbers if number is not None]
 
 
 def detach_servers(core: TableCore, slot: int) -> None:
-    """A slot depends on nothing any more; the lock is held."""
+    """A slot depends on no server any more; the lock is held."""
     for number in range(core.words[Header.USED_SERVERS]):
         base = core.server_base(number)
         dismiss(core, base, slot)
@@ -255,7 +254,7 @@ def detach_servers(core: TableCore, slot: int) -> None:
 
 
 def dismiss(core: TableCore, base: int, slot: int) -> bool:
-    """If the worker of this slot is the prober, there is none now: the next one that looks is. The lock is held."""
+    """If this slot's worker is the prober, dismiss it: the next one to check takes over. The lock is held."""
     if core.words[base + Server.PROBER] != slot + 1:
         return False
     core.words[base + Server.LEASE_NS] = 0
@@ -264,7 +263,7 @@ def dismiss(core: TableCore, base: int, slot: int) -> bool:
 
 
 def dismiss_dead(core: TableCore, slot: int) -> None:
-    """The worker of a slot has died; who takes its table lock afterwards wakes all."""
+    """The worker of a slot has died: dismiss it everywhere; the caller wakes all."""
     for number in range(core.words[Header.USED_SERVERS]):
         dismiss(core, core.server_base(number), slot)
 
@@ -284,7 +283,7 @@ def bring_back(core: TableCore, base: int, now_ns: int) -> None:
 
 
 def _find(core: TableCore, name: str) -> int | None:
-    """The number of a server's record, a new one if need be; None: there is no room."""
+    """The number of a server's record, created if necessary; None if there is no room."""
     words = core.words
     digest, unused = zlib.crc32(name.encode("utf-8", "replace")), None
     for number in range(words[Header.USED_SERVERS]):

@@ -1,7 +1,7 @@
-"""Counters and histograms of what the workers did, in the shared table. Layout: layout.Statistics.
+"""Counters and histograms of the workers' activity, in the shared table. Layout: layout.Statistics.
 
-A worker adds to its own slot's words, without the lock: an addition or four for each job. Readers sum over all slots.
-Nothing is lost when a worker dies, and no sum ever falls: a slot keeps its words when another database takes it.
+A worker adds to its own slot's words without the lock, a few additions per job. Readers sum over all slots. Nothing
+is lost when a worker dies, and no sum ever decreases: a slot keeps its words when another database takes it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from ..states import Outcome
 from .core import TableCore
 from .layout import DURATION_S, WAITED_S, Statistics
 
-#: A row may have been created at '-infinity'; a sum of such waits must fit into a word.
+#: Limit for one wait, since a row may be created at '-infinity' and the sum must fit into a word.
 _LONGEST_S = 10 * 365 * 86400.0
 
 
 class Histogram(NamedTuple):
-    """What was observed: how often, by bucket (not cumulative; the last one has no bound), and the sum in seconds."""
+    """Observations: counts per bucket (not cumulative; the last one has no bound), and their sum in seconds."""
 
     bounds_s: Sequence[float]
     counts: Sequence[int]
@@ -27,10 +27,10 @@ class Histogram(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Over all databases, since the table was made."""
+    """Totals over all databases since the table was created."""
 
     outcomes: Sequence[int]
-    #: By the first digit of the HTTP status, 0: no answer.
+    #: By first digit of the HTTP status; 0: no answer.
     statuses: Sequence[int]
     waited: Histogram
     #: By Outcome.
@@ -38,7 +38,7 @@ class Totals(NamedTuple):
 
 
 class SlotStatistics:
-    """The writing half, in one worker."""
+    """The writing side, in one worker."""
 
     def __init__(self, core: TableCore, slot: int) -> None:
         base = core.slot_base(slot) + core.layout.slot_statistics
@@ -49,7 +49,7 @@ class SlotStatistics:
         self._durations = [base + Statistics.DURATION + outcome * Statistics.DURATION_WORDS for outcome in Outcome]
 
     def dispatched(self, waited_s: float) -> None:
-        """Odoo was asked for a job that was due so long ago."""
+        """A job was sent to Odoo `waited_s` after it was due."""
         self._observe(self._waited, WAITED_S, min(max(0.0, waited_s), _LONGEST_S))
 
     def ended(self, outcome: int, status: int | None, duration_s: float) -> None:
@@ -71,20 +71,20 @@ class SlotStatistics:
 
 
 def clear_outcomes(core: TableCore, slot: int) -> None:
-    """Another database sits here: begin to count for it. Only while no worker does."""
+    """Reset the outcomes for a new database in this slot, while it has no worker."""
     start = core.slot_base(slot) + core.layout.slot_statistics + Statistics.OUTCOMES_HERE
     for word in range(start, start + len(Outcome)):
         core.words[word] = 0
 
 
 def outcomes_of(core: TableCore, slot: int) -> tuple[int, ...]:
-    """By Outcome, of the database that sits here."""
+    """Counts by Outcome for the database in this slot."""
     start = core.slot_base(slot) + core.layout.slot_statistics + Statistics.OUTCOMES_HERE
     return tuple(core.words[start : start + len(Outcome)].tolist())
 
 
 def read_totals(core: TableCore) -> Totals:
-    """The sums over all slots, also of databases that have left."""
+    """The sums over all slots, including databases that have left."""
     sums = [0] * Statistics.WORDS
     for slot in range(core.slots):
         base = core.slot_base(slot) + core.layout.slot_statistics

@@ -1,4 +1,4 @@
-"""What a worker does about a stopped holder of the table's lock, for which it and everybody else waits."""
+"""Deals with a stopped holder of the table's lock, for which all other processes wait."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Callable
 
 
 class HolderWatch:
-    """Looks at the holder of a lock, from one process, time and again while that process waits.
+    """Watches the holder of a lock while one process waits for it.
 
-    A holder is inside for well under a millisecond. One that is stopped (SIGSTOP, a debugger) would hold up every
-    database. Mostly SIGCONT is enough, also for the master, which nobody here may end: it leaves the lock, and can
-    be stopped again outside. What stays stopped (somebody traces it) is killed; its successor reads its database
-    again. A master that is traced inside the lock holds up all until it goes on.
+    A holder needs the lock for well under a millisecond. A stopped one (SIGSTOP, a debugger) would block every
+    database. SIGCONT is usually enough, also for the master, which workers may not kill: it releases the lock and can
+    be stopped again afterwards. A process that stays stopped (because it is traced) is killed; its successor reads its
+    database again. A master traced while holding the lock blocks everything until it continues.
     """
 
     def __init__(self, holder: Callable[[], tuple[int, int]]) -> None:
-        """`holder`: process id of the holder, 0 = none, and a number that moves each time the lock is taken."""
+        """`holder`: returns the holder's process id, 0 = none, and a number that changes whenever the lock is taken."""
         self._holder = holder
         self._suspect = (0, 0)
-        #: How many looks in a row have found the same holder, unmoved.
+        #: How many consecutive looks found the same holder without progress.
         self._looks = 0
 
     def look(self) -> None:
-        """Continue a holder that is stopped since the last look; end it if that did not help."""
+        """Continue a holder that is stopped since the last look; kill it if that did not help."""
         seen = self._holder()
         self._looks = self._looks + 1 if seen == self._suspect else 0
         self._suspect = seen
@@ -38,18 +38,18 @@ class HolderWatch:
 
 
 def send_signal(pid: int, signum: int) -> None:
-    """Signal a process that may be gone."""
+    """Signal a process that may have ended."""
     try:
         os.kill(pid, signum)
     except ProcessLookupError:
-        pass  # then it holds nothing any more
+        pass  # it holds nothing any more
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a process is stopped (by a signal or a debugger); one that is gone, or cannot be asked about, is not."""
+    """Whether a process is stopped (by a signal or a debugger); False if it has ended or cannot be examined."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
-            # The name before the state may hold anything, parentheses too.
+            # The name before the state may contain anything, including parentheses.
             return stat.read().rpartition(b") ")[2][:1] in (b"T", b"t")
-    except OSError:  # it has just ended, or there is no descriptor left to ask with
+    except OSError:  # it has just ended, or no descriptor is left
         return False

@@ -1,6 +1,7 @@
-"""What the shared table says, for people: databases, channels, who holds what.
+"""Read-only views of the shared table: databases, channels, holders of permits.
 
-Takes no lock and writes nothing: each word is whole, but two of them may be of two moments. Works in every process.
+Takes no lock and writes nothing: each word is consistent, but two words may be from different moments. Works in every
+process.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .words import Tree, bits
 
 
 class SlotView(NamedTuple):
-    """One database in the table; times are of the monotonic clock, in nanoseconds, 0 = none."""
+    """One database in the table; times are monotonic nanoseconds, 0 = none."""
 
     database: str
     pid: int
@@ -32,18 +33,18 @@ class SlotView(NamedTuple):
     finished: int
     waiting_since_ns: int
     message: str
-    #: Of `pending`, those whose eta is in the future.
+    #: Those of `pending` whose eta is in the future.
     not_due: int
-    #: UTC microseconds since which the oldest due job waits, 0 = none does.
+    #: UTC microseconds since which the oldest due job has waited; 0: none waits.
     oldest_us: int
-    #: Permits that it holds, is guaranteed, and may hold at most (0: no limit); whether the minimum is kept free.
+    #: Permits held, guaranteed, and allowed at most (0: no limit); whether the minimum is kept free.
     held: int
     minimum: int
     maximum: int
     reserve: bool
-    #: By Outcome: what became of the jobs of this database.
+    #: Outcomes of this database's jobs, by Outcome.
     outcomes: tuple[int, ...]
-    #: What `finished` was a minute or two ago, and when; 0: not known yet.
+    #: Value of `finished` one to two minutes ago, and the time of that; 0: not known yet.
     rate_since_ns: int
     rate_finished: int
 
@@ -55,36 +56,36 @@ class ChannelView(NamedTuple):
     capacity: int | None
     running: int
     pending: int
-    #: In it and below it, as the other two.
+    #: In it and its subchannels, like the other two.
     failed: int
     sequential: bool
     throttle_s: float
     paused: bool
     retired: bool
     throttled_until_ns: int
-    #: Of a sequential channel: the databases whose failed jobs stop it.
+    #: For a sequential channel: the databases whose failed jobs stop it.
     stopped_by: tuple[str, ...]
-    #: Starts in any `rate_period_s`; 0: it has no rate.
+    #: Starts allowed in any `rate_period_s`; 0: no rate.
     rate: int
     rate_period_s: float
     #: What it is guaranteed of its parent, whether that is kept free, and its weight beside others; 0: none.
     minimum: int
     reserve: bool
     weight: int
-    #: Starts within the last period, and when the next one may be; -1: past starts are still being read.
+    #: Starts within the last period, and when the next is allowed; -1: past starts are still being read.
     rate_used: int
     rate_opens_ns: int
 
 
 class Waiting(NamedTuple):
-    """Jobs of one database that wait directly in one channel."""
+    """Jobs of one database waiting directly in one channel."""
 
     due: int
     not_due: int
 
 
 class ServerView(NamedTuple):
-    """One server that databases depend on; times are of the monotonic clock, in nanoseconds, 0 = none."""
+    """One server that databases depend on; times are monotonic nanoseconds, 0 = none."""
 
     name: str
     state: TargetState
@@ -95,12 +96,12 @@ class ServerView(NamedTuple):
     reason: str
     #: How many databases depend on it.
     users: int
-    #: Requests let go since its last answer.
+    #: Requests dropped since its last answer.
     unanswered: int = 0
 
 
 class Holder(NamedTuple):
-    """What one database has in a channel and below it."""
+    """What one database has in a channel and its subchannels."""
 
     database: str
     running: int
@@ -108,28 +109,28 @@ class Holder(NamedTuple):
 
 
 class TableReader:
-    """The reading half of the table."""
+    """The reading side of the table."""
 
     def __init__(self, core: TableCore) -> None:
         self.core = core
 
     @property
     def slots(self) -> int:
-        """How many databases can have a place."""
+        """Number of slots."""
         return self.core.slots
 
     def heartbeat_age_s(self, slot: int, now_ns: int) -> float:
-        """Seconds since the worker of a slot was last seen alive."""
+        """Seconds since the last heartbeat of a slot's worker."""
         return max(0, now_ns - self.core.words[self.core.slot_base(slot) + Slot.HEARTBEAT_NS]) / 1e9
 
     def broker_age_s(self, now_ns: int) -> float:
-        """Seconds since the cluster's broker was last seen alive."""
+        """Seconds since the last heartbeat of the cluster's broker."""
         return max(0, now_ns - self.core.words[Header.BROKER_HEARTBEAT_NS]) / 1e9
 
     def silent_holders(self, now_ns: int, silence_ns: int) -> list[int]:
-        """Slots that hold permits and were not seen alive for so long, while another database waits as long for one.
+        """Slots that hold permits without a heartbeat for this long, while another database has waited as long for one.
 
-        That may be right: a worker sleeps while its jobs run.
+        This may be normal: a worker sleeps while its jobs run.
         """
         core, words = self.core, self.core.words
         long_ago_ns = now_ns - silence_ns
@@ -143,7 +144,7 @@ class TableReader:
         return [slot for slot in silent if patient - {slot} and any(self.row(tree, slot, Cell.HELD))]
 
     def slot_view(self, slot: int) -> SlotView:
-        """What the table says of one database."""
+        """The view of one database."""
         core, base = self.core, self.core.slot_base(slot)
         w = core.words[base : base + SLOT_WORDS].tolist()
         return SlotView(
@@ -172,15 +173,15 @@ class TableReader:
         )
 
     def slot_views(self) -> list[SlotView]:
-        """All databases that have a place."""
+        """The views of all databases that have a slot."""
         return [self.slot_view(slot) for slot in self.occupied()]
 
     def totals(self) -> Totals:
-        """What all databases did since the table was made."""
+        """Totals over all databases since the table was created."""
         return read_totals(self.core)
 
     def waiting(self) -> dict[str, list[Waiting]]:
-        """Of each database, in the order of channel_views(): what waits directly in each channel."""
+        """Database -> jobs waiting directly in each channel, in the order of channel_views()."""
         tree = self.core.tree()
         found = {}
         for slot in self.occupied():
@@ -190,7 +191,7 @@ class TableReader:
         return found
 
     def server_views(self) -> list[ServerView]:
-        """The servers that some database depends on."""
+        """The servers that databases depend on."""
         numbers = range(self.core.words[Header.USED_SERVERS])
         found = [self._server_view(self.core.server_base(number)) for number in numbers]
         return [view for view in found if view.name and view.users]
@@ -228,7 +229,7 @@ class TableReader:
         ]
 
     def holders(self) -> dict[str, list[Holder]]:
-        """For each channel in which something runs or waits, or below it, in which databases; most running first."""
+        """Channel -> the databases in which something runs or waits in it or below; most running first."""
         tree = self.core.tree()
         found: dict[str, list[Holder]] = {}
         for slot in self.occupied():
@@ -242,7 +243,7 @@ class TableReader:
         return found
 
     def sums(self, tree: Tree, slot: int, word: int) -> dict[int, int]:
-        """A slot's words of a kind, of each channel and what is below it, where that is not 0."""
+        """Channel -> sum of one word of a slot's cells over the channel and its subchannels, if not 0."""
         sums: dict[int, int] = {}
         for channel, number in enumerate(self.row(tree, slot, word)):
             for node in tree.paths[channel] if number else ():
@@ -257,7 +258,7 @@ class TableReader:
         return self.core.text(base + self.core.layout.slot_name, self.core.words[base + Slot.NAME_LENGTH])
 
     def row(self, tree: Tree, slot: int, word: int) -> list[int]:
-        """One word of each cell of a slot, for the channels of this tree: another may be added at any moment."""
+        """One word of each of a slot's cells, for the channels of this tree, as others may be added at any time."""
         start = self.core.cell_base(slot, 0)
         used = len(tree.names)
         return self.core.words[start : start + used * CELL_WORDS].tolist()[word::CELL_WORDS]

@@ -1,6 +1,6 @@
-"""The shared table's words and what they spell: records, bitmaps, texts, the tree of channels. Layout: layout.py.
+"""Access to the shared table's words: records, bitmaps, texts, the tree of channels. Layout: layout.py.
 
-Knows no lock and no rule; what must be true of the words is in core.py.
+Knows no lock and no rule; the invariants are in core.py.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from .layout import CELL_WORDS, MAGIC, NAME_BYTES, WORD, Channel, Flag, Header, 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What can close a channel; channels that nothing can close have None instead."""
+    """What can close a channel; None is used for channels that nothing can close."""
 
     capacity: int
     flags: int
     throttle_ns: int
-    #: Its last starts; None: it has no rate.
+    #: Its last starts; None: no rate.
     ring: Ring | None
-    #: It may be closed for a time that ends by itself.
+    #: It may be closed for a time and reopen by itself.
     paced: bool
 
 
@@ -38,7 +38,7 @@ class BranchRules:
 
 
 class Tree:
-    """The channels as one process sees them; made anew when Header.GENERATION moves."""
+    """The channels as seen by one process; rebuilt when Header.GENERATION changes."""
 
     def __init__(
         self, names: list[str], parents: list[int], limits: list[Limits | None], rules: dict[int, BranchRules]
@@ -48,13 +48,13 @@ class Tree:
         self.limits = limits
         #: Whether any channel has a rate.
         self.has_rings = any(found is not None and found.ring is not None for found in limits)
-        #: A record that belongs to no channel has no name.
+        #: Records without a channel have no name.
         self.index = {name: i for i, name in enumerate(names) if name}
-        #: From the channel itself up to the root.
+        #: From the channel itself up to root.
         self.paths: list[tuple[int, ...]] = []
-        #: Bitmap of the channel and all below it.
+        #: Bitmap of the channel and its subchannels.
         self.below = [1 << i for i in range(len(names))]
-        #: Bitmap of the channels that have others below them.
+        #: Bitmap of the channels that have subchannels.
         self.inner = 0
         for i, parent in enumerate(parents):
             path = [i]
@@ -84,7 +84,7 @@ class Tree:
 
 
 class TableWords:
-    """The mapping itself; made once by the master, used on both sides of every fork."""
+    """The mapping itself, created once by the master and used on both sides of every fork."""
 
     def __init__(self, slots: int, channels: int, servers: int = 0) -> None:
         if sys.byteorder != "little":
@@ -119,16 +119,16 @@ class TableWords:
         return self.layout.server + number * self.layout.server_size
 
     def server_name(self, base: int) -> str:
-        """The name of the server whose record begins there; '' for one that has none."""
+        """The name of the server whose record begins there; '' if it has none."""
         return self.text(base + self.layout.server_name, self.words[base + Server.NAME_LENGTH])
 
     def read_bitmap(self, word: int, bits: int) -> int:
-        """The bitmap of `bits` bits that starts at `word`, as one integer."""
+        """The bitmap of `bits` bits starting at `word`, as one integer."""
         start = word * WORD
         return int.from_bytes(self.bytes[start : start + (bits + 63 >> 6) * WORD], "little")
 
     def put_bit(self, word: int, bit: int, value: bool) -> None:
-        """Set or clear one bit of the bitmap that starts at `word`; the lock is held."""
+        """Set or clear one bit of the bitmap starting at `word`; the lock is held."""
         at, mask = word + (bit >> 6), 1 << (bit & 63)
         old = self.bits[at]
         new = old | mask if value else old & ~mask
@@ -136,19 +136,19 @@ class TableWords:
             self.bits[at] = new
 
     def text(self, word: int, length: int) -> str:
-        """Text of `length` bytes at `word`, never failing: readers take it without the lock."""
+        """The text of `length` bytes at `word`; never fails, since readers do not take the lock."""
         start = word * WORD
         return bytes(self.bytes[start : start + max(0, min(length, NAME_BYTES))]).decode("utf-8", "replace")
 
     def put_text(self, word: int, length_word: int, text: str) -> None:
-        """Store `text`, cut to what fits, its length last."""
+        """Store `text`, truncated to fit, its length last."""
         data = text.encode("utf-8", "replace")[:NAME_BYTES]
         self.words[length_word] = 0
         self.bytes[word * WORD : word * WORD + len(data)] = data
         self.words[length_word] = len(data)
 
     def tree(self) -> Tree:
-        """The channels, read again when one was added or changed."""
+        """The channels, read again if one was added or changed."""
         generation = self.words[Header.GENERATION]
         if self._tree is None or generation != self._tree_generation:
             self._tree = self._read_tree()
@@ -175,7 +175,7 @@ class TableWords:
         return Tree(names, parents, limits, rules)
 
     def ring(self, channel: int) -> Ring | None:
-        """The last starts of a channel, in nanoseconds; None: it has no rate."""
+        """The last starts of a channel, in nanoseconds, or None if it has no rate."""
         base = self.channel_base(channel)
         starts, period_ns = self.words[base + Channel.RATE], self.words[base + Channel.RATE_NS]
         if not starts:
@@ -188,11 +188,11 @@ class TableWords:
         return self.channel_base(channel) + self.layout.channel_turns + 2 * weight_class
 
     def clock_word(self, channel: int) -> int:
-        """The word of a channel that says which pass was served last."""
+        """The word of a channel that holds the pass served last."""
         return self.channel_base(channel) + self.layout.channel_clock
 
     def class_bitmaps(self) -> list[int]:
-        """Per class of weights that is in use, the databases that have it."""
+        """For each class of weights in use, the bitmap of its databases."""
         words = bitmap_words(self.slots)
         used = self.words[Header.CLASSES]
         return [self.read_bitmap(self.layout.classes + k * words, self.slots) for k in range(used)]
