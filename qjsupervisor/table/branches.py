@@ -78,43 +78,45 @@ class Branches:
 
     def in_turn(self, node: int, candidates: int) -> Iterator[int]:
         """The candidates of each branch of a weighted channel, who is next first; ends once one was counted."""
-        clock = self._core.words[self._core.channel_base(node) + Channel.CLOCK]
-        passes = [(*self._pass(node, branch, clock), branch) for branch in self._waiting(node, candidates)]
-        clock = max(clock, min((each[0] for each in passes), default=0))
-        for _ahead, _finish, branch in sorted((begin > clock, finish, branch) for begin, finish, branch in passes):
+        passes, clock, _weights = self._passes(node, candidates)
+        for _ahead, _end, branch in sorted((begin > clock, begin + stride, branch) for begin, stride, branch in passes):
             yield candidates & (1 << node if branch == node else self._tree.below[branch])
 
     def count(self, node: int, channel: int, candidates: int) -> None:
         """A job starts in a channel below `node`, where these were candidates."""
         words, base = self._core.words, self._core.channel_base(node)
         branch = self.branch(node, channel)
-        waiting = self._waiting(node, candidates)
-        clock = words[base + Channel.CLOCK]
-        clock = max(clock, min((self._pass(node, each, clock)[0] for each in waiting), default=0))
-        words[self._pass_word(node, branch)] = self._pass(node, branch, clock)[1]
-        words[base + Channel.CLOCK] = clock + UNIT // sum(self._weight(node, each) for each in waiting)
+        passes, clock, weights = self._passes(node, candidates)
+        begin, stride = next((begin, stride) for begin, stride, each in passes if each == branch)
+        word = Channel.OWN_PASS if branch == node else Channel.PASS
+        words[self._core.channel_base(branch) + word] = begin + stride
+        words[base + Channel.CLOCK] = clock + UNIT // weights
 
     def branch(self, node: int, channel: int) -> int:
         """The branch of `node` that a channel lies in; `node` itself: its own jobs."""
         path = self._tree.paths[channel]
         return node if channel == node else path[path.index(node) - 1]
 
-    def _waiting(self, node: int, candidates: int) -> list[int]:
-        found = [child for child in self._tree.children[node] if candidates & self._tree.below[child]]
-        return [*found, node] if candidates >> node & 1 else found
-
-    def _pass(self, node: int, branch: int, clock: int) -> tuple[int, int]:
-        """Where a branch is, and where its next start would move it."""
-        stride = UNIT // self._weight(node, branch)
-        begin = max(self._core.words[self._pass_word(node, branch)], clock - stride)
-        return begin, begin + stride
-
-    def _pass_word(self, node: int, branch: int) -> int:
-        return self._core.channel_base(branch) + (Channel.OWN_PASS if branch == node else Channel.PASS)
-
-    def _weight(self, node: int, branch: int) -> int:
-        """1 where none is given, and for jobs directly in `node`."""
-        return 1 if branch == node else max(1, self._core.words[self._core.channel_base(branch) + Channel.WEIGHT])
+    def _passes(self, node: int, candidates: int) -> tuple[list[tuple[int, int, int]], int, int]:
+        """Of each branch that waits: where it is, how far a start moves it, which it is; the clock; their weights."""
+        core, tree = self._core, self._tree
+        layout, base = core.layout, core.channel_base(node)
+        end = core.channel_base(len(tree.names))
+        # One read of all: there may be hundreds of branches.
+        known = core.words[layout.channel + Channel.PASS : end : layout.channel_size].tolist()
+        clock = int(core.words[base + Channel.CLOCK])
+        found, weights = [], 0
+        for child in tree.children[node]:
+            if candidates & tree.below[child]:
+                weight = tree.weights[child]
+                stride = UNIT // weight
+                begin = known[child]
+                found.append((begin if begin > clock - stride else clock - stride, stride, child))
+                weights += weight
+        if candidates >> node & 1:
+            found.append((max(int(core.words[base + Channel.OWN_PASS]), clock - UNIT), UNIT, node))
+            weights += 1
+        return found, max(clock, min((each[0] for each in found), default=0)), max(1, weights)
 
 
 def union(bitmaps: Iterable[int]) -> int:

@@ -129,6 +129,8 @@ class Scheduler:
         self._tree = core.tree()
         self._now_ns = now_ns
         self._orders: dict[int, list[int]] = {}
+        #: Databases that wait in some channels (a bitmap), or were granted something; nothing changes that meanwhile.
+        self._asked: dict[int, int] = {}
         #: With more than one weight: the databases of each.
         self._classes = core.class_bitmaps() if core.words[Header.CLASSES] > 1 else None
         #: Channels in which we want a permit and may take one.
@@ -174,7 +176,13 @@ class Scheduler:
     def competing(self, candidates: int, others: int) -> int:
         """Of the databases `others`, and of us, those that wait in one of the candidate channels."""
         own = self._own_bit if self._wanted & candidates else 0
-        return self.core.waiting_slots(candidates) & others | own if others else own
+        return self._asking(candidates) & others | own if others else own
+
+    def _asking(self, candidates: int) -> int:
+        found = self._asked.get(candidates)
+        if found is None:
+            found = self._asked[candidates] = self.core.waiting_slots(candidates)
+        return found
 
     def best(self, slot: int, candidates: int) -> int:
         """The channel of a database's best startable job; -1 if there is none."""
@@ -215,7 +223,7 @@ class Scheduler:
         """Databases that want something there and may be on their way to take what they were granted: a bitmap."""
         core = self.core
         waiting = core.read_bitmap(core.layout.waiting, core.slots) | self._own_bit
-        absent = core.waiting_slots(candidates) & ~waiting
+        absent = self._asking(candidates) & ~waiting
         if absent and core.words[Header.SHARES]:
             absent &= ~core.read_bitmap(core.layout.full, core.slots)
         return bitmap(slot for slot in bits(absent) if self._is_coming(slot))

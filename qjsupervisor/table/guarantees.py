@@ -59,12 +59,16 @@ class Guarantees:
     def _next(self, candidates: int, others: int) -> Grant | None:
         for node in self._tree.guarantors:
             if node and candidates & self._tree.below[node]:
-                candidates = self._let_through(node, candidates, others)
+                candidates = self._without_kept(node, candidates)
         free = self._branches.free(0)
         is_tight = free is not None and free <= 0
         let = candidates
         if is_tight:
             let = candidates & self._branches.keeping(0) if self._tree.has_minimums else 0
+        for node in self._tree.guarantors:
+            if node and candidates & self._tree.below[node]:
+                candidates = self._let_through(node, candidates, let, others)
+        let &= candidates
         short = self._short(0, let)
         branch = self._least(short, others)
         database = self._neediest(candidates, others, only_reserved=is_tight)
@@ -76,18 +80,32 @@ class Guarantees:
             return None
         return self._descend(let, others)
 
-    def _let_through(self, node: int, candidates: int, others: int) -> int:
-        """The candidates without those below `node` that others there go before."""
-        within = candidates & self._tree.below[node]
+    def _without_kept(self, node: int, candidates: int) -> int:
+        """The candidates without those below `node` that would take what is kept there for others."""
         free = self._branches.free(node)
-        if free is not None and free <= 0:
-            within &= self._branches.keeping(node)
+        if free is None or free > 0:
+            return candidates
+        return candidates & (~self._tree.below[node] | self._branches.keeping(node))
+
+    def _let_through(self, node: int, candidates: int, let: int, others: int) -> int:
+        """The candidates without those below `node` that others there go before.
+
+        Only for those does anybody wait that the root has a permit for: channels in `let`, or databases for which it
+        keeps some.
+        """
+        within = candidates & self._tree.below[node]
         short = self._short(node, within)
         if short:
-            first = union(short.values())
-            if self._choice.competing(first, others) or (free is not None and self._leaves_all(free, 0, short)):
+            first, free = union(short.values()), self._branches.free(node)
+            if self._could_start(first, let, others) or (free is not None and self._leaves_all(free, 0, short)):
                 within = first
         return candidates & ~self._tree.below[node] | within
+
+    def _could_start(self, candidates: int, let: int, others: int) -> bool:
+        if self._choice.competing(candidates & let, others):
+            return True
+        waiting, words = self._choice.competing(candidates, others), self._core.words
+        return any(words[self._core.slot_base(slot) + Slot.DEFICIT] for slot in bits(waiting))
 
     def _short(self, node: int, candidates: int) -> dict[int, int]:
         return self._branches.short(node, candidates) if candidates and self._tree.has_minimums else {}

@@ -71,6 +71,8 @@ class Tree:
         self.has_minimums = any(each.minimum for each in rules.values())
         #: Bitmap of the channels with weights directly below them.
         self.weighted = bitmap(parents[channel] for channel, each in rules.items() if each.weight)
+        #: What each channel counts as beside others of its parent; 1 where nothing is given.
+        self.weights = [max(1, rules[channel].weight) if channel in rules else 1 for channel in range(len(parents))]
         #: Channels with minimums below them, the deepest first.
         least = [channel for channel, each in rules.items() if each.minimum]
         self.guarantors = sorted({node for channel in least for node in self.paths[channel][1:]}, reverse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qjsupervisor.channelspec import ChannelSpec
+from qjsupervisor.channelspec import ChannelSpec, Share
 from qjsupervisor.config.channel_string import parse_channels, with_options
 from qjsupervisor.states import Fairness
 from qjsupervisor.table.layout import Cell
@@ -104,3 +104,16 @@ def test_a_permit_is_not_handed_over_where_starts_are_counted() -> None:
     finally:
         branches.close()
         plain.close()
+
+
+def test_who_could_not_start_anyway_goes_before_nobody() -> None:
+    """The root's permits are kept for a database: another one's job in a short branch holds up none of its jobs."""
+    branches = Branches("root:1,slow:9,slow.deep:9:min=1", [["root.slow.deep"], ["root.slow"]])
+    try:
+        branches.world.core.put_share(1, Share(1, None, reserve=True))
+        branches.world.core.settle_share(1)
+        assert branches.next() == "root.slow"
+        branches.away(1, "root.slow")
+        assert branches.next() is None
+    finally:
+        branches.close()
