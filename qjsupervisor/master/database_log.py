@@ -1,7 +1,7 @@
-"""Log lines about databases: equal ones of several databases become one, for one cause concerns many of them.
+"""Log lines about databases: equal lines of several databases become one, because one cause may concern many.
 
-A line waits until no equal one has come for QUIET_S, for LONGEST_S at most. That of one database is written as it
-is, with "database"; that of several has their number as "databases" and their "names" in its place. The order stays.
+A line waits until no equal one has arrived for QUIET_S, at most LONGEST_S. A line of one database has the key
+"database"; one of several has their number as "databases" and their "names" instead. The order is kept.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from ..text import first_few
 
 QUIET_S = 0.5
 LONGEST_S = 5.0
-#: How many names a line has.
+#: Most names in a line.
 _NAMES = 50
-#: What differs from worker to worker, though the cause is one; a line for several has none of it.
+#: Keys that differ between workers although the cause is the same; omitted from a line for several databases.
 _OWN = frozenset({"slot", "worker_pid", "restarts", "retry_in_s", "server_pids"})
 LEVELS = ("info", "warning", "error")
 
 
 class _Line:
-    """One line that waits, and whose it is: facts of the first database, names of all."""
+    """One waiting line: the facts of the first database and the names of all."""
 
     def __init__(self, level: str, event: str, facts: dict[str, Any], now_s: float) -> None:
         self._level = level
@@ -37,12 +37,12 @@ class _Line:
         self.ripe_s = now_s
 
     def add(self, database: str, now_s: float) -> None:
-        """One more has it."""
+        """Add a database with the same line."""
         self._names[database] = None
         self.ripe_s = min(now_s + QUIET_S, self._latest_s)
 
     def write(self, log: FilteringBoundLogger) -> None:
-        """Write it, for all that have it."""
+        """Write the line for all its databases."""
         names = list(self._names)
         write = getattr(log, self._level)
         if len(names) == 1:
@@ -57,7 +57,7 @@ class DatabaseLog:
 
     def __init__(self, timers: Timers, clock: Callable[[], float]) -> None:
         self._clock = clock
-        #: Those that wait, by what has to be equal, in the order in which they are written.
+        #: What must be equal -> waiting line, in the order of writing.
         self._lines: dict[object, _Line] = {}
         self._alarm = Alarm(timers, self._write_ripe)
         self._log = get_logger()
@@ -67,7 +67,7 @@ class DatabaseLog:
         return OneDatabase(self, database, own)
 
     def add(self, level: str, event: str, database: str, facts: dict[str, Any]) -> None:
-        """Note one line."""
+        """Add one line."""
         if level == "debug":
             self._log.debug(event, database=database, **facts)
             return
@@ -78,7 +78,7 @@ class DatabaseLog:
         self._await_first()
 
     def flush(self) -> None:
-        """Write all that waits: nothing will come after it."""
+        """Write all waiting lines at once, at the end."""
         for line in self._lines.values():
             line.write(self._log)
         self._lines.clear()
@@ -89,7 +89,7 @@ class DatabaseLog:
         self._alarm.set(math.inf if first is None else first.ripe_s)
 
     def _write_ripe(self, now_s: float) -> None:
-        """One that is ripe waits for those that came first: what is lost is lost before it is ready."""
+        """Write lines that have waited long enough, in order, so that "lost" precedes "ready"."""
         for key, line in list(self._lines.items()):
             if line.ripe_s > now_s:
                 break
@@ -99,7 +99,7 @@ class DatabaseLog:
 
 
 class OneDatabase:
-    """The lines of one database; has of a logger what is used here."""
+    """The logger for one database, with the methods used here."""
 
     def __init__(self, log: DatabaseLog, database: str, own: dict[str, Any]) -> None:
         self._log = log

@@ -1,9 +1,9 @@
-"""The process that writes `log_file` for all others, and the pipe through which their lines come.
+"""The process that writes `log_file` for all others, and the pipe that carries their lines.
 
-A write to a file system that hangs cannot be ended, and whoever does it waits. So only this process does; the others
-write into a pipe and never wait for it. What does not fit any more is lost, counted, and told (logsink.py). The pipe
-is the master's, so lines wait in it while the writer is replaced. The writer ends when the last one who could write a
-line has ended; it outlives a master that is killed.
+A write to a hanging file system cannot be interrupted and blocks its process. So only this process writes; the others
+write into a pipe without blocking. Lines that do not fit are lost, counted and reported (logsink.py). The pipe belongs
+to the master, so lines wait in it while the writer is replaced. The writer exits when the last process that could write
+a line has ended; it outlives a master that is killed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ..loop import Loop
 from .child import Body, Child, ChildSpawner, wait_for
 from .service import Service
 
-#: A line that is not written within so long is told in `status`.
+#: A write that takes longer is reported in `status`.
 SLOW_S = 5.0
-#: At the end: what is still in the pipe is written if that takes no longer.
+#: Time limit at the end for writing what is still in the pipe.
 DRAIN_S = 2.0
 _CHUNK_BYTES = 65_536
-#: Words of the memory shared with the writer: since when it writes (monotonic ns; 0: it does not), and lines it lost.
+#: Words of the memory shared with the writer: since when it has been writing (monotonic ns; 0: not), and lines lost.
 _SINCE_NS, _LOST = 0, 1
 
 
@@ -37,7 +37,7 @@ class LogWriter:
 
     def __init__(self, spawner: ChildSpawner, loop: Loop) -> None:
         self._spawner = spawner
-        #: This very object is about to be forked for the writer, which keeps the pipe's end.
+        #: The writer is being forked, and must keep its end of the pipe.
         self._is_spawning = False
         self._service = Service("log", self, loop)  # type: ignore[arg-type]  # it is what a Service needs of a spawner
         self._lines = -1
@@ -45,7 +45,7 @@ class LogWriter:
         self._path: str | None = None
 
     def follow(self, path: str | None, now_s: float) -> None:
-        """Write this file from now on; None: there is none."""
+        """Write this file from now on; None: no file."""
         self._path = path
         if path is None:
             self._end()
@@ -64,7 +64,7 @@ class LogWriter:
             self._is_spawning = False
 
     def reopen(self) -> None:
-        """After a rotation."""
+        """Reopen the file after a rotation."""
         self._service.signal(signal.SIGUSR1)
 
     def reaped(self, pid: int, exit_code: int, now_s: float) -> bool:
@@ -78,11 +78,11 @@ class LogWriter:
 
     @property
     def lost(self) -> int:
-        """Lines that reached the writer and not the file."""
+        """Number of lines that reached the writer but not the file."""
         return self._words[_LOST]
 
     def problem(self, now_ns: int) -> str | None:
-        """Why lines do not get into the file; None: they do."""
+        """Why lines do not reach the file, or None."""
         since_ns = self._words[_SINCE_NS]
         if since_ns and now_ns - since_ns > SLOW_S * 1e9:
             silent_s = (now_ns - since_ns) / 1e9
@@ -92,14 +92,14 @@ class LogWriter:
         return None
 
     def finish(self) -> None:
-        """Nothing more is logged: wait a moment for the rest to be written."""
+        """Nothing more will be logged: wait a moment until the rest is written."""
         pid = self._service.pid
         logs.close()
         if pid is not None and wait_for(pid, DRAIN_S) is None:
             self._service.kill()
 
     def _end(self) -> None:
-        """The others log elsewhere by now; the writer ends with the last line."""
+        """The other processes log elsewhere now; the writer exits after the last line."""
         if self._lines >= 0:
             self._service.dismiss()
             os.close(self._lines)
@@ -107,7 +107,7 @@ class LogWriter:
 
 
 def run_log_writer(lines: int, path: str, words: Any, pipe: Pipe) -> int:
-    """Write what comes out of the pipe `lines` until nobody has its other end any more. Raises OSError."""
+    """Write what arrives through the pipe `lines` until its other end is closed everywhere. Raises OSError."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the master's end is not ours: there may be lines of its workers
     words[_SINCE_NS], lost_before = time.monotonic_ns(), words[_LOST]
     sink, frames = logs.write_file(path), Frames()
@@ -132,7 +132,7 @@ def run_log_writer(lines: int, path: str, words: Any, pipe: Pipe) -> int:
 
 
 def _obey(pipe: Pipe, sink: LogSink) -> bool:
-    """Take the master's orders; False: it is gone."""
+    """Carry out the master's orders; False if the master is gone."""
     try:
         orders: list[Message] = pipe.receive_all()
     except EOFError:

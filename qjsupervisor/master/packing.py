@@ -1,8 +1,8 @@
-"""Puts the code that every worker runs on as few pages as possible.
+"""Moves the code that every worker runs to as few memory pages as possible.
 
-Each call writes to the code that is called: a reference count, and what the interpreter learns of it. Modules leave
-their code between constants, names, and code that workers never run, so that a few hundred functions lie on as many
-pages, and a worker that calls them has a copy of each page. Here they are copied one after the other.
+Each call writes to the called code object: its reference count and the interpreter's specialisations. Modules scatter
+code between constants, names and code that workers never run, so a few hundred functions lie on as many pages, and a
+worker that calls them gets a private copy of each page. Copying the code objects one after the other avoids this.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def recorded() -> Iterator[dict[int, CodeType]]:
 
 
 def pack(codes: Mapping[int, CodeType]) -> None:
-    """Have the functions with this code run copies of it, which lie in the order of the mapping."""
+    """Make the functions with this code use copies of it, allocated in the order of the mapping."""
     functions: dict[int, list[FunctionType]] = {number: [] for number in codes}
     for found in gc.get_objects():
         if type(found) is FunctionType and id(found.__code__) in functions:

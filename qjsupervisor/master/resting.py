@@ -1,10 +1,9 @@
-"""The master's side of the porters: which database a porter has, or is about to have, and what it is told.
+"""The master's side of the porters: which porter has which database, and the orders they get.
 
-A worker says that it is idle -> a porter is to take its database -> it waits for the lock -> the worker hands that over
-and exits -> the database dozes. A porter calls -> a worker is spawned -> at the door it says so -> the porter hands the
-lock over. Messages: control's docstring. The state of a database is in its WorkerProcess; here is only who has it.
-
-Used only where idle_timeout is set. A porter that dies is replaced, and told anew what dozes.
+A worker reports that it is idle -> a porter is ordered to take its database and waits for the lock -> the worker hands
+it over and exits -> the database dozes. A porter calls -> a worker is spawned and announces that it waits -> the porter
+hands over the lock. Messages: see control and porter. A database's state is in its WorkerProcess; this module only
+knows who has it. Used only if idle_timeout is set. A porter that dies is replaced and told what dozes.
 """
 
 from __future__ import annotations
@@ -23,28 +22,28 @@ from .parts import Parts
 from .service import Service
 from .worker_process import WorkerProcess
 
-#: Databases of one porter. Beyond that there is another one.
+#: Most databases per porter.
 MOST = 500
 _WATCH_S = 5.0
-#: A porter that dies so often, each time within HEALTHY_S, perhaps dies of one database: workers keep those apart.
+#: After this many deaths in a row, each within HEALTHY_S, workers take over, in case one database kills the porter.
 DEATHS = 4
 HEALTHY_S = 30.0
-#: What a porter says of a database that it attends to.
+#: Reports of a porter about databases it looks after.
 _ATTENDS = {"holds": Wakefulness.DOZING, "asleep": Wakefulness.ASLEEP}
-#: Databases that are on their way from their workers to a porter at once; the others wait for their turn.
+#: Databases moving from workers to porters at the same time; the others wait.
 AT_ONCE = 8
-#: How often an order is sent again that a porter had no room for.
+#: Interval for resending orders a porter had no room for.
 _FLUSH_S = 0.02
 
 
 class _Porter:
-    """One porter, the databases that it was told of, and the orders that it could not take yet."""
+    """One porter, its databases, and orders it could not take yet."""
 
     def __init__(self, resting: Resting, parts: Parts, number: int) -> None:
         name = "porter" if number == 1 else f"porter {number}"
         self.databases: set[str] = set()
         self.heard_s = self.started_s = 0.0
-        #: How often in a row it died soon after its start.
+        #: Consecutive deaths soon after its start.
         self.early_deaths = 0
         self.settings = PorterSettings(session_mark=0, connect_timeout_s=0.0)
         self.unsent: deque[Message] = deque()
@@ -82,10 +81,10 @@ class Resting:
         self._most = most
         self._porters: list[_Porter] = []
         self._of: dict[str, _Porter] = {}
-        #: Databases without anything to do that wait for their turn, and those on their way to a porter.
+        #: Idle databases waiting for their turn, and those moving to a porter.
         self._idle: deque[str] = deque()
         self._on_the_way: set[str] = set()
-        #: The failed jobs of each database, as its worker counted them; see postgres.rest.
+        #: Database -> its failed jobs as counted by its worker; see postgres.rest.
         self._failed: dict[str, str] = {}
         self._watch_alarm = Alarm(parts.loop, self._watch)
         self._stopping = False
@@ -94,7 +93,7 @@ class Resting:
     # -- workers -------------------------------------------------------------------------------------------------
 
     def hear_worker(self, worker: WorkerProcess, message: Mapping[str, Any], now_s: float) -> None:
-        """A worker speaks of its rest."""
+        """Handle a worker's message about idleness."""
         said, database = message["is"], worker.database
         if said == "idle":
             self._failed[database] = str(message.get("failed", ""))
@@ -107,7 +106,7 @@ class Resting:
             self._tell(database, {"do": "hand_over"}, now_s)
 
     def _give_next(self, now_s: float) -> None:
-        """Give those to porters whose turn it is. One that is idle no more says so when it is asked for the lock."""
+        """Give the next databases to porters. One that is no longer idle says so when asked for the lock."""
         while self._idle and len(self._on_the_way) < AT_ONCE and not self._stopping:
             database = self._idle.popleft()
             worker = self._fleet.workers.get(database)
@@ -117,7 +116,7 @@ class Resting:
             self._give(worker, now_s, waits=True)
 
     def _arrived(self, database: str, now_s: float) -> None:
-        """It is no longer on its way to a porter."""
+        """A database is no longer moving to a porter."""
         if database in self._on_the_way:
             self._on_the_way.discard(database)
             self._give_next(now_s)
@@ -127,7 +126,7 @@ class Resting:
         return database in self._of
 
     def forget(self, database: str, now_s: float) -> None:
-        """No porter is to have anything to do with a database any more: its connection is closed at once."""
+        """Take a database from its porter, which closes its connection at once."""
         self._tell(database, {"do": "drop"}, now_s)
 
     def _give(self, worker: WorkerProcess, now_s: float, *, waits: bool, porter: _Porter | None = None) -> None:
@@ -167,7 +166,7 @@ class Resting:
         porter.service.run(lambda pipe: run(porter.settings, pipe), now_s)
 
     def reload(self, now_s: float, *, is_wanted: bool) -> None:
-        """The configuration was read again; not `is_wanted`: nothing is to doze any more."""
+        """The configuration was read again; `is_wanted` False: nothing may doze any more."""
         for porter in self._porters:
             if porter.settings != self._settings():
                 self._run(porter, now_s)
@@ -176,12 +175,12 @@ class Resting:
                 worker.wake(now_s)
 
     def started(self, porter: _Porter, now_s: float) -> None:
-        """It was forked: tell it what is waiting for it."""
+        """A porter was forked: send it its orders."""
         porter.heard_s = porter.started_s = now_s
         porter.flush(now_s)
 
     def ended(self, porter: _Porter, now_s: float) -> None:
-        """It died, and the locks with it: the next one takes what dozes; a worker that is alive keeps what it has."""
+        """A porter died and its locks are gone: the next one takes dozing databases; living workers keep theirs."""
         porter.unsent.clear()
         lived_s = now_s - porter.started_s
         porter.early_deaths = porter.early_deaths + 1 if lived_s < HEALTHY_S else 0
@@ -198,13 +197,13 @@ class Resting:
             if worker is None or self._stopping:
                 continue
             if gives_up or worker.wakefulness is Wakefulness.AWAKE:
-                worker.wake(now_s)  # awake: should it have handed its lock over, and be about to exit
+                worker.wake(now_s)  # in case it has handed over its lock and is about to exit
             else:
                 worker.doze_troubled("the porter ended; another one takes the database")
                 self._give(worker, now_s, waits=False, porter=porter)
 
     def hear(self, porter: _Porter, message: Mapping[str, Any], now_s: float) -> None:
-        """A porter says something."""
+        """Handle a porter's message."""
         porter.heard_s = now_s
         said, database = message.get("is"), str(message.get("database", ""))
         worker = self._fleet.workers.get(database)
@@ -226,7 +225,7 @@ class Resting:
             worker.wake(now_s, str(message.get("reason") or "") or None)
 
     def _left(self, porter: _Porter, database: str, worker: WorkerProcess | None, now_s: float) -> None:
-        """It has nothing to do with a database any more, which may have nobody now."""
+        """A porter is done with a database, which may now need a worker."""
         porter.databases.discard(database)
         if self._of.get(database) is porter:
             del self._of[database]
@@ -249,12 +248,12 @@ class Resting:
 
     @property
     def pids(self) -> list[int]:
-        """Of the porters that run."""
+        """Process ids of the running porters."""
         return [porter.service.pid for porter in self._porters if porter.service.pid is not None]
 
     @property
     def problem(self) -> str | None:
-        """Why databases that doze are not attended to."""
+        """Why dozing databases are not looked after, or None."""
         dead = next((each.service for each in self._porters if each.service.pid is None and each.databases), None)
         return f"the porter does not run: {dead.last_error}" if dead and dead.last_error else None
 
@@ -263,14 +262,14 @@ class Resting:
             porter.service.close_in_child()
 
     def dismiss(self) -> None:
-        """The supervisor stops: let all databases go, for others, and exit."""
+        """The supervisor stops: have porters release all databases and exit."""
         self._stopping = True
         self._watch_alarm.clear()
         for porter in self._porters:
             porter.service.dismiss()
 
     def kill(self) -> None:
-        """End all porters at once."""
+        """Kill all porters."""
         self._stopping = True
         self._watch_alarm.clear()
         for porter in self._porters:

@@ -1,9 +1,9 @@
-"""What PostgreSQL counts: by that a porter sees that something was written in a database that it has no connection to.
+"""Reads PostgreSQL's counters, by which a porter notices writes to databases it has no connection to.
 
-One connection for each server, to maintenance_db, only while a database there sleeps or is about to. A session reports
-what it wrote after its commit: at once, or up to a second later, or where it does nothing more, after ten seconds. So a
-number that has not moved says nothing of the last eleven seconds, and one that moves says that something was written.
-Before PostgreSQL 15 an idle session may keep its numbers for ever: nothing sleeps there.
+Uses one connection per server, to maintenance_db, only while a database there sleeps or is about to. A session reports
+its writes after the commit: at once, up to a second later, or, if it then stays idle, after ten seconds. So an
+unchanged number says nothing about the last eleven seconds, while a changed one proves a write. Before PostgreSQL 15
+an idle session may never report its writes, so nothing sleeps there.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from ..errors import DatabaseError
 from ..loop import Alarm, Loop
 from .link import Link, Script
 
-#: How often the numbers are read.
+#: Interval of the readings.
 READ_S = 0.4
-#: How long the connection is kept for who is about to sleep.
+#: How long the connection is kept for a database about to sleep.
 KEPT_S = 5.0
 POSTGRESQL_15 = 150000
 
-#: Rows: (oid of a database, rows that were ever written in it, when these numbers were reset), in no order.
+#: Rows: (oid of a database, rows ever written in it, when its counters were reset), unordered.
 _READ = """
 SELECT datid::bigint, tup_inserted + tup_updated, coalesce(extract(epoch FROM stats_reset), 0)::float8
   FROM pg_stat_database WHERE datid > 0
 """
 
-#: Of one database; None: it is not there.
+#: (rows written, reset time) of one database; None if it does not exist.
 Count = tuple[int, float] | None
 
 
 class Counters:
-    """The numbers of all databases of one server.
+    """The counters of all databases of one server.
 
-    `take` is called with each reading that differs from the one before; `restarted` when the connection was lost and is
-    back: the numbers may have begun anew. `failed` is called with the reason when there is no connection.
+    `take` is called with each reading that differs from the previous one; `restarted` when the connection is back after
+    a loss, since the counters may have been reset; `failed` with the reason when there is no connection.
     """
 
     def __init__(
@@ -57,22 +57,22 @@ class Counters:
         self._connect_s = connect_s
         self._loop = loop
         self._take, self._restarted, self._failed = take, restarted, failed
-        #: The server is too old for that.
+        #: The server is older than PostgreSQL 15.
         self.is_unfit = False
         self._link: Link | None = None
-        #: Until when the numbers are read though nobody sleeps.
+        #: Until when counters are read although no database sleeps.
         self._until_s = 0.0
-        #: Whether somebody sleeps.
+        #: Whether any database sleeps.
         self.is_needed = False
         self._was_lost = False
         self._backoff = Backoff(first_s=0.2, limit_s=3.0)
         self._alarm = Alarm(loop, self._read)
         self._rows: list[tuple[Any, ...]] = []
-        #: Who wants to know the numbers of a reading that begins from now on.
+        #: Callbacks for the next reading that begins.
         self._asked: list[Callable[[Mapping[int, Count]], None]] = []
 
     def ask(self, take: Callable[[Mapping[int, Count]], None]) -> None:
-        """Have `take` called with the numbers of the next reading that begins; never where the server is too old."""
+        """Call `take` with the next reading that begins; never if the server is too old."""
         if self.is_unfit:
             return
         self._asked.append(take)
@@ -81,7 +81,7 @@ class Counters:
             self._read(time.monotonic())
 
     def close(self) -> None:
-        """Close, whatever state it is in."""
+        """Close, in whatever state."""
         self._alarm.clear()
         self._close()
 

@@ -1,12 +1,11 @@
-"""One database that dozes: its connection, from the moment that its worker offers it until a worker is back.
+"""One dozing database: its connection, from when its worker offers it until a worker is back.
 
     CONNECTING --> WAITING --> HOLDING --> HANDING_OVER          WAITING: for the lock, which the worker hands over
     any of them --connection lost--> LOST --> CONNECTING         without a worker: the lock is tried, not waited for
     HOLDING --nothing happens--> ASLEEP --written to--> LOST     asleep: no connection, no lock
 
-It listens before it has the lock, and looks at the rows after: whatever happens in between is found by one of them.
-Whatever it cannot settle itself wakes a worker: a lock that somebody else has, a database that is gone or cannot be
-read. It writes no row.
+It listens before it has the lock and examines the rows afterwards, so nothing in between is missed. Anything it cannot
+settle itself wakes a worker: a lock held by somebody else, a database that is gone or unreadable. Writes no row.
 """
 
 from __future__ import annotations
@@ -25,32 +24,32 @@ from ..postgres import queries
 from ..postgres.addresses import rounds
 from ..postgres.database import CHANNEL
 from ..postgres.rest import Rest
-from .bed import Bed
 from .counters import Count
 from .link import Link, Rows, Script
 from .settings import PorterSettings
+from .sleepers import Sleepers
 
 #: So long before the earliest eta the worker is called, to be there in time.
 LEAD_S = 2.0
-#: The rows are looked at again after so long, whatever happened.
+#: The rows are examined at least this often.
 LOOK_S = 3600.0
-#: How long the porter waits for the lock of a worker that said it would hand it over.
+#: How long the porter waits for a worker to hand over the lock.
 WAIT_MS = 5000
-#: How often a lock is tried that a former session of ours may still have, and the pause between.
+#: Tries for a lock that a former session of ours may still hold, and the pause between them.
 _TRIES = 10
 _TRY_AGAIN_S = 0.1
-#: How often, and with which pause, the porter looks whether the worker waits for the lock.
+#: How often, and with which pause, the porter checks whether the worker waits for the lock.
 _HAND_OVER_TRIES = 150
 _HAND_OVER_AGAIN_S = 0.01
 _POSTGRESQL_14 = 140000
 
-#: A table that somebody has locked for an upgrade is a worker's business.
+#: A table locked by an upgrade is left to a worker.
 _LOCK_LIMIT = "SET lock_timeout = '1s'"
 _SETTINGS = "SET idle_in_transaction_session_timeout = 0; SET statement_timeout = '14s'; " + queries.KEEPALIVES
 
 
 class State(enum.Enum):
-    """Where it stands."""
+    """The state of a dozing database."""
 
     CONNECTING = 0
     WAITING = 1
@@ -61,9 +60,9 @@ class State(enum.Enum):
 
 
 class Dozer:
-    """One database. `tell` sends the master a message.
+    """One dozing database. `tell` sends the master a message.
 
-    `on_settled` is called when it has the lock, or ended; `on_lost` when it is to be connected again.
+    `on_settled` is called when it has the lock or is over; `on_lost` when it must be reconnected.
     """
 
     def __init__(
@@ -77,45 +76,45 @@ class Dozer:
         tell: Callable[[Mapping[str, Any]], None],
         on_settled: Callable[[Dozer], None],
         on_lost: Callable[[Dozer, DatabaseError, float], None],
-        bed: Bed,
+        sleepers: Sleepers,
     ) -> None:
-        """`server`: what messages call its PostgreSQL. `bed`: where it sleeps."""
+        """`server`: name of its PostgreSQL in messages. `sleepers`: the sleeping databases of its server."""
         self.database = database
         self.state = State.LOST
         self.server = server
-        #: There is nothing left to do for it.
+        #: The porter is done with it.
         self.is_over = False
         self._dsn = dict(dsn)
-        #: The failed jobs that the shared table counts; see Rest.
+        #: The failed jobs counted in the shared table; see Rest.
         self._failed = failed
         self._settings = settings
         self._loop = loop
         self._tell = tell
         self._on_settled = on_settled
         self._on_lost = on_lost
-        self._bed = bed
+        self._sleepers = sleepers
         self.oid = 0
-        #: What was counted in it before its rows were looked at for the last time.
+        #: Its counters before its rows were last examined.
         self._count: Count = None
         #: How long it dozes before it sleeps.
         self._doze_s = math.inf if settings.sleep_timeout_s is None else settings.sleep_timeout_s
         self._sleep_alarm = Alarm(loop, self._ask_count)
         self._link: Link | None = None
         self._attempts = 0
-        #: The worker is to come: nothing is said twice.
+        #: A worker was called; do not call twice.
         self._called = False
-        #: A worker has the lock, and is about to hand it over.
+        #: A worker holds the lock and is about to hand it over.
         self._waits = False
-        #: Something was notified while a statement ran.
+        #: A notification arrived while a statement ran.
         self._notified = False
-        #: When to look at the rows, or to speak on the connection.
+        #: When to examine the rows, or to use the connection so that it does not look idle.
         self._look_alarm = Alarm(loop, self._look)
         self._speak_alarm = Alarm(loop, self._speak)
 
     # -- orders --------------------------------------------------------------------------------------------------
 
     def connect(self, now_s: float, *, waits: bool) -> None:
-        """Connect, and get the lock: `waits`: from the worker that has it."""
+        """Connect and acquire the lock; `waits`: from the worker that holds it."""
         self.state, self._waits = State.CONNECTING, waits
         try:
             places = [place for each in rounds(self._dsn) for place in each]
@@ -135,22 +134,22 @@ class Dozer:
             return
         self._link.run(self._begin(self._link, waits=waits))
 
-    def stir(self, doze_s: float) -> None:
-        """It sleeps, and is to be looked at: it dozes for so long, if there is nothing to do."""
+    def begin_doze(self, doze_s: float) -> None:
+        """Wake it from sleep to examine it; if there is nothing to do, it dozes for `doze_s`."""
         if self.state is State.ASLEEP:
             self.state, self._doze_s = State.LOST, doze_s
             self._look_alarm.clear()
 
     def sleep_soon(self) -> None:
-        """A former porter had it asleep: one look is enough."""
+        """It was asleep at a former porter, so one look is enough before it sleeps again."""
         self._doze_s = min(self._doze_s, 0.0) if self._settings.sleep_timeout_s is not None else math.inf
 
     def is_moved(self, counts: Mapping[int, Count]) -> bool:
-        """Whether something was written since it fell asleep, or may have been."""
+        """Whether something was, or may have been, written since it fell asleep."""
         return counts.get(self.oid) != self._count
 
     def hand_over(self) -> None:
-        """A worker comes, and is about to wait for the lock."""
+        """A worker has been started and is about to wait for the lock."""
         if self._link is None or self.state is State.CONNECTING:
             self.end()
             return
@@ -158,7 +157,7 @@ class Dozer:
         self._link.run(self._give())
 
     def leave(self) -> None:
-        """The supervisor stops: let the database go at once, so that somebody else can have it."""
+        """The supervisor stops: release the database at once for another supervisor."""
         if self._link is None or self.state is not State.HOLDING:
             self.end()
             return
@@ -166,11 +165,11 @@ class Dozer:
         self._link.run(self._let_go())
 
     def end(self) -> None:
-        """Close, and have nothing to do with it any more."""
+        """Close the connection and be done with the database."""
         self._close()
         self.state = State.LOST
         self.is_over = True
-        self._bed.leave(self)
+        self._sleepers.leave(self)
         self._tell({"is": "left", "database": self.database})
         self._on_settled(self)
 
@@ -200,7 +199,7 @@ class Dozer:
                 self.end()
                 return
         if self.state is State.HANDING_OVER:
-            return  # the worker has thought better of it
+            return  # the worker changed its mind
         self.state = State.HOLDING
         self._on_settled(self)
         self._say("holds")
@@ -231,8 +230,8 @@ class Dozer:
         return self.state is State.HOLDING
 
     def _ask_count(self, _now_s: float) -> None:
-        """It has dozed for long enough. The counter is read before the rows: what is written later moves it."""
-        self._bed.ask(self._sleep)
+        """It has dozed long enough. Counters are read before the rows, so that later writes change them."""
+        self._sleepers.ask(self._sleep)
 
     def _sleep(self, counts: Mapping[int, Count]) -> None:
         if self.state is State.HOLDING and self._link is not None and not self._called:
@@ -245,7 +244,7 @@ class Dozer:
             return
         yield queries.LET_GO, None
         if not self._holds():
-            return  # a worker comes
+            return  # a worker was called
         self._sleep_alarm.clear()
         self._speak_alarm.clear()
         self.state = State.ASLEEP
@@ -253,11 +252,11 @@ class Dozer:
             self._link.close()
             self._link = None
         if self._notified:  # with the last answer
-            self.stir(0.0)
-            self._bed.look(self)
+            self.begin_doze(0.0)
+            self._sleepers.look(self)
         else:
             self._say("asleep")
-            self._bed.put(self)
+            self._sleepers.put(self)
 
     def _give(self) -> Script:
         for _ in range(_HAND_OVER_TRIES):
@@ -277,7 +276,7 @@ class Dozer:
     # -- what happens --------------------------------------------------------------------------------------------
 
     def _hear(self, _notify: Notify) -> None:
-        """A job came or changed: that is a worker's business. Before the lock is ours, it looks at the rows anyway."""
+        """A job was added or changed: call a worker. Before it holds the lock, it will examine the rows anyway."""
         self._notified = True
         if self.state is State.HOLDING:
             self._call("")
@@ -286,11 +285,11 @@ class Dozer:
         if self.state is State.HOLDING and self._link is not None:
             self._link.run(self._see())
         elif self.state is State.ASLEEP:
-            self.stir(0.0)
-            self._bed.look(self)
+            self.begin_doze(0.0)
+            self._sleepers.look(self)
 
     def _speak(self, _now_s: float) -> None:
-        """Not to be taken for frozen."""
+        """Use the connection, so that the server does not consider it idle."""
         if self.state is State.HOLDING and self._link is not None:
             self._link.run(self._speak_up())
             self._speak_next()
@@ -300,7 +299,7 @@ class Dozer:
         self._speak_alarm.set(math.inf if limit_s is None else time.monotonic() + limit_s / 3)
 
     def _call(self, reason: str) -> None:
-        """Have a worker come; the lock is kept until it is there."""
+        """Call a worker; the lock is kept until it is ready."""
         if not self._called:
             self._called = True
             self._tell({"is": "wake", "database": self.database, "reason": reason})
@@ -312,7 +311,7 @@ class Dozer:
         was, self.state = self.state, State.LOST
         self._close()
         if self._called or was is State.HANDING_OVER or (self._waits and was is not State.HOLDING):
-            self.end()  # the worker finds the same, and knows what to do
+            self.end()  # a worker will find the same and handle it
         elif isinstance(error, (DatabaseGone, DatabaseUnfit)) or (was is State.HOLDING and error.refused):
             self._call(str(error))
             self.end()
@@ -321,7 +320,7 @@ class Dozer:
             self._on_lost(self, error, now_s)
 
     def say_lost(self, error: DatabaseError) -> None:
-        """Tell that nobody hears of its jobs at the moment."""
+        """Report that nobody is notified of its jobs at the moment."""
         self._tell({"is": "lost", "database": self.database, "reason": str(error)})
 
     def _close(self) -> None:

@@ -1,7 +1,7 @@
-"""One of the porter's many connections: asynchronous, so that no server and no database holds up the others.
+"""One of the porter's connections, asynchronous so that no server or database delays the others.
 
-What is said on it is a script: a generator that yields a statement and is sent its rows, or yields a pause in seconds.
-One script runs at a time; between two of them the link only listens. After an error the link is closed, for good.
+Statements come from a script: a generator that yields a statement and is sent its rows, or yields a pause in seconds.
+One script runs at a time; in between the link only listens. After an error the link is closed for good.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _EVENTS = {extensions.POLL_READ: selectors.EVENT_READ, extensions.POLL_WRITE: se
 
 
 class Link:
-    """One connection. `notified` takes each notification, `on_lost` the error that ended it, at most once."""
+    """One connection. `notified` receives each notification, `on_lost` the error that ended it, at most once."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Link:
         notified: Callable[[extensions.Notify], None],
         on_lost: Callable[[DatabaseError, float], None],
     ) -> None:
-        """Begins to connect. Raises DatabaseError. `server`: what messages call it."""
+        """Begin to connect. Raises DatabaseError. `server`: its name in messages."""
         self.database = database
         self._server = server
         self._loop = loop
@@ -53,9 +53,9 @@ class Link:
         self._connection: Any = None
         self._cursor: Any = None
         self._script: Script | None = None
-        #: The script that follows the running one.
+        #: The script to run next.
         self._next: Script | None = None
-        #: The descriptor in the loop, and what is waited for.
+        #: The registered descriptor and its events.
         self._watched: tuple[int, int] | None = None
         try:
             self._connection = psycopg2.connect(**connect_kwargs, client_encoding="UTF8", async_=1)
@@ -66,7 +66,7 @@ class Link:
 
     @property
     def version(self) -> int:
-        """The server's version in libpq's numbering: 150004; once it is connected."""
+        """The server's version in libpq's numbering, e.g. 150004; valid once connected."""
         return int(self._connection.server_version)
 
     @property
@@ -74,13 +74,13 @@ class Link:
         return self._connection is not None
 
     def run(self, script: Script) -> None:
-        """Run this script next; it replaces one that has not begun."""
+        """Run this script next, replacing one that has not begun."""
         self._next = script
         if self._cursor is not None and self._script is None:
             self._begin()
 
     def close(self) -> None:
-        """Close, whatever state it is in."""
+        """Close, in whatever state."""
         self._limit.clear()
         self._pause.clear()
         self._unwatch()
@@ -89,7 +89,7 @@ class Link:
         if connection is not None and not connection.closed:
             connection.close()
 
-    # -- what comes in -------------------------------------------------------------------------------------------
+    # -- input ---------------------------------------------------------------------------------------------------
 
     def _poll(self, now_s: float) -> None:
         try:
@@ -102,7 +102,7 @@ class Link:
             self._lose(self._explained(error), now_s)
 
     def _done(self) -> None:
-        """Connected, or a statement is answered, or something came in between."""
+        """Connected, a statement was answered, or a notification arrived."""
         self._hear()
         if self._connection is None:
             return
@@ -127,7 +127,7 @@ class Link:
             self._advance(None)
 
     def _advance(self, rows: Rows | None) -> None:
-        """Give the script what it asked for, and do what it asks for next."""
+        """Send the script its result, and do what it yields next."""
         script = self._script
         assert script is not None
         try:
@@ -165,7 +165,7 @@ class Link:
         self._on_lost(error, now_s or time.monotonic())
 
     def _explained(self, error: Exception) -> DatabaseError:
-        """Add what the server said as it ended an idle session, which libpq reports as a notice and then a crash."""
+        """Include the server's message about ending an idle session, which libpq reports as a notice."""
         if self._cursor is None and (reason := why_unreachable(error)):
             return ServerDown(self.database, self._server, reason)
         found = translated(self.database, error)
@@ -179,7 +179,7 @@ class Link:
     # -- the loop ------------------------------------------------------------------------------------------------
 
     def _watch(self, events: int) -> None:
-        """Anew in each step of connecting, as libpq may have replaced the socket by one of the same number."""
+        """Register anew in each step, because libpq may have replaced the socket by another of the same number."""
         wanted = (self._connection.fileno(), events)
         if wanted == self._watched and self._cursor is not None:
             return

@@ -1,8 +1,8 @@
-"""The porter: attends to databases that doze, so that each of them needs no worker. A child of the master.
+"""The porter: looks after dozing databases, so that none of them needs a worker. A child of the master.
 
-It holds the leader lock and the LISTEN connection of up to some hundred databases. While nothing happens it runs no
-statement. What a database needs is a worker's business: the porter says "wake", keeps the lock until the worker waits
-for it, and forgets the database (dozer.py).
+It holds the leader lock and LISTEN connection of up to several hundred databases, and runs no statement while nothing
+happens. When a database needs a worker, the porter sends "wake", keeps the lock until the worker waits for it, and
+forgets the database (dozer.py).
 
     {"do": "take", "database", "dsn", "server", "failed", "waits", "asleep"}   see Dozer
                                         "waits": a worker hands the lock over; "asleep": it slept at a former porter
@@ -12,14 +12,14 @@ for it, and forgets the database (dozer.py).
 
     {"is": "waits", "database"}         it waits for the lock
     {"is": "holds", "database"}         it has it
-    {"is": "asleep", "database"}        it has let it go, and watches what is written (bed.py)
+    {"is": "asleep", "database"}        it has let it go, and watches what is written (sleepers.py)
     {"is": "wake", "database", "reason"}    a worker is needed; the lock is kept, if it was
     {"is": "lost", "database", "reason"}    the connection is lost, and tried again
     {"is": "away", "database", "for_s"}     so it is, by an administrator
-    {"is": "left", "database"}          it has nothing to do with it any more
-    {"is": "alive"}                     now and then
+    {"is": "left", "database"}          it is done with the database
+    {"is": "alive"}                     heartbeat
 
-A porter that dies has the next one take its databases anew, which looks at the rows of each.
+If a porter dies, the next one takes over its databases and examines the rows of each.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from ..errors import DatabaseError, ProtocolError
 from ..loop import Alarm, Loop
 from ..postgres.failures import ADMIN_SHUTDOWN
 from ..states import EXIT_STOPPED
-from .bed import Bed
 from .dozer import Dozer
 from .reconnects import AWAY_S, Reconnects
 from .settings import PorterSettings
+from .sleepers import Sleepers
 
 #: How often it shows that it lives.
 HEARTBEAT_S = 5.0
-#: How often a message is sent again that the master had no room for.
+#: Interval for resending messages the master had no room for.
 _FLUSH_S = 0.02
-#: If one session alone was ended within this time, an administrator did it; else the server was stopped.
+#: If only one session was ended within this time, an administrator ended it; otherwise the server was stopped.
 _ENDED_S = 0.5
-#: For letting all databases go.
+#: Time limit for releasing all databases.
 _STOP_S = 1.5
 
 
@@ -65,10 +65,10 @@ class Porter:
         self._loop = Loop()
         self._dozers: dict[str, Dozer] = {}
         self._servers: dict[str, Reconnects] = {}
-        self._beds: dict[str, Bed] = {}
+        self._sleepers: dict[str, Sleepers] = {}
         self._unsent: deque[Message] = deque()
         self._flush_alarm = Alarm(self._loop, self._flush)
-        #: Databases whose session was ended by an administrator, or by a stop of the server.
+        #: Databases whose session was just ended, by an administrator or a stop of the server.
         self._ended: list[Dozer] = []
         self._ended_alarm = Alarm(self._loop, self._judge_ended)
         self._stopping = False
@@ -100,7 +100,7 @@ class Porter:
             for message in self._pipe.receive_all():
                 self._obey(message, now_s)
         except EOFError:
-            self._gone = True  # the locks go with our sessions
+            self._gone = True  # the locks end with our sessions
         except ProtocolError as error:
             self._log.error("order_refused", reason=str(error))
 
@@ -122,7 +122,7 @@ class Porter:
         server = str(message["server"])
         if server not in self._servers:
             reconnects = self._servers[server] = Reconnects(self._loop)
-            self._beds[server] = Bed(server, message["dsn"], self._settings, self._loop, reconnects.add)
+            self._sleepers[server] = Sleepers(server, message["dsn"], self._settings, self._loop, reconnects.add)
         dozer = self._dozers[database] = Dozer(
             database,
             server,
@@ -133,13 +133,13 @@ class Porter:
             self.tell,
             self._settled,
             self._lost,
-            self._beds[server],
+            self._sleepers[server],
         )
         if message["waits"]:
             dozer.connect(now_s, waits=True)
         elif message["asleep"]:
             dozer.sleep_soon()
-            self._beds[server].look(dozer)
+            self._sleepers[server].look(dozer)
         else:
             self._servers[server].add(dozer, now_s)
 
@@ -164,13 +164,13 @@ class Porter:
     # -- databases -----------------------------------------------------------------------------------------------
 
     def _settled(self, dozer: Dozer) -> None:
-        """It has its lock, or is over."""
+        """A database has its lock or is over."""
         if dozer.is_over and self._dozers.get(dozer.database) is dozer:
             del self._dozers[dozer.database]
         self._servers[dozer.server].settled(dozer, time.monotonic())
 
     def _lost(self, dozer: Dozer, error: DatabaseError, now_s: float) -> None:
-        """Its connection is lost, or did not come about."""
+        """A connection was lost or could not be made."""
         if self._stopping:
             dozer.end()
         elif error.sqlstate == ADMIN_SHUTDOWN:

@@ -1,6 +1,6 @@
-"""Which databases a porter connects to again, and when: a few at a time, and while their server is down one.
+"""Decides when a porter reconnects to databases: a few at a time, and one while their server is down.
 
-One `Reconnects` for each PostgreSQL. It opens no connection itself: that is the dozers' business.
+One `Reconnects` per PostgreSQL server. Opens no connection itself; the dozers do.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from ..errors import DatabaseError, ServerDown
 from ..loop import Alarm, Loop
 from .dozer import Dozer, State
 
-#: How long a database is left to an administrator who ended its session; as the workers do.
+#: How long a database is left to an administrator who ended its session, as workers do.
 AWAY_S = 5.0
-#: Connections that are being opened at once.
+#: Most connections being opened at once.
 AT_ONCE = 12
-#: Pause of a database whose connection is refused for its own sake.
+#: Pause after a connection was refused because of the database itself.
 _REFUSED_S = 3.0
-#: And of one that lost it.
+#: Pause after a lost connection.
 _LOST_S = 0.5
 
 
 class Reconnects:
-    """The databases of one PostgreSQL that are to be connected to."""
+    """The databases of one PostgreSQL server waiting to be connected."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -35,7 +35,7 @@ class Reconnects:
         self._alarm = Alarm(loop, self._go_on)
 
     def add(self, dozer: Dozer, now_s: float, later_s: float = 0.0) -> None:
-        """Connect to a database, in its turn, or `later_s` from now."""
+        """Connect to a database in its turn, at the earliest `later_s` from now."""
         if later_s:
             self._loop.call_at(now_s + later_s, lambda then_s: self.add(dozer, then_s))
         elif not dozer.is_over and dozer.state is State.LOST:
@@ -44,7 +44,7 @@ class Reconnects:
                 self._alarm.set_earlier(now_s)
 
     def settled(self, dozer: Dozer, now_s: float) -> None:
-        """It has its lock, or nothing is left to do for it."""
+        """A database has its lock or is over."""
         self._connecting.discard(dozer)
         if not dozer.is_over:
             self._is_down = False
@@ -53,7 +53,7 @@ class Reconnects:
             self._alarm.set_earlier(now_s)
 
     def failed(self, dozer: Dozer, error: DatabaseError, now_s: float) -> None:
-        """It has lost its connection, or got none."""
+        """A database lost its connection, or got none."""
         self._connecting.discard(dozer)
         if isinstance(error, ServerDown):
             self._is_down = True

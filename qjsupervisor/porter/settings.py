@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True)
 class PorterSettings:
-    """What all databases of a porter have in common."""
+    """Settings common to all databases of a porter."""
 
-    #: What our sessions are recognised by; see master.session_mark.
+    #: Identifies our own sessions; see master.session_mark.
     session_mark: int = field(repr=False)
-    #: For a whole connection, all addresses together.
+    #: Time limit for connecting, over all addresses.
     connect_timeout_s: float
-    #: The server ends our session when it is silent for so long; None: never.
+    #: The server ends our session after this much silence; None: never.
     leader_timeout_s: float | None = None
-    #: A database that dozes for so long falls asleep; None: never.
+    #: A database falls asleep after dozing this long; None: never.
     sleep_timeout_s: float | None = None
-    #: What is connected to for the counters of the databases that sleep.
+    #: Database to connect to for reading counters.
     maintenance_db: str = "postgres"

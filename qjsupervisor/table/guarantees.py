@@ -1,13 +1,12 @@
-"""Who goes before the order of turns: databases and channels below their minimums, and branches by weight.
+"""Chooses what goes before the order of turns: databases and channels below their minimums, and branches by weight.
 
-Runs under the table's lock, as part of a Scheduler (grants.py), and only where there are such settings. The rules:
-
-- What a channel keeps free for reserved minimums is given to nobody else.
-- At each channel branches that are short and have something to start come first, the one with the smallest part of its
-  minimum before others. At the root databases below their minimum are among them.
-- Then weights decide between the branches, where some are given, else the turns of databases (or the keys of jobs).
-- A database that was granted a permit a moment ago may have more to start in a branch that is short, which only itself
-  knows. So many permits as the branch lacks are left for it, until it comes, or PICK_UP_NS are over.
+Runs under the table's lock, as part of a Scheduler (grants.py), only if there are such settings. The rules:
+- Permits a channel keeps free for reserved minimums are given to nobody else.
+- At each channel, branches below their minimum that have something to start come first, the one with the smallest
+  share of its minimum before the others. At root this includes databases below their minimum.
+- Then weights decide between branches if any are set, otherwise the turns of databases (or the keys of jobs).
+- A database granted a permit a moment ago may have more to start in a branch below its minimum, as only it knows. As
+  many permits as the branch lacks are left for it until it comes, or until PICK_UP_NS has passed.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Grant(NamedTuple):
 
 
 class First(NamedTuple):
-    """A database below its minimum that comes first, and how much of it it has."""
+    """A database below its minimum that comes first, and its share of that minimum."""
 
     part: float
     slot: int
@@ -39,7 +38,7 @@ class First(NamedTuple):
 
 
 class Guarantees:
-    """The choice among `candidates` (channels, a bitmap) for one Scheduler. `others`: databases that wait, a bitmap."""
+    """Chooses for one Scheduler. `candidates`: a bitmap of channels; `others`: a bitmap of waiting databases."""
 
     def __init__(self, choice: Scheduler) -> None:
         self._choice = choice
@@ -48,7 +47,7 @@ class Guarantees:
         self._branches = Branches(choice.core)
 
     def next(self, candidates: int, others: int) -> Grant | None:
-        """Who gets the next permit; None: nobody, for now."""
+        """The next permit, or None for now."""
         grant = self._next(candidates, others)
         if grant is not None and self._tree.weighted:
             for node in self._tree.paths[grant.channel]:
@@ -81,7 +80,7 @@ class Guarantees:
         return self._descend(let, others)
 
     def _without_kept(self, node: int, candidates: int) -> int:
-        """The candidates without those below `node` that would take what is kept there for others."""
+        """The candidates without those below `node` that would use permits kept there for others."""
         free = self._branches.free(node)
         if free is None or free > 0:
             return candidates
@@ -111,7 +110,7 @@ class Guarantees:
         return self._branches.short(node, candidates) if candidates and self._tree.has_minimums else {}
 
     def _least(self, short: dict[int, int], others: int) -> int:
-        """The short branch with the smallest part of its minimum in which somebody could start; -1: there is none."""
+        """The branch with the smallest share of its minimum in which a job could start; -1 if there is none."""
         if len(short) > 1 and not self._choice.competing(union(short.values()), others):
             return -1
         for branch in sorted(short, key=self._branches.part):

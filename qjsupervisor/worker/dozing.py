@@ -1,10 +1,9 @@
-"""How a worker that has nothing to do makes room: the porter takes its database over, and the worker exits.
+"""Hands the database of an idle worker over to the porter, after which the worker exits.
 
-The worker looks now and then, only where idle_timeout is set. Once nothing has happened for that time it tells the
-master; the porter connects, listens and waits for the leader lock. Then the worker looks once more and hands the lock
-over. What arrives from then on is the porter's: it listened before it got the lock, and looks at the rows after.
-
-A worker that comes after a porter waits for the lock in the same way, and reads its database when it has it.
+Only if idle_timeout is set, the worker checks at intervals whether it is idle. After that time without any activity it
+tells the master; the porter connects, listens and waits for the leader lock. The worker then checks once more and hands
+over the lock. From then on the porter is responsible: it listened before it got the lock, and examines the rows after.
+A worker that follows a porter waits for the lock in the same way, and reads its database once it has it.
 """
 
 from __future__ import annotations
@@ -18,38 +17,38 @@ from .parts import Parts
 from .progress import Progress
 from .serving import Serving
 
-#: A job that is due within this time keeps its worker.
+#: A job due within this time keeps its worker.
 HORIZON_S = 3600.0
-#: How often the worker looks, as a part of idle_timeout.
+#: Checks per idle_timeout.
 _LOOKS = 4
-#: How often, and how many times, it tries to hand the lock over to a porter that said that it waits.
+#: Pause and number of tries to hand the lock to a porter that announced it waits.
 _AGAIN_S = 0.02
 _TRIES = 50
 
 
 class Dozing:
-    """One worker's way to its porter, and from it."""
+    """One worker's hand-over to and from a porter."""
 
     def __init__(self, parts: Parts, progress: Progress, instructions: Instructions) -> None:
         self._parts = parts
         self._progress = progress
         self._instructions = instructions
         self._timeout_s = parts.settings.rules.idle_timeout_s
-        #: When to look whether there is something to do; not set where idle_timeout is not.
+        #: When to check for idleness; not set without idle_timeout.
         self.due = parts.deadline()
-        #: Since when nothing has happened, and the number of jobs that were sent and ended by then.
+        #: Since when nothing has happened, and the numbers of jobs sent and ended by then.
         self._idle_since_s = 0.0
         self._seen = (0, 0)
         self._tries = 0
 
     def apply(self, timeout_s: float | None) -> None:
-        """The configuration was read again."""
+        """Adopt the configured timeout."""
         if timeout_s != self._timeout_s:
             self._timeout_s = timeout_s
             self._set_due(self._parts.loop.now_s())
 
     def arrive(self, now_s: float) -> None:
-        """The database is served from now on."""
+        """The database is served."""
         self._instructions.doze = False
         self._idle_since_s = now_s
         self._set_due(now_s)
@@ -58,13 +57,13 @@ class Dozing:
         self.due.set(math.inf if self._timeout_s is None else now_s + self._timeout_s / _LOOKS)
 
     def take_over(self) -> None:
-        """The porter has the leader lock: have it handed over. Raises DatabaseError."""
+        """Take the leader lock over from the porter. Raises DatabaseError."""
         self._instructions.from_porter = False
         self._parts.reporting.tell({"is": "door"})
         self._parts.database.leadership.take_over()
 
     def look(self, serving: Serving, gate: ModuleGate, now_s: float) -> None:
-        """See whether there is anything to do; hand over where the porter waits. Raises DatabaseError."""
+        """Check for idleness; hand over if the porter waits. Raises DatabaseError."""
         self._set_due(now_s)
         seen = (serving.dispatched, serving.finished)
         if seen != self._seen or gate.is_closed or self._is_busy():

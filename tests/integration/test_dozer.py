@@ -10,9 +10,9 @@ import pytest
 
 from qjsupervisor.errors import DatabaseError
 from qjsupervisor.loop import Loop
-from qjsupervisor.porter.bed import Bed
 from qjsupervisor.porter.dozer import Dozer
 from qjsupervisor.porter.settings import PorterSettings
+from qjsupervisor.porter.sleepers import Sleepers
 from qjsupervisor.postgres.queries import LEADER_LOCK
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 
@@ -41,7 +41,7 @@ class Stand:
             self.told.append,
             lambda _dozer: None,
             lambda _dozer, error, _now_s: self.lost.append(error),
-            Bed("here", one.dsn(), settings, self.loop, lambda _dozer, _now_s: None),
+            Sleepers("here", one.dsn(), settings, self.loop, lambda _dozer, _now_s: None),
         )
         self.dozer.connect(time.monotonic(), waits=False)
 

@@ -13,9 +13,9 @@ import pytest
 from qjsupervisor.config.load import load
 from qjsupervisor.control import Message, Pipe
 from qjsupervisor.loop import Loop
-from qjsupervisor.porter.bed import Bed
 from qjsupervisor.porter.dozer import Dozer
 from qjsupervisor.porter.settings import PorterSettings
+from qjsupervisor.porter.sleepers import Sleepers
 from qjsupervisor.table.semaphore import SemaphoreTable
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.worker.worker import Worker
@@ -62,7 +62,7 @@ class Stand:
             self.told.append,
             lambda _dozer: None,
             lambda _dozer, _error, _now_s: None,
-            Bed("here", settings.connect_kwargs, PORTER, self.loop, lambda _dozer, _now_s: None),
+            Sleepers("here", settings.connect_kwargs, PORTER, self.loop, lambda _dozer, _now_s: None),
         )
 
     def turn(self) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from qjsupervisor.errors import DatabaseUnavailable
-from qjsupervisor.porter.bed import DOZE_S, Bed
 from qjsupervisor.porter.settings import PorterSettings
+from qjsupervisor.porter.sleepers import DOZE_S, Sleepers
 
 from .supervised import FakeLoop
 
@@ -22,7 +22,7 @@ class Sleeper:
     def is_moved(self, counts: Any) -> bool:
         return bool(counts.get(self.oid) != self.count)
 
-    def stir(self, doze_s: float) -> None:
+    def begin_doze(self, doze_s: float) -> None:
         self.dozes.append(doze_s)
 
     def say_lost(self, error: Exception) -> None:
@@ -33,14 +33,14 @@ class Stand:
     def __init__(self) -> None:
         self.loop, self.connected = FakeLoop(), list[Any]()
         settings = PorterSettings(session_mark=1, connect_timeout_s=5, sleep_timeout_s=1)
-        self.bed = Bed("here", {}, settings, self.loop, lambda dozer, _now_s: self.connected.append(dozer))  # type: ignore[arg-type]
+        self.sleepers = Sleepers("here", {}, settings, self.loop, lambda dozer, _now_s: self.connected.append(dozer))  # type: ignore[arg-type]
 
     def read(self, **counts: tuple[int, float]) -> None:
-        self.bed.take({int(name[2:]): count for name, count in counts.items()})
+        self.sleepers.take({int(name[2:]): count for name, count in counts.items()})
 
     def put(self, *sleepers: Sleeper) -> None:
         for each in sleepers:
-            self.bed.put(each)  # type: ignore[arg-type]
+            self.sleepers.put(each)  # type: ignore[arg-type]
 
 
 def test_only_what_moved_dozes() -> None:
@@ -73,7 +73,7 @@ def test_a_reset_and_a_database_that_is_gone_are_moves() -> None:
 def test_after_a_restart_all_are_looked_at_fifty_a_second() -> None:
     stand, sleepers = Stand(), [Sleeper(oid, None) for oid in range(1, 101)]
     stand.put(*sleepers)
-    stand.bed.restarted()
+    stand.sleepers.restarted()
     assert all(each.dozes == [0.0] for each in sleepers)
     began_s = stand.loop.next_s()
     for passed_ms in range(0, 1000, 5):
@@ -85,9 +85,9 @@ def test_trouble_is_told_once() -> None:
     stand, one = Stand(), Sleeper(1, None)
     stand.put(one)
     for _ in range(2):
-        stand.bed.failed(DatabaseUnavailable("postgres", "no"))
+        stand.sleepers.failed(DatabaseUnavailable("postgres", "no"))
     assert one.lost == ["no"]
-    stand.bed.restarted()
+    stand.sleepers.restarted()
     stand.put(one)
-    stand.bed.failed(DatabaseUnavailable("postgres", "again"))
+    stand.sleepers.failed(DatabaseUnavailable("postgres", "again"))
     assert one.lost == ["no", "again"]

@@ -1,7 +1,7 @@
-"""Where the databases of one server sleep, and what makes them doze again.
+"""The sleeping databases of one server, and what makes them doze again.
 
-Something was written in them, the counters may have begun anew (a restart of the server), or an hour is over. Then a
-database is connected to once more, and its rows decide. Those that are only looked at to be sure take their turns.
+A database is connected again and its rows examined when something was written in it, when the counters may have been
+reset (by a restart of the server), and every hour. Routine looks are spread over time.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from .settings import PorterSettings
 if TYPE_CHECKING:
     from .dozer import Dozer
 
-#: How long a database dozes in which something was written: a session reports the rest up to eleven seconds later.
+#: How long a database dozes after a write, since a session may report further writes up to eleven seconds later.
 DOZE_S = 12.0
-#: Pause between two databases that are looked at to be sure: 50 a second.
+#: Pause between routine looks: 50 per second.
 _PACE_S = 0.02
 
 
-class Bed:
-    """Those that sleep on one server. `connect` has one connected to, in its turn."""
+class Sleepers:
+    """The sleeping databases of one server. `connect` has a database connected in its turn."""
 
     def __init__(
         self,
@@ -36,13 +36,13 @@ class Bed:
         loop: Loop,
         connect: Callable[[Dozer, float], None],
     ) -> None:
-        """`dsn`: of any database of the server."""
+        """`dsn`: that of any database of the server."""
         self._sleepers: dict[str, Dozer] = {}
         self._connect = connect
         self._looks: deque[Dozer] = deque()
         self._pace_alarm = Alarm(loop, self._look_at_next)
         self._is_told = False
-        #: As they were read last.
+        #: The last reading.
         self._counts: Mapping[int, Count] = {}
         self._counters = Counters(
             server,
@@ -55,23 +55,23 @@ class Bed:
         )
 
     def ask(self, take: Callable[[Mapping[int, Count]], None]) -> None:
-        """Have `take` called with counters that are read from now on."""
+        """Call `take` with counters read from now on."""
         self._counters.ask(take)
 
     def put(self, dozer: Dozer) -> None:
-        """It sleeps from now on."""
+        """Add a database that fell asleep."""
         self._sleepers[dozer.database] = dozer
         self._counters.is_needed = True
-        if dozer.is_moved(self._counts):  # between the reading that it fell asleep by and now
+        if dozer.is_moved(self._counts):  # written to since the reading by which it fell asleep
             self._wake([dozer])
 
     def leave(self, dozer: Dozer) -> None:
-        """It does not sleep any more."""
+        """Remove a database that no longer sleeps."""
         self._sleepers.pop(dozer.database, None)
         self._counters.is_needed = bool(self._sleepers)
 
     def look(self, dozer: Dozer) -> None:
-        """Look at one that was put to sleep long ago, or by another porter, when it is its turn."""
+        """Examine, in its turn, a database that fell asleep long ago or at another porter."""
         self.leave(dozer)
         self._looks.append(dozer)
         self._pace_alarm.set_earlier(time.monotonic())
@@ -86,7 +86,7 @@ class Bed:
             self._pace_alarm.set(now_s + _PACE_S)
 
     def take(self, counts: Mapping[int, Count]) -> None:
-        """Something was written somewhere."""
+        """The counters changed: wake the databases concerned."""
         self._counts = counts
         self._wake([each for each in self._sleepers.values() if each.is_moved(counts)])
 
@@ -94,18 +94,18 @@ class Bed:
         now_s = time.monotonic()
         for dozer in dozers:
             self.leave(dozer)
-            dozer.stir(DOZE_S)
+            dozer.begin_doze(DOZE_S)
             self._connect(dozer, now_s)
 
     def restarted(self) -> None:
-        """The server may have forgotten what it counted."""
+        """The server may have reset its counters: examine all databases."""
         self._is_told = False
         for dozer in list(self._sleepers.values()):
-            dozer.stir(0.0)
+            dozer.begin_doze(0.0)
             self.look(dozer)
 
     def failed(self, error: DatabaseError) -> None:
-        """Nobody sees what is written."""
+        """The counters cannot be read: report it once for each database."""
         if not self._is_told:
             self._is_told = True
             for dozer in self._sleepers.values():
