@@ -410,6 +410,7 @@ def test_a_read_that_takes_longer_than_the_hang_timeout(
         running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name, sections=own))
         running.wait_ready(one.name)
         pids = running.pids()
+        running.wait_for("database_ready")  # of the start; it is written a moment later
         link.pause_s = 0.06
         begun_s, mark = time.monotonic(), running.mark()
         link.cut()

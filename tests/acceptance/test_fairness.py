@@ -118,7 +118,7 @@ def test_ageing(
     names = f"{one.name},{other.name}"
     running = supervisor(odoo_conf(postgres, odoo.port, db_name=names, channels="root:1", sections=own))
     running.wait_ready(one.name, other.name)
-    one.insert_jobs(1, kwargs={"sleep": 6})
+    one.insert_jobs(1, kwargs={"sleep": 10})
     one.wait_for_states(started=1)
     (late,) = one.insert_jobs(1, priority=4)
     (old,) = one.insert_jobs(1, priority=10)
@@ -134,7 +134,7 @@ def test_ageing(
     running.write_conf(running.conf.read_text() + "\nageing = 30s\n")
     assert running.run("reload").returncode == 0
     assert waiting() == [old, late]
-    one.wait_for_states(done=3)
+    one.wait_for_states(done=3, timeout_s=20)
     other.wait_for_states(done=1)
     assert [run["uuid"] for run in odoo.stats()["runs"]][-3:] == [old, late, soon]
     assert running.pids() == pids

@@ -129,7 +129,7 @@ def test_the_others_are_notified_and_one_does_not_hear_itself(make: Make, one: D
         coordinator.execute(register(name))
     first.execute(takes("m1", 4))
     first.heard("m1")
-    second.heard("m2")
+    wait_until(lambda: second.heard("m2"), "what the first one took")
     second.execute(takes("m2", 1))
     wait_until(lambda: first.heard("m1"), "the one that holds what the other lacks hears it")
     assert not second.heard("m2")
