@@ -268,7 +268,7 @@ def test_a_coordinator_without_its_schema_ends_nothing(
     postgres.execute(ledger, "ALTER SCHEMA qjsupervisor RENAME TO elsewhere", superuser=True)
     lost = running.wait_for("coordinator_lost")
     assert "run `qjsupervisor cluster init`" in lost["reason"]
-    assert "run `qjsupervisor cluster init`" in running.run("status").stdout
+    wait_until(lambda: "run `qjsupervisor cluster init`" in running.run("status").stdout, "the status tells it too")
     one.insert_jobs(1)
     one.wait_for_states(done=2)
     mark = running.mark()

@@ -60,7 +60,7 @@ def test_side_by_side(stand: Stand) -> None:
 
 def test_growth(stand: Stand) -> None:
     stand.timeout_s = 20.0
-    scale = GrowthScale(databases=(2,), waiting=(600,), channels=(1, 3), capacity=(5,), jobs=20)
+    scale = GrowthScale(databases=(2,), waiting=(2000,), channels=(1, 3), capacity=(5,), jobs=60)
     reasons: list[str] = []
     steps = growth.grow(stand, scale, lambda _step, reason: reasons.append(reason))
     assert reasons == [""] * 5
