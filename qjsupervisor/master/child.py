@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import setproctitle
 
@@ -43,6 +43,12 @@ class Child:
     def signal(self, signum: int) -> None:
         """Send a signal. The process id stays reserved until the child is reaped, so no other process can be hit."""
         self._kill(self.pid, signum)
+
+
+class Spawner(Protocol):
+    """Starts a child; see ChildSpawner."""
+
+    def spawn(self, title: str, body: Body) -> Child: ...
 
 
 class ChildSpawner:

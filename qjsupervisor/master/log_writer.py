@@ -39,7 +39,7 @@ class LogWriter:
         self._spawner = spawner
         #: The writer is being forked, and must keep its end of the pipe.
         self._is_spawning = False
-        self._service = Service("log", self, loop)  # type: ignore[arg-type]  # it is what a Service needs of a spawner
+        self._service = Service("log", self, loop)
         self._lines = -1
         self._words = memoryview(mmap.mmap(-1, 16)).cast("q")
         self._path: str | None = None

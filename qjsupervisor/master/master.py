@@ -130,6 +130,17 @@ class Master:
         self._monitor, self._broker = self._operations.monitor, self._operations.broker
         self._resting = self._operations.resting
         self._config_reader, self._state = self._operations.config_reader, self._operations.state
+        #: All that have children.
+        self._parents = (
+            self._fleet,
+            self._rescan,
+            self._monitor,
+            self._broker,
+            self._resting,
+            self._config_reader,
+            self._state,
+            self._operations.log_writer,
+        )
         self._operations.restore(parts.clock())
 
     def _start_services(self) -> None:
@@ -146,17 +157,7 @@ class Master:
             self._control.close_in_child()
             if self._pidfile is not None:
                 self._pidfile.close()
-        for part in (
-            self._fleet,
-            self._rescan,
-            self._monitor,
-            self._broker,
-            self._resting,
-            self._config_reader,
-            self._state,
-            self._operations.timetable,
-            self._operations.log_writer,
-        ):
+        for part in (*self._parents, self._operations.timetable):
             part.close_in_child()
         self._signals.close()
         self._loop.close()
@@ -269,17 +270,7 @@ class Master:
 
     def _reap(self, now_s: float) -> None:
         for pid, exit_code in exited_children():
-            owners = (
-                self._fleet,
-                self._rescan,
-                self._monitor,
-                self._broker,
-                self._resting,
-                self._config_reader,
-                self._state,
-                self._operations.log_writer,
-            )
-            if not any(owner.reaped(pid, exit_code, now_s) for owner in owners):
+            if not any(parent.reaped(pid, exit_code, now_s) for parent in self._parents):
                 self._log.debug("orphan_reaped", worker_pid=pid, exit_code=exit_code)
 
     # -- the end -------------------------------------------------------------------------------------------------

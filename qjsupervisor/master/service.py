@@ -16,7 +16,7 @@ from ..control import Message
 from ..errors import ProtocolError
 from ..logs import get_logger
 from ..loop import Alarm, Loop
-from .child import Body, Child, ChildSpawner, exit_reason
+from .child import Body, Child, Spawner, exit_reason
 
 
 class Service:
@@ -25,7 +25,7 @@ class Service:
     def __init__(
         self,
         name: str,
-        spawner: ChildSpawner,
+        spawner: Spawner,
         loop: Loop,
         policy: RestartPolicy | None = None,
         *,
