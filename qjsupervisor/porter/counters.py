@@ -16,7 +16,7 @@ from typing import Any
 from ..backoff import Backoff
 from ..errors import DatabaseError
 from ..loop import Alarm, Loop
-from .link import Link, Script
+from ..postgres.async_session import AsyncSession, Script
 
 #: Interval of the readings.
 READ_S = 0.4
@@ -59,7 +59,7 @@ class Counters:
         self._take, self._restarted, self._failed = take, restarted, failed
         #: The server is older than PostgreSQL 15.
         self.is_unfit = False
-        self._link: Link | None = None
+        self._session: AsyncSession | None = None
         #: Until when counters are read although no database sleeps.
         self._until_s = 0.0
         #: Whether any database sleeps.
@@ -77,7 +77,7 @@ class Counters:
             return
         self._asked.append(take)
         self._until_s = time.monotonic() + KEPT_S
-        if self._link is None and math.isinf(self._alarm.at_s):
+        if self._session is None and math.isinf(self._alarm.at_s):
             self._read(time.monotonic())
 
     def close(self) -> None:
@@ -86,14 +86,14 @@ class Counters:
         self._close()
 
     def _close(self) -> None:
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        if self._session is not None:
+            self._session.close()
+            self._session = None
 
     def _read(self, now_s: float) -> None:
-        if self._link is None:
+        if self._session is None:
             try:
-                self._link = Link(
+                self._session = AsyncSession(
                     str(self._dsn.get("dbname")),
                     self._dsn,
                     self._loop,
@@ -105,10 +105,10 @@ class Counters:
             except DatabaseError as error:
                 self._lost(error, now_s)
                 return
-        self._link.run(self._reading(self._link))
+        self._session.run(self._reading(self._session))
 
-    def _reading(self, link: Link) -> Script:
-        if link.version < POSTGRESQL_15:
+    def _reading(self, session: AsyncSession) -> Script:
+        if session.version < POSTGRESQL_15:
             self.is_unfit = True
             self._asked.clear()
             self._close()
@@ -131,7 +131,7 @@ class Counters:
             self._close()
 
     def _lost(self, error: DatabaseError, now_s: float) -> None:
-        self._link = None
+        self._session = None
         self._was_lost = True
         self._alarm.set(now_s + self._backoff.next_s())
         self._failed(error)

@@ -22,10 +22,10 @@ from ..errors import DatabaseError, DatabaseGone, DatabaseUnfit
 from ..loop import Alarm, Loop
 from ..postgres import queries
 from ..postgres.addresses import rounds
+from ..postgres.async_session import AsyncSession, Rows, Script
 from ..postgres.database import CHANNEL
 from ..postgres.rest import Rest
 from .counters import Count
-from .link import Link, Rows, Script
 from .settings import PorterSettings
 from .sleepers import Sleepers
 
@@ -99,7 +99,7 @@ class Dozer:
         #: How long it dozes before it sleeps.
         self._doze_s = math.inf if settings.sleep_timeout_s is None else settings.sleep_timeout_s
         self._sleep_alarm = Alarm(loop, self._ask_count)
-        self._link: Link | None = None
+        self._session: AsyncSession | None = None
         self._attempts = 0
         #: A worker was called; do not call twice.
         self._called = False
@@ -120,7 +120,7 @@ class Dozer:
             places = [place for each in rounds(self._dsn) for place in each]
             place = places[self._attempts % len(places)]
             self._attempts += 1
-            self._link = Link(
+            self._session = AsyncSession(
                 self.database,
                 place,
                 self._loop,
@@ -132,7 +132,7 @@ class Dozer:
         except DatabaseError as error:
             self._lost(error, now_s)
             return
-        self._link.run(self._begin(self._link, waits=waits))
+        self._session.run(self._begin(self._session, waits=waits))
 
     def begin_doze(self, doze_s: float) -> None:
         """Wake it from sleep to examine it; if there is nothing to do, it dozes for `doze_s`."""
@@ -150,19 +150,19 @@ class Dozer:
 
     def hand_over(self) -> None:
         """A worker has been started and is about to wait for the lock."""
-        if self._link is None or self.state is State.CONNECTING:
+        if self._session is None or self.state is State.CONNECTING:
             self.end()
             return
         self.state = State.HANDING_OVER
-        self._link.run(self._give())
+        self._session.run(self._give())
 
     def leave(self) -> None:
         """The supervisor stops: release the database at once for another supervisor."""
-        if self._link is None or self.state is not State.HOLDING:
+        if self._session is None or self.state is not State.HOLDING:
             self.end()
             return
         self.state = State.HANDING_OVER
-        self._link.run(self._let_go())
+        self._session.run(self._let_go())
 
     def end(self) -> None:
         """Close the connection and be done with the database."""
@@ -175,9 +175,9 @@ class Dozer:
 
     # -- scripts -------------------------------------------------------------------------------------------------
 
-    def _begin(self, link: Link, *, waits: bool) -> Script:
+    def _begin(self, session: AsyncSession, *, waits: bool) -> Script:
         yield _SETTINGS, None
-        if link.version >= _POSTGRESQL_14:
+        if session.version >= _POSTGRESQL_14:
             limit_s = self._settings.leader_timeout_s or 0
             yield f"SET idle_session_timeout = '{limit_s * 1000:.0f}ms'", None
         if self._settings.sleep_timeout_s is not None:
@@ -234,9 +234,9 @@ class Dozer:
         self._sleepers.ask(self._sleep)
 
     def _sleep(self, counts: Mapping[int, Count]) -> None:
-        if self.state is State.HOLDING and self._link is not None and not self._called:
+        if self.state is State.HOLDING and self._session is not None and not self._called:
             self._count = counts.get(self.oid)
-            self._link.run(self._fall_asleep())
+            self._session.run(self._fall_asleep())
 
     def _fall_asleep(self) -> Script:
         yield from self._see()
@@ -248,9 +248,9 @@ class Dozer:
         self._sleep_alarm.clear()
         self._speak_alarm.clear()
         self.state = State.ASLEEP
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        if self._session is not None:
+            self._session.close()
+            self._session = None
         if self._notified:  # with the last answer
             self.begin_doze(0.0)
             self._sleepers.look(self)
@@ -282,16 +282,16 @@ class Dozer:
             self._call("")
 
     def _look(self, _now_s: float) -> None:
-        if self.state is State.HOLDING and self._link is not None:
-            self._link.run(self._see())
+        if self.state is State.HOLDING and self._session is not None:
+            self._session.run(self._see())
         elif self.state is State.ASLEEP:
             self.begin_doze(0.0)
             self._sleepers.look(self)
 
     def _speak(self, _now_s: float) -> None:
         """Use the connection, so that the server does not consider it idle."""
-        if self.state is State.HOLDING and self._link is not None:
-            self._link.run(self._speak_up())
+        if self.state is State.HOLDING and self._session is not None:
+            self._session.run(self._speak_up())
             self._speak_next()
 
     def _speak_next(self) -> None:
@@ -327,6 +327,6 @@ class Dozer:
         self._look_alarm.clear()
         self._sleep_alarm.clear()
         self._speak_alarm.clear()
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        if self._session is not None:
+            self._session.close()
+            self._session = None

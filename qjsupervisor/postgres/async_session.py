@@ -1,7 +1,7 @@
-"""One of the porter's connections, asynchronous so that no server or database delays the others.
+"""A session with PostgreSQL in the loop: asynchronous, so that no server or database delays others.  For the porter.
 
 Statements come from a script: a generator that yields a statement and is sent its rows, or yields a pause in seconds.
-One script runs at a time; in between the link only listens. After an error the link is closed for good.
+One script runs at a time; in between the session only listens. After an error the session is closed for good.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from psycopg2 import extensions
 
 from ..errors import DatabaseError, DatabaseUnavailable, ServerDown
 from ..loop import Alarm, Loop
-from ..postgres.failures import ADMIN_SHUTDOWN, translated, why_unreachable
-from ..postgres.waiter import STATEMENT_TIMEOUT_S
+from .failures import ADMIN_SHUTDOWN, translated, why_unreachable
+from .waiter import STATEMENT_TIMEOUT_S
 
 #: A statement with its parameters.
 Statement = tuple[str, Mapping[str, Any] | None]
@@ -28,7 +28,7 @@ Script = Generator[Statement | float, Rows, None]
 _EVENTS = {extensions.POLL_READ: selectors.EVENT_READ, extensions.POLL_WRITE: selectors.EVENT_WRITE}
 
 
-class Link:
+class AsyncSession:
     """One connection. `notified` receives each notification, `on_lost` the error that ended it, at most once."""
 
     def __init__(

@@ -9,7 +9,7 @@ import pytest
 
 from qjsupervisor.errors import DatabaseError, DatabaseGone, ServerDown
 from qjsupervisor.loop import Loop
-from qjsupervisor.porter.link import Link, Script
+from qjsupervisor.postgres.async_session import AsyncSession, Script
 
 from ..conftest import DatabaseFactory
 from ..helpers import Database, wait_until
@@ -25,7 +25,7 @@ class Stand:
     def __init__(self, one: Database, **changes: Any) -> None:
         self.loop, self.notified, self.lost, self.said = Loop(), list[Any](), list[DatabaseError](), list[Any]()
         dsn = {**one.dsn(), **changes}
-        self.link = Link(
+        self.session = AsyncSession(
             str(dsn["dbname"]), dsn, self.loop, 5.0, server="here", notified=self.notified.append,
             on_lost=lambda error, _now_s: self.lost.append(error),
         )  # fmt: skip
@@ -43,24 +43,24 @@ class Stand:
 
 def test_scripts_follow_each_other(database: DatabaseFactory) -> None:
     stand = Stand(database())
-    stand.link.run(stand.script("SELECT 1", "SET lock_timeout = 0", pause_s=0.05))
+    stand.session.run(stand.script("SELECT 1", "SET lock_timeout = 0", pause_s=0.05))
     stand.until_said(1)
-    stand.link.run(stand.script("SELECT 2"))
+    stand.session.run(stand.script("SELECT 2"))
     stand.until_said(3)
     assert stand.said == [[(1,)], [], [(2,)]]
-    stand.link.close()
+    stand.session.close()
     assert stand.loop.watched == 0
 
 
 def test_hears_while_nothing_runs_and_with_an_answer(database: DatabaseFactory) -> None:
     one = database()
     stand = Stand(one)
-    stand.link.run(stand.script("LISTEN here", "NOTIFY here, 'own'"))
+    stand.session.run(stand.script("LISTEN here", "NOTIFY here, 'own'"))
     stand.until_said(2)
     one.execute("NOTIFY here, 'other'")
     wait_until(lambda: pump(stand.loop) or len(stand.notified) == 2, "both")
     assert [each.payload for each in stand.notified] == ["own", "other"]
-    stand.link.close()
+    stand.session.close()
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_no_connection(changes: dict[str, Any], kind: type, database: DatabaseFa
     stand = Stand(database(), **changes)
     wait_until(lambda: pump(stand.loop) or stand.lost, "it says so")
     assert isinstance(stand.lost[0], kind)
-    assert not stand.link.is_open
+    assert not stand.session.is_open
     assert stand.loop.watched == 0
 
 
 def test_an_error_ends_it_once(database: DatabaseFactory) -> None:
     stand = Stand(database())
-    stand.link.run(stand.script("SELECT 1", "SELECT 1 / 0", "SELECT 2"))
+    stand.session.run(stand.script("SELECT 1", "SELECT 1 / 0", "SELECT 2"))
     wait_until(lambda: pump(stand.loop) or stand.lost, "it says so")
     assert "division by zero" in str(stand.lost[0])
     assert stand.said == [[(1,)]]
