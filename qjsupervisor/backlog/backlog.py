@@ -1,8 +1,8 @@
-"""The jobs of one database that are waiting in the table, and the windows through which its worker sees them.  Pure.
+"""Fills the windows through which a worker sees the waiting jobs of its database.  Pure.
 
-A read takes time, and jobs change meanwhile: between `begin_read` and its end (`load`, `merge`, `abandon_read`) all
-that is heard is kept, and stands against what was read. So the windows are exact in order also when better jobs arrive
-behind them, when etas fall due outside them, and when rows change under a read.
+A read takes time, and jobs change meanwhile. Between `begin_read` and its end (`load`, `merge`, `abandon_read`) every
+notified change is kept and overrides what was read. So the windows keep the exact order even when better jobs arrive
+beyond them, when etas fall due outside them, and when rows change during a read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .tree import KNOWN_FAILED, Change, ChannelTree, Failed
 
 
 class Found(NamedTuple):
-    """Pending jobs as read, best first and next first; `..._more`: the read stopped at its limit."""
+    """Pending jobs as read: due ones best first, later ones by eta; `..._more`: the read stopped at its limit."""
 
     due: Sequence[Pending]
     due_more: bool
@@ -28,55 +28,52 @@ class Found(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """All that a worker has to know of its database, as of one moment: the parts are compared with each other."""
+    """Everything a worker needs to know about its database at one moment, so that the parts are consistent."""
 
-    #: (id, raw channel) of the jobs that hold permits.
+    #: (id, raw channel) of jobs that hold permits.
     held: Sequence[tuple[int, str | None]]
     #: Over all channels.
     found: Found
-    #: (raw channel, state): how many.
+    #: (raw channel, state) -> number of jobs.
     counts: dict[tuple[str | None, str], int]
-    #: (id, raw channel) of failed jobs, not necessarily all.
+    #: (id, raw channel) of failed jobs, possibly not all.
     failed: Sequence[tuple[int, str | None]]
 
 
-#: How far jobs that are not due are known: not at all.
+#: Marks that no jobs that are not due are known.
 _UNKNOWN = (-(1 << 62), (-(1 << 62), 0, 0))
 
 
 class Backlog(ChannelTree):
-    """A channel tree that is filled from the database."""
+    """A channel tree filled from the database."""
 
-    #: Only the best due jobs are known so far; nothing of what failed, of what is not due, of how many there are.
+    #: Only the best due jobs are known so far: no failed jobs, none that are not due, and no counts.
     partial = False
-    #: Of the shared table, as of which its channels were read; 0: it shares the root alone.
+    #: Generation of the shared table as of which its channels were read; 0: it only shares root.
     tree_generation = 0
 
     def unread(self) -> list[Node]:
-        """Nodes of which more should be read."""
+        """Nodes whose windows should be refilled."""
         if self._needs_refill:
             self._needs_refill = {node for node in self._needs_refill if node.needs_refill}
         return list(self._needs_refill)
 
     def raw_names(self, node: Node) -> tuple[list[str], bool]:
-        """The channel names in the table that belong to a node, and whether NULL does."""
+        """The channel names in rows that belong to a node, and whether NULL does."""
         names = [name for name, known in self.names.items() if known is node]
         return [name for name in names if name is not None], None in names or node.parent is None
 
     def oldest_due_us(self) -> int:
-        """UTC microseconds since which the job that has waited longest is due; 0: none waits.
+        """UTC microseconds since which the longest waiting due job has waited; 0: none waits.
 
-        Of those in the windows, and of the jobs of one priority the one that is created first is looked at.
+        Considers jobs in the windows, and of each priority the one created first.
         """
         first = [key for node in self.nodes.values() for key in _first_of_each_priority(node.ready.items)]
         jobs = [self._pending[key[2]][1] for key in first]
         return min((max(job.key[1], job.eta_us or 0) for job in jobs), default=0)
 
     def names_in_order(self) -> list[str]:
-        """The channel names in the table that stop on a failed job, as far as they are known.
-
-        '' stands for NULL too.
-        """
+        """The channel names in rows whose channels stop on a failed job, as far as known; '' includes NULL."""
         found = {name or "" for name, node in self.names.items() if node.spec.sequential}
         for name, node in self.nodes.items():
             if node.spec.sequential:
@@ -84,16 +81,16 @@ class Backlog(ChannelTree):
         return sorted(found)
 
     def known(self) -> list[int]:
-        """Ids of the jobs that are known one by one and hold no permit."""
+        """Ids of individually known jobs that hold no permit."""
         return [*self._pending, *self._failed_in]
 
     @property
     def is_idle(self) -> bool:
-        """Whether no job waits that could start, nor is deferred, and no read is under way."""
+        """Whether no startable job waits, none is deferred, and no read is running."""
         return not self._line and not self.deferred and self._changes_during_read is None
 
     def is_plain(self, channel: str) -> bool:
-        """Whether no job waits in a channel, and its jobs need neither be counted (throttle, rate) nor put in order."""
+        """Whether no job waits in a channel whose jobs need neither counting (throttle, rate) nor ordering."""
         node: Node | None = self.node_for(channel)
         if node is not None and node.pending:
             return False
@@ -102,31 +99,31 @@ class Backlog(ChannelTree):
         return node is None
 
     def rename(self, job_id: int, new_id: int) -> None:
-        """The permit that one job holds is another's, in the same channel, which may have failed here before."""
+        """Move a job's permit to another id in the same channel, whose job may be known as failed."""
         self._leave(new_id)
         self._holding[new_id] = self._holding.pop(job_id)
 
     @property
     def longest_throttle_s(self) -> int:
-        """0: there is none."""
+        """The longest throttle in seconds; 0: none."""
         return max(node.spec.throttle_s for node in self.nodes.values())
 
     def rated(self) -> list[ChannelSpec]:
-        """The channels whose starts are limited, or those of channels below them that nobody configured."""
+        """The channels that have a rate, or pass one on to unconfigured subchannels."""
         specs = [node.spec for node in self.nodes.values()]
         return [spec for spec in specs if spec.rate is not None or spec.rate_default is not None]
 
     def await_starts(self, waits: bool) -> None:
-        """Starts of former processes are being read: channels whose rates are kept here are taken for full."""
+        """Treat channels whose rates are kept here as full while starts of former processes are being read."""
         for node in self.nodes.values():
             if node.starts is not None and node.awaits_starts != waits:
                 node.awaits_starts = waits
                 self._give_room(node)
 
     def note_past_starts(self, starts: Iterable[tuple[str | None, float]], now_us: int) -> dict[int, list[float]]:
-        """Jobs were started so many seconds ago, in the channels of their rows: rates that are kept here count them.
+        """Count past starts, given as (row's channel, seconds ago), in the rates kept here.
 
-        Returns the seconds by the channel's index in the shared table, for those that are kept there.
+        Returns channel index in the shared table -> seconds ago, for rates kept there.
         """
         here: dict[Node, list[int]] = defaultdict(list)
         shared: dict[int, list[float]] = defaultdict(list)
@@ -143,7 +140,7 @@ class Backlog(ChannelTree):
         return shared
 
     def note_start(self, channel: str | None, started_us: int) -> int:
-        """A job was started then (UTC): throttles count from there. The channel's index in the shared table."""
+        """Let throttles count from a start at this UTC time. Returns the channel's index in the shared table."""
         node = self.node_for(channel)
         for guard in node.guards:
             until_us = started_us + guard.spec.throttle_s * 1_000_000
@@ -152,22 +149,22 @@ class Backlog(ChannelTree):
         return node.shared
 
     def begin_read(self) -> None:
-        """A read begins now; what is heard from here on stands against it, and so do claims that are to be made."""
+        """A read begins: changes notified from now on, and claims about to be made, override its result."""
         self._changes_during_read = dict.fromkeys(self.taken)
 
     def abandon_read(self) -> None:
-        """The read came to nothing."""
+        """The read failed."""
         self._changes_during_read = None
 
     @property
     def changed_too_much(self) -> bool:
-        """Whether so much changed during a read that it is not worth keeping; it is begun again."""
+        """Whether so much changed during a read that it must be repeated."""
         return self._changes_during_read is not None and len(self._changes_during_read) > 8 * self._window
 
     # -- some nodes --------------------------------------------------------------------------------------
 
     def merge(self, found: dict[str, Found]) -> None:
-        """End a read of some nodes (by name): their windows hold the best of their jobs again."""
+        """End a read of some nodes, given by name: their windows hold their best jobs again."""
         changes, self._changes_during_read = self._changes_during_read or {}, None
         counted: dict[Node, bool] = {}
         for name, read in found.items():
@@ -187,7 +184,7 @@ class Backlog(ChannelTree):
         self._fill(node, due, later, _last_due(read), _last_later(read))
 
     def _is_news(self, job: Pending, changes: dict[int, Change]) -> bool:
-        """Whether a job that was read is pending now and not here yet."""
+        """Whether a job that was read is pending now and not known yet."""
         known = (changes, self._pending, self._holding, self._failed_in, self.deferred)
         return not any(job.job_id in ids for ids in known)
 
@@ -199,7 +196,7 @@ class Backlog(ChannelTree):
         last_due: tuple[int, int, int] | None,
         last_later: tuple[int, tuple[int, int, int]] | None,
     ) -> None:
-        """Add jobs to a node's windows, which are whole now up to the last ones read (None: altogether)."""
+        """Add jobs to a node's windows, which are complete up to the last ones read (None: entirely)."""
         self._pending.update({job.job_id: (node, job) for job in (*due, *later)})
         dropped = [key[2] for key in node.ready.extend([job.key for job in due], last_due)]
         etas = [(job.eta_us or 0, job.key) for job in later]
@@ -211,9 +208,9 @@ class Backlog(ChannelTree):
         self._renew(node)
 
     def _put_changes(self, changes: dict[int, Change], counted: Mapping[Node, bool]) -> None:
-        """Jobs that came during the read, and that no window had room for, may have a place now.
+        """Place jobs that arrived during the read and did not fit into a window then.
 
-        `counted`: the nodes that were read, and whether the job is in `unread_count` already.
+        `counted`: the nodes that were read, and whether `unread_count` already includes the job.
         """
         for job in changes.values():
             if isinstance(job, Pending) and job.job_id not in self._pending:
@@ -226,13 +223,13 @@ class Backlog(ChannelTree):
 
     @property
     def can_begin_with_head(self) -> bool:
-        """Whether no channel can turn up that is not there yet: it would be taken for empty."""
+        """Whether no further channel can appear, which would be taken for empty."""
         return not any(makes_channels(node.spec) for node in self.nodes.values())
 
     def load_head(self, held: Iterable[tuple[int, str | None]], due: Sequence[Pending]) -> None:
-        """Begin with the best due jobs of all channels together, of which there are more; `load` has to follow.
+        """Begin with the best due jobs over all channels; `load` must follow with the rest.
 
-        Until then nothing starts in a sequential channel: what its jobs may have to wait for is not known.
+        Until then nothing starts in a sequential channel, since it is not known what its jobs must wait for.
         """
         self._changes_during_read = None
         self.partial = True
@@ -240,7 +237,7 @@ class Backlog(ChannelTree):
         for job in due:
             by_node[self.node_for(job.channel)].append(job)
         for node in self.nodes.values():
-            node.unread_count = 1  # more than none: they were not counted yet
+            node.unread_count = 1  # more than none; not counted yet
             self._fill(node, by_node[node], (), due[-1].key, _UNKNOWN)
         for job_id, channel in held:
             self.hold(job_id, channel)
@@ -248,10 +245,10 @@ class Backlog(ChannelTree):
     # -- everything --------------------------------------------------------------------------------------
 
     def load(self, snapshot: Snapshot) -> dict[int, Pending | None]:
-        """End a read of everything. Returns the jobs held here of which the database says otherwise.
+        """End a full read. Returns the jobs held here that do not run according to the database.
 
-        With the job where it is pending and was read. The caller knows which of them have an open request; the others
-        it hands to `accept_database`.
+        The value is the job if it was read as pending. The caller knows which of them have an open request, and passes
+        the others to `accept_database`.
         """
         changes, self._changes_during_read = self._changes_during_read or {}, None
         self.partial = False
@@ -266,7 +263,7 @@ class Backlog(ChannelTree):
         return self._load_held(snapshot, changes)
 
     def accept_database(self, conflicting: Mapping[int, Pending | None]) -> None:
-        """Of these jobs that are held here the database is right."""
+        """Accept the database's view of these jobs that are held here."""
         for job_id, pending in conflicting.items():
             self.forget(job_id)
             if pending is not None:
@@ -281,8 +278,8 @@ class Backlog(ChannelTree):
                     by_node[self.node_for(job.channel)].append(job)
         more = found.due_more or found.later_more
         for node in self.nodes.values():
-            # What was read is the best of all channels together, so each window is whole up to the last one read.
-            # Deferred jobs may have been counted, or not: they settle nothing about what is unread.
+            # The best jobs over all channels were read, so each window is complete up to the last one read.
+            # Deferred jobs may have been read or not, so they say nothing about what is unread.
             unread = node.unread_count - len(due[node]) - len(later[node]) if more else 0
             node.unread_count = max(0, unread - len(node.deferred))
             last_due, last_later = (_last_due(found), _last_later(found)) if unread > 0 else (None, None)
@@ -298,7 +295,7 @@ class Backlog(ChannelTree):
         return conflicting
 
     def _count(self, snapshot: Snapshot, changes: dict[int, Change]) -> None:
-        """Count pending (into `unread_count`, for now) and failed jobs afresh."""
+        """Count pending jobs (into `unread_count`, for now) and failed jobs anew."""
         pending: dict[Node, int] = defaultdict(int)
         failed: dict[Node, int] = defaultdict(int)
         for (channel, state), number in snapshot.counts.items():
@@ -322,7 +319,7 @@ class Backlog(ChannelTree):
 
 
 def _first_of_each_priority(keys: Sequence[Key]) -> Iterator[Key]:
-    """`keys` are sorted; costs a search for each priority, not a step for each job."""
+    """The first key of each priority in sorted `keys`; a search per priority, not a step per job."""
     at = 0
     while at < len(keys):
         yield keys[at]

@@ -1,7 +1,7 @@
-"""The channels of one database, and which of them a job's channel name means.  Pure.
+"""The channels of one database, and the mapping from a job's channel name to one of them.  Pure.
 
-What nobody configured gets the defaults of its nearest configured ancestor, and lies directly below that one, in
-whichever order the names turn up.
+An unconfigured channel gets the defaults of its nearest configured ancestor and becomes its direct child, in whatever
+order the names appear.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from ..channelspec import ROOT, ChannelSpec, complete_name, inherited, makes_cha
 from .nodes import Branch, Node
 from .ruled import RuledBranch
 
-#: Raw channel names remembered, so that a read of one channel can use the index on it.
+#: Limit of remembered raw channel names, which let a read of one channel use the index.
 KNOWN_NAMES = 10_000
-#: Channels that nobody configured, in one database: names come from data. What is beyond shares one channel for each
-#: configured ancestor, so that limits hold and memory too.
+#: Limit of unconfigured channels per database, since their names come from data. Further ones share one channel per
+#: configured ancestor, so that limits hold and memory is bounded.
 MAX_MADE = 1000
 _OTHERS = "(others)"
 
 
 def not_shared(_spec: ChannelSpec, _parent: int) -> int | None:
-    """For trees whose channels are no other database's business."""
+    """For trees whose channels are not shared with other databases."""
     return None
 
 
 class Shared(NamedTuple):
-    """What of a tree is in the shared table."""
+    """The part of a tree that is in the shared table."""
 
-    #: Channels, and the index of each there. It belongs to the tree, which adds to it.
+    #: Channel -> its index there. Owned by the tree, which adds to it.
     channels: dict[str, int]
-    #: The tree keeps the limits of those too.
+    #: The tree also enforces the limits of these.
     keep_limits: bool
-    #: Called for a channel that an ancestor's defaults make, and the index of that ancestor; returns its index in the
-    #: table or None.
+    #: Called with a channel created by an ancestor's defaults and that ancestor's index; returns its index in the table
+    #: or None.
     add: Callable[[ChannelSpec, int], int | None] = not_shared
 
 
 def only_root() -> Shared:
-    """A tree per database: the table knows the root's overall limit only."""
+    """For a tree per database: the table only knows root's overall limit."""
     return Shared({ROOT: 0}, keep_limits=True)
 
 
@@ -48,7 +48,7 @@ class ChannelNames(ABC):
     """Nodes by name."""
 
     def __init__(self, specs: Iterable[ChannelSpec], shared: Shared, window: int) -> None:
-        """`specs`: parents before children. `window`: jobs of each node that are held here."""
+        """`specs`: parents before children. `window`: most jobs held per node."""
         self._window = window
         self._shared, self._keep_limits, self._share = shared
         self.nodes: dict[str, Node] = {}
@@ -62,13 +62,13 @@ class ChannelNames(ABC):
         self._is_ruled = self._keep_limits and any(spec.minimum or spec.weight for spec in specs)
         for spec in specs:
             self._add(spec)
-            if not spec.made:  # (another database's worker may have shared it already)
+            if not spec.made:  # (another database's worker may have shared it)
                 self._configured.add(spec.name)
 
     def node_for(self, channel: str | None) -> Node:
         """The node of a job's channel.
 
-        A channel that nobody configured is not told apart from its ancestor, if that makes no difference.
+        An unconfigured channel shares its ancestor's node if that makes no difference.
         """
         node = self.names.get(channel)
         if node is None:
@@ -94,13 +94,13 @@ class ChannelNames(ABC):
         above = self._configured_above(name)
         if not makes_channels(above.spec):
             nearest = self._nearest(name)
-            # A failed job, or one that is not due, of a sequential channel itself holds up the others.
+            # In a sequential channel, its own failed or not yet due jobs hold up the others.
             if not nearest.spec.sequential:
                 return nearest
         return self._make(name, above)
 
     def _make(self, name: str, above: Node) -> Node:
-        """A channel by its ancestor's defaults."""
+        """Create a channel from its ancestor's defaults."""
         if len(self.nodes) - len(self._configured) >= MAX_MADE:
             name = f"{above.name}.{_OTHERS}"
             if name in self.nodes:
@@ -130,9 +130,9 @@ class ChannelNames(ABC):
     # -- pauses ------------------------------------------------------------------------------------------
 
     def set_paused(self, names: Iterable[str]) -> bool:
-        """Pause exactly these channels and what is below them, by order of an operator.
+        """Pause exactly these channels and their subchannels by an operator's order.
 
-        True: jobs have to be read again to be in force.
+        Returns True if jobs must be read again for it to take effect.
         """
         self._paused = frozenset(names)
         unknown = self._paused - self.nodes.keys()
@@ -146,9 +146,9 @@ class ChannelNames(ABC):
         return bool(unknown)
 
     def set_limits(self, limits: Mapping[str, int]) -> bool:
-        """Limit exactly these channels, by the schedule, beside what they are configured with; 0: nothing starts.
+        """Apply the schedule's limits to exactly these channels, besides their own; 0: nothing starts.
 
-        True: jobs have to be read again for it to be in force.
+        Returns True if jobs must be read again for it to take effect.
         """
         self._limits = dict(limits)
         unknown = limits.keys() - self.nodes.keys()
@@ -162,7 +162,7 @@ class ChannelNames(ABC):
         return bool(unknown)
 
     def _limit_of(self, name: str) -> int | None:
-        """What the schedule says of a channel; one that is closed closes those below it, whatever their parent is."""
+        """The schedule's limit for a channel; a closed channel closes its subchannels, whatever their parent is."""
         above: str | None = name
         while self._limits and above is not None:
             if self._limits.get(above) == 0:
@@ -177,4 +177,4 @@ class ChannelNames(ABC):
 
     @abstractmethod
     def _give_room(self, node: Node) -> None:
-        """Something that held up jobs in a node may be over."""
+        """Something that held up jobs in a node may have ended."""

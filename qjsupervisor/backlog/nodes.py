@@ -1,8 +1,8 @@
 """One channel of a database's tree, and the line of channels that compete for one shared permit.  Pure.
 
-A node that holds up jobs parks the best jobs of the waiting nodes below it; a free place takes the best parked one out
-again, so a start costs the same with ten channels and with a thousand. What must hold: a guard that has room and
-has parked jobs has a better one of its own in the line.
+A node that holds up jobs (a guard) parks the best jobs of the waiting nodes below it; when it has room, the best parked
+one comes back. A start therefore costs the same with ten channels as with a thousand. Invariant: a guard with room and
+parked jobs has a better one of its own in the line.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..job import Key
 from ..rates import RING_WORDS, Ring, window_of
 from .window import Window
 
-#: Comes before every job.
+#: Sorts before every job.
 _FIRST: Key = (-(1 << 62), 0, 0)
 
 
@@ -27,44 +27,44 @@ class Node:
         self.spec = spec
         self.name = spec.name
         self.parent = parent
-        #: Index in the shared table of this node, or of its nearest shared ancestor.
+        #: Index in the shared table of this node or its nearest shared ancestor.
         self.shared = shared
-        #: Whether capacity, sequential, throttle and paused of `spec` are for this process to keep.
+        #: Whether this process enforces capacity, sequential, throttle and paused of `spec`.
         self.local_limits = local_limits
-        #: An operator paused it, or a channel above it.
+        #: An operator paused it or an ancestor.
         self.paused_by_order = False
-        #: Jobs at once in it and below it, by the schedule; None: it says nothing.
+        #: The schedule's limit for it and its subchannels; None: no limit.
         self.scheduled: int | None = None
         self.ready: Window[Key] = Window(window)
         self.etas: Window[tuple[int, Key]] = Window(window)
-        #: Jobs beyond the due window that may be better than all in it: nothing starts before they were read.
+        #: Jobs beyond the due window may be better than all in it, so nothing starts before they are read.
         self.head_unknown = False
-        #: Pending jobs that are in the database only. 0 where both windows are complete; otherwise what was counted at
-        #: the last full read, and changes since then as far as they were heard of.
+        #: Number of pending jobs that are only in the database. 0 if both windows are complete; otherwise the count of
+        #: the last full read plus notified changes.
         self.unread_count = 0
-        #: Jobs that are not to be started for now, and are in no window.
+        #: Deferred jobs, which are in no window.
         self.deferred: list[Key] = []
-        #: Failed jobs directly in it.
+        #: Number of failed jobs directly in it.
         self.failed = 0
-        #: Jobs that hold a permit in this node or in its local subtree.
+        #: Number of jobs holding a permit in this node or its local subtree.
         self.running = 0
         self.not_before_us = 0
-        #: Its last starts, where it is for this process to keep its rate.
+        #: Its last starts, if this process enforces its rate.
         self.starts = ring_of(spec) if local_limits and spec.rate is not None else None
-        #: Whether a rate counts its starts, its own or that of a channel above it.
+        #: Whether a rate, its own or an ancestor's, counts its starts.
         self.is_rated: bool = spec.rate is not None or (parent is not None and parent.is_rated)
-        #: Starts of former processes are being read: it is taken for full.
+        #: Starts of former processes are being read, so it counts as full.
         self.awaits_starts = False
-        #: Nodes of the branch, from this one up, that can hold up a job of this node.
+        #: Nodes of the branch, from this one upwards, that can hold up a job of this node.
         self.guards = self._guards()
         self.parked: list[tuple[Key, Node]] = []
-        #: Sequential nodes, from this one up to the root: their jobs wait for an earlier one that is not due yet.
+        #: Sequential nodes from this one up to root, whose jobs wait for an earlier one that is not due yet.
         self.in_order = self._in_order()
-        #: Nodes below this one, if it is sequential.
+        #: If sequential: the nodes below this one.
         self.followers: list[Node] = []
-        #: What `order_barrier` was after the last change.
+        #: `order_barrier` after the last change.
         self.seen_barrier: Key | None = None
-        #: Where this node's best job is entered: in its branch or parked at a guard.
+        #: The entry of this node's best job: its key and the branch or guard it is entered at.
         self.entry: tuple[Key, Node] | None = None
         self.place: list[tuple[Key, Node]] | None = None
 
@@ -91,11 +91,11 @@ class Node:
 
     @property
     def needs_refill(self) -> bool:
-        """Whether more of its pending jobs should be read from the database."""
+        """Whether more of its pending jobs should be read."""
         return self.head_unknown or self.ready.runs_dry or self.etas.runs_dry
 
     def head(self) -> Key | None:
-        """Its own best job, if nothing but limits could hold that one up."""
+        """Its own best job, unless something other than limits holds it up."""
         if self.head_unknown or not self.ready.items:
             return None
         head = self.ready.items[0]
@@ -106,9 +106,9 @@ class Node:
         return head
 
     def order_barrier(self) -> Key | None:
-        """In a sequential node: what comes after this job in order waits for it, as it waits itself.
+        """In a sequential node, the waiting job that all later ones wait for.
 
-        Of those that are not due this is the one that is due next, as in OCA's queue_job.
+        Of the jobs that are not due it is the one due next, as in OCA's queue_job.
         """
         if self.etas.items:
             next_due = self.etas.items[0][1]
@@ -118,7 +118,7 @@ class Node:
         return self.deferred[0] if self.deferred else None
 
     def next_eta_us(self, now_us: int) -> int | None:
-        """When a job falls due: one that is held here, or one that lies beyond."""
+        """When the next job falls due, in the window or beyond it."""
         if self.etas.items:
             return self.etas.items[0][0]
         horizon = self.etas.horizon
@@ -137,7 +137,7 @@ class Node:
 
 
 def ring_of(spec: ChannelSpec) -> Ring:
-    """An empty ring for a channel's rate; moments in microseconds."""
+    """An empty ring for a channel's rate, in microseconds."""
     assert spec.rate is not None
     window_us = window_of(int(spec.rate.period_s * 1e6), 1_000_000)
     return Ring([0] * RING_WORDS, 0, spec.rate.starts, window_us)
@@ -157,7 +157,7 @@ class Branch:
         """A job of a node starts."""
 
     def best(self, now_us: int) -> tuple[Key, Node] | None:
-        """The best job that no guard holds up. Parks those that are held up."""
+        """The best job that no guard holds up. Parks better ones that are held up."""
         while self.line:
             key, node = self.line[0]
             for guard in node.guards:
@@ -172,7 +172,7 @@ class Branch:
         return None
 
     def enter(self, node: Node, now_us: int) -> bool:
-        """Enter a node's best job, in place of what it had entered; False if that is the same."""
+        """Enter a node's best job instead of its former one; False if it is the same."""
         head = node.head()
         old = node.entry
         if (old[0] if old else None) == head:
@@ -187,7 +187,7 @@ class Branch:
         return True
 
     def unpark(self, node: Node, now_us: int) -> None:
-        """Let the best parked job of each guard of `node` that has room come forward."""
+        """Bring back the best parked job of each guard of `node` that has room."""
         for guard in node.guards:
             if guard.parked and not guard.holds_up(now_us):
                 entry = guard.parked.pop(0)
@@ -196,16 +196,16 @@ class Branch:
 
 
 class Alarms:
-    """When nodes are to be looked at again: one moment for each at most."""
+    """When nodes must be looked at again, at most one moment each."""
 
     def __init__(self) -> None:
-        #: Of the nodes that are to be looked at again.
+        #: Node -> moment.
         self.moments: dict[Node, int] = {}
-        #: Also moments that were changed since; they are passed over.
+        #: Includes moments changed since, which are skipped.
         self._heap: list[tuple[int, Node]] = []
 
     def set(self, node: Node, moment_us: int | None) -> None:
-        """Change a node's moment; None: it has none."""
+        """Set a node's moment; None removes it."""
         if moment_us is None:
             self.moments.pop(node, None)
         elif self.moments.get(node) != moment_us:
@@ -223,7 +223,7 @@ class Alarms:
         return heap[0][0] if heap else None
 
     def due(self, now_us: int) -> Iterator[Node]:
-        """Take out the nodes whose moment has come, one after the other."""
+        """Remove and yield the nodes whose moment has come."""
         while (first := self.first_us()) is not None and first <= now_us:
             node = heappop(self._heap)[1]
             del self.moments[node]

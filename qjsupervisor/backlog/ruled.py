@@ -1,8 +1,8 @@
-"""The line of a database's own channel tree where some of its channels have minimums or weights.  Pure.
+"""The line of a database's own channel tree if its channels have minimums or weights.  Pure.
 
-The rules are those of the shared table (table/guarantees.py, table/branches.py) within one database: what is reserved
-is kept free, then branches below their minimum come first, then weights decide, then the order of the jobs. It looks at
-each channel with a waiting job for each start: such trees are small.
+The rules of the shared table (table/guarantees.py, table/branches.py) within one database: reserved permits are kept
+free, branches below their minimum come first, then weights decide, then the order of jobs. Each start looks at every
+channel with a waiting job, since such trees are small.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from collections.abc import Collection, Iterator
 from ..job import Key
 from .nodes import Branch, Node
 
-#: What a start moves the pass of a branch of weight 1.
+#: How far a start moves the pass of a branch of weight 1.
 UNIT = 1 << 24
 
 
 class RuledBranch(Branch):
-    """As Branch, for a tree whose limits are kept here."""
+    """As Branch, for a tree whose limits are enforced here."""
 
     def __init__(self, shared: int) -> None:
         super().__init__(shared)
         self._children: dict[Node, list[Node]] = {}
         self._waiting: dict[Node, Key] = {}
-        #: Nodes with minimums below them, the deepest first.
+        #: Nodes with minimums below them, deepest first.
         self._guarantors: list[Node] = []
         self._weighted: set[Node] = set()
-        #: What each branch has started, by weight; of a node's own jobs, and of the clock of those below it.
+        #: Weighted starts of each branch, of a node's own jobs, and the clock of the branches below it.
         self._passes: dict[Node, int] = {}
         self._own_passes: dict[Node, int] = {}
         self._clocks: dict[Node, int] = {}
-        #: What could start when `best` was asked last.
+        #: The nodes that could start a job at the last `best`.
         self._offered: list[Node] = []
 
     def add(self, node: Node) -> None:
-        """A node of this branch, after its parent."""
+        """Add a node of this branch, after its parent."""
         self._children[node] = []
         above = node.guards[1:]
         if above:
@@ -57,10 +57,10 @@ class RuledBranch(Branch):
         return True
 
     def unpark(self, node: Node, now_us: int) -> None:
-        """Nothing is parked: `best` looks at all."""
+        """Do nothing: nothing is parked, as `best` looks at all."""
 
     def best(self, now_us: int) -> tuple[Key, Node] | None:
-        """The job that is next, of those that no guard holds up."""
+        """The next job of those that no guard holds up."""
         held_up = {guard for node in self._waiting for guard in node.guards if guard.holds_up(now_us)}
         open_ = [node for node in self._waiting if held_up.isdisjoint(node.guards)]
         for node in self._guarantors:
@@ -72,7 +72,7 @@ class RuledBranch(Branch):
         return self._waiting[chosen], chosen
 
     def count(self, node: Node) -> None:
-        """A job of a node starts: `best` named it."""
+        """Count the start of a node's job that `best` returned."""
         for at, above in enumerate(node.guards):
             if above in self._weighted:
                 branch = node.guards[at - 1] if at else above
@@ -82,7 +82,7 @@ class RuledBranch(Branch):
                 self._clocks[above] = clock + UNIT // sum(self._weight(above, each) for each in branches or [branch])
 
     def _let_through(self, node: Node, open_: list[Node]) -> list[Node]:
-        """Without those below `node` that others there go before."""
+        """The open nodes without those below `node` that must wait for others there."""
         within = [each for each in open_ if node in each.guards]
         if not within:
             return open_
@@ -102,7 +102,7 @@ class RuledBranch(Branch):
         return sum(self._lack(child) for child in self._children[node])
 
     def _keeping(self, node: Node) -> Iterator[Node]:
-        """Below `node`, the uppermost nodes in which a start takes what is kept there for itself."""
+        """The uppermost nodes below `node` in which a start uses permits kept for them."""
         for child in self._children[node]:
             lack = self._lack(child)
             if lack > self._kept(child):
@@ -111,7 +111,7 @@ class RuledBranch(Branch):
                 yield from self._keeping(child)
 
     def _short_on_way(self, node: Node, below: Node) -> Node | None:
-        """The uppermost node that holds less than its minimum, on the way from `node` down to one below it."""
+        """The uppermost node below its minimum on the way from `node` down to `below`."""
         way = below.guards[: below.guards.index(node)]
         return next((each for each in reversed(way) if each.running < each.spec.minimum), None)
 
@@ -136,7 +136,7 @@ class RuledBranch(Branch):
             open_ = [each for each in open_ if node in each.guards]
 
     def _split(self, node: Node, open_: Collection[Node]) -> dict[Node, list[Node]]:
-        """Nodes by the branch of `node` that they are in; the node itself for its own jobs."""
+        """Branch of `node` -> open nodes in it; the node itself for its own jobs."""
         found: dict[Node, list[Node]] = {}
         for each in open_:
             if node in each.guards:
@@ -149,7 +149,7 @@ class RuledBranch(Branch):
         return max(clock, min((self._pass(node, each, clock)[0] for each in branches), default=0))
 
     def _pass(self, node: Node, branch: Node, clock: int) -> tuple[int, int]:
-        """Where a branch is, and where its next start would move it."""
+        """A branch's pass, and the pass after its next start."""
         stride = UNIT // self._weight(node, branch)
         passes = self._own_passes if branch is node else self._passes
         begin = max(passes.get(branch, 0), clock - stride)

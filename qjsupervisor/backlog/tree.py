@@ -1,11 +1,11 @@
-"""One database's jobs in its channels: which one is next.  Pure: no I/O, no clock.
+"""One database's jobs in its channels, and which one is next.  Pure: no I/O, no clock.
 
-Order and limits are those of docs/contract.md, section 6. Nodes (nodes.py) are the channels of this database's tree;
-some are shared over all databases (they have an index in the shared table, which keeps their limits), those of others
-are kept here. `ChannelTree` is what a slot in the shared table asks while it holds the lock (grants.Source).
-
-Only a bounded window of the pending jobs is here, by order key and, for those that are not due, by eta. How the windows
-are filled is backlog.py's business.
+Order and limits follow docs/contract.md, "Configuration, as queue_job reads it". Nodes (nodes.py) are the channels of
+this database's tree. Some are shared by all databases, with an index in the shared table, which enforces their limits;
+the limits of the others are enforced here. A slot queries `ChannelTree` while it holds the table's lock
+(grants.Source).
+Only a bounded window of the pending jobs is held, by order key and, for jobs that are not due, by eta. backlog.py fills
+the windows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..job import Key, Pending
 from .names import ChannelNames, Shared
 from .nodes import Alarms, Node
 
-#: Ids of failed jobs remembered; of more only the number is known until the next full read.
+#: Limit of remembered failed jobs; of further ones only the number is known until the next full read.
 KNOWN_FAILED = 10_000
 
 
@@ -30,58 +30,58 @@ class Failed(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """A sequential channel in which jobs failed. `shared`: it stops those of all databases."""
+    """A sequential channel with failed jobs. `shared`: it is stopped for all databases."""
 
     channel: str
     failed: int
-    #: The first of these jobs that is known; None: only their number is.
+    #: The first known failed job, or None if only their number is known.
     job_id: int | None
     shared: bool
 
 
-#: What is known of a job that changed during a read: pending, failed, or (None) neither.
+#: What became of a job that changed during a read: pending, failed, or None for neither.
 Change = Pending | Failed | None
 
 
 class ChannelTree(ChannelNames):
-    """All jobs of one database that wait, run or failed."""
+    """All waiting, running and failed jobs of one database."""
 
     def __init__(self, specs: Iterable[ChannelSpec], shared: Shared, window: int) -> None:
         """As ChannelNames."""
         super().__init__(specs, shared, window)
         self._pending: dict[int, tuple[Node, Pending]] = {}
         self._holding: dict[int, Node] = {}
-        #: Failed jobs that are known one by one, so that one that is put right is counted once.
+        #: Individually known failed jobs, so that each is counted once when it is no longer failed.
         self._failed_in: dict[int, Node] = {}
         self._etas = Alarms()
         self._throttles = Alarms()
-        #: Nodes that may want reading.
+        #: Nodes that may need refilling.
         self._needs_refill: set[Node] = set()
         self._dirty: set[int] = set()
         self._heads: dict[int, tuple[Key, Node]] = {}
         self._line: list[tuple[Key, int]] = []
         self._demand = 0
         self._changes_during_read: dict[int, Change] | None = None
-        #: A job of a sequential channel failed, or is not failed any more, since somebody took note of it.
+        #: Jobs of sequential channels failed or recovered since this was last cleared.
         self.stops_changed = True
         self.now_us = 0
-        #: Pending jobs that are not to be started for now, whatever a read of the table says.
+        #: Deferred jobs, not started for now whatever a read says.
         self.deferred: dict[int, tuple[Node, Pending]] = {}
-        #: How many jobs may be taken at all; with 0 the tree wants nothing.
+        #: How many jobs may be taken; with 0 the tree wants nothing.
         self.budget = 0
         self.held: dict[int, int] = {}
         self.failed: dict[int, int] = {}
         self.changed: set[int] = set()
         self.new_heads: set[int] = set()
-        #: Ids of jobs that were given a permit and wait to be claimed.
+        #: Ids of jobs that have a permit and wait to be claimed.
         self.taken: list[int] = []
-        #: When jobs were taken that are not sent yet and that a rate counts, here or in the shared table.
+        #: Job id -> when it was taken, for unsent jobs counted by a rate, here or in the shared table.
         self.counted: dict[int, int] = {}
-        #: Shared channels of those that are not to be sent after all.
+        #: Shared channels of counted jobs that are not sent after all.
         self.withdrawn: list[int] = []
 
     def inherit(self, old: ChannelTree) -> None:
-        """Take the place of a tree with other settings: what is not in the database goes on."""
+        """Replace a tree with other settings, keeping what is not in the database."""
         self.now_us = old.now_us
         for _node, job in old.deferred.values():
             self.defer(job)
@@ -93,7 +93,7 @@ class ChannelTree(ChannelNames):
                 node.awaits_starts = former.awaits_starts
                 node.starts.add_past(former.starts.moments())
                 self._follow_rate(node)
-        self._turn_back(old.now_us)  # where a throttle is shorter now
+        self._turn_back(old.now_us)  # a throttle may be shorter now
 
     # -- jobs --------------------------------------------------------------------------------------------
 
@@ -126,12 +126,12 @@ class ChannelTree(ChannelNames):
         self._count_failed(node, node.failed + 1)
 
     def forget(self, job_id: int) -> None:
-        """A job is over, or waits for another one, or is gone."""
+        """A job is over, waits for another one, or no longer exists."""
         self._leave(job_id)
         self._note_change(job_id, None)
 
     def defer(self, job: Pending) -> None:
-        """A job is pending, and not to be started for now; in a sequential channel what comes after it waits too."""
+        """A job is pending but deferred; in a sequential channel later jobs wait too."""
         self.release(job.job_id)
         self.forget(job.job_id)
         node = self.node_for(job.channel)
@@ -140,7 +140,7 @@ class ChannelTree(ChannelNames):
         self._renew(node)
 
     def release(self, job_id: int) -> None:
-        """A job is not deferred any more; where it is now, the caller says."""
+        """A job is no longer deferred; the caller says where it is now."""
         node, job = self.deferred.pop(job_id, (None, None))
         if node is not None and job is not None:
             node.deferred.remove(job.key)
@@ -156,7 +156,7 @@ class ChannelTree(ChannelNames):
         return bool(self._holding)
 
     def holding(self) -> set[int]:
-        """Ids of the jobs that hold a permit."""
+        """Ids of jobs that hold a permit."""
         return set(self._holding)
 
     def _note_change(self, job_id: int, what: Change) -> None:
@@ -178,7 +178,7 @@ class ChannelTree(ChannelNames):
         self._renew(node)
 
     def _leave(self, job_id: int) -> None:
-        """Take a job out of wherever it is."""
+        """Remove a job from wherever it is."""
         known = self._pending.pop(job_id, None)
         if known is not None:
             node, job = known
@@ -208,7 +208,7 @@ class ChannelTree(ChannelNames):
         self._give_room(node)
 
     def _count_failed(self, node: Node, failed: int) -> None:
-        """So many jobs are failed directly in a node."""
+        """Set the number of failed jobs directly in a node."""
         if node.spec.sequential and node.failed != failed:
             self.stops_changed = True
         node.failed = max(0, failed)
@@ -218,7 +218,7 @@ class ChannelTree(ChannelNames):
         self._give_room(node)
 
     def stops(self) -> list[Stop]:
-        """The sequential channels that failed jobs stop, in the order of their names."""
+        """The sequential channels stopped by failed jobs, in order of name."""
         stopped = sorted(node for node in self.nodes.values() if node.spec.sequential and node.failed)
         first: dict[Node, int] = {}
         if stopped:
@@ -232,7 +232,7 @@ class ChannelTree(ChannelNames):
     # -- who is next (grants.Source) -----------------------------------------------------------------------
 
     def _renew(self, node: Node) -> None:
-        """After a change of a node's windows."""
+        """Update everything that depends on a node's windows."""
         if node.needs_refill:
             self._needs_refill.add(node)
         self._etas.set(node, node.next_eta_us(self.now_us))
@@ -254,7 +254,7 @@ class ChannelTree(ChannelNames):
         self._dirty.add(node.shared)
 
     def prepare(self, now_us: int, budget: int) -> None:
-        """Before an exchange: move on to `now_us` (UTC), let up to `budget` jobs be taken."""
+        """Before an exchange: advance to `now_us` (UTC) and allow up to `budget` jobs to be taken."""
         if now_us < self.now_us:
             self._turn_back(now_us)
         self.now_us = now_us
@@ -273,13 +273,13 @@ class ChannelTree(ChannelNames):
         due = bisect_left(waiting.items, (self.now_us + 1,))
         arrived, waiting.items[:due] = waiting.items[:due], []
         if waiting.horizon is not None and waiting.horizon[0] <= self.now_us:
-            node.head_unknown = True  # jobs that are not held here are due, and may be better than those that are
+            node.head_unknown = True  # jobs beyond the window are due and may be better than those in it
         for _eta_us, key in arrived:
             self._place(node, self._pending.pop(key[2])[1])
         self._renew(node)
 
     def _turn_back(self, now_us: int) -> None:
-        """No throttle lasts longer than it may from `now_us` on, though somebody set the clock back."""
+        """Limit all throttles to their length from `now_us` on, in case the clock was set back."""
         for node in self.nodes.values():
             longest_us = now_us + node.spec.throttle_s * 1_000_000
             if node.not_before_us > longest_us:
@@ -295,7 +295,7 @@ class ChannelTree(ChannelNames):
         self._throttles.set(guard, until_us)
 
     def _follow_rate(self, guard: Node) -> None:
-        """Its last starts changed: when may the next one be? Its throttle may hold it up for longer."""
+        """The last starts changed: update when the next is allowed, unless a throttle lasts longer."""
         assert guard.starts is not None
         opens_us = guard.starts.opens()
         guard.not_before_us = max(opens_us, guard.not_before_us) if guard.spec.throttle_s else opens_us
@@ -337,7 +337,7 @@ class ChannelTree(ChannelNames):
         return [shared for _key, shared in self._line] if self.budget > 0 else ()
 
     def take(self, channel: int) -> None:
-        """A permit is there: the best job of a channel is to be claimed."""
+        """Use a permit for the best job of a channel, which will be claimed."""
         key, node = self._heads[channel]
         job_id = key[2]
         if self._is_ruled:
@@ -350,7 +350,7 @@ class ChannelTree(ChannelNames):
         counted = channel in self.changed
         self._count_held(job_id, node, 1)
         if not counted:
-            self.changed.discard(channel)  # the permit is in the table already
+            self.changed.discard(channel)  # the table already counts the permit
         for guard in node.guards:
             if guard.local_limits and guard.spec.throttle_s:
                 self._throttle(guard, self.now_us + guard.spec.throttle_s * 1_000_000)
@@ -363,9 +363,9 @@ class ChannelTree(ChannelNames):
         self._settle()
 
     def note_sent(self, job_ids: Iterable[int], now_us: int) -> list[int]:
-        """Odoo is about to be asked for these jobs: rates that are kept here count from now.
+        """These jobs are about to be sent: rates kept here count from now.
 
-        Returns the shared channels of those that a rate counts, one for each job.
+        Returns the shared channel of each job that a rate counts.
         """
         sent = [(self._holding[i], since_us) for i in job_ids if (since_us := self.counted.pop(i, None)) is not None]
         for node, since_us in sent:
@@ -376,7 +376,7 @@ class ChannelTree(ChannelNames):
         return [node.shared for node, _since_us in sent]
 
     def _withdraw(self, job_id: int, node: Node) -> None:
-        """A job that was taken is not sent: rates are given its start back."""
+        """A taken job is not sent: give its start back to the rates."""
         since_us = self.counted.pop(job_id)
         for guard in node.guards:
             if guard.starts is not None:
@@ -385,7 +385,7 @@ class ChannelTree(ChannelNames):
         self.withdrawn.append(node.shared)
 
     def line_is_for(self, job_id: int) -> int | None:
-        """The shared channel of a job that holds a permit, if the best job of all waits in the same node; else None."""
+        """The shared channel of a running job if the best job of all waits in the same node; else None."""
         node = self._holding.get(job_id)
         if node is None or self.budget <= 0 or not self._line:
             return None
@@ -396,17 +396,17 @@ class ChannelTree(ChannelNames):
         return shared if self._heads[shared][1] is node else None
 
     def hand_over(self, job_id: int) -> int:
-        """The best job takes over the permit of one that is over, where `line_is_for` said so; its id."""
+        """Give the permit of a finished job to the best job, after `line_is_for`. Returns that job's id."""
         node = self._holding[job_id]
         counted = node.shared in self.changed
         self._count_held(job_id, node, -1)
         self.take(node.shared)
         if not counted:
-            self.changed.discard(node.shared)  # as many permits as before
+            self.changed.discard(node.shared)  # the number of permits is unchanged
         return self.taken.pop()
 
     def next_deadline_us(self) -> int | None:
-        """When, if nothing happens before, something may be able to start: an eta, the end of a throttle."""
+        """When something may become startable if nothing happens earlier: an eta or the end of a throttle."""
         if not self._etas.moments and not self._throttles.moments:
             return None
         moments = (self._etas.first_us(), self._throttles.first_us())

@@ -1,4 +1,4 @@
-"""The best of an ordered set, of which the rest stays in the database: memory bounded by configuration, not by backlog.
+"""The best members of an ordered set whose rest stays in the database: memory bounded by configuration, not by backlog.
 
 Pure: no I/O, no clock.
 """
@@ -9,15 +9,15 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 
-#: Anything that sorts and is never equal to another member; keys end with the job's id.
+#: Sortable, and never equal to another member, since keys end with the job's id.
 Item = TypeVar("Item", bound=Any)
 
 
 class Window(Generic[Item]):
     """The smallest `limit` members of a set.
 
-    `horizon` None: the window holds all members. Otherwise it holds every member up to and including the horizon,
-    none beyond it, and what lies there is in the database only.
+    `horizon` None: the window holds all members. Otherwise it holds every member up to and including the horizon and
+    none beyond; those are only in the database.
     """
 
     __slots__ = ("horizon", "items", "limit")
@@ -32,16 +32,16 @@ class Window(Generic[Item]):
 
     @property
     def runs_dry(self) -> bool:
-        """Whether it is time to read what lies beyond."""
+        """Whether it is time to read members beyond the horizon."""
         return self.horizon is not None and len(self.items) <= self.limit // 4
 
     def clear(self) -> None:
-        """Hold nothing, and know of nothing beyond."""
+        """Become empty, with nothing beyond."""
         self.items = []
         self.horizon = None
 
     def put(self, item: Item) -> Item | None:
-        """Add a member; returns the one that is not held afterwards (itself, or the worst one), or None."""
+        """Add a member; returns the one not held afterwards (itself or the worst one), or None."""
         if self.horizon is not None and self.horizon < item:
             return item
         insort(self.items, item)
@@ -52,7 +52,7 @@ class Window(Generic[Item]):
         return dropped
 
     def remove(self, item: Item) -> bool:
-        """Take a member out; False if it is not held."""
+        """Remove a member; False if it is not held."""
         at = bisect_left(self.items, item)
         if at == len(self.items) or self.items[at] != item:
             return False
@@ -60,10 +60,10 @@ class Window(Generic[Item]):
         return True
 
     def extend(self, found: Iterable[Item], horizon: Item | None) -> list[Item]:
-        """After reading the best ones afresh: add what is missing; all up to `horizon` is known now (None: all).
+        """Add missing members after reading the best ones anew; all up to `horizon` are known now (None: all).
 
-        Returns the members that had to go: for want of room, or because what was read does not reach as far as they
-        are and others may lie before them.
+        Returns the members dropped for lack of room, or because the read did not reach as far as them, so that others
+        may come before them.
         """
         self.items = sorted({*self.items, *found})
         self.horizon = horizon

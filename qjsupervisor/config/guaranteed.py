@@ -1,4 +1,4 @@
-"""For whom permits are that are free, or the next to be free: from the status, or one database's rows.  Pure."""
+"""Finds for whom free permits, or the next ones, are kept: from the status or one database's rows.  Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..channelspec import ROOT, parent_name
 
 
 class Branch(NamedTuple):
-    """A channel beside others, with all that is below it."""
+    """A channel and its subchannels."""
 
     capacity: int | None
     minimum: int
@@ -20,7 +20,7 @@ class Branch(NamedTuple):
 
 
 class Guaranteed(NamedTuple):
-    """Permits of `channel`, of which `free` are free, are for these channels and databases: how many they lack."""
+    """Permits of `channel`, of which `free` are free, are kept for others: channel or database -> how many it lacks."""
 
     channel: str
     free: int
@@ -28,7 +28,7 @@ class Guaranteed(NamedTuple):
 
 
 def branches_of(status: Mapping[str, Any]) -> dict[str, Branch]:
-    """The shared channels by name, from the status."""
+    """Shared channels by name, from the status."""
     return {
         str(view["name"]): Branch(
             view.get("capacity"),
@@ -42,7 +42,7 @@ def branches_of(status: Mapping[str, Any]) -> dict[str, Branch]:
 
 
 def lacking_databases(status: Mapping[str, Any], database: str) -> dict[str, int]:
-    """What other databases lack of their minimums, where they wait or it is kept free; nothing if this one does too."""
+    """What other databases lack of their minimums if they wait or it is reserved; {} if this one is short too."""
     found = {}
     for view in status.get("databases", ()):
         share = view.get("share") or {}
@@ -55,7 +55,7 @@ def lacking_databases(status: Mapping[str, Any], database: str) -> dict[str, int
 
 
 def guaranteed(branches: Mapping[str, Branch], channel: str, databases: Mapping[str, int]) -> Guaranteed | None:
-    """Whose permits hold up a job of a channel; None: nobody's. `databases`: see lacking_databases."""
+    """Whose guaranteed permits hold up a job of a channel, or None. `databases`: see lacking_databases."""
     is_short, way = False, ""
     for node in _upwards(channel):
         own = branches.get(node)
@@ -78,7 +78,7 @@ def _upwards(channel: str) -> Iterator[str]:
 
 
 def _lacks(branches: Mapping[str, Branch], node: str, without: str) -> dict[str, int]:
-    """By channel: what is missing of the minimums below `node`, but for one way."""
+    """Channel -> what it lacks of its minimum, for channels below `node` except on one path."""
     found: dict[str, int] = {}
     for name, branch in branches.items():
         if parent_name(name) != node or name == without:

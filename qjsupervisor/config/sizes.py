@@ -14,7 +14,7 @@ from .values import integer_in
 
 #: Far more than one Odoo can run, and far below what a counter in the shared table holds.
 HIGHEST_CAPACITY = 1_000_000
-#: So many channels are named in an error.
+#: Most channels named in an error.
 _NAMED = 5
 
 
@@ -29,7 +29,7 @@ def parse_size(key: str, value: str) -> int:
 
 
 def size_text(size: int) -> str:
-    """As it was written."""
+    """A size as it was written."""
     return f"{-size}%" if size < 0 else str(size)
 
 
@@ -43,15 +43,15 @@ def size_of(size: int, of: int | None, whose: str) -> int:
 
 
 def without_percentages(spec: ChannelSpec) -> ChannelSpec:
-    """The spec with what it says in numbers only."""
+    """The spec without sizes that are percentages."""
     capacity = None if spec.capacity is not None and spec.capacity < 0 else spec.capacity
     return replace(spec, capacity=capacity, minimum=max(0, spec.minimum))
 
 
 def with_sizes(tree: Sequence[ChannelSpec], maximums: Mapping[str, int | None]) -> tuple[ChannelSpec, ...]:
-    """The tree (parents first) with numbers for percentages, and with these maximums beside its capacities.
+    """The tree (parents first) with percentages resolved, and these maximums besides its capacities.
 
-    A parent without a limit of its own has that of the next one above. Raises ValueError that names the channel.
+    A parent without its own limit has that of its nearest limited ancestor. Raises ValueError naming the channel.
     """
     found: dict[str, ChannelSpec] = {}
     limits: dict[str, int | None] = {}
@@ -78,7 +78,7 @@ def with_sizes(tree: Sequence[ChannelSpec], maximums: Mapping[str, int | None]) 
 
 
 def minimums_below(tree: Sequence[ChannelSpec]) -> dict[str, dict[str, int]]:
-    """By channel: those directly below it, and what each is guaranteed of it, itself and by what is below it again."""
+    """Channel -> {child: what it is guaranteed, itself or by its subchannels}."""
     found: dict[str, dict[str, int]] = {spec.name: {} for spec in tree}
     for spec in reversed(tree):  # children first
         least = max(spec.minimum, sum(found[spec.name].values()))

@@ -1,4 +1,4 @@
-"""How all workers end together: a few at a time, so that they do not hold up each other."""
+"""Ends all workers, a few at a time so that they do not delay each other."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from collections.abc import Iterable
 from ..loop import Timers
 from .worker_process import ABORT_GRACE_S, WorkerProcess
 
-#: How many workers drain at the same time when the supervisor stops, and by when all of them have been told.
+#: Workers draining at the same time when the supervisor stops, and the time by which all have been told.
 STOP_AT_ONCE = 4
 STOP_SPREAD_S = 2.0
 
 
 class Ending:
-    """The workers that have not been told yet that they are to end."""
+    """The workers that have not been told to end yet."""
 
     def __init__(self, timers: Timers) -> None:
         self._timers = timers
         self._to_stop: deque[WorkerProcess] = deque()
         self._to_abort: deque[WorkerProcess] = deque()
-        #: When those that remain are asked for their stacks all at once.
+        #: When the remaining ones are all asked for their stacks at once.
         self._abort_all_s = math.inf
 
     def stop(self, workers: Iterable[WorkerProcess], graceful_s: float, now_s: float) -> None:
-        """Drain them, the next one when one has exited.
+        """Drain the workers, the next one whenever one has exited.
 
         All at once they would compete for the processors, and each database would wait that long for the supervisor
         that takes it over.
@@ -36,14 +36,14 @@ class Ending:
             self._stop_next(now_s)
 
     def abort(self, workers: Iterable[WorkerProcess], now_s: float) -> None:
-        """Have them write their stacks and die, one by one while that is quick, to keep the stacks apart."""
+        """Have workers write their stacks and die, one by one while that is quick, to keep the stacks apart."""
         self._to_abort = deque(workers)
         self._abort_all_s = now_s + ABORT_GRACE_S
         self._timers.call_at(self._abort_all_s, self._abort_next)
         self._abort_next(now_s)
 
     def go_on(self, now_s: float) -> None:
-        """One has exited."""
+        """A worker has exited: end the next one."""
         self._stop_next(now_s)
         self._abort_next(now_s)
 

@@ -1,9 +1,9 @@
-"""What workers share of the master's memory, made ready before the first fork.
+"""Prepares the master's memory before the first fork, so that workers share as much of it as possible.
 
-A page is shared until somebody writes to it. Hundreds of workers make this worth some care: what each of them would
-do for the first time is done once here (worker/warmup.py), the garbage collector leaves everything alone, and the gaps
-of the heap are filled. A worker's own objects then lie together, and not one by one in gaps of pages that are shared
-otherwise: a worker has about 0.5 MiB less of its own, for a megabyte here (measured with Python 3.11).
+A page is shared until somebody writes to it. With hundreds of workers this is worth some care: what each would do for
+the first time is done once here (worker/warmup.py), the garbage collector is kept away from existing objects, and gaps
+in the heap are filled. A worker's new objects then lie together instead of in gaps of otherwise shared pages. This
+saves about 0.5 MiB per worker at the cost of a megabyte here (measured with Python 3.11).
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from ..worker.warmup import play, warm_up
 from .packing import pack, recorded
 
 _PAGE = 4096
-#: Of Python's own allocator for small objects, in steps of 16 bytes; larger ones are malloc's.
+#: Largest block of Python's own allocator, in steps of 16 bytes; larger ones come from malloc.
 _SMALL = 512
-#: Smaller ones cannot be told to lie together: the numbers that are their addresses lie between them.
+#: Smaller blocks cannot be filled, because the integers that hold their addresses take up such blocks themselves.
 _SMALLEST = 48
 _BYTES_OVERHEAD = b"".__sizeof__()
-#: Sizes of what libraries allocate; larger blocks have pages of their own anyway.
+#: Block sizes that libraries allocate; larger blocks have their own pages anyway.
 _LARGE = (4096, 3072, 2048, 1536, *range(1024, 31, -16))
-#: Blocks of one size, at most.
+#: Most blocks of one size.
 _MOST = 20_000
 
-#: What fills the gaps; it stays for as long as the master lives.
+#: The blocks that fill the gaps, kept as long as the master lives.
 filling: list[object] = []
 
 
 def make_ready(config: Config) -> None:
-    """Once, after everything was imported and before the first worker is forked; takes some fifty milliseconds."""
+    """Call once, after all imports and before the first worker is forked; takes some fifty milliseconds."""
     _pack_code(config)
-    gc.freeze()  # or the first collection in a worker would write into every page
-    # The cache of attributes holds a reference to each name: a worker would write to names that it never uses.
+    gc.freeze()  # otherwise the first collection in a worker would write to every page
+    # The attribute cache refers to each name, so a worker would write to names it never uses.
     sys._clear_type_cache()  # noqa: SLF001  (a function of the interpreter with no other name)
     warm_up(config)
     gc.collect()
@@ -53,7 +53,7 @@ def _pack_code(config: Config) -> None:
 
 
 def fill_gaps() -> None:
-    """Allocate until a whole page on end is free for each size: what comes next does not go into gaps."""
+    """Allocate until each size has a whole free page ahead, so that later allocations do not use gaps."""
     malloc = ctypes.CDLL(None).malloc
     malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     _fill(lambda size: int(malloc(size - 8)), _LARGE)  # with malloc's own word

@@ -1,4 +1,4 @@
-"""What a worker tells of itself besides its state and its errors, as the master keeps it. Pure."""
+"""A worker's reports besides its state and errors, as kept by the master. Pure."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from ..errors import ProtocolError
 from ..states import StoppedChannel, TargetHealth, TargetState
 from .modules import Modules
 
-#: A database is left alone for no longer than this, whatever its worker says.
+#: Limit for leaving a database alone, whatever its worker says.
 LONGEST_AWAY_S = 60.0
 
 
 class WorkerReport:
-    """One worker's report. Most of it is of one process; modules are those of the database."""
+    """One worker's report. Most of it concerns one process; modules belong to the database."""
 
     def __init__(self) -> None:
         #: Whether this process has read its database's rows once.
         self.has_read = False
-        #: Rates counted new starts since somebody cleared it.
+        #: Rates counted new starts since this was last cleared.
         self.has_started = False
         #: The health of its targets as this process reports it.
         self.targets: list[TargetHealth] = []
         #: Number of jobs that have been running for longer than max_runtime.
         self.overdue = 0
-        #: Sequential channels that a failed job of its database stops.
+        #: Sequential channels stopped by a failed job of its database.
         self.stopped: list[StoppedChannel] = []
-        #: Until then an administrator has the database for himself: he ended the worker's session.
+        #: Until when the database is left to an administrator who ended the worker's session.
         self.away_until_s = 0.0
         #: Modules in transition; kept when the process is replaced.
         self.modules = Modules()
 
     def begin(self) -> None:
-        """A new process, which has told nothing yet."""
+        """A new process has started and reported nothing yet."""
         self.has_read = False
         self.targets, self.stopped, self.overdue = [], [], 0
 
     def take(self, message: Mapping[str, Any], now_s: float) -> bool:
-        """Note what a message says. False if it is none of these; ProtocolError where it is nonsense."""
+        """Apply a message. False if it is not a report. Raises ProtocolError if it is invalid."""
         said = message.get("is")
         if said == "read":
             self.has_read = True

@@ -1,13 +1,12 @@
-"""Minimums and weights of channels, as the choice of permits sees them. Runs under the table's lock; see grants.py.
+"""Minimums and weights of channels, for the choice of permits. Runs under the table's lock; see grants.py.
 
-At each channel the channels below it are its branches; the jobs directly in it are one more. A branch is short while it
-holds less than its minimum. What is kept free for reserved minimums is in Channel.KEPT (layout.py), and a permit
-counts against that where no branch on its way needs it less afterwards.
-
-Weights. Each branch has a pass, each channel with weighted branches a clock; a start moves the pass by 1/weight, the
-clock by 1/(sum of the weights that wait). Who is not ahead of the clock may be next, and of those the one whose pass
-would move the least far is: so a branch that waits all the time is never a whole start away from its part of all
-starts, whatever the weights. A branch that was away rejoins at most one start behind the clock.
+The branches of a channel are its children; the jobs directly in it are one more. A branch is short while it holds less
+than its minimum. Channel.KEPT (layout.py) is what a channel keeps free for reserved minimums; a start uses kept permits
+if it lowers that number.
+Weights. Each branch has a pass, and each channel with weighted branches a clock. A start advances the pass by 1/weight
+and the clock by 1/(sum of waiting weights). Only branches that are not ahead of the clock may be next, and of these the
+one whose pass would be smallest afterwards is. So a branch that always waits is never a whole start away from its share
+of all starts, whatever the weights. A branch that was away rejoins at most one start behind the clock.
 Source: Bennett and Zhang, 1996, "WF2Q: worst-case fair weighted fair queueing".
 """
 
@@ -19,12 +18,12 @@ from .core import TableCore
 from .layout import Channel, Header
 from .words import bits
 
-#: What a start moves the pass of a branch of weight 1.
+#: How far a start moves the pass of a branch of weight 1.
 UNIT = 1 << 24
 
 
 class Branches:
-    """The branches of all channels, during one holding of the lock."""
+    """The branches of all channels, while the lock is held once."""
 
     def __init__(self, core: TableCore) -> None:
         self._core = core
@@ -33,7 +32,7 @@ class Branches:
     # -- minimums ----------------------------------------------------------------------------------------
 
     def free(self, node: int) -> int | None:
-        """Permits of a channel that nobody holds and that are not kept; None: it has no limit of its own."""
+        """Free permits of a channel that are not kept for anybody; None if it has no limit of its own."""
         words, base = self._core.words, self._core.channel_base(node)
         capacity = words[base + Channel.CAPACITY]
         if capacity < 0:
@@ -42,7 +41,7 @@ class Branches:
         return int(capacity - words[base + Channel.TOTAL] - kept)
 
     def keeping(self, node: int) -> int:
-        """The channels below `node` in which a start takes what is kept there for itself: a bitmap."""
+        """Bitmap of the channels below `node` in which a start uses permits kept for them."""
         words, found = self._core.words, 0
         for child in self._tree.children[node]:
             base = self._core.channel_base(child)
@@ -54,36 +53,36 @@ class Branches:
         return found
 
     def short(self, node: int, candidates: int) -> dict[int, int]:
-        """The branches below `node` that are short and have candidates, the uppermost ones of each way, with these."""
+        """Short branch below `node` -> its candidates, if it has any; only the uppermost short ones."""
         below, core = self._tree.below, self._core
         short = core.read_bitmap(core.layout.short, core.layout.channels) & below[node] & ~(1 << node)
         found, left = {}, candidates
-        for channel in bits(short & (candidates | self._tree.inner)):  # parents come first
+        for channel in bits(short & (candidates | self._tree.inner)):  # parents first
             if within := below[channel] & left:
                 found[channel] = within
                 left &= ~within
         return found
 
     def part(self, channel: int) -> float:
-        """What a branch holds of its minimum."""
+        """The share of its minimum that a branch holds."""
         base = self._core.channel_base(channel)
         return float(self._core.words[base + Channel.TOTAL] / self._core.words[base + Channel.MIN])
 
     def lack(self, channel: int) -> int:
-        """How many permits a branch is short of."""
+        """How many permits a branch lacks."""
         base = self._core.channel_base(channel)
         return int(self._core.words[base + Channel.MIN] - self._core.words[base + Channel.TOTAL])
 
     # -- weights -----------------------------------------------------------------------------------------
 
     def in_turn(self, node: int, candidates: int) -> Iterator[int]:
-        """The candidates of each branch of a weighted channel, who is next first; ends once one was counted."""
+        """Yield the candidates of each branch of a weighted channel in their order; ends once one was counted."""
         passes, clock, _weights = self._passes(node, candidates)
         for _ahead, _end, branch in sorted((begin > clock, begin + stride, branch) for begin, stride, branch in passes):
             yield candidates & (1 << node if branch == node else self._tree.below[branch])
 
     def count(self, node: int, channel: int, candidates: int) -> None:
-        """A job starts in a channel below `node`, where these were candidates."""
+        """Count a start in a channel below `node`, which had these candidates."""
         words, base = self._core.words, self._core.channel_base(node)
         branch = self.branch(node, channel)
         passes, clock, weights = self._passes(node, candidates)
@@ -93,16 +92,16 @@ class Branches:
         words[base + Channel.CLOCK] = clock + UNIT // weights
 
     def branch(self, node: int, channel: int) -> int:
-        """The branch of `node` that a channel lies in; `node` itself: its own jobs."""
+        """The branch of `node` that contains a channel; `node` itself for its own jobs."""
         path = self._tree.paths[channel]
         return node if channel == node else path[path.index(node) - 1]
 
     def _passes(self, node: int, candidates: int) -> tuple[list[tuple[int, int, int]], int, int]:
-        """Of each branch that waits: where it is, how far a start moves it, which it is; the clock; their weights."""
+        """([(pass, step, branch) of each waiting branch], clock, sum of their weights)."""
         core, tree = self._core, self._tree
         layout, base = core.layout, core.channel_base(node)
         end = core.channel_base(len(tree.names))
-        # One read of all: there may be hundreds of branches.
+        # One read for all, as there may be hundreds of branches.
         known = core.words[layout.channel + Channel.PASS : end : layout.channel_size].tolist()
         clock = int(core.words[base + Channel.CLOCK])
         found, weights = [], 0
@@ -120,7 +119,7 @@ class Branches:
 
 
 def union(bitmaps: Iterable[int]) -> int:
-    """The bits that are set in any of these."""
+    """The bits set in any of the bitmaps."""
     found = 0
     for each in bitmaps:
         found |= each
