@@ -246,7 +246,8 @@ def _stop(channel: str, stoppers: Sequence[tuple[str, Mapping[str, Any]]], where
     many = "s" if others or not uuid else ""
     of = "" if uuid else "of "
     more = f" and of {len(jobs) - NAMED} more databases" if len(jobs) > NAMED else ""
-    remedy = f"`qjsupervisor requeue {first} {uuid}`" if uuid else "`qjsupervisor requeue` them"
+    which = uuid or f"--state failed --channel {channel}"
+    remedy = f"`qjsupervisor requeue {first} {which}`"
     text = f"channel {channel}{where} is stopped by failed job{many} {of}{told}{more}: {remedy}, or cancel in Odoo"
     return Problem(text, tuple(name for name, _ in stoppers))
 

@@ -123,6 +123,14 @@ def test_an_odoo_that_is_down_is_told_once() -> None:
             {"a": [{"channel": "root.own", "uuid": "u2", "failed": 3, "shared": False}]},
             "channel root.own of a is stopped by failed job u2: `qjsupervisor requeue a u2`, or cancel in Odoo",
         ),
+        (
+            {"a": []},
+            {},
+            (
+                "channel root.seq is stopped by failed jobs of a:"
+                " `qjsupervisor requeue a --state failed --channel root.seq`, or cancel in Odoo"
+            ),
+        ),
     ],
 )
 def test_a_stopped_channel_names_the_job(
