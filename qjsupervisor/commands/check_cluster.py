@@ -1,4 +1,4 @@
-"""`check`: whether this supervisor could be a member of its cluster, and what the others have configured."""
+"""`check`: whether this supervisor can join its cluster, and how the others are configured."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check_cluster(config: Config) -> Iterator[Finding]:
 
 
 def about_members(config: Config, ledger: Ledger, where: str) -> Iterator[Finding]:
-    """What the living members have configured otherwise, and whether there is room for the floors."""
+    """Settings in which living members differ, and whether there is room for the floors."""
     alive = [member for member in ledger.members.values() if member.valid]
     yield note(f"{where}: {len(alive)} supervisors share its capacity now")
     own = {spec.name: spec.capacity for spec in config.channels if spec.capacity is not None}

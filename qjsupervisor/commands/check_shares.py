@@ -1,4 +1,4 @@
-"""`check`: what minimums and weights of channels and databases will do."""
+"""`check`: the effect of minimums and weights of channels and databases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .findings import Finding, note, warning
 
 
 def about_minimums(config: Config, databases: Sequence[str]) -> Iterator[Finding]:
-    """Whether the minimums of databases that run fit into the root, beside those of channels."""
+    """Whether the minimums of served databases fit into root besides those of channels."""
     capacity = config.channels[0].capacity
     over = excess(config.db_shares, tuple(databases), capacity)
     if over:
@@ -30,7 +30,7 @@ def about_minimums(config: Config, databases: Sequence[str]) -> Iterator[Finding
 
 
 def about_shares(config: Config) -> Iterator[Finding]:
-    """Who comes first, and who starts how often."""
+    """What comes first, and how starts are shared."""
     given = config.channels if config.mode is Mode.SERVER_WIDE else config.rules.channel_options
     least = [f"{spec.name} {size_text(spec.minimum)}{_kept(spec)}" for spec in given if spec.minimum]
     whose = "" if config.mode is Mode.SERVER_WIDE else ", in each database"

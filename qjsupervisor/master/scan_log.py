@@ -1,6 +1,6 @@
-"""What the log says of scans: a line for each change, none for each scan, and one for all databases of a server.
+"""Logs the results of scans: one line per change, not per scan, and one for all databases of a server.
 
-A PostgreSQL that goes away is reported by the worker that sees it first (worker/outage.py); here only where no worker
+A PostgreSQL that goes down is reported by the worker that notices first (worker/outage.py), and here only if no worker
 runs that could.
 """
 
@@ -21,16 +21,16 @@ class ScanLog:
 
     def __init__(self, fleet: Fleet, database_log: DatabaseLog) -> None:
         self._fleet = fleet
-        #: Servers that were reported here as down.
+        #: Servers reported here as down.
         self._down: set[str] = set()
         self._error: str | None = None
-        #: Unserved databases whose reason has no line of its own, because their server's has one.
+        #: Unserved databases without their own line, because their server has one.
         self._quiet: set[str] = set()
         self._database_log = database_log
         self._log = get_logger()
 
     def take(self, message: Mapping[str, Any], config: Any) -> None:
-        """Note what a message of the scout says of servers."""
+        """Apply what a message of the scout says about servers."""
         server = message.get("server_down")
         if server is not None:
             self._note_down(str(server), str(message.get("reason") or message.get("error")))
@@ -42,17 +42,17 @@ class ScanLog:
             self._note_up(config.server_of(config.maintenance_db))
 
     def failed(self, reason: str, *, of_server: bool) -> None:
-        """The databases cannot be listed. `of_server`: because their PostgreSQL is down."""
+        """The databases could not be listed. `of_server`: because their PostgreSQL is down."""
         if not of_server and reason != self._error:
             self._log.error("scan_failed", reason=reason)
         self._error = reason
 
     def completed(self) -> None:
-        """A scan came to its end: the next failure is news."""
+        """A scan completed, so the next failure is news."""
         self._error = None
 
     def unserved(self, database: str, reason: str, *, of_server: bool, is_error: bool = False) -> None:
-        """A database has no worker, for a new reason. `is_error`: somebody has to see to it."""
+        """A database has no worker, for a new reason. `is_error`: somebody must act."""
         if of_server:
             self._quiet.add(database)
         else:
@@ -61,7 +61,7 @@ class ScanLog:
             (log.error if is_error else log.warning)("database_unserved", reason=reason)
 
     def cleared(self, database: str) -> None:
-        """A database that was unserved has a worker now, or is gone."""
+        """An unserved database has a worker now, or no longer exists."""
         log = self._database_log.of(database)
         note = log.debug if database in self._quiet else log.info
         self._quiet.discard(database)

@@ -43,7 +43,7 @@ TRANSITIONS: Mapping[WorkerState, frozenset[WorkerState]] = {
 
 #: The states that a worker reports itself, by name.
 _SAID = {state.value: state for state in _ALIVE}
-#: What it says on its way to its porter, and from it.
+#: Messages about moving to and from a porter.
 _OF_REST = ("idle", "stays", "dozes", "door")
 #: From SIGABRT, which writes the stacks, to SIGKILL.
 ABORT_GRACE_S = 1.0
@@ -67,25 +67,25 @@ class Limits(NamedTuple):
 
 @dataclass(slots=True)
 class Life:
-    """What is true of one process of a worker, and of the next one no more."""
+    """What the master knows about one process of a worker; reset for the next one."""
 
     spawned_s: float
     healthy_since_s: float | None = None
-    #: It was told of pauses.
+    #: It has been sent the pauses.
     told_pauses: bool = False
-    #: The pipe came to its end, and must not be listened to any more.
+    #: The pipe reached EOF and must not be registered any more.
     pipe_ended: bool = False
-    #: After its stop another one follows.
+    #: Another process follows after its stop.
     restart_wanted: bool = False
-    #: Why we end it, where it was our decision.
+    #: Why we end it, if we decided so.
     cause: str | None = None
-    #: We ended it, though there was no fault in it.
+    #: We ended it without any fault of its own.
     no_backoff: bool = False
-    #: The last fault that it told of.
+    #: The last fault it reported.
     told: str | None = None
-    #: It said that the porter has its lock, and is about to exit.
+    #: The porter has its lock, and it is about to exit.
     dozes: bool = False
-    #: It is to come back as soon as it dozes.
+    #: A new process is wanted as soon as it dozes.
     is_called: bool = False
 
 
@@ -117,10 +117,10 @@ class WorkerProcess:
         #: The last error that it reported or died of; kept after it recovers.
         self.last_error: str | None = None
         self.last_error_s = 0.0
-        #: What it told of itself, besides its state.
+        #: Its reports besides its state.
         self.report = WorkerReport()
         self.life = Life(0.0)
-        #: DOZING, ASLEEP: it has no process, and a porter attends to it.
+        #: DOZING, ASLEEP: it has no process, and a porter looks after its database.
         self.wakefulness = Wakefulness.AWAKE
         #: What it said of its rest since somebody took it.
         self.rest_news: list[Message] = []

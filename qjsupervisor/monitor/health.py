@@ -16,7 +16,7 @@ from ..text import first_few, same_uuid, seconds
 
 #: An idle worker writes a heartbeat every LONGEST_HEARTBEAT_S, or slightly later on a busy machine.
 STALE_HEARTBEAT_S = LONGEST_HEARTBEAT_S + 10.0
-#: What a reason ends with that is another one each second.
+#: The end of a reason that changes every second.
 _COUNTDOWN = re.compile(r"; looked at again in \d+ s$")
 #: Most databases named in one line.
 NAMED = 3
@@ -86,7 +86,7 @@ def _of_servers(status: Status) -> Iterator[Problem]:
 
 
 def _of_cluster(status: Status) -> Iterator[Problem]:
-    """Whether the coordinator is away, and what supervisors of the cluster do not agree on."""
+    """Whether the coordinator is away, and where the cluster's supervisors disagree."""
     cluster = status.get("cluster") or {}
     about = f"cluster {cluster.get('name')}"
     if cluster.get("error"):

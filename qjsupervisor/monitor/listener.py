@@ -1,15 +1,15 @@
-"""The monitor's listening socket: the master opens it, so that one monitor follows another without a gap."""
+"""The monitor's listening socket, opened by the master so that one monitor can replace another without a gap."""
 
 from __future__ import annotations
 
 import socket
 
-#: Connections that wait to be accepted.
+#: Limit of connections waiting to be accepted.
 _BACKLOG = 512
 
 
 def listen(address: tuple[str, int]) -> socket.socket:
-    """A listener that does not block. Raises OSError if the address cannot be had."""
+    """A non-blocking listener. Raises OSError if the address cannot be used."""
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -1,4 +1,4 @@
-"""The metrics that have one value for each database, channel or target: their names, texts and places in the status."""
+"""The metrics with one value per database, channel or target: their names, help texts and places in the status."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def _of_rate(key: str) -> Callable[[View], object]:
 
 
 DATABASE = (
-    Measure("database_pending", "pending", "Jobs that wait, whatever for."),
-    Measure("database_not_due", "not_due", "Of these, jobs whose eta is in the future."),
+    Measure("database_pending", "pending", "Waiting jobs, for whatever reason."),
+    Measure("database_not_due", "not_due", "Waiting jobs whose eta is in the future."),
     Measure("database_running", "running", "Jobs dispatched to Odoo and not finished."),
     Measure("database_failed", "failed", "Jobs in state failed."),
     Measure("database_dispatched", "dispatched", "Jobs dispatched to Odoo.", counter=True),
@@ -43,39 +43,47 @@ DATABASE = (
     Measure("database_heartbeat_age_seconds", "heartbeat_age_s", "Time since the worker's last turn."),
     Measure("database_wait_seconds", "wait_s", "How long the database's best job has waited for a permit."),
     Measure("database_held", "held", "1 while the database is new and waits for `resume` (new_databases = hold)."),
-    Measure("database_overdue", "overdue", "Jobs that run for longer than max_runtime of their channel."),
+    Measure("database_overdue", "overdue", "Jobs that have exceeded max_runtime of their channel."),
     Measure(
         "database_modules_seconds", "modules_for_s", "How long a module has been half installed; jobs wait for it."
     ),
-    Measure("database_upgrade_overdue", "upgrade_overdue", "1 while that takes longer than upgrade_timeout."),
-    Measure("database_oldest_pending_seconds", "oldest_pending_s", "How long the oldest job that is due has waited."),
+    Measure(
+        "database_upgrade_overdue",
+        "upgrade_overdue",
+        "1 while a module has been half installed for longer than upgrade_timeout.",
+    ),
+    Measure("database_oldest_pending_seconds", "oldest_pending_s", "How long the oldest due job has waited."),
     Measure(
         "database_stopped_channels",
         lambda view: len(view.get("stopped") or ()),
-        "Sequential channels that failed jobs of the database stop, its own ones and those of all databases.",
+        "Sequential channels stopped by failed jobs of the database, its own and server-wide ones.",
     ),
-    Measure("database_guaranteed", _of_share("min"), "Jobs at once that the database is guaranteed (db_capacity)."),
-    Measure("database_limit", _of_share("max"), "The most jobs at once of the database (db_capacity)."),
-    Measure("database_paused", "paused", "1 while all of the database is paused by an operator."),
+    Measure("database_guaranteed", _of_share("min"), "Guaranteed number of jobs at once (db_capacity)."),
+    Measure("database_limit", _of_share("max"), "Largest number of jobs at once (db_capacity)."),
+    Measure("database_paused", "paused", "1 while an operator has paused the whole database."),
 )
 CHANNEL = (
     Measure("channel_capacity", "capacity", "Jobs that may run at once; +Inf: no limit of its own."),
-    Measure("channel_running", "running", "Jobs that run in the channel and below it."),
-    Measure("channel_pending", "pending", "Jobs that wait in the channel and below it."),
-    Measure("channel_failed", "failed", "Jobs in state failed in the channel and below it."),
+    Measure("channel_running", "running", "Jobs running in the channel and its subchannels."),
+    Measure("channel_pending", "pending", "Jobs waiting in the channel and its subchannels."),
+    Measure("channel_failed", "failed", "Jobs in state failed in the channel and its subchannels."),
     Measure("channel_paused", "paused", "1 while the channel is paused."),
-    Measure("channel_guaranteed", "minimum", "Jobs at once that the channel is guaranteed of its parent (min)."),
-    Measure("channel_weight", "weight", "Starts in turn beside other channels of its parent, where it has a weight."),
-    Measure("channel_rate_limit", _of_rate("starts"), "Starts that the channel's rate allows in a period."),
-    Measure("channel_rate_period_seconds", _of_rate("period_s"), "That period."),
-    Measure("channel_rate_used", _of_rate("used"), "Starts within the last period, where the channel has a rate."),
+    Measure("channel_guaranteed", "minimum", "Guaranteed number of jobs at once (min)."),
+    Measure(
+        "channel_weight", "weight", "Share of starts relative to other channels of its parent, if it has a weight."
+    ),
+    Measure("channel_rate_limit", _of_rate("starts"), "Starts allowed by the channel's rate per period."),
+    Measure("channel_rate_period_seconds", _of_rate("period_s"), "Period of the channel's rate."),
+    Measure("channel_rate_used", _of_rate("used"), "Starts within the last period, if the channel has a rate."),
     Measure("channel_closed", "closed", "1 while the schedule closes the channel."),
     Measure("channel_stopped", is_stopped, "1 while the channel is sequential and stopped at a failed job."),
 )
 TARGET = (
     Measure("target_failures", "failures", "Failed requests since the last one that succeeded."),
     Measure(
-        "target_unanswered", "unanswered", "Requests let go since its last answer: the jobs were over, no answer came."
+        "target_unanswered",
+        "unanswered",
+        "Requests dropped since its last answer, because their jobs were over without one.",
     ),
     Measure("target_retry_seconds", "retry_in_s", "Time until a target that is down is probed again."),
 )

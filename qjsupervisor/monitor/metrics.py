@@ -103,23 +103,23 @@ def _of_supervisor(status: View) -> Iterator[Metric]:
     slots, reloads = status.get("slots") or {}, status.get("reloads") or {}
     for name, text, value in (
         ("uptime_seconds", "Time since the master's start.", status.get("uptime_s")),
-        ("problems", "Things that keep jobs from being run: the lines of /healthz.", len(problems(status))),
-        ("pauses", "Pauses by order of an operator.", len(status.get("pauses", ()))),
-        ("slots_used", "Databases that have a place in the shared table.", slots.get("used")),
+        ("problems", "Problems that keep jobs from running: the lines of /healthz.", len(problems(status))),
+        ("pauses", "Pauses ordered by operators.", len(status.get("pauses", ()))),
+        ("slots_used", "Databases that have a slot in the shared table.", slots.get("used")),
         (
             "slots_limit",
-            "Places in the shared table: max_databases, or what the descriptors allow.",
+            "Slots in the shared table: max_databases, or fewer if descriptors are limited.",
             slots.get("limit"),
         ),
         (
             "scan_age_seconds",
-            "Time since databases were last looked for, and the look ended.",
+            "Time since the last completed scan for databases.",
             status.get("scan_age_s"),
         ),
         ("config_last_reload_successful", "1 unless the last reload was refused.", reloads.get("last_successful")),
         (
             "config_last_reload_success_timestamp_seconds",
-            "When the configuration in force was read.",
+            "When the current configuration was read.",
             reloads.get("last_success_at"),
         ),
     ):
@@ -129,12 +129,12 @@ def _of_supervisor(status: View) -> Iterator[Metric]:
     yield from _of_schedule(status.get("schedule") or {})
     yield CounterMetricFamily(
         PREFIX + "log_lines_lost",
-        "Lines of the master's log that could not be written.",
+        "Log lines that could not be written.",
         value=_number(status.get("log_lines_lost"), 0.0),
     )
     if reloads:
         family = CounterMetricFamily(
-            PREFIX + "config_reloads", "Reloads by what came of them: success or refused.", labels=("result",)
+            PREFIX + "config_reloads", "Reloads by result: success or refused.", labels=("result",)
         )
         for result in ("success", "refused"):
             family.add_metric([result], float(reloads.get(result) or 0))
@@ -143,11 +143,11 @@ def _of_supervisor(status: View) -> Iterator[Metric]:
 
 def _of_rules(rules: View) -> Iterator[Metric]:
     if rules:
-        text = "How much a waiting job ages for each step of its priority; 0: not at all."
+        text = "Seconds a job waits longer per step of priority; 0: no ageing."
         yield GaugeMetricFamily(PREFIX + "ageing_seconds", text, value=_number(rules.get("ageing_s"), 0.0))
     longest = rules.get("max_runtimes") or {}
     if longest:
-        text = "How long a job of the channel, or of one below it, may run."
+        text = "How long a job of the channel and its subchannels may run."
         family = GaugeMetricFamily(PREFIX + "channel_max_runtime_seconds", text, labels=("channel",))
         for channel, seconds in longest.items():
             family.add_metric([printable(channel)], float(seconds))
@@ -158,39 +158,39 @@ def _of_schedule(schedule: View) -> Iterator[Metric]:
     if not schedule:
         return
     family = GaugeMetricFamily(
-        PREFIX + "schedule_limit", "What the schedule limits a channel to now; 0: it is closed.", labels=("channel",)
+        PREFIX + "schedule_limit", "The schedule's current limit of the channel; 0: closed.", labels=("channel",)
     )
     for limit in schedule.get("limits", ()):
         family.add_metric([printable(limit.get("channel"))], _number(limit.get("limit"), 0.0) or 0.0)
     yield family
     for change in list(schedule.get("next", ()))[:1]:
-        text, in_s = "Time until the schedule changes a channel.", _number(change.get("in_s"), 0.0)
+        text, in_s = "Time until the schedule's next change.", _number(change.get("in_s"), 0.0)
         yield GaugeMetricFamily(PREFIX + "schedule_next_change_seconds", text, value=in_s)
 
 
 def _of_waiting(status: View, cells: Sequence[Cell]) -> Iterator[Metric]:
     family = GaugeMetricFamily(
-        PREFIX + "pending", "Jobs that wait over all databases, by the first reason that holds.", labels=("reason",)
+        PREFIX + "pending", "Waiting jobs over all databases, by the first reason that applies.", labels=("reason",)
     )
     for reason, number in by_reason(status, cells).items():
         family.add_metric([reason], number)
     yield family
     yield GaugeMetricFamily(
         PREFIX + "desired_workers",
-        "Jobs that run and those that could start now: the workers that Odoo should have.",
+        "Running jobs plus those that could start now: the workers Odoo should have.",
         value=desired_workers(status, cells),
     )
 
 
 def _of_totals(totals: Totals) -> Iterator[Metric]:
     family = CounterMetricFamily(
-        PREFIX + "jobs", "Jobs whose request ended, over all databases, by what became of them.", labels=("outcome",)
+        PREFIX + "jobs", "Jobs over all databases whose request ended, by outcome.", labels=("outcome",)
     )
     for outcome in Outcome:
         family.add_metric([outcome.name.lower()], totals.outcomes[outcome])
     yield family
     family = CounterMetricFamily(
-        PREFIX + "responses", "Requests that ended, by Odoo's HTTP status; none: no answer.", labels=("status",)
+        PREFIX + "responses", "Ended requests by Odoo's HTTP status; none: no answer.", labels=("status",)
     )
     for status, number in zip(_STATUS_CLASSES, totals.statuses, strict=True):
         family.add_metric([status], number)
@@ -278,7 +278,7 @@ def _states(databases: Sequence[View]) -> Metric:
 def _outcomes_of(databases: Sequence[View]) -> Metric:
     family = CounterMetricFamily(
         PREFIX + "database_jobs",
-        "Jobs of the database whose request ended, by what became of them.",
+        "Jobs of the database whose request ended, by outcome.",
         labels=("database", "outcome"),
     )
     for view in databases:

@@ -1,4 +1,4 @@
-"""What the tables of the page show of each database and channel."""
+"""The rows of the page's tables of databases and channels."""
 
 from __future__ import annotations
 

@@ -22,12 +22,12 @@ from ..states import Phase
 from ..table.slot import WorkerSlot
 from .worker import Worker
 
-#: CPython 3.11 settles on a form of a function after eight calls.
+#: CPython 3.11 specialises a function after eight calls.
 STARTS = 9
 #: The first turn connects and reads; after the third nothing is left to do.
 _TURNS = 3
 _NO_CHANNEL_OPTIONS = (None, False, 0, False, None, False)
-#: The rows that a statement returns; none for the others.
+#: Statement -> its rows; others return none.
 _ROWS: Mapping[str, list[tuple[Any, ...]]] = {
     queries.ABOUT: [(1, "UTF8", False, True, True, True, 0, False, True, "0", 1, 0.0)],
     queries.MODULES: [("queue_job", "installed")],
@@ -39,7 +39,7 @@ _ROWS: Mapping[str, list[tuple[Any, ...]]] = {
 
 
 class FakeConnection:
-    """What the session uses of psycopg2's connection and, since each has one only, of its cursor."""
+    """The part of psycopg2's connection and cursor that a session uses, in one object."""
 
     notifies: object
     server_version = 180000
