@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings as hypothesis_settings
 from psycopg2 import extensions
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
@@ -23,10 +22,6 @@ from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.schema import Schema
 from qjsupervisor.testing.stand_in import StandIn
 from tests.helpers import Database, FakeClock, Supervisor
-
-# How long an example takes says nothing on a machine that does other things too.
-hypothesis_settings.register_profile("suite", deadline=None)
-hypothesis_settings.load_profile("suite")
 
 # A shell without job control starts what it puts in the background with SIGINT ignored, and that is inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
