@@ -270,8 +270,12 @@ class Master:
 
     def _reap(self, now_s: float) -> None:
         for pid, exit_code in exited_children():
-            if not any(parent.reaped(pid, exit_code, now_s) for parent in self._parents):
-                self._log.debug("orphan_reaped", worker_pid=pid, exit_code=exit_code)
+            # One by one: what goes wrong with one does not keep the others from being noticed.
+            self._loop.call(functools.partial(self._note_exit, pid, exit_code), now_s)
+
+    def _note_exit(self, pid: int, exit_code: int, now_s: float) -> None:
+        if not any(parent.reaped(pid, exit_code, now_s) for parent in self._parents):
+            self._log.debug("orphan_reaped", worker_pid=pid, exit_code=exit_code)
 
     # -- the end -------------------------------------------------------------------------------------------------
 

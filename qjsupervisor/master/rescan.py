@@ -135,7 +135,7 @@ class Rescan:
         if self._child is None or self._child.pid != pid:
             return False
         if not self._pipe_ended:
-            self._hear(now_s)  # what it wrote before it exited
+            self._parts.loop.call(self._hear, now_s)  # what it wrote before it exited; that may be nonsense
         if not self._pipe_ended:
             self._parts.loop.unregister(self._child.pipe)
         self._child.pipe.close()

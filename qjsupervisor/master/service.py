@@ -105,7 +105,7 @@ class Service:
             return True
         if self._child is None or self._child.pid != pid:
             return False
-        self._hear(now_s)  # its last words
+        self._loop.call(self._hear, now_s)  # its last words, which may be nonsense
         self._stop_listening()
         self._child.pipe.close()
         self._child = None

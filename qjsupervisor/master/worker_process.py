@@ -136,6 +136,7 @@ class WorkerProcess:
         self._policy = policy or RestartPolicy()
         #: Where a new connection led to, as the worker was told last.
         self._server: str | None = None
+        self._timers = timers
         self._due_alarm = Alarm(timers, lambda now_s: on_due(self, now_s))
         self._boot_alarm = Alarm(timers, self._boot_overdue)
         self._kill_alarm = Alarm(timers, self._end_overdue)
@@ -327,7 +328,7 @@ class WorkerProcess:
 
     def reaped(self, exit_code: int, now_s: float) -> None:
         """Its process has ended, and waitpid told so."""
-        self.receive(now_s)  # its last words
+        self._timers.call(self.receive, now_s)  # its last words, which may be nonsense
         assert self.child is not None
         pid, asked = self.child.pid, self.state is WorkerState.STOPPING
         self.child.pipe.close()

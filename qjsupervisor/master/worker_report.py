@@ -45,11 +45,11 @@ class WorkerReport:
         elif said == "targets":
             self.targets = _healths(message.get("targets"))
         elif said == "away":
-            self.away_until_s = now_s + min(float(message.get("for_s") or 0), LONGEST_AWAY_S)
+            self.away_until_s = now_s + min(_number(message.get("for_s")), LONGEST_AWAY_S)
         elif said == "stopped":
             self.stopped = _stopped(message.get("channels"))
         elif said == "overdue":
-            self.overdue = int(message.get("jobs") or 0)
+            self.overdue = int(_number(message.get("jobs")))
         elif said == "starts":
             self.has_started = True
         elif said == "modules":
@@ -57,6 +57,12 @@ class WorkerReport:
         else:
             return False
         return True
+
+
+def _number(told: object) -> float:
+    if not isinstance(told, int | float | None):
+        raise ProtocolError(f"no number: {told!r:.40}")
+    return float(told or 0)
 
 
 def _states(told: object) -> dict[str, str]:

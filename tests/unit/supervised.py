@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from qjsupervisor.channelspec import ChannelSpec
@@ -88,8 +88,8 @@ class FakeSpawner:
 class FakeLoop(Timers):
     """Knows who is listened to; its timers run when a test says so."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, on_error: Callable[[Exception], None] | None = None) -> None:
+        super().__init__(on_error)
         self.registered: dict[Any, Any] = {}
 
     def register(self, source: Any, _events: int, callback: Any) -> None:
@@ -265,14 +265,17 @@ CONFIG = load({}, {"ODOO_QUEUE_JOB_CHANNELS": "root:4", "ODOO_RC": "/dev/null"})
 class Rig:
     """Everything but the master's loop, at a time that the test sets."""
 
-    def __init__(self, config: Config = CONFIG, slots: int = 4) -> None:
+    def __init__(
+        self, config: Config = CONFIG, slots: int = 4, on_error: Callable[[Exception], None] | None = None
+    ) -> None:
+        """`on_error`: takes what a callback raises, as in the master."""
         self.now_s = 1000.0
         #: UTC, at the same moment.
         self.wall_offset_s = 1_790_000_000.0
         self.table = FakeTable(slots)
         self.table.channels = [ChannelView("root", capacity=4)]
         self.spawner = FakeSpawner()
-        self.loop = FakeLoop()
+        self.loop = FakeLoop(on_error)
         #: For lines about databases, which wait for others like them.
         self.log_loop = FakeLoop()
         self.killed: list[tuple[int, int]] = []

@@ -33,6 +33,18 @@ def test_a_new_life_waits_until_the_table_knows_of_the_death(rig: Rig) -> None:
     assert rig.child("a") is not first
 
 
+def test_a_worker_whose_last_words_we_cannot_take_is_started_again() -> None:
+    errors: list[Exception] = []
+    rig = Rig(on_error=errors.append)
+    rig.scan(a="ready")
+    first = rig.child("a")
+    first.pipe.said.append(ValueError("a bug"))
+    rig.reap("a", -9)
+    assert [str(each) for each in errors] == ["a bug"]
+    rig.step(5)
+    assert rig.child("a") is not first
+
+
 def test_places_are_given_again_only_when_the_table_let_go(rig: Rig) -> None:
     rig = Rig(slots=1)
     rig.scan(a="ready")

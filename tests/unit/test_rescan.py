@@ -85,6 +85,21 @@ def test_a_scan_that_hangs_is_ended_and_what_it_said_holds(rig: Rig) -> None:
     assert not rig.rescan.has_listed
 
 
+def test_last_words_that_are_nonsense_do_not_end_all_scans() -> None:
+    errors: list[Exception] = []
+    rig = Rig(on_error=errors.append)
+    rig.rescan.begin(rig.now_s)
+    first = rig.scout
+    first.pipe.said += [{"listed": ["a"]}, {"listed": 7}]
+    assert rig.rescan.reaped(first.pid, 0, rig.now_s)
+    assert [type(each) for each in errors] == [TypeError]
+    assert first.pipe.closed
+    rig.step(2)
+    assert rig.scout is not first
+    rig.scan(a="ready")
+    assert rig.workers() == ["a"]
+
+
 def test_a_request_during_a_scan_is_followed_by_another_scan(rig: Rig) -> None:
     rig.rescan.begin(rig.now_s)
     first = rig.scout

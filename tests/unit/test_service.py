@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import signal
 import socket
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -15,14 +16,20 @@ from qjsupervisor.master.service import Service
 from tests.unit.supervised import FakeChild, FakeLoop, FakeSpawner
 
 
+def _take(message: Mapping[str, Any], _now_s: float) -> None:
+    if not isinstance(message["is"], str):
+        raise ValueError(message["is"])
+
+
 class Rig:
     """One service at a time that the test sets."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_error: Callable[[Exception], None] | None = None) -> None:
+        """`on_error`: takes what a callback raises, as in the master."""
         self.now_s = 1000.0
-        self.spawner, self.loop = FakeSpawner(), FakeLoop()
+        self.spawner, self.loop = FakeSpawner(), FakeLoop(on_error)
         policy = RestartPolicy(Backoff(jitter=0))
-        self.service = Service("monitor", self.spawner, self.loop, policy)  # type: ignore[arg-type]
+        self.service = Service("monitor", self.spawner, self.loop, policy, take=_take)  # type: ignore[arg-type]
 
     def run(self) -> None:
         self.service.run(lambda _pipe: 0, self.now_s)
@@ -55,6 +62,18 @@ def test_one_that_dies_is_started_again_after_pauses_that_grow(rig: Rig) -> None
         assert rig.child is before
         rig.step(0.1)
         assert rig.child is not before
+
+
+def test_one_whose_last_words_are_nonsense_is_started_again() -> None:
+    errors: list[Exception] = []
+    rig = Rig(errors.append)
+    rig.run()
+    former = rig.child
+    former.pipe.said.append({"is": 7})
+    rig.reap(1)
+    assert [str(each) for each in errors] == ["7"]
+    rig.step(1.0)
+    assert rig.child is not former
 
 
 def test_one_that_is_replaced_has_not_crashed(rig: Rig, log_events: list[EventDict]) -> None:

@@ -68,6 +68,8 @@ def test_what_is_none_of_these_is_somebody_else_s(report: WorkerReport) -> None:
         {"is": "stopped", "channels": "all"},
         {"is": "stopped", "channels": [["root.s"]]},
         {"is": "modules", "modules": ["sale"]},
+        {"is": "away", "for_s": "long"},
+        {"is": "overdue", "jobs": [1]},
     ],
 )
 def test_nonsense_is_refused(report: WorkerReport, message: dict[str, Any]) -> None:
