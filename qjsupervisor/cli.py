@@ -18,7 +18,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .commands.parser import PROG, options, parse
 from .errors import ConfigError, QJSupervisorError
 
 if TYPE_CHECKING:
@@ -36,10 +35,17 @@ _CREDENTIALS = re.compile(r"(?<=://).*(?=@)", re.DOTALL)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status. Wrong usage raises SystemExit(2), as argparse does."""
+    # Importing leaves nearly no garbage, and each look for it goes through everything. `start` enables it after its
+    # warm-up, see memory.make_ready.
+    gc.disable()
+    from .commands.parser import parse
+
     _open_closed_streams()
     _hide_credentials()
     arguments = parse(argv)
     command = _COMMANDS[arguments.command]
+    if command is not _start:
+        gc.enable()
     try:
         _escape_what_the_terminal_cannot_show()
         status = command(arguments)
@@ -82,14 +88,13 @@ def _hide_credentials() -> None:
 
 
 def _config(arguments: argparse.Namespace) -> Config:
+    from .commands.parser import options
     from .config.load import load
 
     return load(options(arguments), os.environ)
 
 
 def _start(arguments: argparse.Namespace) -> int:
-    # Importing leaves nearly no garbage, and each look for it goes through everything. On again: memory.make_ready.
-    gc.disable()
     config = _config(arguments)
     from .logs import configure
     from .master.places import refuse_unfit
@@ -245,6 +250,7 @@ def _escape_what_the_terminal_cannot_show() -> None:
 
 
 def _complain(error: QJSupervisorError) -> int:
+    from .commands.parser import PROG
     from .text import printable
 
     where = "configuration: " if isinstance(error, ConfigError) else ""

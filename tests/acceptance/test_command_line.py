@@ -110,7 +110,7 @@ def test_connect_timeout_holds_for_postgresql_everywhere(tmp_path: Path, supervi
 def test_start_imports_no_more_than_it_needs() -> None:
     """What the master imports is in every worker: nothing of the other commands, no rich, no metrics."""
     code = (
-        "import sys; from qjsupervisor import cli; cli.parse(['start']);"
+        "import sys; from qjsupervisor.commands.parser import parse; parse(['start']);"
         "from qjsupervisor import logs; from qjsupervisor.config import load; from qjsupervisor.master import master;"
         "print(*sorted({name.partition('.')[0] for name in sys.modules} & {'rich', 'prometheus_client', 'http',"
         " 'supervisor', 'psutil', 'hypothesis'}), *[name for name in sys.modules if '.commands.' in name])"

@@ -239,10 +239,14 @@ def test_captured_logs_stay_out_of_the_file(configure: Configure) -> None:
     assert path.read_text() == ""
 
 
-def test_logging_does_not_bring_rich_into_every_process() -> None:
-    code = "import sys, qjsupervisor.logs; print('rich' in sys.modules, 'structlog' in sys.modules)"
+def test_logging_brings_nothing_for_terminals_and_asyncio_into_every_process() -> None:
+    code = (
+        "import sys, qjsupervisor.logs; names = ('structlog', 'rich', 'colorama', 'asyncio.events');"
+        " print(*(name for name in names if name in sys.modules));"
+        " import asyncio, structlog; print(structlog.stdlib.BoundLogger.__name__, asyncio.run(asyncio.sleep(0, 'ran')))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "True"]
+    assert done.stdout.splitlines() == ["structlog", "BoundLogger ran"]
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])

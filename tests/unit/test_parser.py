@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qjsupervisor import cli
-from qjsupervisor.commands.parser import SORTS, options, parse
+from qjsupervisor.commands.parser import SORTS, build_parser, options, parse
 from qjsupervisor.commands.status_view import DATABASE_KEYS
 from qjsupervisor.config.options import OPTIONS
 
@@ -37,6 +37,20 @@ def test_help_of_start_names_every_option(capsys: pytest.CaptureFixture[str]) ->
             continue
         assert re.search(rf"{option.flag} (?!VALUE)\S+ ", text), f"{option.name}: see _METAVARS in parser.py"
         assert option.help in text
+
+
+@pytest.mark.parametrize(
+    "argv", [["pause", "--help"], ["start", "--port"], ["stop", "--bogus"], ["cluster", "all"], ["restart"]]
+)
+def test_the_parser_of_one_command_says_what_that_of_all_says(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as alone:
+        build_parser(argv[0]).parse_args(argv)
+    said = capsys.readouterr()
+    with pytest.raises(SystemExit) as among_all:
+        build_parser().parse_args(argv)
+    assert (alone.value.code, said) == (among_all.value.code, capsys.readouterr())
 
 
 def test_every_order_of_the_status_is_known() -> None:
