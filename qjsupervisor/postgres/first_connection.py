@@ -16,7 +16,7 @@ import psycopg2
 from psycopg2 import extensions
 
 #: Each wait for our own other end takes so many steps, of so long each, at most.
-_STEPS, _STEP_S = 1000, 0.001
+_STEPS, _STEP_MS = 1000, 1
 #: Requests for encryption come before the real one, and are declined.
 _ENCRYPTION = (80877103, 80877104)
 #: Authentication messages of PostgreSQL's protocol.
@@ -26,7 +26,7 @@ _SASL, _SASL_CONTINUE = 10, 11
 def connect_once() -> None:
     """Connect, say a password, close. Never raises; takes a few milliseconds."""
     with suppress(OSError, psycopg2.Error, struct.error), closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        listener.settimeout(_STEPS * _STEP_S)
+        listener.settimeout(_STEPS * _STEP_MS / 1000)
         host, port = listener.getsockname()
         # Whatever the environment says besides.
         nobody = f"host={host} port={port} dbname=nobody user=nobody password=none sslmode=prefer gssencmode=disable"
@@ -34,7 +34,7 @@ def connect_once() -> None:
         with closing(connection):
             server, _ = listener.accept()
             with closing(server):
-                server.settimeout(_STEPS * _STEP_S)
+                server.settimeout(_STEPS * _STEP_MS / 1000)
                 _ask_for_password(connection, server)
 
 
@@ -49,9 +49,11 @@ def _ask_for_password(connection: extensions.connection, server: socket.socket) 
 
 def heard(connection: extensions.connection, server: socket.socket) -> bytes:
     """What the connection sends next."""
+    poller = select.poll()  # select.select() takes no descriptor above 1,023, and each database of the table has one
+    poller.register(server, select.POLLIN)
     for _ in range(_STEPS):
         connection.poll()
-        if select.select([server], [], [], _STEP_S)[0]:
+        if poller.poll(_STEP_MS):
             break
     return server.recv(4096)
 

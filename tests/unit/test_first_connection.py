@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 
 import pytest
@@ -20,6 +22,18 @@ def test_a_connection_to_nobody_is_played_until_the_password_was_sent(monkeypatc
     monkeypatch.setattr(first_connection, "heard", listening)
     first_connection.connect_once()
     assert b"c=biws" in found[-1]
+
+
+def test_beside_the_descriptors_of_two_thousand_databases() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        first_connection.connect_once()
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_where_nobody_may_listen_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
