@@ -22,7 +22,7 @@ from urllib3.exceptions import (
 )
 
 from ..config.settings import TargetSettings
-from ..odoo.answers import KNOWN, meaning
+from ..odoo.http_status import KNOWN, meaning
 from ..odoo.target import NO_JOB, header_problem
 from .findings import Finding, note, problem, warning
 

@@ -13,7 +13,7 @@ from structlog.typing import FilteringBoundLogger
 
 from .. import logs
 from ..logs import EventLog
-from ..odoo.answers import meaning
+from ..odoo.http_status import meaning
 from ..odoo.dispatcher import GATEWAY, Dispatcher, Ended
 from ..odoo.request import End
 from ..odoo.target import Target

@@ -18,7 +18,7 @@ from urllib3.exceptions import (
 
 from qjsupervisor.commands.check_target import explain_answer, explain_failure
 from qjsupervisor.commands.findings import Level
-from qjsupervisor.odoo.answers import meaning
+from qjsupervisor.odoo.http_status import meaning
 from qjsupervisor.worker.outcomes import explain
 
 _CONNECTION = HTTPConnection("nowhere")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qjsupervisor.odoo.answers import KNOWN, meaning
+from qjsupervisor.odoo.http_status import KNOWN, meaning
 
 
 @pytest.mark.parametrize(
