@@ -2,7 +2,7 @@
 
 `start` imports nothing that a worker does not need, because every forked process carries its imports. The other
 commands are imported on demand. An error that this package raises on purpose becomes one line on standard error and
-its `exit_status`, never a traceback.
+its `exit_status`, never a traceback. A new command goes into _COMMANDS here and into commands/parser.py.
 """
 
 from __future__ import annotations

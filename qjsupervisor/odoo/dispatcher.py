@@ -20,6 +20,7 @@ from ..config.settings import TargetSettings
 from ..loop import Alarm, Callback, Loop
 from ..states import ServerVerdict, TargetState
 from .breaker import ACCEPTED_AFTER_S, NO_LIMIT
+from .http_status import GATEWAY
 from .request import DRAIN_S, HEAD_S, Address, End, Outcome, Request
 from .resolver import NoThreadError
 from .target import NO_JOB, Server, Target, first_turn
@@ -29,8 +30,6 @@ _UP = TargetState.UP
 MAX_OPEN = 1000
 #: How long a probed server may take to connect and answer.
 PROBE_S = 10.0
-#: What a proxy answers on behalf of an Odoo that it cannot reach.
-GATEWAY = (502, 503, 504)
 
 
 class Ended(NamedTuple):

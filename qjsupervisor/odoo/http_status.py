@@ -1,4 +1,7 @@
-"""What an HTTP status means if no job was run: one table for the worker and for `check`. Pure."""
+"""What an HTTP status means if no job was run: one table for the worker and for `check`. Pure.
+
+Whether a job was run is not told by a status but by the job's row: worker/outcomes.py.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ _MEANS = {
     504: "is a proxy whose Odoo does not answer in time",
 }  # fmt: skip
 
+#: What a proxy answers on behalf of an Odoo that it cannot reach.
+GATEWAY = (502, 503, 504)
 #: The statuses with a meaning of their own.
 KNOWN = frozenset(_MEANS)
 

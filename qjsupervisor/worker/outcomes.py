@@ -13,8 +13,8 @@ from structlog.typing import FilteringBoundLogger
 
 from .. import logs
 from ..logs import EventLog
-from ..odoo.http_status import meaning
-from ..odoo.dispatcher import GATEWAY, Dispatcher, Ended
+from ..odoo.dispatcher import Dispatcher, Ended
+from ..odoo.http_status import GATEWAY, meaning
 from ..odoo.request import End
 from ..odoo.target import Target
 from ..states import JobState, Outcome, ServerVerdict, TargetState
