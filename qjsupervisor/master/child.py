@@ -128,6 +128,8 @@ def _settle(title: str, master_pid: int, mask: Mask) -> None:
     # the death signal below; otherwise it would stay for ever.
     os.setpgid(0, 0)
     reset_in_child()
+    # A first collection in a child would go through all that the master has imported, and copy each page of it.
+    gc.freeze()
     gc.enable()  # off in a master that has just begun
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != master_pid:

@@ -16,13 +16,14 @@ WRITTEN, FAILED = 0, 3
 
 def run_read(path: str, memory: int) -> int:
     """Leave the content of the file, or why there is none."""
-    code, left = _read(path)
+    code, left = read_file(path)
     with open(memory, "wb", closefd=False) as stream:
         stream.write(left)
     return code
 
 
-def _read(path: str) -> tuple[int, bytes]:
+def read_file(path: str) -> tuple[int, bytes]:
+    """(one of the exit codes, the content or the reason)."""
     folder = os.path.dirname(path)
     try:
         with suppress(FileExistsError):

@@ -30,7 +30,7 @@ from ..logs import get_logger
 from ..loop import Alarm
 from .child import Child, exit_reason, wait_for
 from .parts import Parts
-from .state_disk import BROKEN, FAILED, MISSING, READ, UNUSABLE, WRITTEN, run_read, run_write
+from .state_disk import BROKEN, FAILED, MISSING, READ, UNUSABLE, WRITTEN, read_file, run_read, run_write
 
 VERSION = 1
 FILE_NAME = "state.json"
@@ -84,10 +84,13 @@ class StateFile:
     def read(self) -> None:
         """Read what a former life kept; before anything else is forked. Waits for READ_TIMEOUT_S at most.
 
+        A folder of its own may be on a file system that hangs, so a child reads there. Beside the control socket, where
+        this process has just written, it costs less to read than to fork.
+
         A file that is of no use costs a warning. ConfigError where state_dir cannot be used at all, or is another
         running supervisor's.
         """
-        code, left = self._ask_child()
+        code, left = self._ask_child() if self._is_named else read_file(self.path)
         text = left.decode("utf-8", "replace")
         if code == UNUSABLE and self._is_named:
             raise ConfigError("state_dir", f"state_dir: {text}; allowed: a directory that only we write into")

@@ -22,8 +22,8 @@ from ..states import Phase
 from ..table.slot import WorkerSlot
 from .worker import Worker
 
-#: CPython 3.11 specialises a function after eight calls.
-STARTS = 9
+#: A worker starts once. More than these leave nothing less to each that it does on pages of its own.
+STARTS = 3
 #: The first turn connects and reads; after the third nothing is left to do.
 _TURNS = 3
 _NO_CHANNEL_OPTIONS = (None, False, 0, False, None, False)

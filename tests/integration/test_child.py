@@ -126,6 +126,13 @@ def test_it_collects_garbage_though_its_master_does_not_yet(spawn: Spawn) -> Non
     assert ended(child) == 1
 
 
+def test_its_collections_leave_out_what_its_master_has(spawn: Spawn) -> None:
+    """They would copy every page of it."""
+    of_master: list[list[int]] = [[]]
+    assert any(each is of_master for each in gc.get_objects())
+    assert ended(spawn(lambda _pipe: int(any(each is of_master for each in gc.get_objects())))) == 0
+
+
 def test_a_signal_that_comes_at_its_birth_is_not_lost() -> None:
     """They are blocked until it has handlers of its own."""
     heard: list[int] = []

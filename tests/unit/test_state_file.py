@@ -196,6 +196,13 @@ def test_sections_of_others_are_left_as_they_are(rig: Rig) -> None:
 # -- reading -------------------------------------------------------------------------------------------------
 
 
+def test_a_start_forks_nothing_to_read_what_lies_beside_the_control_socket(rig: Rig) -> None:
+    Path(rig.operations.state.path).write_text('{"version": 1, "pauses": [1]}')
+    rig.operations.state.read()
+    assert rig.operations.state.section("pauses") == [1]
+    assert rig.spawner.children == []
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
