@@ -26,9 +26,9 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one database has of all permits: `minimum` comes first when it waits, `maximum` is the most; None: no limit.
+    """A database's part of all permits: below `minimum` it comes first; `maximum` is its limit (None: no limit).
 
-    With `reserve` the minimum is kept free for it also while it does not wait.
+    With `reserve`, the minimum is kept free for it even while it does not wait.
     """
 
     minimum: int = 0
@@ -44,10 +44,10 @@ class ChannelSpec:
     #: How many jobs may run at once in it and below it; None: no limit of its own; 0 (root only): nothing runs.
     #: This and other sizes are negative for a percentage of the parent, as long as the tree is not known.
     capacity: int | None
-    #: So many of its jobs come first in its parent when they wait; with `reserve` room for them is kept also while not.
+    #: While fewer of its jobs run, they come first in its parent; with `reserve`, room for them is always kept free.
     minimum: int = 0
     reserve: bool = False
-    #: Starts that it has where a channel beside it has one; 0: none given, the order of the jobs decides.
+    #: Its starts for each start of a sibling of weight 1; 0: not set, the order of jobs decides.
     weight: int = 0
     #: Strictly in order, one at a time, stops on a failed job.
     sequential: bool = False
@@ -66,7 +66,7 @@ class ChannelSpec:
 
 
 def spec_from(told: Mapping[str, Any]) -> ChannelSpec:
-    """From dataclasses.asdict of a ChannelSpec, by way of JSON; what a newer one says besides is left out."""
+    """From dataclasses.asdict of a ChannelSpec, by way of JSON; unknown keys of newer versions are ignored."""
     known = {each.name: told[each.name] for each in fields(ChannelSpec) if each.name in told}
     for name in ("rate", "rate_default"):
         if known.get(name):

@@ -14,23 +14,23 @@ blocks: a message that does not fit into the kernel's buffer is refused to the s
     {"do": "channels"}              master -> worker    the shared table's channels changed
     {"do": "pauses", "pauses": {}}  master -> worker    channel -> monotonic second of its end, null: until resumed
     {"do": "resync"}                master -> worker    read the tree and the rows afresh
-    {"do": "look"}                  master -> worker    see whether the database may be served, and its jobs run
+    {"do": "look"}                  master -> worker    check whether the database may be served and its jobs may run
     {"do": "modules", "anyway": true} master -> worker  run jobs though modules are in transition
-    {"do": "rules", "rules": {}}    master -> worker    a settings.ServingRules, in place of the former
+    {"do": "rules", "rules": {}}    master -> worker    a settings.ServingRules that replaces the current one
     {"do": "limits", "limits": {}}  master -> worker    channel -> jobs at once in it (0: none), by the schedule
     {"do": "only", "oid": 1}        master -> worker    serve no other database of this name (null: any)
-    {"do": "server", "started": ""} master -> worker    where new connections lead: when that server was started
+    {"do": "server", "started": ""} master -> worker    start time of the server that new connections lead to
     {"do": "doze"}                  master -> worker    the porter waits for the leader lock: hand it over and exit
     {"do": "take_over"}             master -> worker    the porter has the leader lock, and hands it over at "door"
-    {"do": "log", "log_level": ...} master -> worker    log so from now on; obeyed by the Pipe itself (intercept)
+    {"do": "log", "log_level": ...} master -> worker    new log settings; handled by the Pipe itself (intercept)
     {"is": "read"}                  worker -> master    the rows were read once (start barrier)
     {"is": "ready"}                 worker -> master    and "standby", "starting", "blocked" with "reason"
     {"is": "error", "reason": ""}   worker -> master    kept as last_error
     {"is": "targets", "targets": []} worker -> master   each a states.TargetHealth
     {"is": "modules", "modules": {}} worker -> master   name -> state of those in transition; {}: there are none
-    {"is": "away", "for_s": 5.0}    worker -> master    an administrator ended its session; 0: he has not, after all
+    {"is": "away", "for_s": 5.0}    worker -> master    an administrator ended its session; 0: it was not one
     {"is": "log", "level": "error", "event": "", "facts": {}} worker -> master  a line for the log, where many
-                                                        databases may have the same one: that becomes one
+                                                        databases may have the same one: they are merged
     {"is": "overdue", "jobs": 1}    worker -> master    how many jobs run for longer than max_runtime
     {"is": "idle", "failed": ""}    worker -> master    nothing to do: the porter may have it; "failed": see Rest
     {"is": "stays"}                 worker -> master    there is something to do after all

@@ -1,19 +1,19 @@
-"""The last starts of a channel whose rate is limited, as a ring of moments in words that may be shared.  Pure.
+"""The last starts of a channel with a rate limit, as a ring of moments in words that may be shared.  Pure.
 
-At most `starts` in any window: the next one waits until the one so many before it has left the window. So the limit is
-exact wherever a window begins, and a saturated channel gets all of it. A token bucket would let through nearly twice as
+At most `starts` in any window: the next start waits until the one `starts` before it has left the window. The limit is
+exact wherever a window begins, and a saturated channel gets all of it. A token bucket would allow nearly twice as
 many in some windows.
 
-Words: `words[base]` is the position, the number of starts counted, modulo what the ring holds; behind it lie the
-moments, of the last MOST starts, so that another limit can go on with them. With a limit above that each moment stands
-for several starts that follow each other, and is that of the last.
-Moments are of one clock, in any unit, greater than 0; 0 is none. Invariants, whenever nobody is inside a method:
+Words: `words[base]` is the position, i.e. the number of starts counted, modulo the size of the ring. Then follow the
+moments of the last MOST starts, so that another limit can continue with them. With a limit above MOST, each moment
+stands for several consecutive starts, and is that of the last.
+Moments are of one clock, in any unit, greater than 0; 0 is none. Invariants between calls:
 
-    moments never fall from the oldest to the newest
-    of the last `starts` starts each that is within the window has a moment of its own that is not before it
+    moments never decrease from the oldest to the newest
+    each of the last `starts` starts within the window has a moment of its own, not earlier than the start
 
-A process may die between any two stores. Each method orders its stores so that the second one holds all the same, but
-for a start that is then nobody's; `mend` restores the first. So a death costs starts, never gives one too many.
+A process may die between any two stores. Each method orders its stores so that the second invariant still holds, except
+for a start that then belongs to nobody; `mend` restores the first. So a death may waste starts, never allow one more.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RING_WORDS = MOST + 1
 
 
 def window_of(period: int, unit_s: int) -> int:
-    """The window that is kept for a period, `unit_s` to a second: a little more, for the way from here to Odoo."""
+    """The window enforced for a period, with `unit_s` units per second: slightly longer, for the way to Odoo."""
     return period + min(period // 100, unit_s // 10)
 
 
@@ -45,11 +45,11 @@ class Ring:
         #: How many starts one moment stands for.
         self.per = -(-starts // MOST)
         self.size = MOST if self.per == 1 else starts // self.per
-        #: So many moments before the next one lies the one that has to be over.
+        #: How many moments before the next one the moment lies that must have left the window.
         self.behind = starts if self.per == 1 else self.size
 
     def opens(self) -> int:
-        """The moment from which the next start may be; it may be over."""
+        """The earliest moment of the next start; it may have passed."""
         position = self.words[self.base]
         if position % self.per:
             return 0
@@ -57,7 +57,7 @@ class Ring:
         return moment + self.window if moment else 0
 
     def is_over(self, now: int) -> bool:
-        """Whether more were counted than may be: the limit was lowered. Not told of one above MOST."""
+        """Whether more starts were counted than allowed, as the limit was lowered. Not known above MOST."""
         if self.behind >= self.size:
             return False
         position = self.words[self.base]
@@ -65,15 +65,15 @@ class Ring:
         return bool(moment and moment + self.window > now)
 
     def count(self, moment: int) -> None:
-        """A job starts: there is room for it, as `opens` says."""
+        """Count a start, for which there is room according to `opens`."""
         words, position = self.words, self.words[self.base]
         words[self.base + 1 + position // self.per] = max(moment, words[self._newest()])
         words[self.base] = (position + 1) % (self.size * self.per)
 
     def delay(self, since: int, moment: int) -> None:
-        """A job that was counted at `since` starts only now."""
+        """Move the start counted at `since` to `moment`."""
         if since + self.window <= moment:
-            return  # it is not among these any more
+            return  # it is no longer in the ring
         for at in self._from_newest():
             if self.words[at] < since:
                 return
@@ -81,7 +81,7 @@ class Ring:
                 self.words[at] = moment
 
     def take_back(self, since: int, now: int) -> None:
-        """A job that was counted at `since` does not start. Of several to a moment only the last ones can go back."""
+        """Remove the start counted at `since`. Where a moment stands for several, only the last ones can be removed."""
         if since + self.window <= now:
             return
         words, newest, position = self.words, self._newest(), self.words[self.base]
@@ -97,7 +97,7 @@ class Ring:
             words[newest] = 0
 
     def _close_gap(self, since: int) -> None:
-        """Leave out the first moment that is not before `since`: those behind it move up, the newest stands twice."""
+        """Remove the first moment not before `since`: later ones move up, and the newest appears twice."""
         words, behind = self.words, []
         for at in self._from_newest():
             if words[at] < since:
@@ -108,19 +108,19 @@ class Ring:
             words[at] = words[following]
 
     def add_past(self, moments: Iterable[int]) -> None:
-        """Starts that nobody counted here, before or among those that are; the latest of all stay."""
+        """Add starts not counted here, before or between the known ones; the latest of all are kept."""
         past = sorted(moments)
-        past = past[::-1][:: self.per][::-1]  # of several to a moment the last one speaks for all
+        past = past[::-1][:: self.per][::-1]  # if a moment stands for several, it is that of the last
         at_last = list(self._from_newest())
         known = [self.words[at] for at in at_last]
         merged = sorted([*known, *past], reverse=True)[: self.size]
-        # From the newest on: each store puts a later moment, or the same, and they stay in order.
+        # From the newest on: each store writes a later moment or the same one, so they stay in order.
         for at, moment in zip(at_last, merged, strict=True):
             if self.words[at] != moment:
                 self.words[at] = moment
 
     def replace(self, stamps: Iterable[int]) -> None:
-        """Another process counted: these are its `stamps`, the oldest first."""
+        """Take over what another process counted: its `stamps`, the oldest first."""
         self.clear()
         last = list(stamps)[-self.size :]
         for at, moment in enumerate(last, self.base + 1):
@@ -128,12 +128,12 @@ class Ring:
         self.words[self.base] = len(last) * self.per % (self.size * self.per)
 
     def moments(self) -> list[int]:
-        """What is remembered, the oldest first; several to a moment stand there as often."""
+        """All remembered starts, the oldest first; a moment that stands for several is repeated."""
         counts = self._counts()
         return [moment for moment, number in reversed(list(counts)) for _ in range(number)]
 
     def stamps(self) -> list[int]:
-        """The same, each moment once, however many starts it stands for."""
+        """The moments, the oldest first; each once, however many starts it stands for."""
         return [moment for moment, _number in reversed(list(self._counts()))]
 
     def used(self, now: int) -> int:
@@ -146,7 +146,7 @@ class Ring:
             self.words[at] = 0
 
     def mend(self) -> None:
-        """After a death inside a method: a moment was put and not counted yet. Then it counts."""
+        """After a death inside a method: count a moment that was written and not counted yet."""
         words, position = self.words, self.words[self.base]
         at = position // self.per
         if position % self.per == 0 and words[self.base + 1 + at] > words[self.base + 1 + (at + 1) % self.size]:

@@ -81,7 +81,7 @@ class ChannelTree(ChannelNames):
         self.withdrawn: list[int] = []
 
     def inherit(self, old: ChannelTree) -> None:
-        """Replace a tree with other settings, keeping what is not in the database."""
+        """Replace a tree that had other settings, keeping what is in no row: deferred jobs, throttles, rates."""
         self.now_us = old.now_us
         for _node, job in old.deferred.values():
             self.defer(job)

@@ -59,14 +59,14 @@ class Option(Generic[T]):
     name: str
     #: One line for `--help` and the example file.
     help: str
-    #: What holds when nobody says anything.
+    #: The value if it is set nowhere.
     default: T
     #: The text of the default for people; '' where there is none or it depends.
     default_text: str
     parse: Parser[T]
-    #: Keys of [options] that speak where this one is silent; the first that is set.
+    #: Keys of [options] used if this one is not set; the first that is set counts.
     fallbacks: tuple[str, ...] = ()
-    #: Everybody on the machine can read a command line, so it is no option of it.
+    #: Not an option of the command line, which everybody on the machine can read.
     secret: bool = False
 
     @property

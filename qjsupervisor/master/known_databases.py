@@ -1,4 +1,4 @@
-"""Which databases are new, and wait for an operator's word where `new_databases` says `hold`. Pure.
+"""Which databases are new and, with `new_databases = hold`, wait until an operator resumes them. Pure.
 
 A database that was restored or duplicated has the pending jobs of its original, and would run them. What was there at
 the end of the very first scan is known, and so is what an operator resumes. A database is recognised by its name and

@@ -59,7 +59,7 @@ class Rescan:
         self.has_listed = False
         #: Databases without a worker that the last probe could not reach, and why. What runs there is unknown.
         self.unreachable: dict[str, str] = {}
-        #: Which databases are new, and wait for an operator's word.
+        #: Which databases are new and wait until an operator resumes them.
         self.known = KnownDatabases(hold=config.holds_new)
         #: Called when what `known` keeps has changed.
         self.on_known: Callable[[float], None] = lambda _now_s: None
@@ -278,7 +278,7 @@ class Rescan:
             self._note_unserved(database, why_not, of_server=of_server, is_error=is_error)
 
     def _want(self, database: str, oid: int | None, now_s: float) -> None:
-        """See that an eligible database has a worker, unless it is new and waits for an operator's word."""
+        """Ensure that an eligible database has a worker, unless it is new and waits for an operator."""
         why_not = self.known.admits(database, oid, self._twins(database) if self.known.hold else ())
         if why_not is not None:
             self._fleet.drop(database, why_not, now_s, gone=True)

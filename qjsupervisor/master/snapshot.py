@@ -65,7 +65,7 @@ class Snapshot:
     paused_by: Mapping[Scope, str] = field(default_factory=dict)
     #: See Timetable.view; None: there is no schedule.
     schedule: Mapping[str, Any] | None = None
-    #: New databases that wait for an operator's word, by name.
+    #: New databases that wait until an operator resumes them, by name.
     held: Mapping[str, str] = field(default_factory=dict)
     #: Databases that are served and share one database.uuid.
     copies: Sequence[Sequence[str]] = ()

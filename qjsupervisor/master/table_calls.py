@@ -1,4 +1,4 @@
-"""Retries calls on the shared table that return False while its lock is taken, until they return True.
+"""Makes calls on the shared table, and repeats those that found its lock taken (they return False).
 
 The master never waits for that lock. This module does not know what the calls do.
 """
@@ -27,7 +27,7 @@ class RetriedCalls:
         self._calls[key] = call
         self._try(key, call)
         if self._calls:
-            self._alarm.set_earlier(0.0)  # the loop's next turn
+            self._alarm.set_earlier(0.0)  # at once, as the lock is held only for microseconds
 
     def _retry(self, now_s: float) -> None:
         self._alarm.set(now_s + RETRY_S)

@@ -297,7 +297,7 @@ class WorkerProcess:
             self.set_due(now_s)
 
     def wake(self, now_s: float, reason: str | None = None) -> None:
-        """Have a process again, where it dozes or is about to; no effect otherwise."""
+        """Start a process again if the database dozes or is about to; no effect otherwise."""
         if self.child is not None:
             self.life.is_called = True
         elif self.wakefulness is not Wakefulness.AWAKE:
@@ -428,7 +428,7 @@ class WorkerProcess:
         self.last_error, self.last_error_s = reason, now_s
 
     def _enter(self, state: WorkerState, reason: str | None, *, is_told: bool = False) -> None:
-        """Every move of the state machine. `is_told`: the log has a line of it already, the worker's own."""
+        """The only place where the state changes. `is_told`: the worker has logged the change itself."""
         assert state in TRANSITIONS[self.state], f"{self.database}: {self.state} -> {state}"
         note = self._log.debug if is_told or self.state is WorkerState.STOPPING else self._log.info
         former = self.state.value

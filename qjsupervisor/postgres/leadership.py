@@ -55,7 +55,7 @@ class Leadership:
     def try_lead(self) -> Lead:
         """Try to take the lock; the session keeps it until it ends or `let_go` is called. Raises DatabaseError.
 
-        If another runner holds it, the session is notified when that one lets it go (Notified.let_go). Former sessions
+        If another runner holds it, the session is notified when that one releases it (Notified.let_go). Former sessions
         of ours are looked for once per session, because none can acquire the lock later.
         """
         if self._try():
@@ -101,7 +101,7 @@ class Leadership:
     def take_over(self) -> None:
         """Wait for the lock, which a session of ours is about to hand over; `try_lead` follows. Raises DatabaseError.
 
-        Not for longer than TAKE_OVER_MS: a holder that did not hear of it is then treated like a former session.
+        At most TAKE_OVER_MS: then a holder that did not respond is treated like a former session.
         """
         try:
             self._rows(queries.WAIT_TO_LEAD.format(wait_ms=TAKE_OVER_MS), None)

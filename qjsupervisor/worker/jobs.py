@@ -101,11 +101,11 @@ class JobRecord:
     waited_s: float = 0.0
     #: How its last request ended.
     ended: Ended | None = None
-    #: Number of OWN_NOTIFICATIONS received.
+    #: How many of its OWN_NOTIFICATIONS have arrived.
     heard: int = 0
-    #: REQUESTED: since when its row is over; 0: not over, as far as known.
+    #: REQUESTED: when its row was first seen over; 0: not seen over.
     over_since_s: float = 0.0
-    #: UNATTENDED: since when it looks dead; 0: it does not look dead.
+    #: UNATTENDED: since when its process seems dead; 0: it does not.
     dead_since_s: float = 0.0
     #: Number of the last look that found it running too long (long_runs.py), and whether its session was ended since.
     overdue_look: int = 0
