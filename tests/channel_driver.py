@@ -11,6 +11,7 @@ from dataclasses import replace
 from qjsupervisor.backlog.backlog import Backlog, Found, Snapshot
 from qjsupervisor.backlog.names import Shared, not_shared
 from qjsupervisor.backlog.nodes import Node
+from qjsupervisor.backlog.tree import WAITING
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.table.words import bits
 
@@ -201,7 +202,7 @@ class Driver:
         tree.prepare(self.world.now_us, budget)
         self.table.exchange(tree)
         for job_id in tree.taken[before:]:
-            self.world.start_throttles(tree._holding[job_id].name)
+            self.world.start_throttles(tree._places[job_id][0].name)
         return tree.taken[before:]
 
     def claim(self) -> None:
@@ -237,14 +238,14 @@ class Driver:
 
     def _is_hidden(self, row: Row) -> bool:
         """Whether a job lies beyond the windows, or its order is not known before a read."""
-        known = self.tree._pending.get(row.job_id)
-        if known is None:
+        known = self.tree._places.get(row.job_id)
+        if known is None or known[1] is not WAITING:
             return True
         node = known[0]
         return node.head_unknown or any(above.order_barrier() == _FIRST for above in node.in_order)
 
     def _is_best_of_its_node(self, job_id: int) -> None:
-        node = self.tree._holding[job_id]
+        node = self.tree._places[job_id][0]
         row = self.world.rows[job_id]
         for other in self.world.of("pending"):
             if other.key < row.key and self.world.is_due(other) and other.job_id not in self.world.deferred:
@@ -267,7 +268,7 @@ class Driver:
                 assert expected is not None
                 assert successor == expected.job_id, self.explain([successor], expected)
             assert self.tree.changed == changed
-            self.world.start_throttles(self.tree._holding[successor].name)
+            self.world.start_throttles(self.tree._places[successor][0].name)
             self.tree.taken.append(successor)
             self.successions += 1
         self.hear(job_id)
@@ -314,14 +315,15 @@ class Driver:
         world, tree = self.world, self.tree
         held_now = {row.job_id for row in world.of(*HOLDS)}
         assert tree.holding() == held_now, (tree.holding(), held_now)
+        holders = [tree._places[job_id][0] for job_id in held_now]
         for name, node in list(tree.nodes.items()):
-            held = [held_in for held_in in tree._holding.values() if node in held_in.guards]
+            held = [held_in for held_in in holders if node in held_in.guards]
             assert node.running == len(held), (name, node.running, held)
             mine = [row for row in world.of("failed") if tree.node_for(row.channel) is node]
             assert node.failed == len(mine), (name, node.failed, mine)
             self._check_pending(node)
         for channel, number in tree.held.items():
-            assert number == sum(node.shared == channel for node in tree._holding.values())
+            assert number == sum(node.shared == channel for node in holders)
 
     def _check_pending(self, node: Node) -> None:
         world, tree = self.world, self.tree

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ..channelspec import ROOT, ChannelSpec, makes_channels
 from ..job import Key, Pending
 from .nodes import Node
-from .tree import KNOWN_FAILED, Change, ChannelTree, Failed
+from .tree import DEFERRED, FAILED, HELD, WAITING, Change, ChannelTree, Failed
 
 
 class Found(NamedTuple):
@@ -69,8 +69,8 @@ class Backlog(ChannelTree):
         Considers jobs in the windows, and of each priority the one created first.
         """
         first = [key for node in self.nodes.values() for key in _first_of_each_priority(node.ready.items)]
-        jobs = [self._pending[key[2]][1] for key in first]
-        return min((max(job.key[1], job.eta_us or 0) for job in jobs), default=0)
+        jobs = [self._places[key[2]][2] for key in first]
+        return min((max(job.key[1], job.eta_us or 0) for job in jobs if isinstance(job, Pending)), default=0)
 
     def names_in_order(self) -> list[str]:
         """The channel names in rows whose channels stop on a failed job, as far as known; '' includes NULL."""
@@ -81,13 +81,13 @@ class Backlog(ChannelTree):
         return sorted(found)
 
     def known(self) -> list[int]:
-        """Ids of individually known jobs that hold no permit."""
-        return [*self._pending, *self._failed_in]
+        """Ids of individually known jobs that hold no permit and are not deferred."""
+        return [job_id for job_id, place in self._places.items() if place[1] in (WAITING, FAILED)]
 
     @property
     def is_idle(self) -> bool:
         """Whether no startable job waits, none is deferred, and no read is running."""
-        return not self._line and not self.deferred and self._changes_during_read is None
+        return not self._line and not self._deferred_count and self._changes_during_read is None
 
     def is_plain(self, channel: str) -> bool:
         """Whether no job waits in a channel whose jobs need neither counting (throttle, rate) nor ordering."""
@@ -101,7 +101,7 @@ class Backlog(ChannelTree):
     def rename(self, job_id: int, new_id: int) -> None:
         """Move a job's permit to another id in the same channel, whose job may be known as failed."""
         self._leave(new_id)
-        self._holding[new_id] = self._holding.pop(job_id)
+        self._places[new_id] = self._places.pop(job_id)
 
     @property
     def longest_throttle_s(self) -> int:
@@ -185,8 +185,7 @@ class Backlog(ChannelTree):
 
     def _is_news(self, job: Pending, changes: dict[int, Change]) -> bool:
         """Whether a job that was read is pending now and not known yet."""
-        known = (changes, self._pending, self._holding, self._failed_in, self.deferred)
-        return not any(job.job_id in ids for ids in known)
+        return job.job_id not in changes and job.job_id not in self._places
 
     def _fill(
         self,
@@ -197,12 +196,12 @@ class Backlog(ChannelTree):
         last_later: tuple[int, tuple[int, int, int]] | None,
     ) -> None:
         """Add jobs to a node's windows, which are complete up to the last ones read (None: entirely)."""
-        self._pending.update({job.job_id: (node, job) for job in (*due, *later)})
+        self._places.update({job.job_id: (node, WAITING, job) for job in (*due, *later)})
         dropped = [key[2] for key in node.ready.extend([job.key for job in due], last_due)]
         etas = [(job.eta_us or 0, job.key) for job in later]
         dropped += [key[2] for _eta_us, key in node.etas.extend(etas, last_later)]
         for job_id in dropped:
-            del self._pending[job_id]
+            del self._places[job_id]
         node.unread_count += len(dropped)
         node.head_unknown = False
         self._renew(node)
@@ -213,7 +212,7 @@ class Backlog(ChannelTree):
         `counted`: the nodes that were read, and whether `unread_count` already includes the job.
         """
         for job in changes.values():
-            if isinstance(job, Pending) and job.job_id not in self._pending:
+            if isinstance(job, Pending) and job.job_id not in self._places:
                 node = self.node_for(job.channel)
                 if node in counted:
                     node.unread_count = max(0, node.unread_count - counted[node])
@@ -244,15 +243,16 @@ class Backlog(ChannelTree):
 
     # -- everything --------------------------------------------------------------------------------------
 
-    def load(self, snapshot: Snapshot) -> dict[int, Pending | None]:
+    def load(self, snapshot: Snapshot) -> dict[int, Change]:
         """End a full read. Returns the jobs held here that do not run according to the database.
 
-        The value is the job if it was read as pending. The caller knows which of them have an open request, and passes
-        the others to `accept_database`.
+        The value is what it says of the job, if that is pending or failed. The caller knows which of them have an open
+        request, and passes the others to `accept_database`.
         """
         changes, self._changes_during_read = self._changes_during_read or {}, None
         self.partial = False
-        self._pending.clear()
+        self._places = {i: place for i, place in self._places.items() if place[1] in (HELD, DEFERRED)}
+        self._known_failed = 0
         for node in self.nodes.values():
             node.ready.clear()
             node.etas.clear()
@@ -262,12 +262,15 @@ class Backlog(ChannelTree):
         self._put_changes(changes, dict.fromkeys(self.nodes.values(), more))
         return self._load_held(snapshot, changes)
 
-    def accept_database(self, conflicting: Mapping[int, Pending | None]) -> None:
+    def accept_database(self, conflicting: Mapping[int, Change]) -> None:
         """Accept the database's view of these jobs that are held here."""
-        for job_id, pending in conflicting.items():
+        for job_id, what in conflicting.items():
+            if isinstance(what, Failed):
+                self.fail(job_id, what.channel)
+                continue
             self.forget(job_id)
-            if pending is not None:
-                self.put(pending)
+            if what is not None:
+                self.put(what)
 
     def _load_found(self, found: Found, changes: dict[int, Change]) -> None:
         due: dict[Node, list[Pending]] = defaultdict(list)
@@ -285,13 +288,14 @@ class Backlog(ChannelTree):
             last_due, last_later = (_last_due(found), _last_later(found)) if unread > 0 else (None, None)
             self._fill(node, due[node], later[node], last_due, last_later)
 
-    def _load_held(self, snapshot: Snapshot, changes: dict[int, Change]) -> dict[int, Pending | None]:
+    def _load_held(self, snapshot: Snapshot, changes: dict[int, Change]) -> dict[int, Change]:
         said = {job_id: channel for job_id, channel in snapshot.held if job_id not in changes}
         for job_id, channel in said.items():
             self.hold(job_id, channel)
-        conflicting: dict[int, Pending | None] = dict.fromkeys(self._holding.keys() - said.keys() - changes.keys())
+        conflicting: dict[int, Change] = dict.fromkeys(self.holding() - said.keys() - changes.keys())
         read = (*snapshot.found.due, *snapshot.found.later)
         conflicting.update({job.job_id: job for job in read if job.job_id in conflicting})
+        conflicting.update({i: Failed(channel) for i, channel in snapshot.failed if i in conflicting})
         return conflicting
 
     def _count(self, snapshot: Snapshot, changes: dict[int, Change]) -> None:
@@ -301,21 +305,21 @@ class Backlog(ChannelTree):
         for (channel, state), number in snapshot.counts.items():
             if state in ("pending", "failed"):
                 (pending if state == "pending" else failed)[self.node_for(channel)] += number
-        self._failed_in.clear()
         for job_id, channel in snapshot.failed:
-            self._know_failed(job_id, channel, failed, 0 if job_id not in changes else -1)
+            node = self.node_for(channel)
+            if job_id in changes or self.is_held(job_id):  # what is known here stands, and counts it if it fails
+                failed[node] -= 1
+            else:
+                self.release(job_id)
+                self._know_failed(job_id, node)
         for job_id, what in changes.items():
             if isinstance(what, Failed):
-                self._know_failed(job_id, what.channel, failed, 1)
+                node = self.node_for(what.channel)
+                failed[node] += 1
+                self._know_failed(job_id, node)
         for node in list(self.nodes.values()):
             node.unread_count = pending[node]
             self._count_failed(node, failed[node])
-
-    def _know_failed(self, job_id: int, channel: str | None, failed: dict[Node, int], change: int) -> None:
-        node = self.node_for(channel)
-        failed[node] += change
-        if change >= 0 and len(self._failed_in) < KNOWN_FAILED:
-            self._failed_in[job_id] = node
 
 
 def _first_of_each_priority(keys: Sequence[Key]) -> Iterator[Key]:

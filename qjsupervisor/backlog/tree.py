@@ -10,6 +10,7 @@ the windows.
 
 from __future__ import annotations
 
+import enum
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -39,6 +40,24 @@ class Stop(NamedTuple):
     shared: bool
 
 
+class Standing(enum.Enum):
+    """What a tree knows of a job. A job has one standing at a time."""
+
+    #: Pending, and in a window.
+    WAITING = "waiting"
+    #: Pending, and not started for now, whatever a read says.
+    DEFERRED = "deferred"
+    #: It has a permit.
+    HELD = "held"
+    #: Failed, and individually known, so that it is counted once when it is no longer failed.
+    FAILED = "failed"
+
+
+WAITING, DEFERRED, HELD, FAILED = Standing
+#: A job's node and its standing. Of a pending job also its row; of one that is taken, counted by a rate (here or in the
+#: shared table) and not yet sent, when it was taken (UTC).
+Place = tuple[Node, Standing, Pending | int | None]
+
 #: What became of a job that changed during a read: pending, failed, or None for neither.
 Change = Pending | Failed | None
 
@@ -49,10 +68,10 @@ class ChannelTree(ChannelNames):
     def __init__(self, specs: Iterable[ChannelSpec], shared: Shared, window: int) -> None:
         """As ChannelNames."""
         super().__init__(specs, shared, window)
-        self._pending: dict[int, tuple[Node, Pending]] = {}
-        self._holding: dict[int, Node] = {}
-        #: Individually known failed jobs, so that each is counted once when it is no longer failed.
-        self._failed_in: dict[int, Node] = {}
+        #: By job id.
+        self._places: dict[int, Place] = {}
+        #: How many of them are deferred, and how many failed.
+        self._deferred_count = self._known_failed = 0
         self._etas = Alarms()
         self._throttles = Alarms()
         #: Nodes that may need refilling.
@@ -65,8 +84,6 @@ class ChannelTree(ChannelNames):
         #: Jobs of sequential channels failed or recovered since this was last cleared.
         self.stops_changed = True
         self.now_us = 0
-        #: Deferred jobs, not started for now whatever a read says.
-        self.deferred: dict[int, tuple[Node, Pending]] = {}
         #: How many jobs may be taken; with 0 the tree wants nothing.
         self.budget = 0
         self.held: dict[int, int] = {}
@@ -75,16 +92,17 @@ class ChannelTree(ChannelNames):
         self.new_heads: set[int] = set()
         #: Ids of jobs that have a permit and wait to be claimed.
         self.taken: list[int] = []
-        #: Job id -> when it was taken, for unsent jobs counted by a rate, here or in the shared table.
-        self.counted: dict[int, int] = {}
+        #: How many taken jobs are not sent and counted by a rate, here or in the shared table.
+        self.counted = 0
         #: Shared channels of counted jobs that are not sent after all.
         self.withdrawn: list[int] = []
 
     def inherit(self, old: ChannelTree) -> None:
         """Replace a tree that had other settings, keeping what is in no row: deferred jobs, throttles, rates."""
         self.now_us = old.now_us
-        for _node, job in old.deferred.values():
-            self.defer(job)
+        for _node, standing, job in old._places.values():
+            if standing is DEFERRED and isinstance(job, Pending):
+                self.defer(job)
         for name, node in self.nodes.items():
             former = old.nodes.get(name)
             if former is not None and former.not_before_us:
@@ -100,11 +118,11 @@ class ChannelTree(ChannelNames):
     def put(self, job: Pending) -> None:
         """A job is pending."""
         job_id = job.job_id
-        if job_id in self.deferred:
+        place = self._places.get(job_id)
+        if place is not None and place[1] is DEFERRED:
             return
         self._note_change(job_id, job)
-        known = self._pending.get(job_id)
-        if known is None or known[1] != job:
+        if place is None or place[2] != job:
             self._leave(job_id)
             self._place(self.node_for(job.channel), job)
 
@@ -112,17 +130,18 @@ class ChannelTree(ChannelNames):
         """A job is enqueued or started: it holds a permit, whatever the capacity."""
         self._note_change(job_id, None)
         node = self.node_for(channel)
-        if self._holding.get(job_id) is not node:
+        place = self._places.get(job_id)
+        if place is None or place[1] is not HELD or place[0] is not node:
             self._leave(job_id)
-            self._count_held(job_id, node, 1)
+            self._places[job_id] = (node, HELD, None)
+            self._count_held(node, 1)
 
     def fail(self, job_id: int, channel: str | None) -> None:
         """A job is failed."""
         self._leave(job_id)
         self._note_change(job_id, Failed(channel))
         node = self.node_for(channel)
-        if len(self._failed_in) < KNOWN_FAILED:
-            self._failed_in[job_id] = node
+        self._know_failed(job_id, node)
         self._count_failed(node, node.failed + 1)
 
     def forget(self, job_id: int) -> None:
@@ -132,32 +151,46 @@ class ChannelTree(ChannelNames):
 
     def defer(self, job: Pending) -> None:
         """A job is pending but deferred; in a sequential channel later jobs wait too."""
-        self.release(job.job_id)
         self.forget(job.job_id)
         node = self.node_for(job.channel)
-        self.deferred[job.job_id] = (node, job)
+        self._places[job.job_id] = (node, DEFERRED, job)
+        self._deferred_count += 1
         insort(node.deferred, job.key)
         self._renew(node)
 
     def release(self, job_id: int) -> None:
         """A job is no longer deferred; the caller says where it is now."""
-        node, job = self.deferred.pop(job_id, (None, None))
-        if node is not None and job is not None:
-            node.deferred.remove(job.key)
-            self._renew(node)
+        place = self._places.get(job_id)
+        if place is not None and place[1] is DEFERRED:
+            self._leave(job_id)
+
+    @property
+    def deferred(self) -> list[int]:
+        """Ids of the deferred jobs."""
+        return [key[2] for node in self.nodes.values() for key in node.deferred]
 
     def is_held(self, job_id: int) -> bool:
         """Whether a job holds a permit."""
-        return job_id in self._holding
+        return self._held_in(job_id) is not None
 
     @property
-    def holds_any(self) -> bool:
-        """Whether any job holds a permit."""
-        return bool(self._holding)
+    def permits(self) -> int:
+        """How many jobs hold a permit."""
+        return sum(self.held.values())
 
     def holding(self) -> set[int]:
-        """Ids of jobs that hold a permit."""
-        return set(self._holding)
+        """Ids of jobs that hold a permit; looks at every known job."""
+        return {job_id for job_id, place in self._places.items() if place[1] is HELD}
+
+    def _held_in(self, job_id: int) -> Node | None:
+        """The node of a job that holds a permit."""
+        place = self._places.get(job_id)
+        return place[0] if place is not None and place[1] is HELD else None
+
+    def _know_failed(self, job_id: int, node: Node) -> None:
+        if self._known_failed < KNOWN_FAILED:
+            self._known_failed += 1
+            self._places[job_id] = (node, FAILED, None)
 
     def _note_change(self, job_id: int, what: Change) -> None:
         if self._changes_during_read is not None:
@@ -170,37 +203,35 @@ class ChannelTree(ChannelNames):
         else:
             dropped = node.ready.put(job.key)
         if dropped != job.key:
-            self._pending[job.key[2]] = (node, job)
+            self._places[job.key[2]] = (node, WAITING, job)
         if dropped is not None:
             node.unread_count += 1
             if dropped != job.key:
-                del self._pending[dropped[2]]
+                del self._places[dropped[2]]
         self._renew(node)
 
     def _leave(self, job_id: int) -> None:
         """Remove a job from wherever it is."""
-        known = self._pending.pop(job_id, None)
-        if known is not None:
-            node, job = known
-            if not node.ready.remove(job.key) and job.eta_us is not None:
-                node.etas.remove((job.eta_us, job.key))
+        place = self._places.pop(job_id, None)
+        if place is None:
+            return
+        node, standing, detail = place
+        if isinstance(detail, Pending):
+            if standing is DEFERRED:
+                self._deferred_count -= 1
+                node.deferred.remove(detail.key)
+            elif not node.ready.remove(detail.key) and detail.eta_us is not None:
+                node.etas.remove((detail.eta_us, detail.key))
             self._renew(node)
-            return
-        held_in = self._holding.get(job_id)
-        if held_in is not None:
-            if job_id in self.counted:
-                self._withdraw(job_id, held_in)
-            self._count_held(job_id, held_in, -1)
-            return
-        failed_in = self._failed_in.pop(job_id, None)
-        if failed_in is not None:
-            self._count_failed(failed_in, failed_in.failed - 1)
-
-    def _count_held(self, job_id: int, node: Node, change: int) -> None:
-        if change > 0:
-            self._holding[job_id] = node
+        elif standing is HELD:
+            if detail is not None:
+                self._withdraw(node, detail)
+            self._count_held(node, -1)
         else:
-            del self._holding[job_id]
+            self._known_failed -= 1
+            self._count_failed(node, node.failed - 1)
+
+    def _count_held(self, node: Node, change: int) -> None:
         self.held[node.shared] = self.held.get(node.shared, 0) + change
         self.changed.add(node.shared)
         for guard in node.guards:
@@ -222,8 +253,9 @@ class ChannelTree(ChannelNames):
         stopped = sorted(node for node in self.nodes.values() if node.spec.sequential and node.failed)
         first: dict[Node, int] = {}
         if stopped:
-            for job_id, node in self._failed_in.items():
-                first[node] = min(job_id, first.get(node, job_id))
+            for job_id, (node, standing, _detail) in self._places.items():
+                if standing is FAILED:
+                    first[node] = min(job_id, first.get(node, job_id))
         return [
             Stop(node.name, node.failed, first.get(node), self._shared.get(node.name) == node.shared)
             for node in stopped
@@ -275,7 +307,9 @@ class ChannelTree(ChannelNames):
         if waiting.horizon is not None and waiting.horizon[0] <= self.now_us:
             node.head_unknown = True  # jobs beyond the window are due and may be better than those in it
         for _eta_us, key in arrived:
-            self._place(node, self._pending.pop(key[2])[1])
+            _node, _standing, job = self._places.pop(key[2])
+            assert isinstance(job, Pending)
+            self._place(node, job)
         self._renew(node)
 
     def _turn_back(self, now_us: int) -> None:
@@ -343,12 +377,13 @@ class ChannelTree(ChannelNames):
         if self._is_ruled:
             self._branches[channel].count(node)
         node.ready.remove(key)
-        del self._pending[job_id]
         self._note_change(job_id, None)
         self.budget -= 1
         self.taken.append(job_id)
         counted = channel in self.changed
-        self._count_held(job_id, node, 1)
+        self._places[job_id] = (node, HELD, self.now_us if node.is_rated else None)
+        self.counted += node.is_rated
+        self._count_held(node, 1)
         if not counted:
             self.changed.discard(channel)  # the table already counts the permit
         for guard in node.guards:
@@ -357,8 +392,6 @@ class ChannelTree(ChannelNames):
             if guard.starts is not None:
                 guard.starts.count(self.now_us)
                 self._follow_rate(guard)
-        if node.is_rated:
-            self.counted[job_id] = self.now_us
         self._renew(node)
         self._settle()
 
@@ -367,17 +400,23 @@ class ChannelTree(ChannelNames):
 
         Returns the shared channel of each job that a rate counts.
         """
-        sent = [(self._holding[i], since_us) for i in job_ids if (since_us := self.counted.pop(i, None)) is not None]
-        for node, since_us in sent:
+        sent = []
+        for job_id in job_ids:
+            node, standing, since_us = self._places[job_id]
+            if standing is not HELD or not isinstance(since_us, int):
+                continue
+            self._places[job_id] = (node, HELD, None)
+            self.counted -= 1
+            sent.append(node.shared)
             for guard in node.guards:
                 if guard.starts is not None:
                     guard.starts.delay(since_us, now_us)
                     self._follow_rate(guard)
-        return [node.shared for node, _since_us in sent]
+        return sent
 
-    def _withdraw(self, job_id: int, node: Node) -> None:
+    def _withdraw(self, node: Node, since_us: int) -> None:
         """A taken job is not sent: give its start back to the rates."""
-        since_us = self.counted.pop(job_id)
+        self.counted -= 1
         for guard in node.guards:
             if guard.starts is not None:
                 guard.starts.take_back(since_us, self.now_us)
@@ -386,7 +425,7 @@ class ChannelTree(ChannelNames):
 
     def line_is_for(self, job_id: int) -> int | None:
         """The shared channel of a running job if the best job of all waits in the same node; else None."""
-        node = self._holding.get(job_id)
+        node = self._held_in(job_id)
         if node is None or self.budget <= 0 or not self._line:
             return None
         for guard in node.guards:
@@ -397,9 +436,9 @@ class ChannelTree(ChannelNames):
 
     def hand_over(self, job_id: int) -> int:
         """Give the permit of a finished job to the best job, after `line_is_for`. Returns that job's id."""
-        node = self._holding[job_id]
+        node = self._places.pop(job_id)[0]
         counted = node.shared in self.changed
-        self._count_held(job_id, node, -1)
+        self._count_held(node, -1)
         self.take(node.shared)
         if not counted:
             self.changed.discard(node.shared)  # the number of permits is unchanged

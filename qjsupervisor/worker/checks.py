@@ -44,7 +44,7 @@ class Checks:
             self._note_modules(now_s)
         if self.long_runs.due.is_due:
             self.long_runs.look(serving.backlog.holding(), serving.jobs, now_s)
-        if self.long_runs.is_idle and (serving.backlog.holds_any or self.long_runs.any_overdue):
+        if self.long_runs.is_idle and (serving.backlog.permits or self.long_runs.any_overdue):
             self.long_runs.expect()
 
     def _see_server(self) -> None:

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 from ..backlog.backlog import Backlog, Found, Snapshot
 from ..backlog.nodes import Node
+from ..backlog.tree import Change
 from ..backoff import Backoff
 from ..errors import DatabaseError, DatabaseUnavailable
-from ..job import Job, Pending, job_of
+from ..job import Job, job_of
 from ..loop import Alarm, Callback, Loop
 from ..postgres import queries
 from ..postgres.database import Database
@@ -42,7 +43,7 @@ class Loaded(NamedTuple):
     #: Jobs holding a permit.
     held: list[Job]
     #: Jobs held here that the database says are not running; see Backlog.load.
-    conflicting: dict[int, Pending | None]
+    conflicting: dict[int, Change]
     wait_dependencies: int
     took_s: float
 
@@ -91,7 +92,7 @@ class Reading:
         began_s = time.monotonic()
         self.close()
         self._database.notified.forget()
-        (rows,) = self._snapshot([self._ordered(queries.HEAD, {"limit": HEAD, "deferred": list(backlog.deferred)})])
+        (rows,) = self._snapshot([self._ordered(queries.HEAD, {"limit": HEAD, "deferred": backlog.deferred})])
         held, found = sort_out(rows, HEAD, self._database.ageing_s)
         if not found.due_more:  # the table is big because of jobs that are over
             return self.read_all(backlog)
@@ -120,7 +121,7 @@ class Reading:
 
     def _everything(self, backlog: Backlog) -> list[Statement]:
         return [
-            self._ordered(queries.LOAD, {"limit": self._window, "deferred": list(backlog.deferred)}),
+            self._ordered(queries.LOAD, {"limit": self._window, "deferred": backlog.deferred}),
             (queries.COUNTS, None),
             (queries.FAILED, {"limit": FAILED_LIMIT, "first": backlog.names_in_order()}),
         ]
@@ -192,7 +193,7 @@ class Reading:
 
     def _channels(self, backlog: Backlog, nodes: list[Node]) -> list[Statement]:
         statements: list[Statement] = []
-        deferred = list(backlog.deferred)
+        deferred = backlog.deferred
         for node in nodes:
             names, and_null = backlog.raw_names(node)
             params = {"channels": names, "and_null": and_null, "limit": self._window, "deferred": deferred}

@@ -174,7 +174,7 @@ class Reporting:
         changed |= self._put(Slot.PENDING, sum(pending.values()))
         changed |= self._put(Slot.FAILED, failed)
         changed |= self._put(Slot.OLDEST_US, serving.backlog.oldest_due_us())
-        changed |= self._put(Slot.RUNNING, len(serving.backlog.holding()))
+        changed |= self._put(Slot.RUNNING, serving.backlog.permits)
         changed |= self._put(Slot.WAIT_DEPENDENCIES, self.wait_dependencies)
         self._put_channels(pending, not_due)
         self._put_target()

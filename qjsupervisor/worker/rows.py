@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from structlog.typing import FilteringBoundLogger
 
 from ..backlog.backlog import Backlog
-from ..job import Job, Pending, why_unsendable
+from ..backlog.tree import Change
+from ..job import Job, why_unsendable
 from ..loop import Deadline
 from ..states import JobState
 from .jobs import (
@@ -226,7 +227,7 @@ class Rows:
             for record in self.jobs.all_in(state):
                 backlog.hold(record.permit, record.channel)
 
-    def after_load(self, held: Iterable[Job], conflicting: Mapping[int, Pending | None]) -> list[str]:
+    def after_load(self, held: Iterable[Job], conflicting: Mapping[int, Change]) -> list[str]:
         """Everything was read. `held` hold a permit; `conflicting` are held here, but not according to the table.
 
         Returns the uuids of jobs with an open request whose rows must be read, as they may be over.
@@ -238,7 +239,7 @@ class Rows:
             if record.state not in _SENT:
                 self.attend(record, job)
         sent = {record.permit for state in _SENT for record in self.jobs.all_in(state)}
-        self.backlog.accept_database({i: pending for i, pending in conflicting.items() if i not in sent})
+        self.backlog.accept_database({i: what for i, what in conflicting.items() if i not in sent})
         # A late or lost claim either did not happen or is among the held.
         for state in (CLAIMING, LATE, UNATTENDED):
             for record in self.jobs.all_in(state):

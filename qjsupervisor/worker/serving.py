@@ -19,8 +19,9 @@ from structlog.typing import FilteringBoundLogger
 
 from .. import logs
 from ..backlog.backlog import Backlog
+from ..backlog.tree import Change
 from ..errors import DatabaseError
-from ..job import Job, Pending
+from ..job import Job
 from ..logs import EventLog
 from ..loop import Deadline
 from ..odoo.dispatcher import Dispatcher
@@ -322,7 +323,7 @@ class Serving:
         """Put a job where its row says, unless its request is open."""
         self._rows.apply(job)
 
-    def after_load(self, held: list[Job], conflicting: Mapping[int, Pending | None]) -> None:
+    def after_load(self, held: list[Job], conflicting: Mapping[int, Change]) -> None:
         """Everything was read: `held` hold permits; `conflicting` are held here, but not according to the table."""
         for uuid in self._rows.after_load(held, conflicting):
             self._database.notified.add(uuid)

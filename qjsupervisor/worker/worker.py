@@ -154,7 +154,7 @@ class Worker:
         if not database.connected and not leading.connect(now_s):
             return False
         self._checks.check(now_s)
-        if serving is not None and not serving.backlog.holding():
+        if serving is not None and not serving.backlog.permits:
             database.check_trigger()  # no running jobs to count, so check before reading everything
         if self.instructions.from_porter:
             self._dozing.take_over()

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from qjsupervisor.backlog.backlog import Backlog, Found, Snapshot
 from qjsupervisor.backlog.names import only_root
+from qjsupervisor.backlog.tree import Failed
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.config.channel_string import parse_channels
 from qjsupervisor.job import Pending
@@ -331,6 +332,28 @@ def test_names_in_order_are_those_of_sequential_channels() -> None:
     tree = backlog("root:1:sequential")
     tree.put(job(1))
     assert tree.names_in_order() == ["", "root"]
+
+
+def test_a_job_that_fails_during_a_read_counts_once_when_its_request_ends() -> None:
+    """In a sequential channel one failed job too many would stop all others until the next full read."""
+    tree = backlog("root:9,root.line:1:sequential")
+    tree.hold(1, "root.line")
+    tree.begin_read()
+    read = snapshot(found(), failed={1: "root.line"})
+    assert tree.load(read) == {1: Failed("root.line")}
+    tree.fail(1, "root.line")
+    assert [stop.failed for stop in tree.stops()] == [1]
+    tree.put(job(1, "root.line"))
+    assert started(tree) == [1]
+
+
+def test_a_held_job_without_a_request_that_was_read_as_failed_is_failed() -> None:
+    tree = backlog("root:9,root.line:1:sequential")
+    tree.hold(1, "root.line")
+    tree.begin_read()
+    tree.accept_database(tree.load(snapshot(found(), failed={1: "root.line"})))
+    assert not tree.permits
+    assert [(stop.failed, stop.job_id) for stop in tree.stops()] == [(1, 1)]
 
 
 # -- the head --------------------------------------------------------------------------------------------------------

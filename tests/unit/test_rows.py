@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from qjsupervisor.backlog.backlog import Found, Snapshot
 from qjsupervisor.job import Job, Pending
 from qjsupervisor.worker.jobs import JobRecord, State
 
@@ -43,6 +44,18 @@ def test_a_deferred_job_stays_so_as_long_as_it_has_a_row(play: Play, deferred: J
     play.turn(1000.1, start=True)
     assert list(play.serving.backlog.deferred) == [1]
     assert (deferred.state, deferred.attempts) == (State.DEFERRED, 1)
+
+
+def test_a_deferred_job_that_a_full_read_finds_running_may_start_again_later(play: Play, deferred: JobRecord) -> None:
+    """Somebody else started it, and put it back to pending."""
+    running = Job(1, "u", "root", "started", (10, 1, 1), None)
+    conflicting = play.serving.backlog.load(Snapshot([(1, "root")], Found([], False, [], False), {}, []))
+    play.serving.after_load([running], conflicting)
+    assert deferred.state is State.UNATTENDED
+    assert not play.serving.backlog.deferred
+    play.rows.replace("pending")
+    play.turn(1000.2, start=True)
+    assert play.rows.claims == [1]
 
 
 def test_each_time_that_nobody_runs_it_a_job_is_left_alone_for_longer(play: Play, deferred: JobRecord) -> None:
