@@ -34,15 +34,25 @@ NOT_DEADLINES: dict[str, str] = {
     "backlog/backlog.py oldest_due_us": "since when the oldest job waits, for the status",
     "odoo/dispatcher.py _answer_due_s": "how long an answer may take; it is set as a timer",
 }
-#: Annotations of containers whose key is a job: by id, by uuid, or its record.
+#: Annotations of containers whose key is a job: by id, by uuid, its record or its open request.
 _KEYED_BY_JOB = re.compile(
-    r"^(dict\[(int|str|JobRecord)\b.*|dict\[State, dict\[JobRecord.*|(set|deque)\[(int|str|JobRecord)\])$"
+    r"^(dict\[(int|str|JobRecord)\b.*|dict\[State, dict\[JobRecord.*|(set|deque)\[(int|str|JobRecord|_Open)\])$"
 )
-#: Whose objects know jobs in a worker. `backlog` is left out: its windows and sets are the order of the jobs itself,
-#: and of a job it knows no more than its place.
-_KNOW_JOBS = ("worker", "odoo", "postgres")
+#: Whose objects know jobs in a worker.
+_KNOW_JOBS = ("worker", "odoo", "postgres", "backlog")
 #: Attributes of that shape in these folders that are keyed by something else; each with what it is keyed by.
 NOT_JOBS: dict[str, str] = {
+    "backlog/names.py nodes": "channel",
+    "backlog/names.py names": "channel as rows name it",
+    "backlog/names.py _configured": "channel",
+    "backlog/names.py _limits": "channel",
+    "backlog/names.py _branches": "shared channel's index",
+    "backlog/tree.py _dirty": "shared channel's index",
+    "backlog/tree.py _heads": "shared channel's index",
+    "backlog/tree.py held": "shared channel's index",
+    "backlog/tree.py failed": "shared channel's index",
+    "backlog/tree.py changed": "shared channel's index",
+    "backlog/tree.py new_heads": "shared channel's index",
     "worker/module_gate.py _told": "module",
     "worker/orders.py pauses": "channel",
     "worker/orders.py limits": "channel",
@@ -266,7 +276,7 @@ def figures() -> list[Figure]:
         Figure("__init__.py files with content", len(full), 0, tuple(full)),
         Figure("floors of the import contract", len(rows), 14, tuple(rows)),
         Figure("functions that compute a next deadline", len(deadlines), 5, tuple(deadlines)),
-        Figure("containers keyed by job in a worker, besides the backlog", len(containers), 8, tuple(containers)),
+        Figure("containers keyed by job in a worker", len(containers), 8, tuple(containers)),
         Figure("modules that a job's life enters", len(modules), 15, tuple(modules)),
         Figure("entries into worker/serving.py in a job's life", entered, 4),
         Figure("modules with logic without tests of their name", len(untested), 0, tuple(untested)),

@@ -8,7 +8,7 @@ to refused rows.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TypeVar
 
 from structlog.typing import FilteringBoundLogger
@@ -27,6 +27,9 @@ ONE_BY_ONE_S = 2.0
 MANY_DEFERRED = 1000
 
 T = TypeVar("T")
+#: Ids of the jobs that the server refused to write.
+Refused = Collection[int]
+_NONE: Refused = ()
 
 
 class Claims:
@@ -39,34 +42,30 @@ class Claims:
         self._was_paused = False
         self._database = database
         self._log = log
-        #: Job id -> the server's message, for jobs refused by the last statement.
-        self.refused: dict[int, str] = {}
 
     def turn(
         self, claims: dict[int, int], uuids: list[str], unseen_in: str | None = None
-    ) -> tuple[list[Job], list[Job]]:
-        """As Database.turn; raises DatabaseError for errors that are not a row's fault.
+    ) -> tuple[list[Job], list[Job], Refused]:
+        """As Database.turn, and what was refused; raises DatabaseError for errors that are not a row's fault.
 
         An unseen job that the server refuses is read instead, and refused again by its id.
         """
-        self.refused = {}
         try:
-            answer = self._database.turn(claims, uuids, unseen_in)
-            if self._was_paused and answer[0]:
+            claimed, read = self._database.turn(claims, uuids, unseen_in)
+            if self._was_paused and claimed:
                 self._was_paused = False
                 self._pauses.reset()
-            return answer
+            return claimed, read, _NONE
         except DatabaseError as error:
             # A locked table is reported without waiting for the lock, because the permits must not wait with us.
             if not error.of_row or (error.sqlstate == LOCK_NOT_AVAILABLE and self._database.lock_holders()):
                 raise
         # If this fails too, no row is at fault.
         read = self._database.turn({}, uuids)[1] + self._database.read_ids(claims)
-        claimed: list[Job] = []
-        for got, _read in self._one_by_one(claims, lambda i: self._database.turn({i: claims[i]}, []), "start"):
-            claimed += got
+        answers, refused = self._one_by_one(claims, lambda i: self._database.turn({i: claims[i]}, []), "start")
+        claimed = [job for got, _read in answers for job in got]
         ids = {job.id for job in claimed}
-        return claimed, [job for job in {job.id: job for job in read}.values() if job.id not in ids]
+        return claimed, [job for job in {job.id: job for job in read}.values() if job.id not in ids], refused
 
     def note_refusals(self, deferred: int, now_s: float) -> None:
         """Rows were refused and none was claimed; `deferred`: number of deferred jobs.
@@ -77,26 +76,21 @@ class Claims:
             self._was_paused = True
             self.pause.set(now_s + self._pauses.next_s())
 
-    def give_back(self, ids: list[int]) -> list[int]:
-        """As Database.give_back."""
-        self.refused = {}
+    def give_back(self, ids: list[int]) -> tuple[list[int], Refused]:
+        """As Database.give_back, and what was refused."""
         try:
-            return self._database.give_back(ids)
+            return self._database.give_back(ids), _NONE
         except DatabaseError as error:
             if not error.of_row:
                 raise
         self._database.read_ids(ids)
-        return [
-            i
-            for given in self._one_by_one(ids, lambda i: self._database.give_back([i]), "be given back")
-            for i in given
-        ]
+        given, refused = self._one_by_one(ids, lambda i: self._database.give_back([i]), "be given back")
+        return [i for one in given for i in one], refused
 
-    def revive(self, dead: Mapping[int, str], grace_s: float) -> list[Job]:
-        """As Database.revive."""
-        self.refused = {}
+    def revive(self, dead: Mapping[int, str], grace_s: float) -> tuple[list[Job], Refused]:
+        """As Database.revive, and what was refused."""
         try:
-            return self._database.revive(dead, grace_s)
+            return self._database.revive(dead, grace_s), _NONE
         except DatabaseError as error:
             if not error.of_row:
                 raise
@@ -105,21 +99,22 @@ class Claims:
         def revive(job_id: int) -> list[Job]:
             return self._database.revive({job_id: dead[job_id]}, grace_s)
 
-        return [job for jobs in self._one_by_one(dead, revive, "be put back") for job in jobs]
+        revived, refused = self._one_by_one(dead, revive, "be put back")
+        return [job for jobs in revived for job in jobs], refused
 
-    def _one_by_one(self, ids: Iterable[int], write: Callable[[int], T], what: str) -> list[T]:
-        """Call `write` for each row; returns the results of rows that were not refused."""
+    def _one_by_one(self, ids: Iterable[int], write: Callable[[int], T], what: str) -> tuple[list[T], Refused]:
+        """Call `write` for each row; returns the results, and the ids of refused rows."""
         until_s = time.monotonic() + ONE_BY_ONE_S
-        written = []
+        written, refused = [], set()
         for job_id in ids:
             try:
                 written.append(write(job_id))
             except DatabaseError as error:
                 if not error.of_row:
                     raise
-                self.refused[job_id] = str(error)
+                refused.add(job_id)
                 reason = f"the database does not let it {what}: {error}"
                 self._log.warning("job_refused", job_id=job_id, reason=reason)
             if time.monotonic() >= until_s:
                 break
-        return written
+        return written, refused

@@ -42,12 +42,13 @@ class GivingBack:
         records, backlog = self._rows.jobs, self._rows.backlog
         for job in jobs:
             self._rows.attend(records.of(job.id), job)
-        given = set(self._claims.give_back([job.id for job in jobs]))
+        ids, refused = self._claims.give_back([job.id for job in jobs])
+        given = set(ids)
         for job in jobs:
             if job.id in given:
                 continue
             backlog.hold(job.id, job.channel)
-            if job.id in self._claims.refused:
+            if job.id in refused:
                 wait_longer(records.of(job.id), now_s)
             else:
                 self._database.notified.add(job.uuid)

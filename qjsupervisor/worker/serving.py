@@ -28,7 +28,7 @@ from ..odoo.dispatcher import Dispatcher
 from ..postgres.database import Database
 from ..states import JobState, TargetState
 from ..table.slot import WorkerSlot
-from .claiming import Claims
+from .claiming import Claims, Refused
 from .giving_back import GivingBack
 from .jobs import CLAIMING, DEFERRED, ENDED, LATE, REQUESTED, JobRecord, Jobs
 from .late_claims import LateClaims
@@ -174,17 +174,17 @@ class Serving:
         if start and not claims and not ended and len(uuids) == 1:
             unseen = self.permits.take_unseen(self.backlog, self.jobs, uuids[0], now_s)
         claiming = [self.jobs.of(job_id) for job_id in claims] if unseen is None else [unseen]
-        claimed, read = self._claim(claims, claiming, uuids, None if unseen is None else unseen.channel)
+        claimed, read, refused = self._claim(claims, claiming, uuids, None if unseen is None else unseen.channel)
         if unseen is not None and claimed:
             claimed, uuids = self._recognise(unseen, claimed[0]), []
         if claimed:
             self._take_claimed(claimed, now_s)
-        elif claims and self._claiming.refused:
+        elif refused:
             self._claiming.note_refusals(len(self.jobs.all_in(DEFERRED)), now_s)
         missed = {record.id for record in claiming if record.state is CLAIMING} if claiming else set()
         if missed:
             self._rows.unclaim(missed)
-        self._take_in(read, ended, missed, now_s)
+        self._take_in(read, ended, missed, refused, now_s)
         if len(read) < len(uuids) or missed or self.jobs.any_at_rest:
             self._rows.forget_gone(uuids, missed, read)
         if len(read) < len(uuids):
@@ -200,8 +200,8 @@ class Serving:
 
     def _claim(
         self, claims: dict[int, int], claiming: list[JobRecord], uuids: list[str], unseen_in: str | None
-    ) -> tuple[list[Job], list[Job]]:
-        """As Database.turn. Raises DatabaseError."""
+    ) -> tuple[list[Job], list[Job], Refused]:
+        """As Claims.turn. Raises DatabaseError."""
         for record in claiming:
             self.jobs.enter(record, CLAIMING)
         try:
@@ -249,7 +249,9 @@ class Serving:
             self._rows.defer(job, now_s)
             self._log.warning("job_postponed", job_uuid=job.uuid, job_id=job.id, reason="a job of the same uuid is run")
 
-    def _take_in(self, read: list[Job], ended: list[JobRecord], missed: set[int], now_s: float) -> None:
+    def _take_in(
+        self, read: list[Job], ended: list[JobRecord], missed: set[int], refused: Refused, now_s: float
+    ) -> None:
         """Put the rows `read` in place, and settle ended requests and claims by them."""
         not_run: list[tuple[JobRecord, Job]] = []
         unread = {record.id: record for record in ended} if ended else {}
@@ -259,7 +261,7 @@ class Serving:
                 if self._record_result(record, job):
                     not_run.append((record, job))
             elif job.id in missed and job.state == _PENDING:
-                self._not_claimed(job, now_s)
+                self._not_claimed(job, now_s, refused=job.id in refused)
             else:
                 if job.state == _STARTED and self.jobs.sent(job.uuid) is not None:
                     self._outcomes.record_success(job.uuid)
@@ -269,9 +271,8 @@ class Serving:
         if not_run:
             self._giving_back.give_back_unrun(not_run, now_s)
 
-    def _not_claimed(self, job: Job, now_s: float) -> None:
+    def _not_claimed(self, job: Job, now_s: float, *, refused: bool) -> None:
         """A pending job could not be claimed: the server refused it, its row is locked, or it is not due."""
-        refused = job.id in self._claiming.refused
         # It was due by our clock, but the server's decides.
         if job.eta_us is not None and not refused and self._database.look().clock_s * 1e6 < job.eta_us:
             self.permits.exchange(self.backlog, now_s, start=False)

@@ -54,8 +54,10 @@ class Unattended:
                 record.dead_since_s = 0.0
             elif self._is_certain(record, now_s, dated=dated):
                 certain[job_id] = state
-        revived = self._claims.revive(certain, DEAD_AFTER_S) if certain else []
-        for job_id in self._claims.refused if certain else ():
+        if not certain:
+            return []
+        revived, refused = self._claims.revive(certain, DEAD_AFTER_S)
+        for job_id in refused:
             wait_longer(records[job_id], now_s)
         for job in revived:
             self._log.warning("job_found_dead", job_uuid=job.uuid, channel=job.channel, state=job.state)
