@@ -60,6 +60,15 @@ def wait_until(predicate: Callable[[], T], message: str | Callable[[], str], tim
         pause.wait(_LOOK_AGAIN_S)
 
 
+def written(file: Path) -> str:
+    """The whole lines that another process wrote so far; '' while there is no file."""
+    try:
+        text = file.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+    return text[: text.rfind("\n") + 1]
+
+
 class FakeClock:
     """A monotonic clock that moves when told to; call it for the time in seconds."""
 
@@ -356,13 +365,13 @@ class Supervisor:
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         for line in self.log_text().splitlines():
-            with suppress(ValueError):  # a traceback, or a line that is just being written
+            with suppress(ValueError):  # a traceback
                 entry = json.loads(line)
                 if isinstance(entry, dict):
                     yield entry
 
     def log_text(self) -> str:
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
+        return written(self.log)
 
     def tail(self, count: int = 30) -> str:
         return "\n".join(self.log_text().splitlines()[-count:])

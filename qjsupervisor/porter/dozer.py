@@ -323,6 +323,10 @@ class Dozer:
         """Report that nobody is notified of its jobs at the moment."""
         self._tell({"is": "lost", "database": self.database, "reason": str(error)})
 
+    def say_away(self, for_s: float) -> None:
+        """Report that the database is left to an administrator for this long."""
+        self._tell({"is": "away", "database": self.database, "for_s": for_s})
+
     def _close(self) -> None:
         self._look_alarm.clear()
         self._sleep_alarm.clear()

@@ -34,10 +34,9 @@ from .. import logs
 from ..control import Message, Pipe
 from ..errors import DatabaseError, ProtocolError
 from ..loop import Alarm, Loop
-from ..postgres.failures import ADMIN_SHUTDOWN
 from ..states import EXIT_STOPPED
 from .dozer import Dozer
-from .reconnects import AWAY_S, Reconnects
+from .reconnects import Reconnects
 from .settings import PorterSettings
 from .sleepers import Sleepers
 
@@ -45,8 +44,6 @@ from .sleepers import Sleepers
 HEARTBEAT_S = 5.0
 #: Interval for resending messages the master had no room for.
 _FLUSH_S = 0.02
-#: If only one session was ended within this time, an administrator ended it; otherwise the server was stopped.
-_ENDED_S = 0.5
 #: Time limit for releasing all databases.
 _STOP_S = 1.5
 
@@ -68,9 +65,6 @@ class Porter:
         self._sleepers: dict[str, Sleepers] = {}
         self._unsent: deque[Message] = deque()
         self._flush_alarm = Alarm(self._loop, self._flush)
-        #: Databases whose session was just ended, by an administrator or a stop of the server.
-        self._ended: list[Dozer] = []
-        self._ended_alarm = Alarm(self._loop, self._judge_ended)
         self._stopping = False
         self._stops_at_s = 0.0
         self._gone = False
@@ -173,16 +167,5 @@ class Porter:
         """A connection was lost or could not be made."""
         if self._stopping:
             dozer.end()
-        elif error.sqlstate == ADMIN_SHUTDOWN:
-            self._ended.append(dozer)
-            self._ended_alarm.set(now_s + _ENDED_S)
         else:
             self._servers[dozer.server].failed(dozer, error, now_s)
-
-    def _judge_ended(self, now_s: float) -> None:
-        ended, self._ended = [each for each in self._ended if not each.is_over], []
-        alone = len(ended) == 1
-        for dozer in ended:
-            if alone:
-                self.tell({"is": "away", "database": dozer.database, "for_s": AWAY_S})
-            self._servers[dozer.server].add(dozer, now_s, later_s=AWAY_S if alone else 0.0)

@@ -1,5 +1,8 @@
 """Decides when a porter reconnects to databases: a few at a time, and one while their server is down.
 
+A session that was ended alone was ended by an administrator, who wants the database for a while. Several at once were
+ended by their server.
+
 One `Reconnects` per PostgreSQL server. Opens no connection itself; the dozers do.
 """
 
@@ -11,6 +14,7 @@ from collections import deque
 from ..backoff import Backoff
 from ..errors import DatabaseError, ServerDown
 from ..loop import Alarm, Loop
+from ..postgres.failures import ADMIN_SHUTDOWN
 from .dozer import Dozer, State
 
 #: How long a database is left to an administrator who ended its session, as workers do.
@@ -21,6 +25,8 @@ AT_ONCE = 12
 _REFUSED_S = 3.0
 #: Pause after a lost connection.
 _LOST_S = 0.5
+#: Sessions lost within this time of each other were lost together.
+_TOGETHER_S = 0.5
 
 
 class Reconnects:
@@ -33,6 +39,12 @@ class Reconnects:
         self._backoff = Backoff(first_s=0.2, limit_s=3.0)
         self._is_down = False
         self._alarm = Alarm(loop, self._go_on)
+        #: Databases whose session was just ended, and when.
+        self._ended: dict[Dozer, float] = {}
+        self._ended_alarm = Alarm(loop, self._judge_ended)
+        #: When a session was last lost without the server saying that it ended it. A server that stops may be unable
+        #: to say so in a session that is just sending a statement.
+        self._broken_s = -math.inf
 
     def add(self, dozer: Dozer, now_s: float, later_s: float = 0.0) -> None:
         """Connect to a database in its turn, at the earliest `later_s` from now."""
@@ -54,7 +66,14 @@ class Reconnects:
 
     def failed(self, dozer: Dozer, error: DatabaseError, now_s: float) -> None:
         """A database lost its connection, or got none."""
+        was_connecting = dozer in self._connecting
         self._connecting.discard(dozer)
+        if error.sqlstate == ADMIN_SHUTDOWN:
+            self._ended[dozer] = now_s
+            self._ended_alarm.set(now_s + _TOGETHER_S)
+            return
+        if isinstance(error, ServerDown) or not was_connecting:
+            self._broken_s = now_s
         if isinstance(error, ServerDown):
             self._is_down = True
             self._waiting.append(dozer)
@@ -63,6 +82,14 @@ class Reconnects:
             self.add(dozer, now_s, later_s=_REFUSED_S if error.refused else _LOST_S)
             if not self._is_down:
                 self._alarm.set_earlier(now_s)
+
+    def _judge_ended(self, now_s: float) -> None:
+        ended, self._ended = self._ended, {}
+        alone = len(ended) == 1 and self._broken_s < min(ended.values()) - _TOGETHER_S
+        for dozer in ended:
+            if alone and not dozer.is_over:
+                dozer.say_away(AWAY_S)
+            self.add(dozer, now_s, later_s=AWAY_S if alone else 0.0)
 
     def _go_on(self, now_s: float) -> None:
         while self._waiting and len(self._connecting) < (1 if self._is_down else AT_ONCE):

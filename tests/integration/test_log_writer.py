@@ -14,7 +14,7 @@ import pytest
 
 from qjsupervisor.monitor.health import warnings
 from tests.hanging import HangingFolder
-from tests.helpers import wait_until
+from tests.helpers import wait_until, written
 
 from .test_master import Master
 
@@ -36,7 +36,7 @@ def master(tmp_path: Path, folder: Path) -> Iterator[Master]:
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
+    return [json.loads(line) for line in written(file).splitlines()]
 
 
 def events(file: Path) -> list[str]:
@@ -87,6 +87,7 @@ def test_every_line_is_in_the_file_at_the_end(master: Master, folder: Path) -> N
     assert (refused["ok"], refused["option"]) == (False, "log_file")
     assert master.stop() == 0
     assert events(folder / "other")[-1] == "master_stopped"
+    assert (folder / "other").read_text().endswith("}\n")
     assert not (folder / "pid").exists()
 
 
@@ -96,3 +97,4 @@ def test_what_the_others_say_after_the_masters_death_is_written(master: Master, 
     master.wait_all_gone()
     assert {"master_started", "worker_began"} <= set(events(folder / "log"))
     assert all(line["timestamp"] for line in lines(folder / "log"))
+    assert (folder / "log").read_text().endswith("}\n")

@@ -57,8 +57,21 @@ def porter() -> Iterator[Stand]:
     made.close()
 
 
-def ours(one: Database) -> str:
-    return f"FROM pg_stat_activity WHERE datname = '{one.name}' AND pid <> pg_backend_pid() AND query <> ''"
+#: Sessions of these databases' porter that only listen. One that is ended under a statement may lose what the server
+#: says as it ends it.
+_LISTENING = """
+    FROM pg_stat_activity WHERE datname = ANY(%s) AND pid <> pg_backend_pid() AND query <> '' AND state = 'idle'
+        AND state_change < now() - interval '0.3 s'
+"""
+
+
+def end_sessions(*databases: Database) -> None:
+    """End the porter's sessions of these databases, all at once, as a server does that stops."""
+    names = [one.name for one in databases]
+    wait_until(
+        lambda: len(databases[0].execute(f"SELECT pid {_LISTENING}", (names,))) == len(names), "the porter only listens"
+    )
+    databases[0].execute(f"SELECT pg_terminate_backend(pid) {_LISTENING}", (names,))
 
 
 def test_takes_and_calls_and_drops(porter: Stand, database: DatabaseFactory) -> None:
@@ -92,15 +105,11 @@ def test_one_session_is_ended_by_an_administrator_two_by_the_server(porter: Stan
     one, two = database(), database()
     porter.take(one, two)
     porter.until("holds", one, two)
-    # A session that is ended under a statement may lose what the server says as it ends it.
-    quiet = f"{ours(one)} AND state = 'idle' AND state_change < now() - interval '0.3 s'"
-    wait_until(lambda: one.execute(f"SELECT pid {quiet}"), "the porter only listens")
-    one.execute(f"SELECT pg_terminate_backend(pid) {quiet}")
+    end_sessions(one)
     porter.until("away", one)
     porter.heard.clear()
     porter.until("holds", one)
     porter.heard.clear()
-    one.execute(f"SELECT pg_terminate_backend(pid) {ours(one)}")
-    one.execute(f"SELECT pg_terminate_backend(pid) {ours(two)}")
+    end_sessions(one, two)
     porter.until("holds", one, two)
     assert not any(each["is"] == "away" for each in porter.heard)

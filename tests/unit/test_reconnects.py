@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from qjsupervisor.errors import DatabaseUnavailable, ServerDown
 from qjsupervisor.porter.dozer import State
-from qjsupervisor.porter.reconnects import AT_ONCE, Reconnects
+from qjsupervisor.porter.reconnects import AT_ONCE, AWAY_S, Reconnects
+from qjsupervisor.postgres.failures import ADMIN_SHUTDOWN
 
 from .supervised import FakeLoop
 
@@ -17,11 +20,15 @@ class Lost:
     def __init__(self, name: str, connected: list[str]) -> None:
         self.name, self._connected = name, connected
         self.state, self.is_over = State.LOST, False
+        self.away_s: list[float] = []
 
     def connect(self, _now_s: float, *, waits: bool) -> None:
         assert not waits
         self.state = State.CONNECTING
         self._connected.append(self.name)
+
+    def say_away(self, for_s: float) -> None:
+        self.away_s.append(for_s)
 
 
 def stand(count: int) -> tuple[Any, FakeLoop, list[Any], list[str]]:
@@ -81,3 +88,54 @@ def test_who_is_over_is_left_alone() -> None:
     reconnects.add(lost[0], 0.0, later_s=5.0)
     loop.run_until(6.0)
     assert connected == ["1"]
+
+
+def holding(count: int) -> tuple[Any, FakeLoop, list[Any], list[str]]:
+    reconnects, loop, dozers, connected = stand(count)
+    loop.run_until(0.0)
+    for each in dozers:
+        each.state = State.HOLDING
+        reconnects.settled(each, 0.0)
+    del connected[:]
+    return reconnects, loop, dozers, connected
+
+
+def lose(reconnects: Any, dozer: Any, at_s: float, sqlstate: str | None = ADMIN_SHUTDOWN) -> None:
+    error = DatabaseUnavailable(dozer.name, "terminating connection")
+    error.sqlstate, dozer.state = sqlstate, State.LOST
+    reconnects.failed(dozer, error, at_s)
+
+
+def test_one_that_is_ended_alone_is_left_to_an_administrator() -> None:
+    reconnects, loop, dozers, connected = holding(2)
+    lose(reconnects, dozers[1], 1.0, None)
+    dozers[1].state = State.HOLDING
+    lose(reconnects, dozers[0], 10.0)
+    loop.run_until(10.5)
+    assert (dozers[0].away_s, connected) == ([AWAY_S], [])
+    loop.run_until(10.5 + AWAY_S)
+    assert connected == ["0"]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("sqlstate", [ADMIN_SHUTDOWN, None], ids=["ended", "broken"])
+def test_who_is_ended_with_others_is_ended_by_the_server(first: int, sqlstate: str | None) -> None:
+    """Also where the server could not say so in one of the sessions, because a statement was just sent to it."""
+    reconnects, loop, dozers, connected = holding(2)
+    ends = [(dozers[0], ADMIN_SHUTDOWN), (dozers[1], sqlstate)]
+    for number, (dozer, said) in enumerate((ends[first], ends[1 - first])):
+        lose(reconnects, dozer, 10.0 + 0.4 * number, said)
+    loop.run_until(11.0)
+    assert dozers[0].away_s == dozers[1].away_s == []
+    assert sorted(connected) == ["0", "1"]
+
+
+def test_one_that_cannot_connect_says_nothing_of_the_others() -> None:
+    reconnects, loop, dozers, _connected = holding(2)
+    dozers[1].state = State.LOST
+    reconnects.add(dozers[1], 9.0)
+    loop.run_until(9.9)
+    lose(reconnects, dozers[1], 9.9, None)
+    lose(reconnects, dozers[0], 10.0)
+    loop.run_until(10.5)
+    assert dozers[0].away_s == [AWAY_S]
