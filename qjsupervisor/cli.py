@@ -102,10 +102,10 @@ def _start(arguments: argparse.Namespace) -> int:
     refuse_unfit(config)
     configure(config)
     from .master.master import Master
-    from .master.parts import Parts
+    from .master.parts import MasterParts
     from .monitor.monitor import run_monitor
 
-    parts = Parts(run_monitor=functools.partial(run_monitor, jobs=_JobsOfMonitor()))
+    parts = MasterParts(run_monitor=functools.partial(run_monitor, jobs=_JobsOfMonitor()))
     return Master(config, lambda: _config(arguments), parts).run()
 
 

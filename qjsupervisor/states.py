@@ -102,7 +102,7 @@ class JobState(str, enum.Enum):
     FAILED = "failed"
 
 
-class Outcome(enum.IntEnum):
+class JobOutcome(enum.IntEnum):
     """What became of a dispatched job; an index into the statistics of the shared table."""
 
     DONE = 0

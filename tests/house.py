@@ -9,7 +9,7 @@ import ast
 import configparser
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -131,6 +131,16 @@ def modules_beside_the_folders() -> list[str]:
 
 def packages_with_content() -> list[str]:
     return [str(file.relative_to(PACKAGE)) for file in PACKAGE.rglob("__init__.py") if file.read_text().strip()]
+
+
+def classes_of_one_name() -> list[str]:
+    """Classes that have the name of another one, private ones too; a folder does not tell two readers apart."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for path, tree in sources():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(f"{path}:{node.lineno}")
+    return [f"{name}: {', '.join(found)}" for name, found in places.items() if len(found) > 1]
 
 
 def deadline_functions() -> list[str]:
@@ -267,7 +277,7 @@ def life_of_a_job() -> tuple[list[str], float]:
 
 
 def figures() -> list[Figure]:
-    beside, full, rows = modules_beside_the_folders(), packages_with_content(), floors()
+    beside, full, rows, doubles = modules_beside_the_folders(), packages_with_content(), floors(), classes_of_one_name()
     deadlines, containers = deadline_functions(), containers_keyed_by_job()
     modules, entered = life_of_a_job()
     untested, private = modules_without_tests(), private_attributes_set_in_tests()
@@ -275,6 +285,7 @@ def figures() -> list[Figure]:
         Figure("modules beside the folders", len(beside), 20, tuple(beside)),
         Figure("__init__.py files with content", len(full), 0, tuple(full)),
         Figure("floors of the import contract", len(rows), 14, tuple(rows)),
+        Figure("classes of one name", len(doubles), 0, tuple(doubles)),
         Figure("functions that compute a next deadline", len(deadlines), 5, tuple(deadlines)),
         Figure("containers keyed by job in a worker", len(containers), 8, tuple(containers)),
         Figure("modules that a job's life enters", len(modules), 15, tuple(modules)),

@@ -9,7 +9,7 @@ from ..config.values import duration
 from ..master.pauses import LONGEST_S
 
 
-class Scope(NamedTuple):
+class ScopeArgument(NamedTuple):
     """What `pause` and `resume` apply to; `database` None means every database."""
 
     database: str | None
@@ -29,12 +29,12 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def parse_scope(text: str) -> Scope:
+def parse_scope(text: str) -> ScopeArgument:
     """Parse "db", "db:channel", ":channel" or "" (everything). The last colon separates; names may contain others."""
     database, colon, channel = text.rpartition(":")
     if not colon:
         database, channel = channel, ""
-    return Scope(database or None, parse_channel(channel))
+    return ScopeArgument(database or None, parse_channel(channel))
 
 
 def parse_channel(text: str) -> str:

@@ -26,7 +26,7 @@ _PARALLEL = 8
 _NAMED = 5
 
 
-class Outcome(enum.Enum):
+class CheckOutcome(enum.Enum):
     """What would happen to a database's jobs."""
 
     RUNS = "would run"
@@ -42,7 +42,7 @@ class DatabaseReport:
     """One database."""
 
     name: str
-    outcome: Outcome
+    outcome: CheckOutcome
     reason: str | None = None
     warnings: tuple[str, ...] = ()
     #: Its own channel tree, in per-database mode.
@@ -69,7 +69,7 @@ def report(config: Config, found: Probe) -> DatabaseReport:
     is_problem = found.verdict is not Verdict.ABSENT or found.facts is None
     return DatabaseReport(
         name=found.database,
-        outcome=Outcome(found.verdict.value),
+        outcome=CheckOutcome(found.verdict.value),
         reason=found.reason,
         warnings=found.warnings,
         is_problem=is_problem,
@@ -89,7 +89,7 @@ def _closer(config: Config, found: Probe) -> DatabaseReport:
     except DatabaseUnfit as error:
         return _blocked(found, str(error))
     except DatabaseError as error:
-        return DatabaseReport(name=name, outcome=Outcome.UNREACHABLE, reason=str(error), is_problem=True)
+        return DatabaseReport(name=name, outcome=CheckOutcome.UNREACHABLE, reason=str(error), is_problem=True)
     leader = found.facts.leader if found.facts is not None else None
     channels = tuple(tree.values())
     more = (*warnings_of(facts), *_passed_over(passed_over), *_unheard(config, name))
@@ -99,7 +99,7 @@ def _closer(config: Config, found: Probe) -> DatabaseReport:
         reason = None if leader is None else f"its jobs are dispatched by a supervisor: {leader}"
         return DatabaseReport(
             name=name,
-            outcome=Outcome.RUNS,
+            outcome=CheckOutcome.RUNS,
             reason=reason,
             warnings=found.warnings,
             channels=channels,
@@ -108,7 +108,7 @@ def _closer(config: Config, found: Probe) -> DatabaseReport:
     reason = f"another job runner holds the leader lock: {leader}; switch it off (README, Moving from OCA's)"
     return DatabaseReport(
         name=name,
-        outcome=Outcome.STANDBY,
+        outcome=CheckOutcome.STANDBY,
         reason=reason,
         warnings=found.warnings,
         channels=channels,
@@ -127,7 +127,7 @@ _POOLED = (
 def _blocked(found: Probe, reason: str) -> DatabaseReport:
     return DatabaseReport(
         name=found.database,
-        outcome=Outcome.BLOCKED,
+        outcome=CheckOutcome.BLOCKED,
         reason=reason,
         warnings=found.warnings,
         is_problem=True,
@@ -162,4 +162,4 @@ def _settings(spec: ChannelSpec) -> list[str]:
 
 def that_run(reports: Iterable[DatabaseReport]) -> Iterator[DatabaseReport]:
     """The databases that would get a worker."""
-    return (each for each in reports if each.outcome in (Outcome.RUNS, Outcome.STANDBY))
+    return (each for each in reports if each.outcome in (CheckOutcome.RUNS, CheckOutcome.STANDBY))

@@ -10,7 +10,7 @@ from typing import Any
 from ..config.load import Config
 from ..postgres.eligibility import named
 from ..text import seconds
-from .arguments import Scope
+from .arguments import ScopeArgument
 from .client import RELOAD_TIMEOUT_S, order, status
 from .output import print_line
 
@@ -47,7 +47,7 @@ def stop(config: Config) -> int:
     return 0
 
 
-def pause(config: Config, scope: Scope, for_s: float | None) -> int:
+def pause(config: Config, scope: ScopeArgument, for_s: float | None) -> int:
     """Start no more jobs in the scope, for a time or until resumed."""
     answer = order(config, "pause", database=scope.database, channel=scope.channel, for_s=for_s)
     until = "until resumed" if for_s is None else f"for {seconds(for_s)}"
@@ -64,7 +64,7 @@ def release(config: Config, database: str, for_s: float | None) -> int:
     return 0
 
 
-def resume(config: Config, scope: Scope, *, anyway: bool = False) -> int:
+def resume(config: Config, scope: ScopeArgument, *, anyway: bool = False) -> int:
     """End a pause; `anyway`: run jobs although modules are half installed."""
     if anyway:
         answer = order(config, "resume", database=scope.database, channel=scope.channel, anyway=True)

@@ -13,7 +13,7 @@ from ..job import why_unsendable
 from ..postgres import queries
 from ..postgres.session import Session
 from . import statements
-from .why_waiting import Job
+from .why_waiting import JobFacts
 
 #: A LIMIT that never limits.
 _MOST = 2**62
@@ -73,12 +73,12 @@ def read_rows(connection: Session, wanted: Wanted, ageing_s: float = 0.0) -> lis
     return [JobRow._make(row) for row in fetch(connection, statement, params)]
 
 
-def to_jobs(connection: Session, rows: Sequence[JobRow]) -> Iterator[Job]:
+def to_jobs(connection: Session, rows: Sequence[JobRow]) -> Iterator[JobFacts]:
     """Convert rows for Explainer; one statement reads all the jobs they depend on."""
     parents = {row.uuid: parents_of(row.dependencies) for row in rows if row.state == "wait_dependencies"}
     undone = _undone(connection, {uuid for uuids in parents.values() for uuid in uuids})
     return (
-        Job(
+        JobFacts(
             uuid=row.uuid,
             state=row.state,
             channel=row.channel,

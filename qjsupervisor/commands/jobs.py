@@ -19,7 +19,7 @@ from .job_rows import JobRow, Wanted, fetch, read_rows, to_jobs
 from .output import duration, print_document, print_line, print_lines
 from .session import session
 from .trees import Specs, own_specs
-from .why_waiting import Explainer, Job, Reason, Tree
+from .why_waiting import Explainer, JobFacts, Reason, TreeFacts
 
 __all__ = ["Wanted", "entries", "run"]
 
@@ -31,11 +31,11 @@ class Listed(NamedTuple):
     """One job and why it waits."""
 
     row: JobRow
-    job: Job
+    job: JobFacts
     reasons: list[Reason]
 
 
-class Found(NamedTuple):
+class FoundJobs(NamedTuple):
     """The jobs found in one database."""
 
     #: Number of all its jobs by state.
@@ -66,11 +66,11 @@ def run(config: Config, database: str | None, wanted: Wanted, *, as_json: bool) 
     return _EXIT_NOT_FOUND if absent else 0
 
 
-def _find(config: Config, database: str, status: Mapping[str, Any] | None, wanted: Wanted) -> Found:
+def _find(config: Config, database: str, status: Mapping[str, Any] | None, wanted: Wanted) -> FoundJobs:
     with session(config, database, "jobs") as connection:
         counts = dict(fetch(connection, statements.COUNT_STATES))
         rows = read_rows(connection, wanted, config.rules.ageing_s)
-        return Found(counts, rows, _listed(connection, config, database, status, rows))
+        return FoundJobs(counts, rows, _listed(connection, config, database, status, rows))
 
 
 def _absent(wanted: Wanted, rows: Iterable[JobRow]) -> list[str]:
@@ -107,7 +107,7 @@ class _Sum:
         self.databases = self.listed = self.having = 0
         self.errors: list[DatabaseError] = []
 
-    def results(self, found: Iterable[Done[Found]]) -> Iterator[tuple[str, Found]]:
+    def results(self, found: Iterable[Done[FoundJobs]]) -> Iterator[tuple[str, FoundJobs]]:
         """Yield the databases that could be asked, adding up as it goes."""
         for done in found:
             if done.error is not None:
@@ -162,7 +162,7 @@ def _print_total(total: _Sum) -> None:
 # -- one database --------------------------------------------------------------------------------------------------
 
 
-def _read_tree(connection: Session, config: Config, database: str) -> Tree:
+def _read_tree(connection: Session, config: Config, database: str) -> TreeFacts:
     try:
         own = own_specs(connection, config, database)
     except DatabaseUnfit as error:
@@ -170,7 +170,7 @@ def _read_tree(connection: Session, config: Config, database: str) -> Tree:
     specs = {spec.name: spec for spec in config.channels} if own is None else own
     longest_throttle_s = max(spec.throttle_s for spec in specs.values())
     has_minimums = own is not None and any(spec.minimum for spec in own.values())
-    return Tree(
+    return TreeFacts(
         database=database,
         specs=specs,
         is_own=own is not None,
@@ -201,7 +201,7 @@ def _starts(connection: Session, specs: Specs) -> dict[str, list[float]]:
     return found
 
 
-def _entry(row: JobRow, job: Job, reasons: Sequence[Reason]) -> dict[str, Any]:
+def _entry(row: JobRow, job: JobFacts, reasons: Sequence[Reason]) -> dict[str, Any]:
     return {
         "uuid": row.uuid,
         "state": row.state,
@@ -234,17 +234,17 @@ def _why(row: JobRow, reasons: Sequence[Reason]) -> str:
     return "; ".join(reason.text for reason in reasons)
 
 
-def _print_jobs(found: Found) -> None:
+def _print_jobs(found: FoundJobs) -> None:
     for each in found.listed:
         print_lines(_lines(*each))
 
 
-def _print_counts(database: str, found: Found) -> None:
+def _print_counts(database: str, found: FoundJobs) -> None:
     total = ", ".join(f"{count} {state}" for state, count in found.counts.items()) or "no jobs"
     print_line(f"{database}: {total}" + (f"; {len(found.rows)} shown" if found.rows else ""))
 
 
-def _lines(row: JobRow, job: Job, reasons: Sequence[Reason]) -> list[str]:
+def _lines(row: JobRow, job: JobFacts, reasons: Sequence[Reason]) -> list[str]:
     """The uuid, which people copy, comes first; what the job is and why it waits follow on their own lines."""
     age_s = row.age_s if row.age_s is not None and math.isfinite(row.age_s) else None
     place = f"place {row.ahead + 1}" if row.state == "pending" and (job.eta_in_s or 0) <= 0 else ""

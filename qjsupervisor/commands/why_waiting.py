@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from ..channelspec import ROOT, ChannelSpec, inherited, max_runtime_of, parent_name
-from ..config.guaranteed import Branch, branches_of, guaranteed, lacking_databases
+from ..config.guaranteed import Subtree, branches_of, guaranteed, lacking_databases
 from ..config.schedule import CLOSED, of_channel
 from ..postgres.eligibility import waits_for
 from ..states import JobState, WorkerState
@@ -30,7 +30,7 @@ class Reason(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class JobFacts:
     """The relevant part of one row of queue_job."""
 
     uuid: str
@@ -55,7 +55,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tree:
+class TreeFacts:
     """The channels that apply to a database, and facts from its rows; keys are complete names."""
 
     database: str
@@ -94,12 +94,12 @@ class Tree:
         """Number of this database's running jobs in the channel and its subchannels."""
         return sum(count for name, count in self.running.items() if _is_within(name, channel))
 
-    def branches(self) -> dict[str, Branch]:
+    def branches(self) -> dict[str, Subtree]:
         """The database's own channels."""
         found = {}
         for name, spec in self.specs.items():
             waits = any(_is_within(each, name) for each in self.waiting)
-            found[name] = Branch(spec.capacity, spec.minimum, spec.reserve, self.running_below(name), waits)
+            found[name] = Subtree(spec.capacity, spec.minimum, spec.reserve, self.running_below(name), waits)
         return found
 
     def failed_below(self, channel: str) -> list[str]:
@@ -128,14 +128,14 @@ class Explainer:
     as there may be hundreds of thousands of jobs.
     """
 
-    def __init__(self, status: Mapping[str, Any] | None, tree: Tree) -> None:
+    def __init__(self, status: Mapping[str, Any] | None, tree: TreeFacts) -> None:
         self._status = status or {}
         self._tree = tree
         self._stopped = _supervisor(status, tree.database)
         #: (channel, job that a sequential one waits for) -> reasons.
         self._of_channel: dict[tuple[str, str | None], list[Reason]] = {}
 
-    def explain(self, job: Job) -> list[Reason]:
+    def explain(self, job: JobFacts) -> list[Reason]:
         """All reasons why the job does not run now, the decisive one first; [] if the job is over."""
         if job.state == JobState.WAIT_DEPENDENCIES:
             return [_dependencies(job)]
@@ -151,7 +151,7 @@ class Explainer:
             return [self._stopped]
         return [*_eta(job), *self._reasons_of(job)] or [_turn(job, self._status.get("ageing_s"))]
 
-    def _reasons_of(self, job: Job) -> list[Reason]:
+    def _reasons_of(self, job: JobFacts) -> list[Reason]:
         key = job.channel, job.not_due
         found = self._of_channel.get(key)
         if found is None:
@@ -164,7 +164,7 @@ class Explainer:
         return found
 
 
-def _shares(job: Job, status: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
+def _shares(job: JobFacts, status: Mapping[str, Any], tree: TreeFacts) -> Iterator[Reason]:
     """The database is at its maximum, or the free permits are guaranteed to others."""
     own = (_database(status, tree.database) or {}).get("share") or {}
     if own.get("max") and own["used"] >= own["max"]:
@@ -180,19 +180,19 @@ def _shares(job: Job, status: Mapping[str, Any], tree: Tree) -> Iterator[Reason]
         yield Reason("guaranteed", text, {"channel": found.channel, "free": found.free, "to": dict(found.lacks)})
 
 
-def _dependencies(job: Job) -> Reason:
+def _dependencies(job: JobFacts) -> Reason:
     if not job.parents:
         return Reason("dependencies", "all jobs it depends on are over: Odoo should have set it pending")
     return Reason("dependencies", f"depends on {_named(job.parents)}", {"uuids": list(job.parents)})
 
 
-def _sent(job: Job) -> Reason:
+def _sent(job: JobFacts) -> Reason:
     if job.since_s is not None and job.since_s > 10:
         return Reason("sent", f"dispatched to Odoo{_since(job)} and not begun: are all its workers busy?")
     return Reason("sent", f"dispatched to Odoo{_since(job)}")
 
 
-def _running(job: Job, tree: Tree) -> Reason:
+def _running(job: JobFacts, tree: TreeFacts) -> Reason:
     limit = max_runtime_of(job.channel, tree.max_runtimes)
     if limit is None or job.since_s is None or job.since_s <= limit[1]:
         return Reason("running", f"runs in Odoo{_since(job)}")
@@ -223,14 +223,14 @@ def _supervisor(status: Mapping[str, Any] | None, database: str) -> Reason | Non
     return Reason(str(state), f"its worker is {state}" + (f": {why}" if why else ""), {"why": why})
 
 
-def _eta(job: Job) -> list[Reason]:
+def _eta(job: JobFacts) -> list[Reason]:
     if job.eta_in_s is None or job.eta_in_s <= 0:
         return []
     when = "never due" if math.isinf(job.eta_in_s) else f"due in {seconds(job.eta_in_s)}, at {job.eta} UTC"
     return [Reason("eta", when, {"eta": job.eta})]
 
 
-def _paused(job: Job, status: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
+def _paused(job: JobFacts, status: Mapping[str, Any], tree: TreeFacts) -> Iterator[Reason]:
     names = [spec.name for spec in tree.path(job.channel)]
     named: set[str] = set()
     for pause in status.get("pauses", ()):
@@ -245,7 +245,7 @@ def _paused(job: Job, status: Mapping[str, Any], tree: Tree) -> Iterator[Reason]
             yield Reason("paused", f"channel {spec.name} is paused", {"channel": spec.name})
 
 
-def _closed(job: Job, status: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
+def _closed(job: JobFacts, status: Mapping[str, Any], tree: TreeFacts) -> Iterator[Reason]:
     """Channels closed by the schedule."""
     for spec in tree.path(job.channel):
         said = of_channel(status.get("schedule"), spec.name)
@@ -275,7 +275,7 @@ def _target(status: Mapping[str, Any], database: str) -> Iterator[Reason]:
     yield Reason("target down", text, {"url": target.get("url"), "retry_in_s": retry_s})
 
 
-def _channel(job: Job, spec: ChannelSpec, status: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
+def _channel(job: JobFacts, spec: ChannelSpec, status: Mapping[str, Any], tree: TreeFacts) -> Iterator[Reason]:
     shared = _shared(status, spec.name)
     if spec.sequential or shared.get("sequential"):
         yield from _sequential(job, spec, shared, tree)
@@ -288,7 +288,7 @@ def _channel(job: Job, spec: ChannelSpec, status: Mapping[str, Any], tree: Tree)
     yield from _full(spec, shared, of_channel(status.get("schedule"), spec.name), tree)
 
 
-def _rate(spec: ChannelSpec, shared: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
+def _rate(spec: ChannelSpec, shared: Mapping[str, Any], tree: TreeFacts) -> Iterator[Reason]:
     """The rate's period has no start left: over all databases if the channel is shared, else in this one."""
     found = shared.get("rate") if shared and not tree.is_own else tree.rate_used(spec)
     if not found:
@@ -301,7 +301,7 @@ def _rate(spec: ChannelSpec, shared: Mapping[str, Any], tree: Tree) -> Iterator[
         yield Reason("rate", text, {"channel": spec.name, **found})
 
 
-def _sequential(job: Job, spec: ChannelSpec, shared: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
+def _sequential(job: JobFacts, spec: ChannelSpec, shared: Mapping[str, Any], tree: TreeFacts) -> Iterator[Reason]:
     failed = tree.failed_below(spec.name)
     elsewhere = int(shared.get("failed") or 0) - len(failed)
     if failed or elsewhere > 0:
@@ -313,7 +313,9 @@ def _sequential(job: Job, spec: ChannelSpec, shared: Mapping[str, Any], tree: Tr
         yield Reason("sequential", text, {"channel": spec.name, "not_due": job.not_due})
 
 
-def _full(spec: ChannelSpec, shared: Mapping[str, Any], scheduled: Mapping[str, Any], tree: Tree) -> Iterator[Reason]:
+def _full(
+    spec: ChannelSpec, shared: Mapping[str, Any], scheduled: Mapping[str, Any], tree: TreeFacts
+) -> Iterator[Reason]:
     """The channel is full: over all databases if it is shared, and in this one if it is its own."""
     capacity = shared.get("capacity")
     if capacity is not None and shared.get("running", 0) >= capacity:
@@ -343,7 +345,7 @@ def _without_room(name: str, whose: str, capacity: int, running: int, holders: S
     return Reason("full", text + (f": {_named([f'{db} {n}' for db, n in by])}" if by else ""), details)
 
 
-def _turn(job: Job, ageing_s: float | None) -> Reason:
+def _turn(job: JobFacts, ageing_s: float | None) -> Reason:
     if job.ahead:
         text = f"{job.ahead} better job{'s' if job.ahead > 1 else ''} of its channel first"
         ages = f" (each step of priority is worth {seconds(ageing_s)} of waiting)" if ageing_s else ""
@@ -369,5 +371,5 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _since(job: Job) -> str:
+def _since(job: JobFacts) -> str:
     return "" if job.since_s is None else f" for {seconds(job.since_s)}"

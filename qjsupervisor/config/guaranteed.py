@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..channelspec import ROOT, parent_name
 
 
-class Branch(NamedTuple):
+class Subtree(NamedTuple):
     """A channel and its subchannels."""
 
     capacity: int | None
@@ -27,10 +27,10 @@ class Guaranteed(NamedTuple):
     lacks: Mapping[str, int]
 
 
-def branches_of(status: Mapping[str, Any]) -> dict[str, Branch]:
+def branches_of(status: Mapping[str, Any]) -> dict[str, Subtree]:
     """Shared channels by name, from the status."""
     return {
-        str(view["name"]): Branch(
+        str(view["name"]): Subtree(
             view.get("capacity"),
             int(view.get("minimum") or 0),
             bool(view.get("reserve")),
@@ -54,7 +54,7 @@ def lacking_databases(status: Mapping[str, Any], database: str) -> dict[str, int
     return found
 
 
-def guaranteed(branches: Mapping[str, Branch], channel: str, databases: Mapping[str, int]) -> Guaranteed | None:
+def guaranteed(branches: Mapping[str, Subtree], channel: str, databases: Mapping[str, int]) -> Guaranteed | None:
     """Whose guaranteed permits hold up a job of a channel, or None. `databases`: see lacking_databases."""
     is_short, way = False, ""
     for node in _upwards(channel):
@@ -77,7 +77,7 @@ def _upwards(channel: str) -> Iterator[str]:
         name = parent_name(name)
 
 
-def _lacks(branches: Mapping[str, Branch], node: str, without: str) -> dict[str, int]:
+def _lacks(branches: Mapping[str, Subtree], node: str, without: str) -> dict[str, int]:
     """Channel -> what it lacks of its minimum, for channels below `node` except on one path."""
     found: dict[str, int] = {}
     for name, branch in branches.items():

@@ -14,7 +14,7 @@ from .channel_string import parse_channel_options, parse_channels
 from .database_names import parse_database_names
 from .environment import parse_version
 from .floor import parse_floor
-from .schedule import Window, parse_schedule, parse_timezone
+from .schedule import ScheduleEntry, parse_schedule, parse_timezone
 from .settings import DatabaseName
 from .shares import Shares, parse_shares
 from .sizes import HIGHEST_CAPACITY
@@ -233,7 +233,7 @@ UPGRADE_TIMEOUT = _own(
     duration_in(1, 30 * _DAY_S),
     "time after which a module still to be installed, upgraded or removed is reported; jobs wait meanwhile",
 )
-SCHEDULE: Option[tuple[Window, ...]] = _own(
+SCHEDULE: Option[tuple[ScheduleEntry, ...]] = _own(
     "schedule",
     (),
     "",

@@ -37,7 +37,7 @@ _ALLOWED = "CHANNEL: closed DAYS HH:MM-HH:MM, or a number instead of closed; DAY
 LOCALTIME, TIMEZONE = "/etc/localtime", "/etc/timezone"
 
 
-class Window(NamedTuple):
+class ScheduleEntry(NamedTuple):
     """One entry of the schedule."""
 
     #: Complete channel name.
@@ -57,10 +57,10 @@ class _Span(NamedTuple):
 
     start_s: float
     end_s: float
-    window: Window
+    window: ScheduleEntry
 
 
-class Change(NamedTuple):
+class LimitChange(NamedTuple):
     """The limit that applies to a channel from a moment on."""
 
     #: UTC seconds.
@@ -81,7 +81,7 @@ class Limit(NamedTuple):
 class Schedule(NamedTuple):
     """All windows, in one time zone."""
 
-    windows: tuple[Window, ...] = ()
+    windows: tuple[ScheduleEntry, ...] = ()
     #: IANA name.
     timezone: str = "UTC"
 
@@ -99,7 +99,7 @@ class Schedule(NamedTuple):
                 break
         return {channel: Limit(limit, until.get(channel)) for channel, limit in held.items()}
 
-    def changes(self, after_s: float) -> Iterator[Change]:
+    def changes(self, after_s: float) -> Iterator[LimitChange]:
         """Later changes in order of time, for at least two weeks ahead."""
         spans, last_s = self._spans(after_s, _AHEAD), after_s + (_AHEAD - 1) * _DAY_S
         held = _held(spans, after_s)
@@ -108,7 +108,7 @@ class Schedule(NamedTuple):
             now = _held(spans, moment)
             for channel in sorted({*held, *now}):
                 if held.get(channel) != now.get(channel):
-                    yield Change(moment, channel, now.get(channel))
+                    yield LimitChange(moment, channel, now.get(channel))
             held = now
 
     def next_change_s(self, after_s: float) -> float | None:
@@ -178,20 +178,20 @@ def _wall(at_s: float, zone: tzinfo) -> datetime:
 # -- text --------------------------------------------------------------------------------------------------------
 
 
-def parse_schedule(text: str) -> tuple[Window, ...]:
+def parse_schedule(text: str) -> tuple[ScheduleEntry, ...]:
     """Parse the windows. Raises ValueError naming the entry."""
     entries = filter(None, (part.strip() for part in re.split(r"[;\n]", text)))
     return tuple(map(_parse_entry, entries))
 
 
-def _parse_entry(entry: str) -> Window:
+def _parse_entry(entry: str) -> ScheduleEntry:
     try:
         return _parse_window(entry)
     except ValueError as error:
         raise ValueError(f"entry {shown(entry)}: {error}") from None
 
 
-def _parse_window(entry: str) -> Window:
+def _parse_window(entry: str) -> ScheduleEntry:
     name, colon, rest = entry.partition(":")
     words = re.sub(r"\s*([,-])\s*", r"\1", rest).split()
     if not colon or not name.strip() or len(words) != 3:
@@ -200,7 +200,7 @@ def _parse_window(entry: str) -> Window:
     limit = CLOSED if what.lower() == "closed" else integer_in(1, HIGHEST_CAPACITY)(what)
     spec = checked(ChannelSpec(name=complete_name(name.strip()), capacity=None))
     start_s, end_s = _parse_times(times)
-    return Window(spec.name, limit, _parse_days(days), start_s, end_s)
+    return ScheduleEntry(spec.name, limit, _parse_days(days), start_s, end_s)
 
 
 def _parse_days(text: str) -> tuple[int, ...]:
@@ -290,7 +290,7 @@ def limit_text(limit: int | None, until: datetime | None = None, now: datetime |
     return f"{what} until {clock}" if now is None or until.date() == now.date() else f"{what} until {until:%a} {clock}"
 
 
-def unknown(windows: Iterable[Window], channels: Iterable[ChannelSpec]) -> list[str]:
+def unknown(windows: Iterable[ScheduleEntry], channels: Iterable[ChannelSpec]) -> list[str]:
     """Channels in the schedule that do not exist."""
     known = {spec.name for spec in channels}
     return [window.channel for window in windows if window.channel not in known]

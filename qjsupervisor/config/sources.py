@@ -29,7 +29,7 @@ _SECRET = ("password", "targets", "db_name")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SourcedText:
     """An option's text and the place it was found."""
 
     text: str
@@ -57,21 +57,21 @@ class Sources:
         except ValueError as error:
             raise ConfigError(option.name, f"{found.place}: {error}") from None
 
-    def find(self, option: Option[Any]) -> Found | None:
+    def find(self, option: Option[Any]) -> SourcedText | None:
         """The option's text from the place with the highest precedence, or None if it is not set."""
         if option.section == OWN and not unset(text := self.argv.get(option.name)):
-            return Found(text or "", str(option.flag))
+            return SourcedText(text or "", str(option.flag))
         if option.variable and not unset(text := self.environ.get(option.variable)):
-            return Found(text or "", f"environment variable {option.variable}")
+            return SourcedText(text or "", f"environment variable {option.variable}")
         keys = [(option.section, option.name), *((ODOO, key) for key in option.fallbacks)]
         for section, key in keys:
             borrowed = key != option.name
             variable = environment.odoo_variable(key) if section == ODOO and self.odoo.reads_environment else None
             if variable is not None and (text := self.environ.get(variable)) is not None:
                 # An empty variable takes precedence too: it means "not set".
-                return None if unset(text) else Found(text, f"environment variable {variable}", borrowed)
+                return None if unset(text) else SourcedText(text, f"environment variable {variable}", borrowed)
             if (text := self.file.get(section, key)) is not None:
-                return Found(text, f"{self.file.path}: [{section}] {key}", borrowed)
+                return SourcedText(text, f"{self.file.path}: [{section}] {key}", borrowed)
         return None
 
     def origins(self) -> Iterator[Origin]:

@@ -21,7 +21,7 @@ from ..errors import ConfigError, NoRoom
 from ..logs import get_logger
 from ..loop import Alarm
 from .child import Child, exit_reason
-from .parts import Parts
+from .parts import MasterParts
 from .places import check_log
 
 #: A megabyte of nonsense takes a second.
@@ -39,7 +39,7 @@ Answer = Callable[[Message], None]
 class ConfigReader:
     """Reads for whoever asks; `apply` is called once for each read."""
 
-    def __init__(self, load: Load, apply: Apply, parts: Parts) -> None:
+    def __init__(self, load: Load, apply: Apply, parts: MasterParts) -> None:
         self._load = load
         self._apply = apply
         self._parts = parts

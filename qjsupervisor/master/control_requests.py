@@ -34,7 +34,7 @@ from .pauses import LONGEST_NAME, LONGEST_S, Scope
 _LOGGED = ("order", "database", "channel", "for_s", "anyway", "state", "jobs", "by")
 
 
-class Orders:
+class ControlRequests:
     """Turns a request into what is done, and into the response. `stop` ends the master."""
 
     def __init__(

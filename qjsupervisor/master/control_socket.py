@@ -73,7 +73,7 @@ class ControlSocket:
         self._lock = Pidfile(path + ".lock", option=_OPTION)
         self._listener: socket.socket | None = None
         self._loop: Loop | None = None
-        self._clients: dict[socket.socket, _Client] = {}
+        self._clients: dict[socket.socket, _ControlConnection] = {}
         self._log = get_logger()
 
     def open(self) -> None:
@@ -167,13 +167,13 @@ class ControlSocket:
         if len(self._clients) >= MAX_CLIENTS:
             self._drop(min(self._clients.values(), key=lambda each: each.limit.at_s))
         sock.setblocking(False)
-        client = _Client(sock, Peer(pid, uid))
+        client = _ControlConnection(sock, Peer(pid, uid))
         client.limit = Alarm(self._loop, lambda _now_s: self._drop(client))
         client.limit.set(now_s + CLIENT_TIMEOUT_S)
         self._clients[sock] = client
         self._watch(client)
 
-    def _serve(self, client: _Client, now_s: float) -> None:
+    def _serve(self, client: _ControlConnection, now_s: float) -> None:
         """Read and write without waiting when a client's socket is ready; at most one request per turn."""
         try:
             if client.outgoing:
@@ -195,7 +195,7 @@ class ControlSocket:
             return
         self._watch(client)
 
-    def _wait_for(self, response: Deferred, client: _Client) -> None:
+    def _wait_for(self, response: Deferred, client: _ControlConnection) -> None:
         """Leave the client alone until its response is there; it need not be there any more by then."""
         assert self._loop is not None
         client.limit.clear()
@@ -203,7 +203,7 @@ class ControlSocket:
         client.waiting = True
         response.pass_on(lambda message: self._answer_late(client, message))
 
-    def _answer_late(self, client: _Client, message: Message) -> None:
+    def _answer_late(self, client: _ControlConnection, message: Message) -> None:
         assert self._loop is not None
         if client.sock not in self._clients:
             return
@@ -216,7 +216,7 @@ class ControlSocket:
         client.limit.set(self._loop.now_s() + CLIENT_TIMEOUT_S)
         self._watch(client)
 
-    def _respond(self, line: bytes, client: _Client) -> Message | Deferred:
+    def _respond(self, line: bytes, client: _ControlConnection) -> Message | Deferred:
         try:
             if len(line) > MAX_FRAME_BYTES:
                 client.ending = True
@@ -229,7 +229,7 @@ class ControlSocket:
             self._log.exception("request_failed")
             return {"ok": False, "error": f"a fault of qjsupervisor, see its log: {type(error).__name__}: {error}"}
 
-    def _watch(self, client: _Client) -> None:
+    def _watch(self, client: _ControlConnection) -> None:
         """Wait for what the client must do next: take its response, or send its next request.
 
         A request that arrived with the previous one is handled in the next turn, since the socket is writable."""
@@ -240,7 +240,7 @@ class ControlSocket:
         events = selectors.EVENT_WRITE if client.outgoing or client.has_request() else selectors.EVENT_READ
         self._loop.modify(client.sock, events, lambda now_s: self._serve(client, now_s))
 
-    def _drop(self, client: _Client) -> None:
+    def _drop(self, client: _ControlConnection) -> None:
         assert self._loop is not None
         if not client.waiting:
             self._loop.unregister(client.sock)
@@ -249,7 +249,7 @@ class ControlSocket:
         client.sock.close()
 
 
-class _Client:
+class _ControlConnection:
     """One connection: received bytes not yet answered, and response bytes not yet sent."""
 
     #: Ends it.

@@ -27,9 +27,9 @@ from ..loop import Alarm
 from ..states import RELEASED, Wakefulness, WorkerState
 from ..table.stuck_holder import is_stopped
 from .ending import Ending
-from .parts import Parts
+from .parts import MasterParts
 from .table_calls import RetriedCalls
-from .worker_process import Limits, WorkerProcess
+from .worker_process import TimeLimits, WorkerProcess
 
 #: How often heartbeats and the owner of the table's lock are checked while any worker is alive.
 WATCH_S = 1.0
@@ -49,8 +49,8 @@ class Fleet:
 
     def __init__(
         self,
-        parts: Parts,
-        limits: Limits,
+        parts: MasterParts,
+        limits: TimeLimits,
         pauses_of: Callable[[str], Mapping[str, float | None]],
         on_gone: Callable[[float], None],
         relog: Callable[[Message], None],
@@ -136,7 +136,7 @@ class Fleet:
         if worker.child is None:
             self._retire(worker)
 
-    def replace_settings(self, settings_of: Callable[[str], Any], limits: Limits, now_s: float) -> list[str]:
+    def replace_settings(self, settings_of: Callable[[str], Any], limits: TimeLimits, now_s: float) -> list[str]:
         """After a reload: restart only the workers whose settings changed; returns their databases."""
         self._limits = limits
         changed = []

@@ -33,11 +33,11 @@ from ..states import EX_OK
 from ..version import __version__
 from . import memory
 from .child import ChildSpawner, exited_children, wait_for
-from .control_requests import Orders
+from .control_requests import ControlRequests
 from .control_socket import ControlSocket, Deferred
 from .database_log import DatabaseLog
 from .operations import Operations
-from .parts import Parts
+from .parts import MasterParts
 from .pauses import Pauses
 from .pidfile import Pidfile
 from .session_mark import session_mark
@@ -66,10 +66,10 @@ _SIGNALS = (
 class Master:
     """One supervisor. `load_again` rereads the configuration and raises ConfigError if it is wrong."""
 
-    def __init__(self, config: Config, load_again: Callable[[], Config], parts: Parts | None = None) -> None:
+    def __init__(self, config: Config, load_again: Callable[[], Config], parts: MasterParts | None = None) -> None:
         self._config = config
         self._load_again = load_again
-        self._parts = parts or Parts()
+        self._parts = parts or MasterParts()
         self._loop = self._parts.loop = Loop(self._parts.clock, self._note_fault)
         self._database_log = self._parts.database_log = DatabaseLog(self._loop, self._parts.clock)
         self._signals = SignalQueue(_SIGNALS)
@@ -125,7 +125,7 @@ class Master:
         )
         parts.spawner = ChildSpawner(self._close_in_child, parts.fork, parts.kill)
         self._operations = Operations(config, self._load_again, parts, Pauses())
-        self._orders = Orders(self._operations, self.stop, parts.clock, lambda: self._control.peer)
+        self._orders = ControlRequests(self._operations, self.stop, parts.clock, lambda: self._control.peer)
         self._fleet, self._rescan = self._operations.fleet, self._operations.rescan
         self._monitor, self._broker = self._operations.monitor, self._operations.broker
         self._resting = self._operations.resting

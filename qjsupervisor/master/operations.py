@@ -26,17 +26,17 @@ from ..states import Mode, WorkerState
 from .config_reader import Answer, ConfigReader
 from .fleet import Fleet
 from .log_writer import LogWriter
-from .parts import Parts, RunBroker
+from .parts import MasterParts, RunBroker
 from .pauses import Pauses
-from .reloading import LOGGING, Change, compare
+from .reloading import LOGGING, ReloadEffect, compare
 from .rescan import Rescan
 from .resting import Resting
 from .service import Service
-from .snapshot import Snapshot, view_of
+from .snapshot import MasterSnapshot, view_of
 from .state_file import StateFile
 from .status_report import build_status
 from .timetable import Timetable
-from .worker_process import Limits
+from .worker_process import TimeLimits
 
 #: How often the broker's heartbeat is checked.
 _BROKER_WATCH_S = 5.0
@@ -50,7 +50,7 @@ RESYNC_PAUSE_S = 1.0
 class Operations:
     """Holds the configuration in force. `load_again` rereads it and raises ConfigError if it is wrong."""
 
-    def __init__(self, config: Config, load_again: Callable[[], Config], parts: Parts, pauses: Pauses) -> None:
+    def __init__(self, config: Config, load_again: Callable[[], Config], parts: MasterParts, pauses: Pauses) -> None:
         self.config = config
         self.pauses = pauses
         self._parts = parts
@@ -217,7 +217,7 @@ class Operations:
         self.fleet.send_all({"do": "resync"})
         self.rescan.request(now_s)
 
-    def _log_reload(self, change: Change, restarted: Sequence[str]) -> None:
+    def _log_reload(self, change: ReloadEffect, restarted: Sequence[str]) -> None:
         for option in change.needs_restart:
             self._log.warning("option_ignored", option=option, reason="takes effect at the next start only")
         self.log_warnings()
@@ -228,7 +228,7 @@ class Operations:
         for warning in self.config.warnings:
             self._log.warning("configuration_doubted", reason=warning)
 
-    def _check_room(self, change: Change) -> None:
+    def _check_room(self, change: ReloadEffect) -> None:
         """Refuse a reload that could not be applied as a whole."""
         try:
             self._parts.table.check_room(change.config.channels)
@@ -332,7 +332,7 @@ class Operations:
 
     def status(self, now_s: float) -> Message:
         """The status; see status_report."""
-        snapshot = Snapshot(
+        snapshot = MasterSnapshot(
             pid=os.getpid(),
             uptime_s=now_s - self._started_s,
             now_ns=time.monotonic_ns(),
@@ -387,9 +387,9 @@ class Operations:
         return f"the monitor does not run: {error}" if error and self.monitor.pid is None else None
 
 
-def limits_of(config: Config) -> Limits:
+def limits_of(config: Config) -> TimeLimits:
     """How long a worker may take."""
-    return Limits(
+    return TimeLimits(
         boot_s=config.boot_timeout_s,
         graceful_s=config.graceful_timeout_s,
         hang_s=config.hang_timeout_s,

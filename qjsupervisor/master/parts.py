@@ -70,7 +70,7 @@ def _run_porter(settings: PorterSettings, pipe: Pipe) -> int:
 
 
 @dataclass(kw_only=True)
-class Parts:
+class MasterParts:
     """The collaborators of a master; tests replace some. The master adds the last four at its start."""
 
     run_worker: RunWorker = run_worker

@@ -19,7 +19,7 @@ _OF_THE_MONITOR = ("monitor", "monitor_token", "monitor_user", "monitor_password
 LOGGING = ("log_file", "log_level", "log_format", "log_jobs")
 
 
-class Change(NamedTuple):
+class ReloadEffect(NamedTuple):
     """The effect of a reload."""
 
     #: The configuration in force from now on: the new one, except for what cannot change.
@@ -35,14 +35,14 @@ class Change(NamedTuple):
     rules: bool
 
 
-def compare(old: Config, new: Config) -> Change:
+def compare(old: Config, new: Config) -> ReloadEffect:
     """The change from one configuration to the next."""
     fixed = [name for name in _FIXED if getattr(old, name) != getattr(new, name)]
     if old.mode is not new.mode and Mode.PER_DATABASE in (old.mode, new.mode):
         fixed.append("mode")
         fixed += [name for name in _OF_THE_MODE if getattr(old, name) != getattr(new, name)]
     effective = replace(new, **{name: getattr(old, name) for name in fixed})
-    return Change(
+    return ReloadEffect(
         config=effective,
         needs_restart=tuple(fixed),
         channels=old.channels != effective.channels,

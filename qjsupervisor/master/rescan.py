@@ -25,7 +25,7 @@ from ..worker.comeback import AWAY_S
 from .child import Child, exit_reason
 from .fleet import Fleet
 from .known_databases import KnownDatabases, copies
-from .parts import Parts
+from .parts import MasterParts
 from .scan_log import ScanLog
 
 #: Added to the scout's own deadline, for a scout that hangs beyond its reach.
@@ -43,7 +43,7 @@ LONGEST_PUT_OFF_S = 2 * AWAY_S
 class Rescan:
     """The running scan, if any, and when the next one starts. A reload replaces `config`."""
 
-    def __init__(self, config: Any, parts: Parts, fleet: Fleet, backoff: Backoff | None = None) -> None:
+    def __init__(self, config: Any, parts: MasterParts, fleet: Fleet, backoff: Backoff | None = None) -> None:
         self.config = config
         #: Databases that the scout must not connect to (released by an operator).
         self.untouched: frozenset[str] = frozenset()

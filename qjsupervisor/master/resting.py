@@ -18,7 +18,7 @@ from ..loop import Alarm
 from ..porter.settings import PorterSettings
 from ..states import Wakefulness, WorkerState
 from .fleet import Fleet
-from .parts import Parts
+from .parts import MasterParts
 from .service import Service
 from .worker_process import WorkerProcess
 
@@ -39,7 +39,7 @@ _FLUSH_S = 0.02
 class _Porter:
     """One porter, its databases, and orders it could not take yet."""
 
-    def __init__(self, resting: Resting, parts: Parts, number: int) -> None:
+    def __init__(self, resting: Resting, parts: MasterParts, number: int) -> None:
         name = "porter" if number == 1 else f"porter {number}"
         self.databases: set[str] = set()
         self.heard_s = self.started_s = 0.0
@@ -72,7 +72,7 @@ class Resting:
     """All porters of one supervisor."""
 
     def __init__(
-        self, parts: Parts, fleet: Fleet, settings: Callable[[], PorterSettings], hang_s: float, most: int = MOST
+        self, parts: MasterParts, fleet: Fleet, settings: Callable[[], PorterSettings], hang_s: float, most: int = MOST
     ) -> None:
         self._parts = parts
         self._fleet = fleet

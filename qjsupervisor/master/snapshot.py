@@ -36,7 +36,7 @@ class WorkerView(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class MasterSnapshot:
     """What the master adds to the contents of the table."""
 
     pid: int

@@ -29,7 +29,7 @@ from ..errors import ConfigError, ProtocolError
 from ..logs import get_logger
 from ..loop import Alarm
 from .child import Child, exit_reason, wait_for
-from .parts import Parts
+from .parts import MasterParts
 from .state_disk import BROKEN, FAILED, MISSING, READ, UNUSABLE, WRITTEN, read_file, run_read, run_write
 
 VERSION = 1
@@ -55,7 +55,7 @@ def path_of(config: Config) -> str:
 class StateFile:
     """One supervisor's state file. `clock` and `wall` of the parts are monotonic and UTC seconds."""
 
-    def __init__(self, config: Config, parts: Parts) -> None:
+    def __init__(self, config: Config, parts: MasterParts) -> None:
         self.path = path_of(config)
         #: Why it could not be written, or read; None: all is well.
         self.error: str | None = None

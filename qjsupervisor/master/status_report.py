@@ -13,11 +13,11 @@ from ..channelspec import ROOT
 from ..config.environment import SERVER_PREFIX
 from ..config.schedule import CLOSED, of_channel
 from ..config.settings import Config
-from ..states import RELEASED, Outcome, TargetHealth, TargetState, WorkerState
+from ..states import RELEASED, JobOutcome, TargetHealth, TargetState, WorkerState
 from ..version import __version__
 from .parts import Table
 from .pauses import Scope
-from .snapshot import Snapshot, WorkerView
+from .snapshot import MasterSnapshot, WorkerView
 from .totals import totals
 
 _NS = 1_000_000_000
@@ -26,7 +26,7 @@ _LONGEST_WAIT_S = 10 * 365 * 86400.0
 _SHORTEST_RATE_S = 10.0
 
 
-def build_status(config: Config, table: Table, snapshot: Snapshot) -> dict[str, Any]:
+def build_status(config: Config, table: Table, snapshot: MasterSnapshot) -> dict[str, Any]:
     """The document of `status --json`. Its keys are an interface: they are added, never renamed."""
     servers = {view.name: view for view in table.server_views()}
     databases = [_database(config, table, worker, snapshot, servers) for worker in snapshot.workers]
@@ -83,7 +83,7 @@ def _rules(config: Config) -> dict[str, Any]:
 
 
 def _database(
-    config: Config, table: Table, worker: WorkerView, snapshot: Snapshot, servers: Mapping[str, Any]
+    config: Config, table: Table, worker: WorkerView, snapshot: MasterSnapshot, servers: Mapping[str, Any]
 ) -> dict[str, Any]:
     view, now_ns = table.slot_view(worker.slot), snapshot.now_ns
     alive = worker.pid is not None
@@ -112,7 +112,7 @@ def _database(
         "wait_s": round((now_ns - view.waiting_since_ns) / _NS, 1) if view.waiting_since_ns else 0,
         "not_due": view.not_due,
         "oldest_pending_s": _waited_s(view.oldest_us, snapshot.wall_s),
-        "outcomes": {outcome.name.lower(): view.outcomes[outcome] for outcome in Outcome},
+        "outcomes": {outcome.name.lower(): view.outcomes[outcome] for outcome in JobOutcome},
         "weight": view.weight,
         "share": _share(view),
         "message": view.message or None,
@@ -128,11 +128,11 @@ def _database(
     }
 
 
-def _is_paused(database: str, snapshot: Snapshot) -> bool:
+def _is_paused(database: str, snapshot: MasterSnapshot) -> bool:
     return any(scope.channel == ROOT and scope.database in (None, database) for scope, _ in snapshot.pauses)
 
 
-def _unserved(name: str, reason: str, snapshot: Snapshot) -> dict[str, Any]:
+def _unserved(name: str, reason: str, snapshot: MasterSnapshot) -> dict[str, Any]:
     """A database without a worker, with the same keys."""
     held = name in snapshot.held
     if snapshot.next_scan_in_s is not None and not held:
@@ -170,7 +170,7 @@ def _unserved(name: str, reason: str, snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _channels(config: Config, table: Table, snapshot: Snapshot) -> list[dict[str, Any]]:
+def _channels(config: Config, table: Table, snapshot: MasterSnapshot) -> list[dict[str, Any]]:
     """Configured channels, and retired ones in which jobs still run."""
     paused = {scope.channel for scope, _ in snapshot.pauses if scope.database is None}
     by_configuration = {spec.name for spec in config.channels if spec.paused}
@@ -254,7 +254,7 @@ def _postgresql(servers: Mapping[str, Any], now_ns: int) -> list[dict[str, Any]]
     return found
 
 
-def _problems(snapshot: Snapshot, postgresql: Iterable[Mapping[str, Any]]) -> list[str]:
+def _problems(snapshot: MasterSnapshot, postgresql: Iterable[Mapping[str, Any]]) -> list[str]:
     """What keeps more than one database from being served, but for what follows from a server that is down."""
     is_told = any(each["state"] == "down" and each["server"] == snapshot.scan_lacks for each in postgresql)
     return [*([snapshot.scan_error] if snapshot.scan_error and not is_told else []), *snapshot.problems]
@@ -300,7 +300,7 @@ def _first_url(config: Config) -> str | None:
     return next((target.url for _, targets in config.targets for target in targets), None)
 
 
-def _pause(scope: Scope, until_s: float | None, snapshot: Snapshot) -> dict[str, Any]:
+def _pause(scope: Scope, until_s: float | None, snapshot: MasterSnapshot) -> dict[str, Any]:
     left_s = None if until_s is None else max(0.0, round(until_s - snapshot.now_ns / _NS, 1))
     released = scope.channel == RELEASED
     return {

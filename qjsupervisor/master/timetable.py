@@ -13,14 +13,14 @@ from itertools import islice
 from typing import Any
 
 from ..channelspec import ROOT, ChannelSpec
-from ..config.schedule import Change, Limit, limit_text
+from ..config.schedule import Limit, LimitChange, limit_text
 from ..config.settings import Config
 from ..logs import get_logger
 from ..loop import Alarm
 from ..states import Mode
 from .clock_watch import ClockWatch
 from .fleet import Fleet
-from .parts import Parts
+from .parts import MasterParts
 
 #: The timer may ring a moment before the clock on the wall is there.
 _LATE_S = 0.002
@@ -31,14 +31,14 @@ _SHOWN = 3
 class Timetable:
     """The schedule of one supervisor. `config` is replaced by `replace`."""
 
-    def __init__(self, config: Config, parts: Parts, fleet: Fleet) -> None:
+    def __init__(self, config: Config, parts: MasterParts, fleet: Fleet) -> None:
         self._config = config
         self._parts = parts
         self._fleet = fleet
         #: What is in force, by channel.
         self._limits: dict[str, Limit] = {}
         #: The next changes.
-        self._next: tuple[Change, ...] = ()
+        self._next: tuple[LimitChange, ...] = ()
         #: Channels whose limits are not in the table yet.
         self._unapplied: set[str] = set()
         self._alarm = Alarm(parts.loop, self._look)

@@ -55,7 +55,7 @@ GONE_PAUSE_S = 1.0
 EXPEDITE_S = 2.0
 
 
-class Limits(NamedTuple):
+class TimeLimits(NamedTuple):
     """Time limits for a worker, in seconds."""
 
     boot_s: float
@@ -100,7 +100,7 @@ class WorkerProcess:
         database: str,
         slot: int,
         settings: Any,
-        limits: Limits,
+        limits: TimeLimits,
         timers: Timers,
         on_due: Callable[[WorkerProcess, float], None],
         log: OneDatabase,

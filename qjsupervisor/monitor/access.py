@@ -18,7 +18,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from ..config.settings import Config
-from .http import BadRequest, Request
+from .http import BadRequest, ClientRequest
 
 SESSION_S = 12 * 3600
 COOKIE = "qjsupervisor"
@@ -54,7 +54,7 @@ class Access:
         """Whether login asks for user and password."""
         return self._user is not None and self._password is not None
 
-    def user_of(self, request: Request) -> User | None:
+    def user_of(self, request: ClientRequest) -> User | None:
         """The user who sent a request, or None if not authenticated."""
         scheme, _, secret = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._allowed():
@@ -64,7 +64,7 @@ class Access:
             return User(name, "") if self._is_user(name, password) else None
         return self._of_cookie(request.cookies.get(COOKIE, ""))
 
-    def check_order(self, request: Request, form: Mapping[str, list[str]]) -> User:
+    def check_order(self, request: ClientRequest, form: Mapping[str, list[str]]) -> User:
         """The user who gives an order. Raises BadRequest unless authenticated and sent from our own page."""
         check_origin(request)
         user = self.user_of(request)
@@ -119,7 +119,7 @@ class Access:
         return hmac.new(self._key, f"{purpose}:{text}".encode(), hashlib.sha256).hexdigest()
 
 
-def check_origin(request: Request) -> None:
+def check_origin(request: ClientRequest) -> None:
     """Raise BadRequest if another site's page made the browser send this."""
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "none")
     if site not in ("same-origin", "none") or (

@@ -28,7 +28,7 @@ from . import metrics, page
 from .access import Access
 from .background import Background
 from .health import find_problems
-from .http import BadRequest, Request, Response, plain
+from .http import BadRequest, ClientRequest, Response, plain
 from .master_link import DEAD_S, MasterLink, Said
 from .observer import Observer
 from .orders import Orders
@@ -85,7 +85,7 @@ class Answers:
         self._background.close()
         self._master.close()
 
-    def handle(self, request: Request, reply: Reply) -> None:
+    def handle(self, request: ClientRequest, reply: Reply) -> None:
         """Answer at once, or when the master has answered."""
         try:
             if request.path in self._orders.paths and request.method == "POST":
@@ -95,7 +95,7 @@ class Answers:
         except BadRequest as error:
             reply(plain(error.status, error.text))
 
-    def _route(self, request: Request, reply: Reply) -> None:
+    def _route(self, request: ClientRequest, reply: Reply) -> None:
         path = request.path
         make = self._simple.get(path)
         if request.method == "POST":
@@ -137,14 +137,14 @@ class Answers:
 
     # -- pages -------------------------------------------------------------------------------------------------
 
-    def _visitor(self, request: Request) -> Visitor:
+    def _visitor(self, request: ClientRequest) -> Visitor:
         user = self._access.user_of(request) if self._access.is_possible else None
         note = self._orders.note(request)
         if user is None or not user.csrf:
             return Visitor(self._access.is_possible, note=note)
         return Visitor(self._access.is_possible, user.name, user.csrf, note)
 
-    def _overview(self, request: Request, reply: Reply) -> None:
+    def _overview(self, request: ClientRequest, reply: Reply) -> None:
         visitor, history = self._visitor(request), self._observer.history
 
         def make(said: Said) -> Response:
@@ -155,7 +155,7 @@ class Answers:
         else:
             self._master.get(lambda said: _answer(reply, lambda: make(said)))
 
-    def _database(self, name: str, request: Request, reply: Reply) -> None:
+    def _database(self, name: str, request: ClientRequest, reply: Reply) -> None:
         visitor = self._visitor(request)
 
         def show(said: Said, jobs: Jobs) -> None:

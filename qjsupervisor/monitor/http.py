@@ -32,7 +32,7 @@ class BadRequest(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ClientRequest:
     """One request. Header names are lower case; `path` is unquoted and excludes the query."""
 
     method: str
@@ -74,7 +74,7 @@ class Response:
     #: The gzipped body, compressed once for all clients of this response.
     compressed: list[bytes] = field(default_factory=list)
 
-    def encoded(self, request: Request | None, security: Sequence[tuple[str, str]]) -> tuple[bytes, bytes]:
+    def encoded(self, request: ClientRequest | None, security: Sequence[tuple[str, str]]) -> tuple[bytes, bytes]:
         """(head, body) to send; `security`: headers added to every response."""
         body, headers = self.body, [("Content-Type", self.content_type), *self.headers]
         if len(body) >= _GZIP_FROM_BYTES and request is not None and _accepts_gzip(request):
@@ -102,10 +102,10 @@ class Parser:
     def __init__(self, client: str = "") -> None:
         self._client = client
         self._incoming = bytearray()
-        self._request: Request | None = None
+        self._request: ClientRequest | None = None
         self._body_bytes = 0
 
-    def feed(self, chunk: bytes) -> Request | None:
+    def feed(self, chunk: bytes) -> ClientRequest | None:
         """The request once complete, else None. Raises BadRequest as soon as it cannot become valid."""
         self._incoming += chunk
         if self._request is None and not self._take_head():
@@ -114,7 +114,7 @@ class Parser:
         if request is None or len(self._incoming) < self._body_bytes:
             return None
         body = bytes(self._incoming[: self._body_bytes])
-        return Request(request.method, request.path, request.query, request.headers, body, self._client)
+        return ClientRequest(request.method, request.path, request.query, request.headers, body, self._client)
 
     def _take_head(self) -> bool:
         while self._incoming.startswith((b"\r", b"\n")):  # RFC 9112: skip an empty line before a request
@@ -149,7 +149,7 @@ def _check_first_line(line: bytes | bytearray) -> tuple[str, str]:
     return words[0], words[1]
 
 
-def _parse_head(head: str) -> tuple[Request, int]:
+def _parse_head(head: str) -> tuple[ClientRequest, int]:
     first, *lines = head.replace("\r\n", "\n").split("\n")
     method, target = _check_first_line(first.encode("latin-1"))
     headers: dict[str, str] = {}
@@ -165,7 +165,7 @@ def _parse_head(head: str) -> tuple[Request, int]:
     if method not in METHODS:
         raise BadRequest(HTTPStatus.NOT_IMPLEMENTED, f"this server knows {', '.join(METHODS)}")
     path, _, query = target.partition("?")
-    return Request(method, unquote(path, errors="replace"), query, headers), _body_bytes(headers)
+    return ClientRequest(method, unquote(path, errors="replace"), query, headers), _body_bytes(headers)
 
 
 def _body_bytes(headers: Mapping[str, str]) -> int:
@@ -179,6 +179,6 @@ def _body_bytes(headers: Mapping[str, str]) -> int:
     return int(length)
 
 
-def _accepts_gzip(request: Request) -> bool:
+def _accepts_gzip(request: ClientRequest) -> bool:
     accepted = [each.strip() for each in request.headers.get("accept-encoding", "").lower().split(",")]
     return any(each.partition(";")[0] == "gzip" and not each.replace(" ", "").endswith("q=0") for each in accepted)

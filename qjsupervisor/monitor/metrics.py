@@ -15,13 +15,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
-from ..states import Outcome, Wakefulness, WorkerState
+from ..states import JobOutcome, Wakefulness, WorkerState
 from ..table.statistics import Histogram, Totals
 from ..text import printable
 from .health import problems
 from .measures import CHANNEL, DATABASE, TARGET, Measure, View
 from .processes import Process
-from .waiting import Cell, by_reason, desired_workers
+from .waiting import WaitingJobs, by_reason, desired_workers
 
 PREFIX = "qjsupervisor_"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -36,7 +36,7 @@ class MetricSources(NamedTuple):
 
     status: View | None
     totals: Totals | None = None
-    cells: Sequence[Cell] = ()
+    cells: Sequence[WaitingJobs] = ()
     processes: Sequence[Process] = ()
 
 
@@ -168,7 +168,7 @@ def _of_schedule(schedule: View) -> Iterator[Metric]:
         yield GaugeMetricFamily(PREFIX + "schedule_next_change_seconds", text, value=in_s)
 
 
-def _of_waiting(status: View, cells: Sequence[Cell]) -> Iterator[Metric]:
+def _of_waiting(status: View, cells: Sequence[WaitingJobs]) -> Iterator[Metric]:
     family = GaugeMetricFamily(
         PREFIX + "pending", "Waiting jobs over all databases, by the first reason that applies.", labels=("reason",)
     )
@@ -186,7 +186,7 @@ def _of_totals(totals: Totals) -> Iterator[Metric]:
     family = CounterMetricFamily(
         PREFIX + "jobs", "Jobs over all databases whose request ended, by outcome.", labels=("outcome",)
     )
-    for outcome in Outcome:
+    for outcome in JobOutcome:
         family.add_metric([outcome.name.lower()], totals.outcomes[outcome])
     yield family
     family = CounterMetricFamily(
@@ -203,7 +203,7 @@ def _of_totals(totals: Totals) -> Iterator[Metric]:
     durations = HistogramMetricFamily(
         PREFIX + "job_duration_seconds", "From a job's dispatch to the end of its request.", labels=("outcome",)
     )
-    for outcome in Outcome:
+    for outcome in JobOutcome:
         durations.add_metric([outcome.name.lower()], *_buckets(totals.durations[outcome]))
     yield durations
 

@@ -24,7 +24,7 @@ from .ports import JobAccess
 
 if TYPE_CHECKING:
     from .master_link import MasterLink
-    from .server import Server
+    from .server import HttpServer
 
 EXIT_BIND_FAILED = 1
 #: How long it waits for the master's first status, while clients wait or another monitor serves them.
@@ -61,7 +61,7 @@ def run_monitor(
     from .answers import SECURITY, Answers
     from .master_link import MasterLink
     from .observer import Observer
-    from .server import Server
+    from .server import HttpServer
 
     host, port = config.monitor
     with ExitStack() as stack:
@@ -74,7 +74,7 @@ def run_monitor(
         if listener is not None:
             _await_master(loop, link, stop)
         try:
-            server = Server(loop, listener or listen(config.monitor), answers.handle, SECURITY)
+            server = HttpServer(loop, listener or listen(config.monitor), answers.handle, SECURITY)
         except OSError as error:
             _log.error("monitor_bind_failed", address=f"{host}:{port}", reason=error.strerror or str(error))
             return EXIT_BIND_FAILED
@@ -98,7 +98,7 @@ def _await_master(loop: Loop, link: MasterLink, stop: _Stop) -> None:
         loop.turn(_ASK_S)
 
 
-def _answer_the_last(loop: Loop, server: Server) -> None:
+def _answer_the_last(loop: Loop, server: HttpServer) -> None:
     """Another process serves; who asked this one gets an answer all the same."""
     server.stop_listening()
     until_s = time.monotonic() + LAST_ANSWERS_S

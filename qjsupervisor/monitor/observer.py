@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 from ..loop import Loop
-from ..states import Outcome
+from ..states import JobOutcome
 from ..table.statistics import Totals
 from ..table.views import TableReader
 from .history import SAMPLE_S, History, Sample
-from .waiting import Cell
+from .waiting import WaitingJobs
 
 
 class Observer:
@@ -28,7 +28,7 @@ class Observer:
         self.history.add(
             {
                 view.database: Sample(
-                    view.pending, view.running, view.outcomes[Outcome.DONE], view.outcomes[Outcome.FAILED]
+                    view.pending, view.running, view.outcomes[JobOutcome.DONE], view.outcomes[JobOutcome.FAILED]
                 )
                 for view in self._table.slot_views()
             },
@@ -40,11 +40,11 @@ class Observer:
         """Counters and histograms of all databases."""
         return self._table.totals()
 
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[WaitingJobs]:
         """Waiting jobs per channel and database, without empty ones."""
         names = [view.name for view in self._table.channel_views()]
         return [
-            Cell(database, name, waiting.due, waiting.not_due)
+            WaitingJobs(database, name, waiting.due, waiting.not_due)
             for database, row in self._table.waiting().items()
             for name, waiting in zip(names, row, strict=False)
             if waiting.due or waiting.not_due

@@ -17,7 +17,7 @@ from ..logs import get_logger
 from ..loop import Loop
 from .access import Access, User, check_origin, cookie_header
 from .background import Background
-from .http import BadRequest, Request, Response, plain
+from .http import BadRequest, ClientRequest, Response, plain
 from .master_link import MasterLink, order
 from .ports import JobAccess
 from .server import Reply
@@ -43,7 +43,7 @@ class Orders:
         self._notes: dict[str, str] = {}
         #: Set at start; None if jobs cannot be changed from here.
         self.jobs: JobAccess | None = None
-        self._handlers: dict[str, Callable[[User, Request, Form, Reply], None]] = {
+        self._handlers: dict[str, Callable[[User, ClientRequest, Form, Reply], None]] = {
             "/pause": self._pause,
             "/resume": self._resume,
             "/resume_anyway": self._resume_anyway,
@@ -55,11 +55,11 @@ class Orders:
         """The paths that accept POST."""
         return (*self._handlers, "/login", "/logout")
 
-    def note(self, request: Request) -> str:
+    def note(self, request: ClientRequest) -> str:
         """The result of the order that led to this page."""
         return self._notes.get(request.query.removeprefix("note="), "")
 
-    def handle(self, request: Request, reply: Reply) -> None:
+    def handle(self, request: ClientRequest, reply: Reply) -> None:
         """Carry out an order. Raises BadRequest if it is not allowed or malformed."""
         if not self._access.is_possible:
             raise BadRequest(HTTPStatus.FORBIDDEN, "this page only reads: set monitor_token to give orders on it")
@@ -73,7 +73,7 @@ class Orders:
             return
         self._handlers[request.path](user, request, form, reply)
 
-    def _log_in(self, request: Request, form: Form, reply: Reply) -> None:
+    def _log_in(self, request: ClientRequest, form: Form, reply: Reply) -> None:
         check_origin(request)
         found = self._access.log_in(form)
         if found is None:
@@ -87,25 +87,25 @@ class Orders:
 
     # -- the orders --------------------------------------------------------------------------------------------
 
-    def _pause(self, user: User, request: Request, form: Form, reply: Reply) -> None:
+    def _pause(self, user: User, request: ClientRequest, form: Form, reply: Reply) -> None:
         database, channel, text = _field(form, "database"), _field(form, "channel") or ROOT, _field(form, "for_s")
         if text and not (text.isascii() and text.isdigit() and 0 < int(text) < 10**9):
             raise BadRequest(HTTPStatus.BAD_REQUEST, "for_s must be whole seconds, or empty")
         message = {"do": "pause", "database": database or None, "channel": channel}
         self._give(user, request, form, reply, {**message, "for_s": int(text) if text else None}, "Paused.")
 
-    def _resume(self, user: User, request: Request, form: Form, reply: Reply) -> None:
+    def _resume(self, user: User, request: ClientRequest, form: Form, reply: Reply) -> None:
         database, channel = _field(form, "database"), _field(form, "channel") or ROOT
         message = {"do": "resume", "database": database or None, "channel": channel}
         self._give(user, request, form, reply, message, "Resumed.")
 
-    def _resume_anyway(self, user: User, request: Request, form: Form, reply: Reply) -> None:
+    def _resume_anyway(self, user: User, request: ClientRequest, form: Form, reply: Reply) -> None:
         """Run a database's jobs although modules of it are in transition."""
         message = {"do": "resume", "database": _field(form, "database") or None, "channel": ROOT, "anyway": True}
         self._give(user, request, form, reply, message, "Its jobs run until the modules' transition is over.")
 
     def _give(
-        self, user: User, request: Request, form: Form, reply: Reply, message: Mapping[str, Any], done: str
+        self, user: User, request: ClientRequest, form: Form, reply: Reply, message: Mapping[str, Any], done: str
     ) -> None:
         """Pass an order to the master."""
         facts = {key: value for key, value in message.items() if key != "do"}
@@ -124,7 +124,7 @@ class Orders:
         by = f"{user.name} from {request.client}"
         order(self._loop, self._config.control_socket, {**message, "by": by}, answered)
 
-    def _requeue(self, user: User, request: Request, form: Form, reply: Reply) -> None:
+    def _requeue(self, user: User, request: ClientRequest, form: Form, reply: Reply) -> None:
         """Requeue the named jobs, or without `chosen` all failed ones."""
         database, jobs = _field(form, "database"), self.jobs
         uuids = form.get("uuid", [])[:_MOST_UUIDS] if "chosen" in form or "uuid" in form else None

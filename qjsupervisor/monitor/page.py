@@ -106,7 +106,7 @@ def _environment() -> Environment:
 _templates = _environment()
 
 
-class Rows:
+class RowCache:
     """Caches a table's rendered rows, most of which do not change between updates."""
 
     def __init__(self, macro: str) -> None:
@@ -129,8 +129,8 @@ class Rows:
         return Markup("").join(text for _, text in made.values())
 
 
-DATABASE_ROWS = Rows("database")
-CHANNEL_ROWS = Rows("channel")
+DATABASE_ROWS = RowCache("database")
+CHANNEL_ROWS = RowCache("channel")
 
 
 def overview(said: Said, history: History, visitor: Visitor = NOBODY) -> bytes:

@@ -21,7 +21,7 @@ from typing import Protocol
 
 from ..logs import get_logger
 from ..loop import Alarm, Loop
-from .http import BadRequest, Parser, Request, Response, plain
+from .http import BadRequest, ClientRequest, Parser, Response, plain
 
 MAX_CLIENTS = 256
 MAX_OF_ADDRESS = 64
@@ -43,10 +43,10 @@ class Reply(Protocol):
     def __call__(self, response: Response) -> None: ...
 
 
-Handle = Callable[[Request, Reply], None]
+Handle = Callable[[ClientRequest, Reply], None]
 
 
-class Server:
+class HttpServer:
     """Serves the clients of a listener.
 
     `handle` takes each request and must not block; `security`: headers of all responses.
@@ -61,7 +61,7 @@ class Server:
         self._listener = listener
         self.port: int = self._listener.getsockname()[1]
         #: Oldest first.
-        self._clients: dict[_Client, None] = {}
+        self._clients: dict[_Connection, None] = {}
         loop.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def __len__(self) -> int:
@@ -92,7 +92,7 @@ class Server:
                 continue  # the client went away before it was accepted
             self._make_room(_network(str(peer[0])))
             sock.setblocking(False)
-            self._clients[_Client(self, self._loop, sock, str(peer[0]), now_s)] = None
+            self._clients[_Connection(self, self._loop, sock, str(peer[0]), now_s)] = None
 
     def _pause(self, now_s: float) -> None:
         _log.warning("monitor_paused", reason="no descriptor is left: nobody is let in for a second")
@@ -111,23 +111,23 @@ class Server:
 
     # -- for the clients ---------------------------------------------------------------------------------------
 
-    def requested(self, client: _Client, request: Request) -> None:
+    def requested(self, client: _Connection, request: ClientRequest) -> None:
         """Called when a client's request is complete."""
         self._handle(request, client.reply)
 
-    def encoded(self, response: Response, request: Request | None) -> tuple[bytes, bytes]:
+    def encoded(self, response: Response, request: ClientRequest | None) -> tuple[bytes, bytes]:
         """(head, body) of a response, ready to send."""
         return response.encoded(request, self._security)
 
-    def forget(self, client: _Client) -> None:
+    def forget(self, client: _Connection) -> None:
         """Called when a client has disconnected."""
         del self._clients[client]
 
 
-class _Client:
+class _Connection:
     """One connection: one request, one response."""
 
-    def __init__(self, server: Server, loop: Loop, sock: socket.socket, address: str, now_s: float) -> None:
+    def __init__(self, server: HttpServer, loop: Loop, sock: socket.socket, address: str, now_s: float) -> None:
         self.network = _network(address)
         #: 0: answered, 1: waiting for its request, 2: being answered. The lowest is disconnected first.
         self.rank = 1
@@ -135,7 +135,7 @@ class _Client:
         self._loop = loop
         self._sock = sock
         self._parser = Parser(address)
-        self._request: Request | None = None
+        self._request: ClientRequest | None = None
         self._outgoing: list[memoryview] = []
         self._now_s = now_s
         self._closed = False
@@ -236,7 +236,7 @@ def method_not_allowed(*methods: str) -> Response:
     return plain(HTTPStatus.METHOD_NOT_ALLOWED, f"only {allowed} here", [("Allow", allowed)])
 
 
-def _dispensable(clients: Iterable[_Client]) -> _Client:
+def _dispensable(clients: Iterable[_Connection]) -> _Connection:
     return min(clients, key=lambda client: client.rank)  # the oldest of equal rank
 
 

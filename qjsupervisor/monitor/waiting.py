@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..channelspec import ROOT, parent_name
-from ..config.guaranteed import Branch, branches_of, guaranteed, lacking_databases
+from ..config.guaranteed import Subtree, branches_of, guaranteed, lacking_databases
 from ..config.schedule import CLOSED
 from ..states import WorkerState
 
@@ -35,7 +35,7 @@ REASONS = (
 Status = Mapping[str, Any]
 
 
-class Cell(NamedTuple):
+class WaitingJobs(NamedTuple):
     """Jobs of one database waiting directly in one channel."""
 
     database: str
@@ -55,12 +55,12 @@ class _Situation(NamedTuple):
     channels: Mapping[str, Mapping[str, Any]]
     pauses: set[tuple[str | None, str]]
     closed: set[str]
-    branches: Mapping[str, Branch]
+    branches: Mapping[str, Subtree]
     #: By database: what others lack of their minimums.
     lacking: Mapping[str, Mapping[str, int]]
 
 
-def by_reason(status: Status, cells: Sequence[Cell]) -> dict[str, int]:
+def by_reason(status: Status, cells: Sequence[WaitingJobs]) -> dict[str, int]:
     """Number of waiting jobs for each of REASONS, over all databases."""
     found = dict.fromkeys(REASONS, 0)
     databases = {view["name"]: view for view in status.get("databases", ())}
@@ -79,7 +79,7 @@ def by_reason(status: Status, cells: Sequence[Cell]) -> dict[str, int]:
     return found
 
 
-def _reason(view: Mapping[str, Any], cell: Cell, situation: _Situation) -> str:
+def _reason(view: Mapping[str, Any], cell: WaitingJobs, situation: _Situation) -> str:
     path = _path(cell.channel)
     if view.get("state") != WorkerState.READY.value:
         return "held" if view.get("held") else "modules" if view.get("modules") else "not_served"
@@ -96,7 +96,9 @@ def _reason(view: Mapping[str, Any], cell: Cell, situation: _Situation) -> str:
     return _by_limits(view, cell, above, situation)
 
 
-def _by_limits(view: Mapping[str, Any], cell: Cell, above: Sequence[Mapping[str, Any]], situation: _Situation) -> str:
+def _by_limits(
+    view: Mapping[str, Any], cell: WaitingJobs, above: Sequence[Mapping[str, Any]], situation: _Situation
+) -> str:
     if any(channel.get("throttled_for_s") for channel in above):
         return "throttled"
     if any(channel.get("rate") and _starts_left(channel) == 0 for channel in above):
@@ -110,7 +112,7 @@ def _by_limits(view: Mapping[str, Any], cell: Cell, above: Sequence[Mapping[str,
     return "turn"
 
 
-def desired_workers(status: Status, cells: Sequence[Cell]) -> int:
+def desired_workers(status: Status, cells: Sequence[WaitingJobs]) -> int:
     """Running jobs plus those that could start now if Odoo had enough workers.
 
     Respects the capacities of server-wide channels; those of a database's own tree are not known here.

@@ -21,9 +21,9 @@ from ..loop import Alarm, Callback, Loop
 from ..states import ServerVerdict, TargetState
 from .breaker import ACCEPTED_AFTER_S, NO_LIMIT
 from .http_status import GATEWAY
-from .request import DRAIN_S, HEAD_S, Address, End, Outcome, Request
+from .request import DRAIN_S, HEAD_S, Address, End, Request, RequestOutcome
 from .resolver import NoThreadError
-from .target import NO_JOB, Server, Target, first_turn
+from .target import NO_JOB, SharedHealth, Target, first_turn
 
 _UP = TargetState.UP
 #: The most open requests of one worker if no channel limits them; each is a socket.
@@ -37,7 +37,7 @@ class Ended(NamedTuple):
 
     uuid: str
     target: Target
-    outcome: Outcome
+    outcome: RequestOutcome
     duration_s: float
 
 
@@ -68,7 +68,7 @@ class Dispatcher:
         loop: Loop,
         targets: Sequence[TargetSettings],
         database: str,
-        servers: Sequence[Server],
+        servers: Sequence[SharedHealth],
         *,
         connect_timeout_s: float,
         read_timeout_s: float | None,
@@ -194,7 +194,7 @@ class Dispatcher:
         try:
             addresses = opened.target.resolver.addresses()
         except OSError as error:
-            self._finish(opened, Outcome(End.UNASKED, None, str(error), isinstance(error, NoThreadError)))
+            self._finish(opened, RequestOutcome(End.UNASKED, None, str(error), isinstance(error, NoThreadError)))
             return
         if addresses is None:
             self._unresolved.append(opened)
@@ -264,7 +264,7 @@ class Dispatcher:
         if request.sock is not None and request.events:
             self._loop.register(request.sock, request.events, functools.partial(self._step, opened))
 
-    def _report(self, opened: _Open, outcome: Outcome) -> None:
+    def _report(self, opened: _Open, outcome: RequestOutcome) -> None:
         """Record the outcome; the rest of the answer may still arrive for a moment."""
         request = opened.request
         if request is not None and request.events:
@@ -272,7 +272,7 @@ class Dispatcher:
             self._set_deadline(opened, time.monotonic() + DRAIN_S)
         self._finish(opened, outcome)
 
-    def _finish(self, opened: _Open, outcome: Outcome) -> None:
+    def _finish(self, opened: _Open, outcome: RequestOutcome) -> None:
         now_s = time.monotonic()
         if not opened.is_of_job:
             self._end_probe(opened, outcome)
@@ -280,7 +280,7 @@ class Dispatcher:
         self._open.pop(opened.uuid, None)
         self.ended.append(Ended(opened.uuid, opened.target, outcome, now_s - opened.began_s))
 
-    def _end_probe(self, opened: _Open, outcome: Outcome) -> None:
+    def _end_probe(self, opened: _Open, outcome: RequestOutcome) -> None:
         if opened.uuid:
             self._knocks.pop(opened.target, None)
             if outcome.status == 200:
@@ -337,7 +337,9 @@ class Dispatcher:
         request = opened.request
         if request is None:
             self._unresolved.remove(opened)
-            self._finish(opened, Outcome(End.UNASKED, None, f"{opened.target.host}: the name server does not answer"))
+            self._finish(
+                opened, RequestOutcome(End.UNASKED, None, f"{opened.target.host}: the name server does not answer")
+            )
             return
         now_s = time.monotonic()
         if opened.head_deadline_s is not None and opened.head_deadline_s <= now_s:
@@ -358,7 +360,7 @@ class Dispatcher:
         request = opened.request
         if request is None:
             self._unresolved.remove(opened)
-            self._finish(opened, Outcome(End.UNASKED, None, reason))
+            self._finish(opened, RequestOutcome(End.UNASKED, None, reason))
             return
         sock, events = request.sock, request.events
         request.give_up(reason)

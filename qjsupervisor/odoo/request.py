@@ -46,7 +46,7 @@ class End(enum.Enum):
     LOST = "lost"
 
 
-class Outcome(NamedTuple):
+class RequestOutcome(NamedTuple):
     """The end of a request; `status` only for ANSWERED."""
 
     end: End
@@ -105,7 +105,7 @@ class Request:
         #: What to wait for on `sock`; 0: nothing more will come, so close it.
         self.events = 0
         #: Set once, as soon as it is known; the rest of the answer may still be arriving.
-        self.outcome: Outcome | None = None
+        self.outcome: RequestOutcome | None = None
 
     def begin(self) -> None:
         """Start connecting to the next address."""
@@ -252,7 +252,7 @@ class Request:
         return None
 
     def _answered(self, status: int, head: bytes) -> None:
-        self.outcome = Outcome(End.ANSWERED, status, f"HTTP {status}")
+        self.outcome = RequestOutcome(End.ANSWERED, status, f"HTTP {status}")
         length = _CONTENT_LENGTH.search(head)
         self._rest = int(length[1]) - len(self._buffer) if length else -1
         self._buffer = b""
@@ -274,7 +274,7 @@ class Request:
 
     def _end(self, end: End, reason: str, *, own: bool = False) -> None:
         if self.outcome is None:
-            self.outcome = Outcome(end, None, reason, own)
+            self.outcome = RequestOutcome(end, None, reason, own)
         self.events = 0
 
 

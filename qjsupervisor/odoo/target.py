@@ -30,7 +30,7 @@ NO_JOB = "00000000-0000-0000-0000-000000000000"
 _PROBE_PATH = "/web/health"
 
 
-class Server(Protocol):
+class SharedHealth(Protocol):
     """The health of an Odoo that the workers share; see table/servers.ServerHealth."""
 
     @property
@@ -56,7 +56,7 @@ class Server(Protocol):
 class Target:
     """One Odoo and its health."""
 
-    def __init__(self, settings: TargetSettings, database: str, wakeup: int, server: Server) -> None:
+    def __init__(self, settings: TargetSettings, database: str, wakeup: int, server: SharedHealth) -> None:
         self.server = server
         #: When this worker last told the others that it runs jobs.
         self.told_success_s = 0.0

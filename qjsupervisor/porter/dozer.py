@@ -48,7 +48,7 @@ _LOCK_LIMIT = "SET lock_timeout = '1s'"
 _SETTINGS = "SET idle_in_transaction_session_timeout = 0; SET statement_timeout = '14s'; " + queries.KEEPALIVES
 
 
-class State(enum.Enum):
+class DozeState(enum.Enum):
     """The state of a dozing database."""
 
     CONNECTING = 0
@@ -80,7 +80,7 @@ class Dozer:
     ) -> None:
         """`server`: name of its PostgreSQL in messages. `sleepers`: the sleeping databases of its server."""
         self.database = database
-        self.state = State.LOST
+        self.state = DozeState.LOST
         self.server = server
         #: The porter is done with it.
         self.is_over = False
@@ -115,7 +115,7 @@ class Dozer:
 
     def connect(self, now_s: float, *, waits: bool) -> None:
         """Connect and acquire the lock; `waits`: from the worker that holds it."""
-        self.state, self._waits = State.CONNECTING, waits
+        self.state, self._waits = DozeState.CONNECTING, waits
         try:
             places = [place for each in rounds(self._dsn) for place in each]
             place = places[self._attempts % len(places)]
@@ -136,8 +136,8 @@ class Dozer:
 
     def begin_doze(self, doze_s: float) -> None:
         """Wake it from sleep to examine it; if there is nothing to do, it dozes for `doze_s`."""
-        if self.state is State.ASLEEP:
-            self.state, self._doze_s = State.LOST, doze_s
+        if self.state is DozeState.ASLEEP:
+            self.state, self._doze_s = DozeState.LOST, doze_s
             self._look_alarm.clear()
 
     def sleep_soon(self) -> None:
@@ -150,24 +150,24 @@ class Dozer:
 
     def hand_over(self) -> None:
         """A worker has been started and is about to wait for the lock."""
-        if self._session is None or self.state is State.CONNECTING:
+        if self._session is None or self.state is DozeState.CONNECTING:
             self.end()
             return
-        self.state = State.HANDING_OVER
+        self.state = DozeState.HANDING_OVER
         self._session.run(self._give())
 
     def leave(self) -> None:
         """The supervisor stops: release the database at once for another supervisor."""
-        if self._session is None or self.state is not State.HOLDING:
+        if self._session is None or self.state is not DozeState.HOLDING:
             self.end()
             return
-        self.state = State.HANDING_OVER
+        self.state = DozeState.HANDING_OVER
         self._session.run(self._let_go())
 
     def end(self) -> None:
         """Close the connection and be done with the database."""
         self._close()
-        self.state = State.LOST
+        self.state = DozeState.LOST
         self.is_over = True
         self._sleepers.leave(self)
         self._tell({"is": "left", "database": self.database})
@@ -185,7 +185,7 @@ class Dozer:
         yield queries.MARK, {"mark": self._settings.session_mark}
         yield f"LISTEN {CHANNEL}", None
         if waits:
-            self.state = State.WAITING
+            self.state = DozeState.WAITING
             self._say("waits")
             yield queries.WAIT_TO_LEAD.format(wait_ms=WAIT_MS), None
         else:
@@ -198,9 +198,9 @@ class Dozer:
                 self._call("another session has the leader lock")
                 self.end()
                 return
-        if self.state is State.HANDING_OVER:
+        if self.state is DozeState.HANDING_OVER:
             return  # the worker changed its mind
-        self.state = State.HOLDING
+        self.state = DozeState.HOLDING
         self._on_settled(self)
         self._say("holds")
         self._speak_next()
@@ -221,20 +221,20 @@ class Dozer:
         else:
             due_in_s = min(LOOK_S, rest.due_in_s - LEAD_S)
             self._look_alarm.set(time.monotonic() + max(0.0, due_in_s))
-            if self.state is State.HOLDING:
+            if self.state is DozeState.HOLDING:
                 self._sleep_alarm.set_earlier(time.monotonic() + self._doze_s)
 
     # -- sleep ---------------------------------------------------------------------------------------------------
 
     def _holds(self) -> bool:
-        return self.state is State.HOLDING
+        return self.state is DozeState.HOLDING
 
     def _ask_count(self, _now_s: float) -> None:
         """It has dozed long enough. Counters are read before the rows, so that later writes change them."""
         self._sleepers.ask(self._sleep)
 
     def _sleep(self, counts: Mapping[int, Count]) -> None:
-        if self.state is State.HOLDING and self._session is not None and not self._called:
+        if self.state is DozeState.HOLDING and self._session is not None and not self._called:
             self._count = counts.get(self.oid)
             self._session.run(self._fall_asleep())
 
@@ -247,7 +247,7 @@ class Dozer:
             return  # a worker was called
         self._sleep_alarm.clear()
         self._speak_alarm.clear()
-        self.state = State.ASLEEP
+        self.state = DozeState.ASLEEP
         if self._session is not None:
             self._session.close()
             self._session = None
@@ -278,19 +278,19 @@ class Dozer:
     def _hear(self, _notify: Notify) -> None:
         """A job was added or changed: call a worker. Before it holds the lock, it will examine the rows anyway."""
         self._notified = True
-        if self.state is State.HOLDING:
+        if self.state is DozeState.HOLDING:
             self._call("")
 
     def _look(self, _now_s: float) -> None:
-        if self.state is State.HOLDING and self._session is not None:
+        if self.state is DozeState.HOLDING and self._session is not None:
             self._session.run(self._see())
-        elif self.state is State.ASLEEP:
+        elif self.state is DozeState.ASLEEP:
             self.begin_doze(0.0)
             self._sleepers.look(self)
 
     def _speak(self, _now_s: float) -> None:
         """Use the connection, so that the server does not consider it idle."""
-        if self.state is State.HOLDING and self._session is not None:
+        if self.state is DozeState.HOLDING and self._session is not None:
             self._session.run(self._speak_up())
             self._speak_next()
 
@@ -308,11 +308,11 @@ class Dozer:
         self._tell({"is": what, "database": self.database})
 
     def _lost(self, error: DatabaseError, now_s: float) -> None:
-        was, self.state = self.state, State.LOST
+        was, self.state = self.state, DozeState.LOST
         self._close()
-        if self._called or was is State.HANDING_OVER or (self._waits and was is not State.HOLDING):
+        if self._called or was is DozeState.HANDING_OVER or (self._waits and was is not DozeState.HOLDING):
             self.end()  # a worker will find the same and handle it
-        elif isinstance(error, (DatabaseGone, DatabaseUnfit)) or (was is State.HOLDING and error.refused):
+        elif isinstance(error, (DatabaseGone, DatabaseUnfit)) or (was is DozeState.HOLDING and error.refused):
             self._call(str(error))
             self.end()
         else:

@@ -15,7 +15,7 @@ from ..backoff import Backoff
 from ..errors import DatabaseError, ServerDown
 from ..loop import Alarm, Loop
 from ..postgres.failures import ADMIN_SHUTDOWN
-from .dozer import Dozer, State
+from .dozer import Dozer, DozeState
 
 #: How long a database is left to an administrator who ended its session, as workers do.
 AWAY_S = 5.0
@@ -50,7 +50,7 @@ class Reconnects:
         """Connect to a database in its turn, at the earliest `later_s` from now."""
         if later_s:
             self._loop.call_at(now_s + later_s, lambda then_s: self.add(dozer, then_s))
-        elif not dozer.is_over and dozer.state is State.LOST:
+        elif not dozer.is_over and dozer.state is DozeState.LOST:
             self._waiting.append(dozer)
             if not self._is_down:
                 self._alarm.set_earlier(now_s)
@@ -94,7 +94,7 @@ class Reconnects:
     def _go_on(self, now_s: float) -> None:
         while self._waiting and len(self._connecting) < (1 if self._is_down else AT_ONCE):
             dozer = self._waiting.popleft()
-            if not dozer.is_over and dozer.state is State.LOST:
+            if not dozer.is_over and dozer.state is DozeState.LOST:
                 self._connecting.add(dozer)
                 dozer.connect(now_s, waits=False)
                 if self._is_down:  # it has just found out

@@ -77,7 +77,7 @@ from typing import Final
 
 from ..channelspec import MAX_NAME_BYTES
 from ..rates import RING_WORDS
-from ..states import Outcome
+from ..states import JobOutcome
 
 WORD: Final = 8
 NAME_BYTES: Final = MAX_NAME_BYTES
@@ -211,14 +211,14 @@ class Statistics:
     then the sum of what was observed, in microseconds.
     """
 
-    OUTCOMES: Final = 0  # by Outcome
-    OUTCOMES_HERE: Final = OUTCOMES + len(Outcome)  # by Outcome, of the database that sits here
-    STATUSES: Final = OUTCOMES_HERE + len(Outcome)  # by the answer's first digit; 0: no answer
+    OUTCOMES: Final = 0  # by JobOutcome
+    OUTCOMES_HERE: Final = OUTCOMES + len(JobOutcome)  # by JobOutcome, of the database that sits here
+    STATUSES: Final = OUTCOMES_HERE + len(JobOutcome)  # by the answer's first digit; 0: no answer
     WAITED: Final = STATUSES + 6  # a histogram
     WAITED_WORDS: Final = len(WAITED_S) + 2
-    DURATION: Final = WAITED + WAITED_WORDS  # a histogram for each Outcome
+    DURATION: Final = WAITED + WAITED_WORDS  # a histogram for each JobOutcome
     DURATION_WORDS: Final = len(DURATION_S) + 2
-    WORDS: Final = DURATION + len(Outcome) * DURATION_WORDS
+    WORDS: Final = DURATION + len(JobOutcome) * DURATION_WORDS
 
 
 class Cell:

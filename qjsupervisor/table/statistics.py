@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..states import Outcome
+from ..states import JobOutcome
 from .core import TableCore
 from .layout import DURATION_S, WAITED_S, Statistics
 
@@ -33,7 +33,7 @@ class Totals(NamedTuple):
     #: By first digit of the HTTP status; 0: no answer.
     statuses: Sequence[int]
     waited: Histogram
-    #: By Outcome.
+    #: By JobOutcome.
     durations: Sequence[Histogram]
 
 
@@ -46,14 +46,14 @@ class SlotStatistics:
         self._outcomes, self._outcomes_here = base + Statistics.OUTCOMES, base + Statistics.OUTCOMES_HERE
         self._statuses = base + Statistics.STATUSES
         self._waited = base + Statistics.WAITED
-        self._durations = [base + Statistics.DURATION + outcome * Statistics.DURATION_WORDS for outcome in Outcome]
+        self._durations = [base + Statistics.DURATION + outcome * Statistics.DURATION_WORDS for outcome in JobOutcome]
 
     def dispatched(self, waited_s: float) -> None:
         """A job was sent to Odoo `waited_s` after it was due."""
         self._observe(self._waited, WAITED_S, min(max(0.0, waited_s), _LONGEST_S))
 
     def ended(self, outcome: int, status: int | None, duration_s: float) -> None:
-        """A request came to its end, with this Outcome; `status` None: without an answer."""
+        """A request came to its end, with this JobOutcome; `status` None: without an answer."""
         words = self._words
         words[self._outcomes + outcome] += 1
         words[self._outcomes_here + outcome] += 1
@@ -73,14 +73,14 @@ class SlotStatistics:
 def clear_outcomes(core: TableCore, slot: int) -> None:
     """Reset the outcomes for a new database in this slot, while it has no worker."""
     start = core.slot_base(slot) + core.layout.slot_statistics + Statistics.OUTCOMES_HERE
-    for word in range(start, start + len(Outcome)):
+    for word in range(start, start + len(JobOutcome)):
         core.words[word] = 0
 
 
 def outcomes_of(core: TableCore, slot: int) -> tuple[int, ...]:
-    """Counts by Outcome for the database in this slot."""
+    """Counts by JobOutcome for the database in this slot."""
     start = core.slot_base(slot) + core.layout.slot_statistics + Statistics.OUTCOMES_HERE
-    return tuple(core.words[start : start + len(Outcome)].tolist())
+    return tuple(core.words[start : start + len(JobOutcome)].tolist())
 
 
 def read_totals(core: TableCore) -> Totals:

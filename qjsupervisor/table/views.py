@@ -42,7 +42,7 @@ class SlotView(NamedTuple):
     minimum: int
     maximum: int
     reserve: bool
-    #: Outcomes of this database's jobs, by Outcome.
+    #: Outcomes of this database's jobs, by JobOutcome.
     outcomes: tuple[int, ...]
     #: Value of `finished` one to two minutes ago, and the time of that; 0: not known yet.
     rate_since_ns: int

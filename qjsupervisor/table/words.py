@@ -16,7 +16,7 @@ from .layout import CELL_WORDS, MAGIC, NAME_BYTES, WORD, Channel, Flag, Header, 
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ChannelLimits:
     """What can close a channel; None is used for channels that nothing can close."""
 
     capacity: int
@@ -41,7 +41,7 @@ class Tree:
     """The channels as seen by one process; rebuilt when Header.GENERATION changes."""
 
     def __init__(
-        self, names: list[str], parents: list[int], limits: list[Limits | None], rules: dict[int, BranchRules]
+        self, names: list[str], parents: list[int], limits: list[ChannelLimits | None], rules: dict[int, BranchRules]
     ) -> None:
         """`rules`: of the channels that have some."""
         self.names = names
@@ -160,7 +160,7 @@ class TableWords:
     def _read_tree(self) -> Tree:
         names: list[str] = []
         parents: list[int] = []
-        limits: list[Limits | None] = []
+        limits: list[ChannelLimits | None] = []
         rules: dict[int, BranchRules] = {}
         for channel in range(self.words[Header.USED_CHANNELS]):
             base = self.channel_base(channel)
@@ -168,7 +168,7 @@ class TableWords:
             parents.append(self.words[base + Channel.PARENT])
             ring, throttle_ns = self.ring(channel), self.words[base + Channel.THROTTLE_NS]
             capacity, flags = self.words[base + Channel.CAPACITY], self.words[base + Channel.FLAGS]
-            found = Limits(capacity, flags, throttle_ns, ring, bool(throttle_ns) or ring is not None)
+            found = ChannelLimits(capacity, flags, throttle_ns, ring, bool(throttle_ns) or ring is not None)
             closable = found.flags & (Flag.PAUSED | Flag.RETIRED | Flag.SEQUENTIAL)
             limits.append(found if closable or found.capacity >= 0 or found.paced else None)
             least, reserve, weight = self.words[base + Channel.MIN : base + Channel.WEIGHT + 1].tolist()

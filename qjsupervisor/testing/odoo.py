@@ -23,19 +23,19 @@ from .odoo_control import Control
 from .odoo_http import Application
 from .odoo_jobs import JobRunner
 from .odoo_sessions import Sessions
-from .odoo_stats import Statistics
+from .odoo_stats import OdooStatistics
 
 _BACKLOG = 4096
 
 
-class Server:
+class OdooServer:
     """The listening sockets; the modes open and close the one for jobs."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._host: str = options.host
         self._port: int = options.port
         self._tls = _tls_context(options.tls_cert, options.tls_key) if options.tls_cert else None
-        statistics = Statistics()
+        statistics = OdooStatistics()
         sessions = Sessions(options.pg_dsn, idle_limit=max(32, 2 * options.workers))
         jobs = JobRunner(sessions, statistics)
         authorization = _basic(options.auth) if options.auth else None
@@ -99,7 +99,7 @@ async def serve(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, os._exit, 0)
-    await Server(options).start(options.control_port)
+    await OdooServer(options).start(options.control_port)
     await asyncio.Event().wait()
 
 

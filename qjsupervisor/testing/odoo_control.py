@@ -13,10 +13,10 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 
-from .odoo_http import Application, Exchange, Mode, Request
+from .odoo_http import Application, Exchange, OdooMode, ReceivedRequest
 from .odoo_jobs import JobRunner
 from .odoo_sessions import Sessions
-from .odoo_stats import Statistics
+from .odoo_stats import OdooStatistics
 
 Answer = Mapping[str, object]
 
@@ -29,7 +29,7 @@ class Control:
         application: Application,
         jobs: JobRunner,
         sessions: Sessions,
-        statistics: Statistics,
+        statistics: OdooStatistics,
         modes_changed: Callable[[], Awaitable[None]],
     ) -> None:
         self._application = application
@@ -49,12 +49,12 @@ class Control:
     def exchange(self) -> Exchange:
         return Exchange(self._handle, None)
 
-    def _handle(self, request: Request, exchange: Exchange) -> None:
+    def _handle(self, request: ReceivedRequest, exchange: Exchange) -> None:
         task = asyncio.ensure_future(self._answer(request, exchange))
         self._tasks.add(task)  # the loop holds only weak references to tasks
         task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, request: Request, exchange: Exchange) -> None:
+    async def _answer(self, request: ReceivedRequest, exchange: Exchange) -> None:
         status = 200
         try:
             answer = await self._actions[request.path](request.query)
@@ -70,7 +70,7 @@ class Control:
         return {}
 
     async def _mode(self, query: Mapping[str, str]) -> Answer:
-        self._application.set_mode(query["database"], Mode(query["mode"]), float(query.get("seconds", 1)))
+        self._application.set_mode(query["database"], OdooMode(query["mode"]), float(query.get("seconds", 1)))
         await self._modes_changed()
         return {}
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from .odoo_jobs import JobRunner, Order, WorkerKilledError
-from .odoo_stats import Statistics
+from .odoo_stats import OdooStatistics
 
 _SELECTOR = "/web/database/selector"
 _REASONS = {200: "OK", 303: "SEE OTHER", 401: "UNAUTHORIZED", 404: "NOT FOUND", 500: "INTERNAL SERVER ERROR"}
@@ -25,7 +25,7 @@ EVERYBODY = "*"
 FIRST_LITERAL = 19
 
 
-class Mode(str, enum.Enum):
+class OdooMode(str, enum.Enum):
     """How a database's requests are treated."""
 
     OK = "ok"
@@ -51,17 +51,17 @@ class Mode(str, enum.Enum):
 
 
 _FIXED = {
-    Mode.NOT_RUN: 200,
-    Mode.NOT_FOUND: 404,
-    Mode.REDIRECT: 303,
-    Mode.ERROR: 500,
-    Mode.UNAUTHORIZED: 401,
-    Mode.BAD_GATEWAY: 502,
+    OdooMode.NOT_RUN: 200,
+    OdooMode.NOT_FOUND: 404,
+    OdooMode.REDIRECT: 303,
+    OdooMode.ERROR: 500,
+    OdooMode.UNAUTHORIZED: 401,
+    OdooMode.BAD_GATEWAY: 502,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ReceivedRequest:
     """The head of an HTTP request; header names are lower case."""
 
     method: str
@@ -70,7 +70,7 @@ class Request:
     headers: Mapping[str, str]
 
     @classmethod
-    def parse(cls, head: bytes) -> Request:
+    def parse(cls, head: bytes) -> ReceivedRequest:
         """Parse a head. Raises ValueError if it is not a request."""
         first, *lines = head.decode("latin-1").split("\r\n")  # as WSGI reads it
         method, target, _version = first.split(" ")
@@ -99,7 +99,7 @@ class Request:
 class Exchange(asyncio.Protocol):
     """One connection with one request and one answer: HTTP/1.0 without keep-alive."""
 
-    def __init__(self, handle: Callable[[Request, Exchange], None], statistics: Statistics | None) -> None:
+    def __init__(self, handle: Callable[[ReceivedRequest, Exchange], None], statistics: OdooStatistics | None) -> None:
         self._handle = handle
         self._statistics = statistics
         self._received = b""
@@ -121,7 +121,7 @@ class Exchange(asyncio.Protocol):
             return
         self._received = head + complete
         try:
-            request = Request.parse(head)
+            request = ReceivedRequest.parse(head)
         except ValueError:
             self.answer(400)
         else:
@@ -159,7 +159,7 @@ class Application:
     def __init__(
         self,
         jobs: JobRunner,
-        statistics: Statistics,
+        statistics: OdooStatistics,
         workers: int,
         *,
         authorization: str | None,
@@ -171,19 +171,19 @@ class Application:
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="odoo")
         self._authorization = authorization
         self._loop = asyncio.get_running_loop()
-        self._modes: dict[str, tuple[Mode, float]] = {}
+        self._modes: dict[str, tuple[OdooMode, float]] = {}
 
     def exchange(self) -> Exchange:
         return Exchange(self.handle, self._statistics)
 
     def refuses(self) -> bool:
         """Whether connections are refused."""
-        return self._modes.get(EVERYBODY, (Mode.OK, 0.0))[0] is Mode.REFUSE
+        return self._modes.get(EVERYBODY, (OdooMode.OK, 0.0))[0] is OdooMode.REFUSE
 
-    def set_mode(self, database: str, mode: Mode, seconds: float) -> None:
+    def set_mode(self, database: str, mode: OdooMode, seconds: float) -> None:
         self._modes[database] = mode, seconds
 
-    def handle(self, request: Request, exchange: Exchange) -> None:
+    def handle(self, request: ReceivedRequest, exchange: Exchange) -> None:
         if request.path == "/queue_job/runjob":
             self._runjob(request, exchange)
         elif request.path == _SELECTOR:
@@ -192,7 +192,7 @@ class Application:
         else:
             exchange.answer(404, b"<html>Not Found</html>", {"Content-Type": "text/html"})
 
-    def _runjob(self, request: Request, exchange: Exchange) -> None:
+    def _runjob(self, request: ReceivedRequest, exchange: Exchange) -> None:
         database, addressed = request.database(self._series)
         uuid = request.query.get("job_uuid", "")
         authorization = request.headers.get("authorization")
@@ -205,18 +205,18 @@ class Application:
             self._treat(database, uuid, exchange)
 
     def _treat(self, database: str, uuid: str, exchange: Exchange) -> None:
-        mode, seconds = self._modes.get(database) or self._modes.get(EVERYBODY) or (Mode.OK, 0.0)
-        if mode is Mode.REFUSE:
+        mode, seconds = self._modes.get(database) or self._modes.get(EVERYBODY) or (OdooMode.OK, 0.0)
+        if mode is OdooMode.REFUSE:
             exchange.drop()
         elif mode in _FIXED:
             self._fixed(_FIXED[mode], exchange)
-        elif mode is not Mode.HANG:
-            order = Order(database, uuid, time.monotonic(), dies=mode is Mode.DIE)
-            order.extra_s = seconds if mode is Mode.SLOW else 0.0
-            if mode is Mode.GATEWAY_TIMEOUT:
+        elif mode is not OdooMode.HANG:
+            order = Order(database, uuid, time.monotonic(), dies=mode is OdooMode.DIE)
+            order.extra_s = seconds if mode is OdooMode.SLOW else 0.0
+            if mode is OdooMode.GATEWAY_TIMEOUT:
                 order.on_started = lambda: self._later(self._fixed, 504, exchange)
             self._statistics.queued(+1)
-            self._workers.submit(self._run, order, exchange, answers=mode is not Mode.UNANSWERED)
+            self._workers.submit(self._run, order, exchange, answers=mode is not OdooMode.UNANSWERED)
 
     def _run(self, order: Order, exchange: Exchange, *, answers: bool) -> None:
         """Run a job, in a worker's thread."""

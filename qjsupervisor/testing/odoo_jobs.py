@@ -21,8 +21,8 @@ from typing import Any
 
 import psycopg2
 
-from .odoo_sessions import Session, Sessions
-from .odoo_stats import Run, Statistics
+from .odoo_sessions import OdooSession, Sessions
+from .odoo_stats import OdooStatistics, Run
 
 _UTC_NOW = "clock_timestamp() AT TIME ZONE 'UTC'"
 
@@ -172,7 +172,7 @@ class _Job:
 class JobRunner:
     """Runs orders, each in the calling thread."""
 
-    def __init__(self, sessions: Sessions, statistics: Statistics) -> None:
+    def __init__(self, sessions: Sessions, statistics: OdooStatistics) -> None:
         self._sessions = sessions
         self._statistics = statistics
         self._running: dict[int, Order] = {}
@@ -198,7 +198,7 @@ class JobRunner:
                 return order.uuid
         return None
 
-    def _run_in(self, session: Session, order: Order) -> int:
+    def _run_in(self, session: OdooSession, order: Order) -> int:
         job = self._taken(session, order)
         if job is None:
             self._statistics.not_run(order.database, "not_enqueued")
@@ -212,7 +212,7 @@ class JobRunner:
             if run["outcome"] is None:
                 self._statistics.ended(run, "died" if order.killed.is_set() else "broken")
 
-    def _taken(self, session: Session, order: Order) -> _Job | None:
+    def _taken(self, session: OdooSession, order: Order) -> _Job | None:
         lock = _ADD_LOCK_ROW if session.has_lock_table else ""
         dependencies = "job.dependencies" if session.has_dependencies else "NULL AS dependencies"
         statement = _TAKE.format(now=_UTC_NOW, dependencies=dependencies, lock=lock.format(now=_UTC_NOW))
@@ -222,7 +222,7 @@ class JobRunner:
         number, channel, retry, max_retries, kwargs, waiting = rows[0]
         return _Job(number, channel, retry or 0, max_retries or 0, kwargs, waiting)
 
-    def _performed(self, session: Session, order: Order, job: _Job, run: Run) -> int:
+    def _performed(self, session: OdooSession, order: Order, job: _Job, run: Run) -> int:
         session.execute(_BEGIN_LOCKED if session.has_lock_table else _BEGIN, {"id": job.id})
         if order.on_started is not None:
             order.on_started()
@@ -258,7 +258,7 @@ class JobRunner:
                 raise _JobFailedError("odoo.addons.queue_job.exception.FailedJobError", message)
             raise _JobRetriedError(behaviour.retry_s)
 
-    def _ended(self, session: Session, run: Run, outcome: str, statement: str, params: dict[str, Any]) -> int:
+    def _ended(self, session: OdooSession, run: Run, outcome: str, statement: str, params: dict[str, Any]) -> int:
         # Counted before the commit, after which a runner may use the free permit at once.
         self._statistics.ended(run, outcome)
         try:

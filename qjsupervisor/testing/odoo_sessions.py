@@ -19,7 +19,7 @@ SELECT to_regclass('queue_job') IS NOT NULL,
 """
 
 
-class Session:
+class OdooSession:
     """One session in autocommit, and the features of its database. For one thread at a time."""
 
     def __init__(self, dsn: str, database: str) -> None:
@@ -55,13 +55,13 @@ class Sessions:
         self._dsn = dsn
         self._idle_limit = idle_limit
         self._lock = threading.Lock()
-        self._idle: OrderedDict[str, list[Session]] = OrderedDict()
+        self._idle: OrderedDict[str, list[OdooSession]] = OrderedDict()
         self._idle_count = 0
 
     @contextmanager
-    def borrowed(self, database: str) -> Iterator[Session]:
+    def borrowed(self, database: str) -> Iterator[OdooSession]:
         """A working session; closed if the block raises. Raises psycopg2.Error if there is no such database."""
-        session = self._taken(database) or Session(self._dsn, database)
+        session = self._taken(database) or OdooSession(self._dsn, database)
         keep = False
         try:
             yield session
@@ -81,7 +81,7 @@ class Sessions:
         for session in closed:
             session.close()
 
-    def _taken(self, database: str) -> Session | None:
+    def _taken(self, database: str) -> OdooSession | None:
         while True:
             with self._lock:
                 idle = self._idle.get(database)
@@ -93,7 +93,7 @@ class Sessions:
                 return session
             session.close()
 
-    def _put(self, session: Session) -> None:
+    def _put(self, session: OdooSession) -> None:
         with self._lock:
             self._idle.setdefault(session.database, []).append(session)
             self._idle.move_to_end(session.database)
@@ -102,7 +102,7 @@ class Sessions:
         if surplus is not None:
             surplus.close()
 
-    def _oldest(self) -> Session:
+    def _oldest(self) -> OdooSession:
         """Remove a session of the least recently used database; the caller holds the lock."""
         while True:
             name, idle = next(iter(self._idle.items()))

@@ -60,7 +60,7 @@ class Stats(TypedDict):
     hung_up: int
 
 
-class Statistics:
+class OdooStatistics:
     """The counters behind `Stats`; any thread may call any method."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, cast
 
-from .odoo_http import EVERYBODY, Mode
+from .odoo_http import EVERYBODY, OdooMode
 from .odoo_stats import Stats
 from .postgres import ThrowawayPostgres
 from .processes import DemoError, end, last_lines, spawn
@@ -154,9 +154,9 @@ class StandIn:
         """Forget what is over; running and waiting jobs still count."""
         self._ask("reset")
 
-    def set_mode(self, database: str, mode: Mode | str, seconds: float = 1.0) -> None:
+    def set_mode(self, database: str, mode: OdooMode | str, seconds: float = 1.0) -> None:
         """Treat a database's requests this way from now on; "*": all databases without their own mode."""
-        self._ask("mode", database=database, mode=Mode(mode).value, seconds=str(seconds))
+        self._ask("mode", database=database, mode=OdooMode(mode).value, seconds=str(seconds))
 
     def kill_worker(self, uuid: str | None = None) -> str | None:
         """Kill the worker that runs this job, or any busy one; returns its job's uuid, or None."""
@@ -173,4 +173,4 @@ class StandIn:
             return cast(dict[str, Any], json.load(answer))
 
 
-__all__ = ["EVERYBODY", "IMPORT_ROOT", "Mode", "StandIn", "Stats", "module_environment"]
+__all__ = ["EVERYBODY", "IMPORT_ROOT", "OdooMode", "StandIn", "Stats", "module_environment"]

@@ -7,7 +7,7 @@ from ..states import Phase
 from .long_runs import LongRuns
 from .module_gate import ModuleGate
 from .orders import Instructions
-from .parts import Parts
+from .parts import WorkerParts
 from .progress import Progress
 from .serving import Serving
 
@@ -15,7 +15,7 @@ from .serving import Serving
 class Checks:
     """One worker's checks of its database. Methods that query it raise DatabaseError."""
 
-    def __init__(self, parts: Parts, progress: Progress, instructions: Instructions) -> None:
+    def __init__(self, parts: WorkerParts, progress: Progress, instructions: Instructions) -> None:
         self._database = parts.database
         self._progress = progress
         self._instructions = instructions

@@ -11,7 +11,7 @@ from ..control import Pipe
 from ..logs import EventLog
 
 
-class DatabaseLog:
+class ForwardingLog:
     """The lines of one worker. Where the master does not take one it is written here. Lines about jobs do not belong
     here: they are many, and of one database each."""
 

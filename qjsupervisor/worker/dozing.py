@@ -13,7 +13,7 @@ import math
 from ..states import EXIT_STOPPED
 from .module_gate import ModuleGate
 from .orders import Instructions
-from .parts import Parts
+from .parts import WorkerParts
 from .progress import Progress
 from .serving import Serving
 
@@ -29,7 +29,7 @@ _TRIES = 50
 class Dozing:
     """One worker's hand-over to and from a porter."""
 
-    def __init__(self, parts: Parts, progress: Progress, instructions: Instructions) -> None:
+    def __init__(self, parts: WorkerParts, progress: Progress, instructions: Instructions) -> None:
         self._parts = parts
         self._progress = progress
         self._instructions = instructions

@@ -12,7 +12,7 @@ from ..postgres import queries
 from ..postgres.leadership import Lead
 from ..states import Phase
 from .comeback import AWAY_S, Comeback
-from .parts import Parts
+from .parts import WorkerParts
 from .progress import Progress
 from .reporting import Loss
 
@@ -29,7 +29,7 @@ FORMER_TOLD_S = 5.0
 class Leading:
     """One worker's connection and leader lock. Methods raise DatabaseError if they cannot succeed now."""
 
-    def __init__(self, parts: Parts, progress: Progress, comeback: Comeback) -> None:
+    def __init__(self, parts: WorkerParts, progress: Progress, comeback: Comeback) -> None:
         self._parts = parts
         self._progress = progress
         self._comeback = comeback

@@ -10,7 +10,7 @@ from ..postgres.failures import LOCK_NOT_AVAILABLE
 from ..states import EXIT_GONE, EXIT_STOPPED, Phase
 from .comeback import Comeback
 from .jobs import OVER_S
-from .parts import Parts
+from .parts import WorkerParts
 from .progress import Progress
 from .reading import Reading
 from .reporting import Loss
@@ -24,7 +24,7 @@ LOCKED_S = 1.0
 class Losing:
     """One worker while it does not serve."""
 
-    def __init__(self, parts: Parts, progress: Progress, comeback: Comeback, reading: Reading) -> None:
+    def __init__(self, parts: WorkerParts, progress: Progress, comeback: Comeback, reading: Reading) -> None:
         self._parts = parts
         self._progress = progress
         self._comeback = comeback

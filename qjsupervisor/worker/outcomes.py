@@ -17,7 +17,7 @@ from ..odoo.dispatcher import Dispatcher, Ended
 from ..odoo.http_status import GATEWAY, meaning
 from ..odoo.request import End
 from ..odoo.target import Target
-from ..states import JobState, Outcome, ServerVerdict, TargetState
+from ..states import JobOutcome, JobState, ServerVerdict, TargetState
 
 #: Used instead of a state if the job has no row any more.
 GONE = "gone"
@@ -25,13 +25,13 @@ GONE = "gone"
 TELL_SUCCESS_S = 0.1
 #: State of the row after the request -> outcome; any other state is inconclusive.
 _OUTCOMES = {
-    JobState.DONE.value: Outcome.DONE,
-    JobState.FAILED.value: Outcome.FAILED,
-    JobState.PENDING.value: Outcome.RETRIED,
-    JobState.ENQUEUED.value: Outcome.NOT_RUN,
-    JobState.CANCELLED.value: Outcome.CANCELLED,
+    JobState.DONE.value: JobOutcome.DONE,
+    JobState.FAILED.value: JobOutcome.FAILED,
+    JobState.PENDING.value: JobOutcome.RETRIED,
+    JobState.ENQUEUED.value: JobOutcome.NOT_RUN,
+    JobState.CANCELLED.value: JobOutcome.CANCELLED,
 }
-_LOST = Outcome.LOST
+_LOST = JobOutcome.LOST
 _ENQUEUED, _STARTED = JobState.ENQUEUED.value, JobState.STARTED.value
 #: Of its row: nobody can tell whether the target runs jobs.
 _UNDECIDED = (GONE, JobState.CANCELLED.value)
@@ -233,7 +233,7 @@ def not_run_reason(ended: Ended) -> str:
     return reason
 
 
-def outcome_of(state: str) -> Outcome:
+def outcome_of(state: str) -> JobOutcome:
     """The outcome of a job whose row is in this state (or GONE) after its request."""
     return _OUTCOMES.get(state, _LOST)
 

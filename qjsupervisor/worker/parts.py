@@ -15,13 +15,13 @@ from ..odoo.dispatcher import Dispatcher
 from ..postgres.database import Database
 from ..postgres.waiter import Waiter
 from ..table.slot import WorkerSlot
-from .database_log import DatabaseLog
+from .database_log import ForwardingLog
 from .outage import Outage
 from .reporting import Reporting
 from .serving import Serving
 
 
-class Parts:
+class WorkerParts:
     """The parts of one worker that several of its modules use."""
 
     def __init__(
@@ -31,7 +31,7 @@ class Parts:
         self.worker_slot = worker_slot
         self.log = log or logs.bound_logger(database=settings.database)
         #: For what many databases may have to say at once.
-        self.database_log = DatabaseLog(pipe, self.log)
+        self.database_log = ForwardingLog(pipe, self.log)
         self.loop = Loop()
         #: A deadline has passed, so a turn is due.
         self.is_due = False

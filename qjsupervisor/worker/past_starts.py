@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..backlog.backlog import Backlog
 from ..channelspec import ROOT, ChannelSpec
 from ..postgres import queries
-from .parts import Parts
+from .parts import WorkerParts
 from .reading import Reading
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ TELL_S = 1.0
 class PastStarts:
     """The past starts of one database."""
 
-    def __init__(self, parts: Parts, reading: Reading) -> None:
+    def __init__(self, parts: WorkerParts, reading: Reading) -> None:
         self._database = parts.database
         self._worker_slot = parts.worker_slot
         self._reading = reading

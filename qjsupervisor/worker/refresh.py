@@ -16,7 +16,7 @@ from ..postgres.waiter import STATEMENT_TIMEOUT_S
 from ..states import Mode
 from .checks import Checks
 from .orders import Instructions
-from .parts import Parts
+from .parts import WorkerParts
 from .past_starts import PastStarts
 from .progress import Progress
 from .read_times import ReadTimes
@@ -28,7 +28,7 @@ from .trees import build_tree
 class Refresh:
     """One worker's reads of jobs, except for the rows each turn reads."""
 
-    def __init__(self, parts: Parts, progress: Progress, instructions: Instructions, checks: Checks) -> None:
+    def __init__(self, parts: WorkerParts, progress: Progress, instructions: Instructions, checks: Checks) -> None:
         self._parts = parts
         self._progress = progress
         self._instructions = instructions

@@ -25,7 +25,7 @@ from ..config.settings import Config
 from ..job import Job, job_of
 from ..loop import Deadline, Loop
 from ..odoo.dispatcher import Dispatcher, Ended
-from ..odoo.request import End, Outcome, Request
+from ..odoo.request import End, Request, RequestOutcome
 from ..postgres.database import Database
 from ..postgres.first_connection import connect_once
 from ..postgres.waiter import Waiter
@@ -72,7 +72,7 @@ class FakeDispatcher(Dispatcher):
     def send(self, uuid: str) -> None:
         target = self.targets[0]
         Request(target.payload(uuid), [], target.host, target.context)
-        self.ended.append(Ended(uuid, target, Outcome(End.ANSWERED, 200, "HTTP 200"), 0.001))
+        self.ended.append(Ended(uuid, target, RequestOutcome(End.ANSWERED, 200, "HTTP 200"), 0.001))
 
 
 def warm_up(config: Config) -> None:

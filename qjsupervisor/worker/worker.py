@@ -28,7 +28,7 @@ from .leading import Leading
 from .listening import Listening
 from .losing import Losing
 from .orders import Instructions
-from .parts import Parts
+from .parts import WorkerParts
 from .progress import Progress
 from .refresh import Refresh
 from .stops import Stops
@@ -48,7 +48,7 @@ class Worker:
     def __init__(
         self, settings: WorkerSettings, worker_slot: WorkerSlot, pipe: Pipe, log: FilteringBoundLogger | None = None
     ) -> None:
-        self.parts = parts = Parts(settings, worker_slot, pipe, log)
+        self.parts = parts = WorkerParts(settings, worker_slot, pipe, log)
         self._database = parts.database
         self._worker_slot = worker_slot
         self._channel_options = settings.rules.channel_options

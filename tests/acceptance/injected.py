@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qjsupervisor import cli
-from qjsupervisor.master.parts import Parts
+from qjsupervisor.master.parts import MasterParts
 from qjsupervisor.worker import worker
 
 from ..helpers import Supervisor
@@ -62,7 +62,7 @@ def no_fork(switch: Path) -> None:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         return os.fork()
 
-    defaults: dict[str, Any] = Parts.__init__.__kwdefaults__ or {}
+    defaults: dict[str, Any] = MasterParts.__init__.__kwdefaults__ or {}
     defaults["fork"] = fork
 
 

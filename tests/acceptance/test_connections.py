@@ -18,7 +18,7 @@ import pytest
 
 from qjsupervisor.states import EX_OK
 from qjsupervisor.testing import schema
-from qjsupervisor.testing.odoo_http import Mode
+from qjsupervisor.testing.odoo_http import OdooMode
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.stand_in import StandIn, Stats
 
@@ -110,7 +110,7 @@ def test_a_claim_that_a_crash_undid(stand_in: StandInFactory, supervisor: Superv
         own = {"qjsupervisor": {"read_timeout": 5}}
         running = supervisor(odoo_conf(cluster, odoo.port, db_name="undone", sections=own))
         running.wait_ready("undone")
-        odoo.set_mode("undone", Mode.HANG)
+        odoo.set_mode("undone", OdooMode.HANG)
         writer = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"
         ((writer_pid,),) = cluster.execute("postgres", writer, superuser=True)
         os.kill(writer_pid, signal.SIGSTOP)  # or what was not waited for might be on the disk nevertheless
@@ -127,7 +127,7 @@ def test_a_claim_that_a_crash_undid(stand_in: StandInFactory, supervisor: Superv
         assert one.state(uuid) == "pending", "nothing was undone: the claim waited for the disk"
         for pid in ours:
             os.kill(pid, signal.SIGCONT)
-        odoo.set_mode("undone", Mode.OK)
+        odoo.set_mode("undone", OdooMode.OK)
         one.wait_for_states(done=1, timeout_s=30)
         assert odoo.stats()["executions"]["undone"] == {uuid: 1}
         one.connection.close()

@@ -19,7 +19,7 @@ import pytest
 import requests
 
 from qjsupervisor.testing import schema
-from qjsupervisor.testing.odoo_http import Mode
+from qjsupervisor.testing.odoo_http import OdooMode
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.stand_in import EVERYBODY
 
@@ -148,13 +148,13 @@ def test_one_line_when_it_goes_and_one_when_it_is_back(
     wait_until(lambda: screens.finished() == len(served), "all ran", 20 + DATABASES)
 
     mark = len(running.log_lines())
-    odoo.set_mode(EVERYBODY, Mode.REFUSE)
+    odoo.set_mode(EVERYBODY, OdooMode.REFUSE)
     insert_jobs(cluster, served)
     wait_until(lambda: lines_since(running, mark), "it is told", 20)
     threading.Event().wait(ODOO_S)
     waiting = f"; {DATABASES} databases wait for it"
     screens.check(rf"Odoo at http://127.0.0.1:{odoo.port} is down: Connection refused{waiting}", strange="PostgreSQL")
-    odoo.set_mode(EVERYBODY, Mode.OK)
+    odoo.set_mode(EVERYBODY, OdooMode.OK)
     began_s = time.monotonic()
     wait_until(lambda: screens.finished() == 2 * len(served), "all ran", RESUME_S)
     _log.info("%s: %s", "s from Odoo's return until all ran", round(time.monotonic() - began_s, 2))

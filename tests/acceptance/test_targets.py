@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 
-from qjsupervisor.testing.odoo_http import Mode
+from qjsupervisor.testing.odoo_http import OdooMode
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.stand_in import EVERYBODY, StandIn
 
@@ -103,7 +103,7 @@ def test_refused_for_a_while(
     running = start(postgres, odoo.port, supervisor, one)
     one.insert_jobs(3)
     one.wait_for_states(done=3)
-    odoo.set_mode(EVERYBODY, Mode.REFUSE)
+    odoo.set_mode(EVERYBODY, OdooMode.REFUSE)
     before = updates(one)
     uuids = one.insert_jobs(100)
     down = wait_until(lambda: [t for t in [running.status()["target"]] if t["state"] == "down"], "the target is down")
@@ -112,7 +112,7 @@ def test_refused_for_a_while(
     assert updates(one) - before <= 120
     assert most_attempts(one) <= 3
     assert one.states() == {"done": 3, "pending": 100}
-    odoo.set_mode(EVERYBODY, Mode.OK)
+    odoo.set_mode(EVERYBODY, OdooMode.OK)
     one.wait_for_states(done=103, timeout_s=40)
     assert odoo.stats()["executions"][one.name].items() >= dict.fromkeys(uuids, 1).items()
     wait_until(lambda: running.status()["target"]["state"] == "up", "the target is up")
@@ -131,7 +131,7 @@ def test_misconfigured_for_a_while(
     running = start(
         postgres, odoo.port, supervisor, redirected, missing, other, channels="root:20,root.other:2,root.ill:10"
     )
-    ill = ((redirected, Mode.REDIRECT, "dbfilter"), (missing, Mode.NOT_FOUND, "server_wide_modules"))
+    ill = ((redirected, OdooMode.REDIRECT, "dbfilter"), (missing, OdooMode.NOT_FOUND, "server_wide_modules"))
     for one, mode, _ in ill:
         odoo.set_mode(one.name, mode)
         one.insert_jobs(50, channel="root.ill")
@@ -147,7 +147,7 @@ def test_misconfigured_for_a_while(
     for one, _, _ in ill:
         assert sum(stats["requests"][one.name].values()) <= 15
         assert most_attempts(one) <= 4
-        odoo.set_mode(one.name, Mode.OK)
+        odoo.set_mode(one.name, OdooMode.OK)
     for one, _, reason in ill:
         one.wait_for_states(done=50, timeout_s=40)
         assert set(odoo.stats()["executions"][one.name].values()) == {1}
@@ -156,12 +156,12 @@ def test_misconfigured_for_a_while(
 
 
 ILL = {
-    Mode.UNAUTHORIZED: "http_auth_user",
-    Mode.ERROR: "HTTP 500",
-    Mode.BAD_GATEWAY: "HTTP 502",
-    Mode.NOT_RUN: "no job was run",
-    Mode.REFUSE: "without an answer",
-    Mode.HANG: "no answer for",
+    OdooMode.UNAUTHORIZED: "http_auth_user",
+    OdooMode.ERROR: "HTTP 500",
+    OdooMode.BAD_GATEWAY: "HTTP 502",
+    OdooMode.NOT_RUN: "no job was run",
+    OdooMode.REFUSE: "without an answer",
+    OdooMode.HANG: "no answer for",
 }
 
 
@@ -186,7 +186,7 @@ def test_ill_for_a_moment(
     other.insert_jobs(5)
     other.wait_for_states(done=5)
     for one in ill.values():
-        odoo.set_mode(one.name, Mode.OK)
+        odoo.set_mode(one.name, OdooMode.OK)
     for one in ill.values():
         one.wait_for_states(done=5, timeout_s=20)
         assert set(odoo.stats()["executions"][one.name].values()) == {1}
@@ -199,10 +199,10 @@ def test_a_proxy_that_gives_up(
 ) -> None:
     """504 while the job goes on: it is left alone, holds its permit, and is no fault of the target."""
     running = start(postgres, odoo.port, supervisor, one, channels="root:1")
-    odoo.set_mode(one.name, Mode.GATEWAY_TIMEOUT)
+    odoo.set_mode(one.name, OdooMode.GATEWAY_TIMEOUT)
     first, second = one.insert_jobs(2, kwargs={"sleep": 1.5})
     running.wait_for("job_unanswered", job_uuid=first, status=504)
-    odoo.set_mode(one.name, Mode.OK)
+    odoo.set_mode(one.name, OdooMode.OK)
     assert one.state(second) == "pending"
     one.wait_for_states(done=2)
     stats = odoo.stats()
@@ -219,7 +219,7 @@ def test_an_odoo_that_never_answers_though_jobs_are_over_is_named(
     own: dict[str, dict[str, object]] = {"qjsupervisor": {"monitor": f"127.0.0.1:{port}"}}
     running = start(postgres, odoo.port, supervisor, one, other, channels="root:2", sections=own)
     running.wait_for("monitor_started")
-    odoo.set_mode(one.name, Mode.HANG)
+    odoo.set_mode(one.name, OdooMode.HANG)
     one.insert_jobs(2)
     one.wait_for_states(enqueued=2)
     one.execute("UPDATE queue_job SET state = 'done'")  # Odoo's worker hangs after its commit
@@ -237,7 +237,7 @@ def test_an_odoo_that_never_answers_though_jobs_are_over_is_named(
     assert page("/healthz")[0] == 200
     assert f'qjsupervisor_target_unanswered{{url="{url}"}} 2.0' in page("/metrics")[1]
     assert f"Odoo at {url} does not" in " ".join(running.run("status").stdout.split())
-    odoo.set_mode(one.name, Mode.OK)
+    odoo.set_mode(one.name, OdooMode.OK)
     other.insert_jobs(1)
     other.wait_for_states(done=1)
     wait_until(lambda: page("/healthz") == (200, "ok\n"), lambda: page("/healthz")[1])
@@ -276,15 +276,15 @@ def test_a_probe_whose_job_is_taken_away(
     own: dict[str, dict[str, object]] = {"qjsupervisor": {"read_timeout": 3}}
     running = start(postgres, odoo.port, supervisor, *ends.values(), sections=own)
     for statement, one in ends.items():
-        odoo.set_mode(one.name, Mode.NOT_FOUND)
+        odoo.set_mode(one.name, OdooMode.NOT_FOUND)
         one.insert_jobs(2)
         running.wait_for("target_down", database=one.name)
-        odoo.set_mode(one.name, Mode.HANG)
+        odoo.set_mode(one.name, OdooMode.HANG)
         mark = running.mark()
         probe = running.wait_for("job_dispatched", after=mark, database=one.name)["job_uuid"]
         one.execute(f"{statement} WHERE uuid = %s", (probe,))
         running.wait_for("job_finished", job_uuid=probe)
-        odoo.set_mode(one.name, Mode.OK)
+        odoo.set_mode(one.name, OdooMode.OK)
         wait_until(lambda one=one: one.states().get("done") == 1, "the other job is run", 20)
 
 
@@ -424,7 +424,7 @@ def test_an_outage_is_one_for_all_databases(
     """
     many, refused = [database() for _ in range(14)], database()
     running = start(postgres, odoo.port, supervisor, *many, refused, channels="root:12")
-    odoo.set_mode(refused.name, Mode.REDIRECT)
+    odoo.set_mode(refused.name, OdooMode.REDIRECT)
     for one in (*many, refused):
         one.insert_jobs(1)
     for one in many:
@@ -434,8 +434,8 @@ def test_an_outage_is_one_for_all_databases(
     assert running.status()["target"]["state"] == "up"
     mark = running.mark()
 
-    odoo.set_mode(EVERYBODY, Mode.REFUSE)
-    odoo.set_mode(refused.name, Mode.OK)
+    odoo.set_mode(EVERYBODY, OdooMode.REFUSE)
+    odoo.set_mode(refused.name, OdooMode.OK)
     for one in many:
         one.insert_jobs(2)
     running.wait_for("target_down", after=mark)
@@ -448,7 +448,7 @@ def test_an_outage_is_one_for_all_databases(
     running.wait_ready(*(one.name for one in many), timeout_s=30)
     last_for(4)
 
-    odoo.set_mode(EVERYBODY, Mode.OK)
+    odoo.set_mode(EVERYBODY, OdooMode.OK)
     back_s = time.monotonic()
     running.wait_for("target_recovered", after=mark)
     for one in many:
@@ -466,7 +466,7 @@ def test_a_single_job_is_run_soon_after_its_database_is_served_again(
     postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
 ) -> None:
     """Refused for so long that the next try of a job is far away: it took 31 to 52 s. No row is changed meanwhile."""
-    ill = {database(): mode for mode in (Mode.NOT_FOUND, Mode.REDIRECT, Mode.ERROR)}
+    ill = {database(): mode for mode in (OdooMode.NOT_FOUND, OdooMode.REDIRECT, OdooMode.ERROR)}
     running = start(postgres, odoo.port, supervisor, *ill)
     for one, mode in ill.items():
         odoo.set_mode(one.name, mode)
@@ -478,7 +478,7 @@ def test_a_single_job_is_run_soon_after_its_database_is_served_again(
     for one in ill:  # after 1, 2, 4 s
         wait_until(lambda one=one: tries(one) == 4, "tried four times", 20)
     for one in ill:
-        odoo.set_mode(one.name, Mode.OK)
+        odoo.set_mode(one.name, OdooMode.OK)
     for one in ill:
         one.wait_for_states(done=1, timeout_s=5)
         assert tries(one) == 4

@@ -29,7 +29,7 @@ from typing import Any, TypedDict
 
 import asyncpg  # type: ignore[import-untyped]
 
-from qjsupervisor.testing.odoo_http import Exchange, Request
+from qjsupervisor.testing.odoo_http import Exchange, ReceivedRequest
 
 _BACKLOG = 4096
 #: Sessions that are opened at once.
@@ -136,7 +136,7 @@ class Odoo:
     def exchange(self) -> Exchange:
         return Exchange(self._handle, None)
 
-    def _handle(self, request: Request, exchange: Exchange) -> None:
+    def _handle(self, request: ReceivedRequest, exchange: Exchange) -> None:
         if request.path == "/queue_job/runjob":
             # Not the connection's: who hangs up stops no job.
             work: Coroutine[Any, Any, None] = self._run(request, exchange, time.monotonic())
@@ -147,7 +147,7 @@ class Odoo:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    async def _run(self, request: Request, exchange: Exchange, asked_s: float) -> None:
+    async def _run(self, request: ReceivedRequest, exchange: Exchange, asked_s: float) -> None:
         name, uuid, counts = request.database()[0] or "", request.query["job_uuid"], self._counts
         if counts["first_asked_s"] is None:
             counts["first_asked_s"] = asked_s
@@ -177,7 +177,7 @@ class Odoo:
             self._served.add(name)
             counts["served"], counts["last_served_s"] = len(self._served), now_s
 
-    async def _obey(self, request: Request, exchange: Exchange) -> None:
+    async def _obey(self, request: ReceivedRequest, exchange: Exchange) -> None:
         answer: object = {}
         query = request.query
         if request.path == "/bench/begin":

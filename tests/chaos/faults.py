@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qjsupervisor.testing.odoo_http import Mode
+from qjsupervisor.testing.odoo_http import OdooMode
 
 from . import of_databases, of_odoo, of_postgres, of_processes
 from .fault import Fault
@@ -31,16 +31,16 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "connections forgotten": (2, of_postgres.forget_connections),
     "Odoo restarted": (4, of_odoo.restart_odoo),
     "Odoo worker killed": (6, of_odoo.kill_odoo_worker),
-    "Odoo: 404": (3, of_odoo.ill(Mode.NOT_FOUND)),
-    "Odoo: 303": (3, of_odoo.ill(Mode.REDIRECT)),
-    "Odoo: 500": (3, of_odoo.ill(Mode.ERROR)),
-    "Odoo: 200, not run": (3, of_odoo.ill(Mode.NOT_RUN)),
-    "Odoo: 502": (2, of_odoo.ill(Mode.BAD_GATEWAY)),
-    "Odoo: 504, runs on": (3, of_odoo.ill(Mode.GATEWAY_TIMEOUT, lets_go=True)),
-    "Odoo: commits, never answers": (3, of_odoo.ill(Mode.UNANSWERED)),
-    "Odoo: refuses": (2, of_odoo.ill(Mode.REFUSE)),
-    "Odoo: slow": (4, of_odoo.ill(Mode.SLOW)),
-    "Odoo: all workers die": (1, of_odoo.ill(Mode.DIE, interrupts=True)),
+    "Odoo: 404": (3, of_odoo.ill(OdooMode.NOT_FOUND)),
+    "Odoo: 303": (3, of_odoo.ill(OdooMode.REDIRECT)),
+    "Odoo: 500": (3, of_odoo.ill(OdooMode.ERROR)),
+    "Odoo: 200, not run": (3, of_odoo.ill(OdooMode.NOT_RUN)),
+    "Odoo: 502": (2, of_odoo.ill(OdooMode.BAD_GATEWAY)),
+    "Odoo: 504, runs on": (3, of_odoo.ill(OdooMode.GATEWAY_TIMEOUT, lets_go=True)),
+    "Odoo: commits, never answers": (3, of_odoo.ill(OdooMode.UNANSWERED)),
+    "Odoo: refuses": (2, of_odoo.ill(OdooMode.REFUSE)),
+    "Odoo: slow": (4, of_odoo.ill(OdooMode.SLOW)),
+    "Odoo: all workers die": (1, of_odoo.ill(OdooMode.DIE, interrupts=True)),
     "hostile payloads": (6, of_databases.hostile_payloads),
     "odd rows": (4, of_databases.odd_rows),
     "notifications missed": (5, of_databases.missed_notification),

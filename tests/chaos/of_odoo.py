@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from qjsupervisor.testing.odoo_http import EVERYBODY, Mode
+from qjsupervisor.testing.odoo_http import EVERYBODY, OdooMode
 from qjsupervisor.testing.processes import DemoError
 
 from .fault import CannotError, Fault
@@ -35,7 +35,7 @@ def kill_odoo_worker(world: World) -> None:
     world.interruptions.append(Interruption(at_s, time.time() + LONGEST_JOB_S, uuid=uuid))
 
 
-def ill(mode: Mode, *, interrupts: bool = False, lets_go: bool = False) -> Fault:
+def ill(mode: OdooMode, *, interrupts: bool = False, lets_go: bool = False) -> Fault:
     """Requests of a database, or of all, are treated like that. `lets_go`: they end while their jobs go on."""
 
     def fault(world: World) -> tuple[float, Heal]:
@@ -44,7 +44,7 @@ def ill(mode: Mode, *, interrupts: bool = False, lets_go: bool = False) -> Fault
         from_s = time.time()
 
         def heal() -> None:
-            world.odoo.set_mode(who, Mode.OK)
+            world.odoo.set_mode(who, OdooMode.OK)
             if interrupts:
                 world.interruptions.append(Interruption(from_s, time.time() + LONGEST_JOB_S, database))
             if lets_go:

@@ -27,7 +27,7 @@ from qjsupervisor.config.settings import Config
 from qjsupervisor.control import Pipe
 from qjsupervisor.errors import QJSupervisorError
 from qjsupervisor.master.master import Master
-from qjsupervisor.master.parts import Parts, Table
+from qjsupervisor.master.parts import MasterParts, Table
 from qjsupervisor.states import EXIT_GONE
 
 
@@ -179,7 +179,7 @@ def main() -> int:
     try:
         config = load_again()
         logs.configure(config)
-        return Master(config, load_again, Parts(run_worker=run_worker, run_scout=run_scout)).run()
+        return Master(config, load_again, MasterParts(run_worker=run_worker, run_scout=run_scout)).run()
     except QJSupervisorError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_status

@@ -17,7 +17,7 @@ from qjsupervisor.config.settings import TargetSettings
 from qjsupervisor.loop import Loop
 from qjsupervisor.odoo import dispatcher, resolver
 from qjsupervisor.odoo.dispatcher import Dispatcher, Ended
-from qjsupervisor.odoo.request import End, Outcome
+from qjsupervisor.odoo.request import End, RequestOutcome
 from qjsupervisor.odoo.target import first_turn
 from qjsupervisor.states import ServerVerdict
 from qjsupervisor.table.servers import private_servers
@@ -443,7 +443,7 @@ def test_a_worker_without_descriptors_tells_nothing_of_its_server(
         loop = loops(at(server.port))
         (target,) = loop.dispatcher.targets
         monkeypatch.setattr(socket, "socket", lacks_descriptors)
-        assert loop.ask("a")[0].outcome == Outcome(End.UNASKED, None, "Too many open files", own=True)
+        assert loop.ask("a")[0].outcome == RequestOutcome(End.UNASKED, None, "Too many open files", own=True)
         target.server.doubt()
         loop.turn(0)
         monkeypatch.undo()

@@ -15,8 +15,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.monitor import metrics
 from qjsupervisor.monitor.processes import processes_of
-from qjsupervisor.monitor.waiting import Cell
-from qjsupervisor.states import Fairness, Outcome
+from qjsupervisor.monitor.waiting import WaitingJobs
+from qjsupervisor.states import Fairness, JobOutcome
 from qjsupervisor.table.semaphore import SemaphoreTable
 
 from ..helpers import REPOSITORY
@@ -43,10 +43,12 @@ def facts(databases: int, channels: int) -> metrics.MetricSources:
     table = SemaphoreTable([ChannelSpec(name="root", capacity=1)], slots=1, fairness=Fairness.ROUND_ROBIN)
     slot = table.worker_slot(0)
     slot.statistics.dispatched(0.3)
-    slot.statistics.ended(Outcome.DONE, 200, 1.5)
-    slot.statistics.ended(Outcome.LOST, None, 700.0)
+    slot.statistics.ended(JobOutcome.DONE, 200, 1.5)
+    slot.statistics.ended(JobOutcome.LOST, None, 700.0)
     said = status(databases, channels)
-    cells = [Cell(view["name"], channel["name"], 3, 1) for view in said["databases"] for channel in said["channels"]]
+    cells = [
+        WaitingJobs(view["name"], channel["name"], 3, 1) for view in said["databases"] for channel in said["channels"]
+    ]
     return metrics.MetricSources(said, table.totals(), cells, processes_of(said))
 
 

@@ -20,7 +20,7 @@ from qjsupervisor.monitor.http import plain
 from qjsupervisor.monitor.listener import listen
 from qjsupervisor.monitor.master_link import FRESH_S
 from qjsupervisor.monitor.monitor import EXIT_BIND_FAILED, run_monitor
-from qjsupervisor.monitor.server import Server
+from qjsupervisor.monitor.server import HttpServer
 from qjsupervisor.table.semaphore import SemaphoreTable
 
 from ..helpers import wait_until
@@ -176,7 +176,7 @@ def test_address_in_use(log_events: list[Any]) -> None:
 
 def test_ipv6() -> None:
     with Loop() as loop:
-        server = Server(loop, listen(("::1", 0)), lambda _request, reply: reply(plain(HTTPStatus.OK, "ok")))
+        server = HttpServer(loop, listen(("::1", 0)), lambda _request, reply: reply(plain(HTTPStatus.OK, "ok")))
         assert server.port > 0
         server.close()
         assert loop.watched == 0

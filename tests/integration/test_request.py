@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from qjsupervisor.odoo.request import MAX_HEAD_BYTES, Address, End, Outcome, Request
+from qjsupervisor.odoo.request import MAX_HEAD_BYTES, Address, End, Request, RequestOutcome
 from qjsupervisor.odoo.target import tls_context
 
 from ..scripted import Script, black_hole, reset, say, say_and_keep, serving, silence, unused_port
@@ -26,7 +26,7 @@ def local(port: int) -> Address:
     return Address(socket.AF_INET, ("127.0.0.1", port))
 
 
-def drive(request: Request, *, to_the_end: bool = False, timeout_s: float = 10.0) -> Outcome:
+def drive(request: Request, *, to_the_end: bool = False, timeout_s: float = 10.0) -> RequestOutcome:
     """Step it as a worker's loop does, until its outcome is known (or all of the answer has come)."""
     if request.sock is None:
         request.begin()
@@ -43,7 +43,7 @@ def drive(request: Request, *, to_the_end: bool = False, timeout_s: float = 10.0
     return request.outcome
 
 
-def ask(port: int, context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Outcome:
+def ask(port: int, context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> RequestOutcome:
     return drive(Request(PAYLOAD, [local(port)], host, context))
 
 
@@ -68,7 +68,7 @@ def ask(port: int, context: ssl.SSLContext | None = None, host: str = "127.0.0.1
 )
 def test_an_answer_is_its_status(script: Script, status: int) -> None:
     with serving(script) as server:
-        assert ask(server.port) == Outcome(End.ANSWERED, status, f"HTTP {status}")
+        assert ask(server.port) == RequestOutcome(End.ANSWERED, status, f"HTTP {status}")
         assert server.requests == [PAYLOAD]
 
 
@@ -162,7 +162,7 @@ def test_giving_up() -> None:
             request.begin()
             assert request.asked is (end is End.LOST)
             request.give_up("too long")
-            assert request.outcome == Outcome(end, None, "too long")
+            assert request.outcome == RequestOutcome(end, None, "too long")
             assert request.events == 0
             request.close()
 

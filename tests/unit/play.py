@@ -14,7 +14,7 @@ from qjsupervisor.errors import DatabaseError
 from qjsupervisor.job import Job
 from qjsupervisor.loop import Deadline, Loop
 from qjsupervisor.odoo.dispatcher import Dispatcher, Ended
-from qjsupervisor.odoo.request import End, Outcome
+from qjsupervisor.odoo.request import End, RequestOutcome
 from qjsupervisor.postgres.database import Database
 from qjsupervisor.postgres.waiter import Waiter
 from qjsupervisor.states import Fairness
@@ -24,7 +24,7 @@ from qjsupervisor.worker.jobs import State
 from qjsupervisor.worker.serving import Serving
 from qjsupervisor.worker.trees import shared_tree
 
-NOT_FOUND = Outcome(End.ANSWERED, 404, "HTTP 404")
+NOT_FOUND = RequestOutcome(End.ANSWERED, 404, "HTTP 404")
 
 
 class Rows(Database):
@@ -138,13 +138,13 @@ class Play:
         self.loop.run_due(now_s)
         return self.serving.turn(now_s, start=start)
 
-    def ends(self, outcome: Outcome) -> None:
+    def ends(self, outcome: RequestOutcome) -> None:
         self.dispatcher.ended.append(Ended("u", self.dispatcher.targets[0], outcome, 0.1))
 
     def ends_done(self) -> None:
         """The first job is over, and its permit is free."""
         self.rows.state = self.rows.read_as = "done"
-        self.ends(Outcome(End.ANSWERED, 200, "HTTP 200"))
+        self.ends(RequestOutcome(End.ANSWERED, 200, "HTTP 200"))
         self.turn(999.0)
 
     @property

@@ -13,11 +13,11 @@ from qjsupervisor.control import Message
 from qjsupervisor.errors import ConfigError, SemaphoreError
 from qjsupervisor.loop import Timers
 from qjsupervisor.master.child import Body
-from qjsupervisor.master.control_requests import Orders
+from qjsupervisor.master.control_requests import ControlRequests
 from qjsupervisor.master.control_socket import Deferred, Peer
 from qjsupervisor.master.database_log import DatabaseLog
 from qjsupervisor.master.operations import Operations
-from qjsupervisor.master.parts import Parts
+from qjsupervisor.master.parts import MasterParts
 from qjsupervisor.master.pauses import Pauses
 from qjsupervisor.states import TargetState, WorkerState
 
@@ -281,7 +281,7 @@ class Rig:
         self.killed: list[tuple[int, int]] = []
         self.next_config: Config | ConfigError = config
         self.stops = 0
-        parts = Parts(
+        parts = MasterParts(
             run_worker=lambda *_: 0,
             run_scout=lambda *_: 0,
             run_monitor=lambda *_, **_named: 0,
@@ -297,7 +297,7 @@ class Rig:
         self.database_log = parts.database_log = DatabaseLog(self.log_loop, lambda: self.now_s)
         self.operations = Operations(config, self._load_again, parts, Pauses())
         self.fleet, self.rescan = self.operations.fleet, self.operations.rescan
-        self.orders = Orders(self.operations, lambda _: None, lambda: self.now_s, lambda: Peer(4711, 1000))
+        self.orders = ControlRequests(self.operations, lambda _: None, lambda: self.now_s, lambda: Peer(4711, 1000))
 
     def _watch_clock(self, _loop: Any, on_change: Any) -> Any:
         self.clock_changed = on_change

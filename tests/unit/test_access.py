@@ -10,7 +10,7 @@ import pytest
 
 from qjsupervisor.config.load import load
 from qjsupervisor.monitor.access import COOKIE, MOST_FAILURES, SESSION_S, Access, check_origin, cookie_header
-from qjsupervisor.monitor.http import BadRequest, Request
+from qjsupervisor.monitor.http import BadRequest, ClientRequest
 
 MakeAccess = Callable[..., Access]
 
@@ -23,8 +23,8 @@ def access() -> MakeAccess:
     return make
 
 
-def request(**headers: str) -> Request:
-    return Request("POST", "/pause", "", {name.replace("_", "-"): value for name, value in headers.items()})
+def request(**headers: str) -> ClientRequest:
+    return ClientRequest("POST", "/pause", "", {name.replace("_", "-"): value for name, value in headers.items()})
 
 
 def basic(text: str) -> str:

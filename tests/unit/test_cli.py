@@ -14,7 +14,7 @@ import pytest
 from qjsupervisor import cli
 from qjsupervisor.commands import check, jobs, probe, requeue, status
 from qjsupervisor.commands import control as orders
-from qjsupervisor.commands.arguments import Scope
+from qjsupervisor.commands.arguments import ScopeArgument
 from qjsupervisor.commands.status_view import Choice
 from qjsupervisor.config import load as config
 from qjsupervisor.errors import AlreadyRunning, ConfigError, DatabaseError
@@ -38,11 +38,11 @@ from .called import CONFIG, Calls
         (probe, "run", ["status", "--check", "prod_*"], (("prod_*",),), {}),
         (orders, "reload", ["reload"], (), {}),
         (orders, "stop", ["stop"], (), {}),
-        (orders, "pause", ["pause"], (Scope(None, "root"), None), {}),
+        (orders, "pause", ["pause"], (ScopeArgument(None, "root"), None), {}),
         (orders, "release", ["release", "db1", "--for", "10m"], ("db1", 600.0), {}),
-        (orders, "pause", ["pause", "db1:slow", "--for", "30m"], (Scope("db1", "root.slow"), 1800.0), {}),
-        (orders, "resume", ["resume", ":root.slow"], (Scope(None, "root.slow"),), {"anyway": False}),
-        (orders, "resume", ["resume", "db1", "--anyway"], (Scope("db1", "root"),), {"anyway": True}),
+        (orders, "pause", ["pause", "db1:slow", "--for", "30m"], (ScopeArgument("db1", "root.slow"), 1800.0), {}),
+        (orders, "resume", ["resume", ":root.slow"], (ScopeArgument(None, "root.slow"),), {"anyway": False}),
+        (orders, "resume", ["resume", "db1", "--anyway"], (ScopeArgument("db1", "root"),), {"anyway": True}),
         (jobs, "run", ["jobs", "db1"], ("db1", jobs.Wanted()), {"as_json": False}),
         (
             jobs,

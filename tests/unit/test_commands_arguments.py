@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qjsupervisor.commands.arguments import Scope, parse_duration, parse_scope
+from qjsupervisor.commands.arguments import ScopeArgument, parse_duration, parse_scope
 
 
 @pytest.mark.parametrize(
@@ -33,16 +33,16 @@ def test_wrong_duration(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "scope"),
     [
-        ("", Scope(None, "root")),
-        ("db", Scope("db", "root")),
-        ("db:", Scope("db", "root")),
-        (":slow", Scope(None, "root.slow")),
-        ("db:root", Scope("db", "root")),
-        ("db:root.a.b", Scope("db", "root.a.b")),
-        ("a:b:c", Scope("a:b", "root.c")),
+        ("", ScopeArgument(None, "root")),
+        ("db", ScopeArgument("db", "root")),
+        ("db:", ScopeArgument("db", "root")),
+        (":slow", ScopeArgument(None, "root.slow")),
+        ("db:root", ScopeArgument("db", "root")),
+        ("db:root.a.b", ScopeArgument("db", "root.a.b")),
+        ("a:b:c", ScopeArgument("a:b", "root.c")),
     ],
 )
-def test_scope(text: str, scope: Scope) -> None:
+def test_scope(text: str, scope: ScopeArgument) -> None:
     assert parse_scope(text) == scope
 
 
@@ -53,5 +53,5 @@ def test_wrong_scope(text: str) -> None:
 
 
 def test_scope_in_words() -> None:
-    assert str(Scope(None, "root")) == "all jobs of every database"
-    assert str(Scope("db", "root.a")) == "channel root.a of db"
+    assert str(ScopeArgument(None, "root")) == "all jobs of every database"
+    assert str(ScopeArgument("db", "root.a")) == "channel root.a of db"

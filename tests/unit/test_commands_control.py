@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qjsupervisor.commands import control
-from qjsupervisor.commands.arguments import Scope
+from qjsupervisor.commands.arguments import ScopeArgument
 from qjsupervisor.config.load import load
 
 CONFIG = load({"config": "/dev/null", "graceful_timeout": "1"}, {"HOME": "/nowhere"})
@@ -56,8 +56,8 @@ def test_reload_says_what_changed(supervisor: Supervisor, capsys: pytest.Capture
 
 def test_pause_and_release_say_for_how_long(supervisor: Supervisor, capsys: pytest.CaptureFixture[str]) -> None:
     supervisor.answer = {"warning": "there is no channel root.x"}
-    assert control.pause(CONFIG, Scope("db", "root.x"), 90.0) == 0
-    assert control.pause(CONFIG, Scope(None, "root"), None) == 0
+    assert control.pause(CONFIG, ScopeArgument("db", "root.x"), 90.0) == 0
+    assert control.pause(CONFIG, ScopeArgument(None, "root"), None) == 0
     assert control.release(CONFIG, "db", 600.0) == 0
     assert [(do, details["for_s"]) for do, details in supervisor.orders] == [
         ("pause", 90.0), ("pause", None), ("release", 600.0),
@@ -71,10 +71,10 @@ def test_pause_and_release_say_for_how_long(supervisor: Supervisor, capsys: pyte
 
 def test_resume_and_resume_anyway(supervisor: Supervisor, capsys: pytest.CaptureFixture[str]) -> None:
     supervisor.answer = {"modules": {"sale": "to upgrade"}}
-    assert control.resume(CONFIG, Scope("db", "root"), anyway=True) == 0
+    assert control.resume(CONFIG, ScopeArgument("db", "root"), anyway=True) == 0
     assert "module sale is 'to upgrade'" in capsys.readouterr().out
     assert supervisor.orders[-1][1] == {"database": "db", "channel": "root", "anyway": True}
-    assert control.resume(CONFIG, Scope("db", "root")) == 0
+    assert control.resume(CONFIG, ScopeArgument("db", "root")) == 0
     assert "anyway" not in supervisor.orders[-1][1]
 
 

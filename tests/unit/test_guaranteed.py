@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from qjsupervisor.config.guaranteed import Branch, Guaranteed, guaranteed, lacking_databases
+from qjsupervisor.config.guaranteed import Guaranteed, Subtree, guaranteed, lacking_databases
 
 
-def branch(capacity: int | None = None, minimum: int = 0, running: int = 0, **more: bool) -> Branch:
-    return Branch(capacity, minimum, more.get("reserve", False), running, more.get("waits", False))
+def branch(capacity: int | None = None, minimum: int = 0, running: int = 0, **more: bool) -> Subtree:
+    return Subtree(capacity, minimum, more.get("reserve", False), running, more.get("waits", False))
 
 
 TREE = {

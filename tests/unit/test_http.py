@@ -12,8 +12,8 @@ from qjsupervisor.monitor.http import (
     MAX_HEAD_BYTES,
     PLAIN,
     BadRequest,
+    ClientRequest,
     Parser,
-    Request,
     Response,
     plain,
 )
@@ -24,7 +24,7 @@ POST = (
 )
 
 
-def parsed(text: bytes) -> Request | None:
+def parsed(text: bytes) -> ClientRequest | None:
     return Parser("::1").feed(text)
 
 
@@ -76,7 +76,7 @@ def test_what_is_no_request_is_refused(text: bytes, status: HTTPStatus) -> None:
 
 
 def form(body: bytes, kind: str = "application/x-www-form-urlencoded; charset=utf-8") -> dict[str, list[str]]:
-    return Request("POST", "/", "", {"content-type": kind}, body).form()
+    return ClientRequest("POST", "/", "", {"content-type": kind}, body).form()
 
 
 def test_a_form() -> None:
@@ -91,8 +91,8 @@ def test_a_form() -> None:
         assert refused.value.status is status
 
 
-def asked(method: str = "GET", **headers: str) -> Request:
-    return Request(method, "/", "", {name.replace("_", "-"): value for name, value in headers.items()})
+def asked(method: str = "GET", **headers: str) -> ClientRequest:
+    return ClientRequest(method, "/", "", {name.replace("_", "-"): value for name, value in headers.items()})
 
 
 @pytest.mark.parametrize(

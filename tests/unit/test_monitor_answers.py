@@ -16,7 +16,7 @@ from qjsupervisor.config.settings import Config
 from qjsupervisor.errors import DatabaseUnavailable
 from qjsupervisor.loop import Loop
 from qjsupervisor.monitor.answers import Answers
-from qjsupervisor.monitor.http import Request, Response
+from qjsupervisor.monitor.http import ClientRequest, Response
 from qjsupervisor.monitor.master_link import DEAD_S, MasterLink, Said
 from qjsupervisor.monitor.observer import Observer
 from qjsupervisor.states import Fairness
@@ -72,7 +72,7 @@ class Rig:
         def reply(response: Response) -> None:
             replies.append(response)
 
-        self.answers.handle(Request(method, path, "", headers), reply)
+        self.answers.handle(ClientRequest(method, path, "", headers), reply)
         deadline_s = time.monotonic() + 10
         while not replies:
             assert time.monotonic() < deadline_s

@@ -17,7 +17,7 @@ from tests.monitor_status import status
 NO_HISTORY = History()
 
 
-def made(rows: page.Rows, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def made(rows: page.RowCache, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the rows that are made from now on."""
     names: list[str] = []
     make = rows.make

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from qjsupervisor.monitor.waiting import REASONS, Cell, by_reason, desired_workers
+from qjsupervisor.monitor.waiting import REASONS, WaitingJobs, by_reason, desired_workers
 
 RATE = {"starts": 5, "period_s": 60, "unread": False}
 
@@ -33,17 +33,17 @@ def status(**more: Any) -> dict[str, Any]:
 
 
 CELLS = [
-    Cell("a", "root", 1, 100),
-    Cell("a", "root.slow.deep", 20, 0),
-    Cell("a", "root.seq", 2, 0),
-    Cell("a", "root.off", 3, 0),
-    Cell("a", "root.rare", 4, 0),
-    Cell("a", "root.busy", 5, 0),
-    Cell("b", "root", 6, 10),
-    Cell("c", "root", 7, 0),
-    Cell("gone", "root", 8, 0),
-    Cell("a", "root.mail", 9, 0),
-    Cell("a", "root.sms", 10, 0),
+    WaitingJobs("a", "root", 1, 100),
+    WaitingJobs("a", "root.slow.deep", 20, 0),
+    WaitingJobs("a", "root.seq", 2, 0),
+    WaitingJobs("a", "root.off", 3, 0),
+    WaitingJobs("a", "root.rare", 4, 0),
+    WaitingJobs("a", "root.busy", 5, 0),
+    WaitingJobs("b", "root", 6, 10),
+    WaitingJobs("c", "root", 7, 0),
+    WaitingJobs("gone", "root", 8, 0),
+    WaitingJobs("a", "root.mail", 9, 0),
+    WaitingJobs("a", "root.sms", 10, 0),
 ]
 
 
@@ -73,7 +73,7 @@ def test_a_database_that_is_held_or_whose_modules_change() -> None:
         {"name": "a", "state": "blocked", "held": True},
         {"name": "b", "state": "blocked", "held": False, "modules": {"states": {"sale": "to upgrade"}}},
     ]
-    found = by_reason(status(databases=databases), [Cell("a", "root", 3, 0), Cell("b", "root", 4, 1)])
+    found = by_reason(status(databases=databases), [WaitingJobs("a", "root", 3, 0), WaitingJobs("b", "root", 4, 1)])
     assert (found["held"], found["modules"], found["not_due"], found["not_served"]) == (3, 4, 1, 0)
 
 
@@ -87,7 +87,7 @@ def test_what_is_guaranteed_to_others() -> None:
         {"name": "a", "state": "ready", "share": {"min": 1, "max": None, "reserve": False, "used": 0}, "wait_s": 2},
         {"name": "b", "state": "ready"},
     ]
-    cells = [Cell("a", "root.a", 1, 0), Cell("b", "root.b", 5, 0), Cell("b", "root.a", 2, 0)]
+    cells = [WaitingJobs("a", "root.a", 1, 0), WaitingJobs("b", "root.b", 5, 0), WaitingJobs("b", "root.a", 2, 0)]
     found = by_reason(status(channels=channels, databases=databases[1:]), cells[1:])
     assert (found["guaranteed"], found["turn"]) == (5, 2)
     for channel in channels:
@@ -114,4 +114,4 @@ def test_desired_workers_are_what_runs_and_what_could_start() -> None:
 
 def test_a_channel_with_a_throttle_starts_one_at_a_time() -> None:
     one = status(channels=[{"name": "root", "capacity": 9, "running": 0, "throttle_s": 5}])
-    assert desired_workers(one, [Cell("a", "root", 7, 0)]) == 1
+    assert desired_workers(one, [WaitingJobs("a", "root", 7, 0)]) == 1

@@ -6,7 +6,7 @@ from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.loop import Loop
 from qjsupervisor.monitor.history import DATABASE_SAMPLE_S, SAMPLE_S
 from qjsupervisor.monitor.observer import Observer
-from qjsupervisor.monitor.waiting import Cell
+from qjsupervisor.monitor.waiting import WaitingJobs
 from qjsupervisor.states import Fairness
 from qjsupervisor.table.layout import Slot
 from qjsupervisor.table.semaphore import SemaphoreTable
@@ -40,5 +40,5 @@ def test_cells_are_those_in_which_something_waits() -> None:
     shared.worker_slot(0).report_pending(1, 7, 2)
     with Loop() as loop:
         observer = Observer(loop, shared)
-        assert observer.cells() == [Cell("one", "root.a", 5, 2)]
+        assert observer.cells() == [WaitingJobs("one", "root.a", 5, 2)]
         assert observer.totals() == shared.totals()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qjsupervisor.odoo.request import End, Outcome
+from qjsupervisor.odoo.request import End, RequestOutcome
 
 from .play import Play
 
@@ -12,7 +12,7 @@ from .play import Play
 @pytest.mark.parametrize(("status", "running"), [(200, 0), (500, 1), (502, 1)])
 def test_while_the_database_is_away_only_success_gives_a_permit_back(play: Play, status: int, running: int) -> None:
     """A job that PostgreSQL went away under ends with a 500, and its row stays `started`."""
-    play.ends(Outcome(End.ANSWERED, status, f"HTTP {status}"))
+    play.ends(RequestOutcome(End.ANSWERED, status, f"HTTP {status}"))
     play.serving.offline.settle_unread(1000.0, gave_up=False)
     assert play.running == running
 

@@ -14,13 +14,13 @@ from qjsupervisor import logs
 from qjsupervisor.config.settings import TargetSettings
 from qjsupervisor.loop import Loop
 from qjsupervisor.odoo.dispatcher import Dispatcher, Ended
-from qjsupervisor.odoo.request import End, Outcome
+from qjsupervisor.odoo.request import End, RequestOutcome
 from qjsupervisor.odoo.target import Target
 from qjsupervisor.states import TargetState
 from qjsupervisor.table.servers import private_servers
 from qjsupervisor.worker.outcomes import RequestOutcomes
 
-CUT = Outcome(End.ANSWERED, 504, "HTTP 504")
+CUT = RequestOutcome(End.ANSWERED, 504, "HTTP 504")
 
 
 @pytest.fixture
@@ -50,7 +50,9 @@ def outcomes(dispatcher: Dispatcher, *, can_tell_dead: bool = True) -> RequestOu
     return RequestOutcomes(dispatcher, own, own, shared, lambda: None, can_tell_dead=lambda: can_tell_dead)
 
 
-def end(known: RequestOutcomes, uuid: str, target: Target, outcome: Outcome, state: str, took_s: float = 0.1) -> bool:
+def end(
+    known: RequestOutcomes, uuid: str, target: Target, outcome: RequestOutcome, state: str, took_s: float = 0.1
+) -> bool:
     return known.record_result(Ended(uuid, target, outcome, took_s), state, "root", 1.5)
 
 
@@ -61,7 +63,7 @@ def test_a_proxy_that_waits_too_short_is_no_outage_while_others_run(
     """Forty jobs that wait in Odoo for longer: 47 times it was called down, and they were asked for 87 times."""
     known = outcomes(dispatcher)
     dispatcher.now_s = time.monotonic() - 100
-    assert not end(known, "first", target, Outcome(End.ANSWERED, 200, ""), "done")
+    assert not end(known, "first", target, RequestOutcome(End.ANSWERED, 200, ""), "done")
     for number in range(40):
         if others_run:  # of any database
             target.server.succeeded(time.monotonic_ns())
@@ -75,7 +77,7 @@ def test_what_cannot_be_reached_is_down_for_all_in_one_line(
     """The line names no database; requests that were open together add none, and this one's own health is as before."""
     known = outcomes(dispatcher)
     for number in range(5):
-        end(known, str(number), target, Outcome(End.UNASKED, None, "Connection refused"), "enqueued")
+        end(known, str(number), target, RequestOutcome(End.UNASKED, None, "Connection refused"), "enqueued")
     assert target.server.is_down
     assert target.is_down, "nothing more is sent in this turn"
     assert target.breaker.state is TargetState.UNKNOWN
@@ -86,7 +88,7 @@ def test_what_cannot_be_reached_is_down_for_all_in_one_line(
 def test_what_is_refused_is_of_the_database(dispatcher: Dispatcher, target: Target, logged: list[Any]) -> None:
     known = outcomes(dispatcher)
     for number in range(5):
-        end(known, str(number), target, Outcome(End.ANSWERED, 303, ""), "enqueued")
+        end(known, str(number), target, RequestOutcome(End.ANSWERED, 303, ""), "enqueued")
     assert not target.server.is_down
     assert target.breaker.state is TargetState.DOWN
     (line,) = [each for each in logged if each["event"] == "target_down"]
@@ -100,7 +102,7 @@ def test_what_may_be_of_either_waits_for_a_probe(
     """A connection that is closed without an answer: a probe that fails makes it the server's, and not this one's."""
     known = outcomes(dispatcher)
     for number in range(5):
-        end(known, str(number), target, Outcome(End.LOST, None, "closed"), "enqueued")
+        end(known, str(number), target, RequestOutcome(End.LOST, None, "closed"), "enqueued")
     known.look()
     assert not [each for each in logged if each["event"] == "target_down"]
     assert target.server.take_probe()
@@ -116,7 +118,7 @@ def test_what_may_be_of_either_waits_for_a_probe(
 def test_the_line_of_a_job_tells_its_channel_and_how_long_it_waited(
     dispatcher: Dispatcher, target: Target, logged: list[Any]
 ) -> None:
-    end(outcomes(dispatcher), "u", target, Outcome(End.ANSWERED, 200, "HTTP 200"), "done", 2.25)
+    end(outcomes(dispatcher), "u", target, RequestOutcome(End.ANSWERED, 200, "HTTP 200"), "done", 2.25)
     (line,) = logged
     assert (line["event"], line["channel"], line["waited_s"], line["duration_s"]) == ("job_finished", "root", 1.5, 2.25)
 
@@ -126,9 +128,9 @@ def test_without_log_jobs_only_warnings_are_told_of_jobs(
 ) -> None:
     monkeypatch.setattr(logs, "jobs_wanted", False)
     known = outcomes(dispatcher)
-    end(known, "u", target, Outcome(End.ANSWERED, 200, "HTTP 200"), "done")
-    end(known, "v", target, Outcome(End.ANSWERED, 500, "HTTP 500"), "failed")
-    end(known, "w", target, Outcome(End.LOST, None, "closed"), "started", 1.0)
+    end(known, "u", target, RequestOutcome(End.ANSWERED, 200, "HTTP 200"), "done")
+    end(known, "v", target, RequestOutcome(End.ANSWERED, 500, "HTTP 500"), "failed")
+    end(known, "w", target, RequestOutcome(End.LOST, None, "closed"), "started", 1.0)
     assert [line["event"] for line in logged] == ["job_unanswered"]
 
 
@@ -137,7 +139,7 @@ def test_a_job_that_still_runs_is_not_finished(
     dispatcher: Dispatcher, target: Target, logged: list[Any], can_tell_dead: bool, names: bool
 ) -> None:
     known = outcomes(dispatcher, can_tell_dead=can_tell_dead)
-    assert not end(known, "u", target, Outcome(End.LOST, None, "closed"), "started", 1.0)
+    assert not end(known, "u", target, RequestOutcome(End.LOST, None, "closed"), "started", 1.0)
     (event,) = logged
     assert (event["event"], event["log_level"]) == ("job_unanswered", "warning")
     assert ("qjsupervisor requeue" in event["reason"]) is names

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qjsupervisor.job import Pending
-from qjsupervisor.odoo.request import End, Outcome
+from qjsupervisor.odoo.request import End, RequestOutcome
 from qjsupervisor.worker import permits
 
 from .play import Play
@@ -29,14 +29,14 @@ def test_only_a_job_that_ended_well_hands_its_permit_over(wide: Play, status: in
     """In the statement that looks at its row; of any other end the row decides first."""
     wide.dispatcher.targets[0].breaker.record_success()
     no_room(wide)
-    wide.ends(Outcome(End.ANSWERED if status else End.LOST, status, "an end"))
+    wide.ends(RequestOutcome(End.ANSWERED if status else End.LOST, status, "an end"))
     wide.turn(1000.0)
     assert wide.rows.claims == claims
 
 
 def test_a_target_that_has_not_proved_itself_hands_nothing_over(wide: Play) -> None:
     no_room(wide)
-    wide.ends(Outcome(End.ANSWERED, 200, "HTTP 200"))
+    wide.ends(RequestOutcome(End.ANSWERED, 200, "HTTP 200"))
     wide.turn(1000.0)
     assert wide.rows.claims == []
 

@@ -10,9 +10,9 @@ import pytest
 from qjsupervisor.master import resting
 from qjsupervisor.master.database_log import DatabaseLog
 from qjsupervisor.master.fleet import Fleet
-from qjsupervisor.master.parts import Parts
+from qjsupervisor.master.parts import MasterParts
 from qjsupervisor.master.resting import DEATHS, Resting
-from qjsupervisor.master.worker_process import Limits, WorkerProcess
+from qjsupervisor.master.worker_process import TimeLimits, WorkerProcess
 from qjsupervisor.porter.settings import PorterSettings
 from qjsupervisor.states import Wakefulness, WorkerState
 
@@ -31,12 +31,12 @@ class Stand:
 
     def __init__(self, *names: str, most: int = 500) -> None:
         self.now_s = 100.0
-        self.parts = Parts()
+        self.parts = MasterParts()
         self.loop = self.parts.loop = FakeLoop()  # type: ignore[assignment]
         self.parts.table = FakeTable(slots=8)
         self.spawner = self.parts.spawner = FakeSpawner()  # type: ignore[assignment]
         self.parts.database_log = DatabaseLog(self.loop, lambda: self.now_s)
-        limits = Limits(boot_s=60, graceful_s=8, hang_s=30)
+        limits = TimeLimits(boot_s=60, graceful_s=8, hang_s=30)
         self.fleet = Fleet(self.parts, limits, lambda _name: {}, lambda _now_s: None, lambda _message: None)
         self.settings = PorterSettings(session_mark=7, connect_timeout_s=5)
         self.resting = Resting(self.parts, self.fleet, lambda: self.settings, 30, most)

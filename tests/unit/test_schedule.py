@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.config import schedule as module
-from qjsupervisor.config.schedule import Change, Limit, Schedule, limit_text, moment_of, own_timezone, parse_schedule
+from qjsupervisor.config.schedule import (
+    Limit,
+    LimitChange,
+    Schedule,
+    limit_text,
+    moment_of,
+    own_timezone,
+    parse_schedule,
+)
 
 #: Both hemispheres, half an hour (Lord_Howe), midnight (Havana, Beirut), a day that was left out (Apia), none (UTC).
 ZONES = ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Havana", "Asia/Beirut", "Pacific/Apia",
@@ -140,7 +148,7 @@ def test_windows_as_a_clock_on_the_wall_shows_them(zone: str, start: int, data: 
         if begin == end:
             return
     end_s = end * 60 if end > begin else end * 60 + 86400
-    window = module.Window("root", 0, tuple(sorted(days)), begin * 60, end_s)
+    window = module.ScheduleEntry("root", 0, tuple(sorted(days)), begin * 60, end_s)
     info = ZoneInfo(zone)
     offsets = {datetime.fromtimestamp(start + hour * 3600, info).utcoffset() for hour in range(-60, 61)}
     if len(offsets) > 1:
@@ -202,7 +210,7 @@ def test_of_a_doubled_time_the_first_one_counts() -> None:
     assert end == at("2026-10-25T03:00")
     assert end - start == 90 * 60
     opens = next(berlin("root: closed daily 00:00-02:30").changes(at("2026-10-25T01:00")))
-    assert opens == Change(at("2026-10-25T02:30", fold=0), "root", None)
+    assert opens == LimitChange(at("2026-10-25T02:30", fold=0), "root", None)
 
 
 def test_over_midnight_and_over_the_end_of_the_week() -> None:

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from qjsupervisor.job import Job, Pending
-from qjsupervisor.odoo.request import End, Outcome
-from qjsupervisor.states import Outcome as WhatBecame
+from qjsupervisor.odoo.request import End, RequestOutcome
+from qjsupervisor.states import JobOutcome
 
 from .play import Play
 
@@ -20,7 +20,7 @@ def test_what_a_jobs_own_statement_brings_along_is_worth_a_turn_if_it_is_news(
     """Of a job that is over, `started` and `done` are told too: a turn for these came after every job's last one."""
     play.rows.state = play.rows.read_as = "done"
     play.rows.brings = brings
-    play.ends(Outcome(End.ANSWERED, 200, "HTTP 200"))
+    play.ends(RequestOutcome(End.ANSWERED, 200, "HTTP 200"))
     assert play.turn(1000.0, start=True) is more
     assert bool(len(play.rows.notified)) is more
 
@@ -29,7 +29,7 @@ def test_what_was_said_before_a_request_ended_is_awaited_no_more(play: Play) -> 
     """Both of a job's notifications came with the end of its request: the next one is somebody else's."""
     for _ in ("started", "done"):
         play.rows.replace("done")
-    play.ends(Outcome(End.ANSWERED, 200, "HTTP 200"))
+    play.ends(RequestOutcome(End.ANSWERED, 200, "HTTP 200"))
     assert not play.turn(1000.0, start=True)
     play.rows.replace("pending")
     play.turn(1000.1, start=True)
@@ -50,23 +50,23 @@ def test_a_claim_that_got_nothing_asks_for_the_next_turn(play: Play) -> None:
 @pytest.mark.parametrize(
     ("state", "status", "outcome"),
     [
-        ("done", 200, WhatBecame.DONE),
-        ("failed", 200, WhatBecame.FAILED),
-        ("pending", 200, WhatBecame.RETRIED),
-        ("enqueued", 404, WhatBecame.NOT_RUN),
-        ("started", None, WhatBecame.LOST),
-        ("gone", 200, WhatBecame.LOST),
-        ("cancelled", 200, WhatBecame.CANCELLED),
+        ("done", 200, JobOutcome.DONE),
+        ("failed", 200, JobOutcome.FAILED),
+        ("pending", 200, JobOutcome.RETRIED),
+        ("enqueued", 404, JobOutcome.NOT_RUN),
+        ("started", None, JobOutcome.LOST),
+        ("gone", 200, JobOutcome.LOST),
+        ("cancelled", 200, JobOutcome.CANCELLED),
     ],
 )
 def test_each_end_is_counted_by_its_outcome_and_status(
-    play: Play, state: str, status: int | None, outcome: WhatBecame
+    play: Play, state: str, status: int | None, outcome: JobOutcome
 ) -> None:
     play.rows.state = play.rows.read_as = state
-    play.ends(Outcome(End.ANSWERED if status else End.LOST, status, "a reason"))
+    play.ends(RequestOutcome(End.ANSWERED if status else End.LOST, status, "a reason"))
     play.turn(1000.0, start=False)
     totals = play.table.totals()
-    assert [totals.outcomes[each] for each in WhatBecame] == [int(each is outcome) for each in WhatBecame]
+    assert [totals.outcomes[each] for each in JobOutcome] == [int(each is outcome) for each in JobOutcome]
     assert totals.statuses[(status or 0) // 100] == sum(totals.statuses) == 1
     assert totals.durations[outcome].sum_s == pytest.approx(0.1, abs=1e-5)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qjsupervisor.states import Fairness, JobState, Mode, Outcome, Phase, TargetState, WorkerState
+from qjsupervisor.states import Fairness, JobOutcome, JobState, Mode, Phase, TargetState, WorkerState
 
 
 @pytest.mark.parametrize(
@@ -39,5 +39,5 @@ def test_words_that_operators_and_rows_know() -> None:
 
 
 def test_numbers_in_the_shared_table() -> None:
-    assert [int(each) for each in Outcome] == list(range(6))
+    assert [int(each) for each in JobOutcome] == list(range(6))
     assert (TargetState.UP, TargetState.DOWN, TargetState.UNKNOWN) == (0, 1, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qjsupervisor.channelspec import ChannelSpec
-from qjsupervisor.states import Fairness, Outcome
+from qjsupervisor.states import Fairness, JobOutcome
 from qjsupervisor.table.layout import DURATION_S, WAITED_S, Slot
 from qjsupervisor.table.semaphore import SemaphoreTable
 
@@ -40,32 +40,32 @@ def test_a_sum_that_a_word_cannot_hold_stays_where_it_is(table: SemaphoreTable) 
 
 
 def test_ends_are_summed_over_all_databases(table: SemaphoreTable) -> None:
-    for slot, outcome, status in ((0, Outcome.DONE, 200), (1, Outcome.DONE, 204), (1, Outcome.LOST, None)):
+    for slot, outcome, status in ((0, JobOutcome.DONE, 200), (1, JobOutcome.DONE, 204), (1, JobOutcome.LOST, None)):
         table.worker_slot(slot).statistics.ended(outcome, status, 0.2)
-    table.worker_slot(1).statistics.ended(Outcome.FAILED, 999, 7200.0)
+    table.worker_slot(1).statistics.ended(JobOutcome.FAILED, 999, 7200.0)
     totals = table.totals()
-    assert [totals.outcomes[each] for each in Outcome] == [2, 1, 0, 0, 1, 0]
+    assert [totals.outcomes[each] for each in JobOutcome] == [2, 1, 0, 0, 1, 0]
     assert totals.statuses == [2, 0, 2, 0, 0, 0]
-    assert totals.durations[Outcome.DONE].counts[DURATION_S.index(0.25)] == 2
-    assert totals.durations[Outcome.FAILED].counts[-1] == 1
+    assert totals.durations[JobOutcome.DONE].counts[DURATION_S.index(0.25)] == 2
+    assert totals.durations[JobOutcome.FAILED].counts[-1] == 1
 
 
 def test_a_new_database_in_a_slot_begins_at_nothing_and_the_sums_go_on(table: SemaphoreTable) -> None:
     statistics = table.worker_slot(1).statistics
-    statistics.ended(Outcome.DONE, 200, 1.0)
+    statistics.ended(JobOutcome.DONE, 200, 1.0)
     table.worker_slot(1).set_counter(Slot.OLDEST_US, 5)
-    assert table.slot_view(1).outcomes[Outcome.DONE] == 1
+    assert table.slot_view(1).outcomes[JobOutcome.DONE] == 1
     assert table.try_vacate(1)
     table.assign(1, "c", 1)
     view = table.slot_view(1)
     assert (view.database, view.outcomes, view.oldest_us) == ("c", (0, 0, 0, 0, 0, 0), 0)
-    assert table.totals().outcomes[Outcome.DONE] == 1
+    assert table.totals().outcomes[JobOutcome.DONE] == 1
 
 
 def test_a_successor_goes_on_counting(table: SemaphoreTable) -> None:
-    table.worker_slot(0).statistics.ended(Outcome.DONE, 200, 1.0)
-    table.worker_slot(0).statistics.ended(Outcome.DONE, 200, 1.0)
-    assert table.slot_view(0).outcomes[Outcome.DONE] == 2
+    table.worker_slot(0).statistics.ended(JobOutcome.DONE, 200, 1.0)
+    table.worker_slot(0).statistics.ended(JobOutcome.DONE, 200, 1.0)
+    assert table.slot_view(0).outcomes[JobOutcome.DONE] == 2
 
 
 def test_what_waits_where(table: SemaphoreTable) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from qjsupervisor.config.load import load
 from qjsupervisor.config.settings import Config
 from qjsupervisor.master.pauses import Scope
-from qjsupervisor.master.snapshot import Snapshot, WorkerView
+from qjsupervisor.master.snapshot import MasterSnapshot, WorkerView
 from qjsupervisor.master.status_report import build_status
 from qjsupervisor.monitor.health import problems, warnings
 from qjsupervisor.monitor.metrics import MetricSources, render
@@ -47,7 +47,7 @@ def status(
     return build_status(
         settings or config(),
         table,
-        Snapshot(**{"pid": 1, "uptime_s": 3.21, "now_ns": NOW_NS, "workers": workers, **snapshot}),
+        MasterSnapshot(**{"pid": 1, "uptime_s": 3.21, "now_ns": NOW_NS, "workers": workers, **snapshot}),
     )
 
 

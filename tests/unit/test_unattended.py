@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qjsupervisor.odoo.request import End, Outcome
+from qjsupervisor.odoo.request import End, RequestOutcome
 from qjsupervisor.worker.jobs import State
 from qjsupervisor.worker.outcomes import RequestOutcomes
 
@@ -31,7 +31,7 @@ def test_how_long_a_job_has_to_look_dead(
 
 def test_nobody_is_looked_at_where_there_is_none(play: Play) -> None:
     play.rows.state = play.rows.read_as = "done"
-    play.ends(Outcome(End.ANSWERED, 200, "HTTP 200"))
+    play.ends(RequestOutcome(End.ANSWERED, 200, "HTTP 200"))
     play.turn(1000.0)
     assert not play.serving.jobs.has(State.UNATTENDED)
     assert play.loop.next_s() > 1001.0, "nothing is to come because of that"
@@ -43,7 +43,7 @@ def test_a_job_without_an_answer_is_finished_when_its_row_is_over_and_once(
     told: list[str] = []
     monkeypatch.setattr(RequestOutcomes, "tell", lambda _self, _ended, state, *_rest: told.append(state))
     play.rows.state = play.rows.read_as = "started"
-    play.ends(Outcome(End.LOST, None, "closed"))
+    play.ends(RequestOutcome(End.LOST, None, "closed"))
     play.turn(1000.0)
     assert (play.running, play.serving.finished, told) == (1, 0, [])
     play.rows.replace("done")

@@ -12,14 +12,14 @@ from qjsupervisor.channelspec import ChannelSpec
 from qjsupervisor.errors import DatabaseUnavailable
 from qjsupervisor.job import Pending
 from qjsupervisor.loop import Loop
-from qjsupervisor.odoo.request import End, Outcome
+from qjsupervisor.odoo.request import End, RequestOutcome
 from qjsupervisor.states import TargetState
 from qjsupervisor.table.layout import Header
 from qjsupervisor.worker.jobs import State
 
 from .play import Play
 
-DONE = Outcome(End.ANSWERED, 200, "HTTP 200")
+DONE = RequestOutcome(End.ANSWERED, 200, "HTTP 200")
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def _ended(play: Play) -> None:
     """Its row has to be judged, whatever it says now."""
     play.sends()
     play.rows.notified.take(1)
-    play.ends(Outcome(End.LOST, None, "reset"))
+    play.ends(RequestOutcome(End.LOST, None, "reset"))
 
 
 def _later(play: Play) -> None:

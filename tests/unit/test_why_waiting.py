@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qjsupervisor.channelspec import ChannelSpec, Rate
-from qjsupervisor.commands.why_waiting import Explainer, Job, Tree
+from qjsupervisor.commands.why_waiting import Explainer, JobFacts, TreeFacts
 from qjsupervisor.text import seconds
 
 SPECS = (
@@ -43,15 +43,15 @@ def status(**more: Any) -> dict[str, Any]:
     }
 
 
-def tree(**more: Any) -> Tree:
-    return Tree(**{"database": "db1", "specs": {spec.name: spec for spec in SPECS}, **more})
+def tree(**more: Any) -> TreeFacts:
+    return TreeFacts(**{"database": "db1", "specs": {spec.name: spec for spec in SPECS}, **more})
 
 
-def pending(**more: Any) -> Job:
-    return Job(**{"uuid": "u1", "state": "pending", "channel": "root.slow", **more})
+def pending(**more: Any) -> JobFacts:
+    return JobFacts(**{"uuid": "u1", "state": "pending", "channel": "root.slow", **more})
 
 
-def why(job: Job, view: dict[str, Any] | None, branch: Tree | None = None) -> list[tuple[str, str]]:
+def why(job: JobFacts, view: dict[str, Any] | None, branch: TreeFacts | None = None) -> list[tuple[str, str]]:
     return [(reason.code, reason.text) for reason in Explainer(view, branch or tree()).explain(job)]
 
 
@@ -83,7 +83,7 @@ def in_state(state: str, **more: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_not_pending(job: Job, expected: list[tuple[str, str]]) -> None:
+def test_not_pending(job: JobFacts, expected: list[tuple[str, str]]) -> None:
     assert why(job, status()) == expected
 
 
@@ -390,7 +390,7 @@ def test_whole_database(view: dict[str, Any] | None, code: str, text: str) -> No
         ),
     ],
 )
-def test_pending(job: Job, view: dict[str, Any], branch: Tree, expected: list[tuple[str, str]]) -> None:
+def test_pending(job: JobFacts, view: dict[str, Any], branch: TreeFacts, expected: list[tuple[str, str]]) -> None:
     assert why(job, view, branch) == expected
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from qjsupervisor import logs
 from qjsupervisor.control import Pipe
-from qjsupervisor.worker.database_log import DatabaseLog as WorkersLog
+from qjsupervisor.worker.database_log import ForwardingLog as WorkersLog
 
 
 def test_a_worker_tells_its_master_and_writes_where_that_does_not_listen(log_events: list[Any]) -> None:

@@ -12,12 +12,12 @@ import pytest
 from qjsupervisor.backoff import Backoff, RestartPolicy
 from qjsupervisor.errors import ProtocolError
 from qjsupervisor.master.database_log import DatabaseLog
-from qjsupervisor.master.worker_process import TRANSITIONS, Limits, WorkerProcess
+from qjsupervisor.master.worker_process import TRANSITIONS, TimeLimits, WorkerProcess
 from qjsupervisor.states import EXIT_FAULT, EXIT_GONE, WorkerState
 from tests.unit.supervised import FakeChild, FakeLoop, FakeSpawner
 
 S = WorkerState
-LIMITS = Limits(boot_s=60, graceful_s=8, hang_s=30)
+LIMITS = TimeLimits(boot_s=60, graceful_s=8, hang_s=30)
 
 
 class Rig:
