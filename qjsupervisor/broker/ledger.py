@@ -146,7 +146,6 @@ class Answer:
     not_before_s: dict[str, float] = field(default_factory=dict)
     #: The same of a rate: seconds since each of the last starts.
     starts_s: dict[str, list[float]] = field(default_factory=dict)
-    barrier_s: float = 0.0
     #: Whether to notify the others: something they wait for is free, or somebody waits for what they hold.
     notify: bool = False
     #: Members and unserved databases that were forgotten together with permits: (who, permits).

@@ -303,7 +303,6 @@ def _tell(ledger: Ledger, said: Statement, now_s: float, answer: Answer) -> None
         if target is not None:
             answer.targets[channel] = target
     answer.blocked = sorted(blocked_channels(ledger, but=set(member.serves)))
-    answer.barrier_s = max(0.0, ledger.barrier_until_s - now_s)
     answer.differs = differences(ledger)
 
 

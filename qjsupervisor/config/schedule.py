@@ -111,10 +111,6 @@ class Schedule(NamedTuple):
                     yield LimitChange(moment, channel, now.get(channel))
             held = now
 
-    def next_change_s(self, after_s: float) -> float | None:
-        """The time of the next change, or None."""
-        return next((change.at_s for change in self.changes(after_s)), None)
-
     def _spans(self, at_s: float, ahead: int) -> list[_Span]:
         """The windows on the days around a moment; some may be empty."""
         if not self.windows:
