@@ -1,7 +1,7 @@
 """What tests of several kinds use: waiting, databases, configuration files, the supervisor as a process.
 
 Nothing here sleeps for a fixed time: `wait_until` looks again and again until its deadline, and says what
-it waited for.
+it waited for. Deadlines are for a machine that is busy: a test that is about a duration names or measures it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ T = TypeVar("T")
 Sections = Mapping[str, Mapping[str, object]]
 
 
-def wait_until(predicate: Callable[[], T], message: str | Callable[[], str], timeout_s: float = 10.0) -> T:
+def wait_until(predicate: Callable[[], T], message: str | Callable[[], str], timeout_s: float = 30.0) -> T:
     """The predicate's first true value; AssertionError with `message` at the deadline.
 
     `message` may be a callable, which is asked at the deadline: for what was seen instead.
@@ -124,7 +124,7 @@ class Database:
             (row,) = cursor.fetchall()
             return {column.name: value for column, value in zip(cursor.description or (), row, strict=True)}
 
-    def wait_for_states(self, timeout_s: float = 15.0, **wanted: int) -> None:
+    def wait_for_states(self, timeout_s: float = 30.0, **wanted: int) -> None:
         """Until the numbers of jobs are exactly `wanted`: wait_for_states(done=3, failed=1)."""
         wait_until(
             lambda: self.states() == wanted,
@@ -237,14 +237,14 @@ class Supervisor:
     def send_signal(self, signum: int) -> None:
         self.process.send_signal(signum)
 
-    def wait(self, timeout_s: float = 15.0) -> int:
+    def wait(self, timeout_s: float = 30.0) -> int:
         """Until the master has ended; its exit status."""
         try:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the supervisor still runs after {timeout_s:g} s") from None
 
-    def stop(self, timeout_s: float = 15.0) -> int:
+    def stop(self, timeout_s: float = 30.0) -> int:
         """SIGTERM; the exit status."""
         self.send_signal(signal.SIGTERM)
         return self.wait(timeout_s)
@@ -277,7 +277,7 @@ class Supervisor:
         name, *rest = arguments
         return [sys.executable, "-m", "qjsupervisor", name, "--config", str(self.conf), *rest]
 
-    def run(self, *arguments: str, timeout_s: float = 15.0) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout_s: float = 30.0) -> subprocess.CompletedProcess[str]:
         """Run another command (status, reload, pause, ...) to its end."""
         return subprocess.run(
             self.command(*arguments),
@@ -314,7 +314,15 @@ class Supervisor:
         self._ever_seen.update({process.pid: process for process in found})
         return found
 
-    def wait_ready(self, *names: str, timeout_s: float = 15.0) -> None:
+    def titled(self, word: str) -> psutil.Process | None:
+        """The process below the master whose title has this word; None if there is none."""
+        for process in self.children():
+            with suppress(psutil.NoSuchProcess):  # also a zombie
+                if word in " ".join(process.cmdline()):
+                    return process
+        return None
+
+    def wait_ready(self, *names: str, timeout_s: float = 30.0) -> None:
         """Until each of these databases is in state `ready`."""
         wait_until(
             lambda: self.process.poll() is not None or set(names) <= self._ready(),
@@ -343,7 +351,7 @@ class Supervisor:
         """The log's events so far, oldest first: all, or those with this name and these keys."""
         return [entry for entry in self._entries() if _matches(entry, event, keys)]
 
-    def wait_for(self, event: str, *, after: int = 0, timeout_s: float = 10.0, **keys: object) -> dict[str, Any]:
+    def wait_for(self, event: str, *, after: int = 0, timeout_s: float = 30.0, **keys: object) -> dict[str, Any]:
         """The first such event; `after`: only of those that follow so many events (see `mark`)."""
 
         def found() -> dict[str, Any] | None:

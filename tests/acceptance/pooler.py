@@ -15,9 +15,10 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from qjsupervisor.testing.postgres import ThrowawayPostgres
-from qjsupervisor.testing.processes import free_port, spawn
+from qjsupervisor.testing.processes import spawn
 
 from ..helpers import wait_until
+from ..scripted import unused_port
 from .link import Link
 
 _SSL_REQUEST = 80877103
@@ -55,7 +56,7 @@ def pooler(cluster: ThrowawayPostgres, mode: str, folder: Path) -> Iterator[int]
 
 @contextmanager
 def _pgbouncer(binary: Path, cluster: ThrowawayPostgres, mode: str, folder: Path) -> Iterator[int]:
-    port = free_port()
+    port = unused_port()
     users = cluster.root / f"users-{mode}"
     users.write_text(f'"{cluster.user}" "{cluster.password}"\n')
     conf = cluster.root / f"pgbouncer-{mode}.ini"

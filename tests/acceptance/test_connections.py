@@ -98,6 +98,7 @@ def test_kill_under_180_running_jobs(stand_in: StandInFactory, supervisor: Super
             assert completed(stats, name) == dict.fromkeys(own, 1)
         assert stats["peak"]["root"] <= 180
         assert running.pids() == pids, "no worker had to be replaced"
+        running.wait_for("postgresql_recovered")
         assert len(running.log_events("postgresql_down")) == len(running.log_events("postgresql_recovered")) == 1
         assert running.log_events("database_lost") == []
 
@@ -146,7 +147,8 @@ def test_outages(
     assert "refused" in line["reason"]
     assert wait_until(lambda: running.status()["problems"], "status says that nothing can be listed")
     unsteady.start()
-    running.wait_ready(one.name, timeout_s=20)
+    running.wait_ready(one.name)
+    running.wait_for("postgresql_recovered")
     assert len(running.log_events("postgresql_down")) == len(running.log_events("postgresql_recovered")) == 1
     assert running.log_events("scan_failed") == []
     uuids: list[str] = []

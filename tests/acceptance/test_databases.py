@@ -89,7 +89,7 @@ def test_created_dropped_and_created_again(
         run_jobs(stays, 8)
         assert len([e for e in running.log_events("database_gone") if e["database"] == "life_comes"]) <= round_ + 1
     assert running.pids() == {"life_stays": pid}
-    assert {channel["running"] for channel in running.status()["channels"]} == {0}
+    wait_until(lambda: {channel["running"] for channel in running.status()["channels"]} == {0}, "all permits are back")
 
 
 def test_dropped_under_jobs_that_go_on(database: DatabaseFactory, odoo: StandIn, start: Start) -> None:
@@ -200,13 +200,16 @@ def test_a_module_is_upgraded(database: DatabaseFactory, odoo: StandIn, start: S
     assert shown.count("module sale is 'to upgrade'") == 5
     run_jobs(other, 20)
     one.wait_for_states(done=6, pending=5)
+    running.wait_for("database_blocked", database="upgrade_1")
+    mark = running.mark()
     # Another module follows: it is one upgrade.
     schema.set_module_state(one.connection, "to install", "web")
     schema.set_module_state(one.connection, "installed", "sale")
     wait_for_reason(running, "upgrade_1", "module web is 'to install'")
     assert one.states() == {"done": 6, "pending": 5}
     schema.set_module_state(one.connection, "installed", "web")
-    wait_until(lambda: one.states() == {"done": 11}, lambda: f"it goes on: {one.states()}", 5)
+    one.wait_for_states(done=11)
+    running.wait_for("database_blocked", database="upgrade_1", after=mark)
     assert len(running.log_events("database_blocked", database="upgrade_1")) == 2
     assert running.pids() == pids
     assert set(odoo.stats()["executions"]["upgrade_1"].values()) == {1}
@@ -263,7 +266,7 @@ def test_to_upgrade_from_the_start(database: DatabaseFactory, start: Start) -> N
     run_jobs(other, 5)
     assert one.states() == {"pending": 3}
     schema.set_module_state(one.connection, "installed")
-    wait_until(lambda: one.states() == {"done": 3}, lambda: f"it goes on: {one.states()}", 5)
+    one.wait_for_states(done=3)
 
 
 def test_a_neutralised_copy(database: DatabaseFactory, start: Start) -> None:
@@ -297,7 +300,10 @@ def test_removed_and_installed_again(database: DatabaseFactory, start: Start) ->
     schema.uninstall(one.connection)
     running.wait_for("database_dropped", database="removed_1")
     wait_until(lambda: state(running, "removed_1") is None, "not served any more")
-    assert [entry["reason"] for entry in running.status()["ignored"]] == ["queue_job is not installed"]
+    wait_until(
+        lambda: [entry["reason"] for entry in running.status()["ignored"]] == ["queue_job is not installed"],
+        lambda: f"a scan says why: {running.status()['ignored']}",
+    )
     run_jobs(other)
     schema.install(one.connection)
     running.wait_ready("removed_1")

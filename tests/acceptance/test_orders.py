@@ -266,9 +266,7 @@ class Screen:
 def test_monitor(postgres: ThrowawayPostgres, database: DatabaseFactory, supervisor: SupervisorFactory) -> None:
     """The master's monitor tells the same as `status`, and ends with a killed master."""
     one = database()
-    with closing(socket.socket()) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = unused_port()
     running = supervisor(conf(postgres, one.name, monitor=f"127.0.0.1:{port}"))
     running.wait_ready(one.name)
     one.insert_jobs(3, eta_s=600)

@@ -17,8 +17,9 @@ from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import odoo_conf, wait_until
-from ..integration.monitored import Monitor, StartMonitor, free_port, monitor
+from ..integration.monitored import Monitor, StartMonitor, monitor
 from ..monitor_status import status
+from ..scripted import unused_port
 
 __all__ = ["monitor"]
 
@@ -174,7 +175,7 @@ def test_jobs_are_seen_and_requeued(
     postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory, visit: Open
 ) -> None:
     """The whole: a database's page with its jobs and why they wait, and an order that is carried out and logged."""
-    one, port = database(), free_port()
+    one, port = database(), unused_port()
     failed = one.insert_jobs(3, state="failed")
     (waiting,) = one.insert_jobs(1, channel="root.later", eta_s=3600)
     own = {"monitor": f"127.0.0.1:{port}", "monitor_user": "ada", "monitor_password": "pass"}

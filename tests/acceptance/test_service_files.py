@@ -23,7 +23,7 @@ from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import REPOSITORY, odoo_conf, wait_until
-from ..integration.monitored import free_port
+from ..scripted import unused_port
 
 CONF = REPOSITORY / "conf"
 VARIABLES = {str(option.variable) for option in (*OPTIONS, *QUEUE_JOB_OPTIONS)}
@@ -152,7 +152,7 @@ def test_the_probes_of_kubernetes_are_answered_by_its_configuration(
     documents: list[dict[str, Any]],
 ) -> None:
     """Its odoo.conf, with our addresses in place of its names."""
-    name, port = database().name, free_port()
+    name, port = database().name, unused_port()
     conf = documents[0]["data"]["odoo.conf"]
     ours = f"db_host = {postgres.host}\ndb_port = {postgres.port}\ndb_password = {postgres.password}\ndb_name = {name}"
     conf = conf.replace("db_host = postgresql", ours).replace("db_user = odoo", f"db_user = {postgres.user}")

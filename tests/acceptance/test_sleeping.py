@@ -57,7 +57,7 @@ def wait_for_phase(running: Supervisor, phase: str, databases: Sequence[Database
 
 
 def porter(running: Supervisor) -> psutil.Process:
-    return next(each for each in running.children() if "porter" in " ".join(each.cmdline()))
+    return wait_until(lambda: running.titled("qjsupervisor: porter"), "there is a porter")
 
 
 def executed(odoo: StandIn) -> dict[str, dict[str, int]]:

@@ -20,6 +20,7 @@ import requests
 from qjsupervisor.control import Pipe
 
 from ..helpers import REPOSITORY, wait_until
+from ..scripted import unused_port
 
 EVIL = "db</td><script>alert(1)</script>\"'\n\\"
 
@@ -74,13 +75,6 @@ def status(**more: Any) -> dict[str, Any]:
 
 
 STATUS = status()
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 _CHILD = """
@@ -146,7 +140,7 @@ class Monitor:
     """A monitor in a process of its own, the master's end of its pipe, and a master that it asks."""
 
     def __init__(self, answer: Mapping[str, Any] | None, **options: str) -> None:
-        self.port = free_port()
+        self.port = unused_port()
         self.folder = Path(tempfile.mkdtemp(prefix="qjs-mon-", dir="/tmp"))
         self.master = Master(self.folder, answer)
         self.pipe, theirs = Pipe.pair()

@@ -10,6 +10,7 @@ from qjsupervisor.states import EXIT_GONE, EXIT_STOPPED, Phase
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.worker import losing
 
+from ..helpers import wait_until
 from .served import Rig
 
 
@@ -35,13 +36,10 @@ def test_a_released_database_has_no_session_of_ours_and_its_requests_go_on(rig: 
     rig.until(lambda: rig.phase is Phase.BLOCKED, "it is released")
     assert "released by order" in rig.message
     assert not rig.worker.parts.database.connected
-    assert (
-        rig.one.execute(
-            "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'qjsupervisor%%'"
-            " AND datname = current_database()"
-        )
-        == []
+    ours = (
+        "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'qjsupervisor%%' AND datname = current_database()"
     )
+    wait_until(lambda: rig.one.execute(ours) == [], "the server has ended the session that was closed")
     rig.go_on(0.2)
     assert (rig.running, rig.phase) == (2, Phase.BLOCKED)
     rig.order(do="pauses", pauses={})

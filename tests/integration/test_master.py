@@ -24,6 +24,7 @@ from qjsupervisor.control_client import NotRunning, ask
 from qjsupervisor.states import EX_CANTCREAT
 from tests.hanging import HangingFolder
 from tests.helpers import Supervisor, render, wait_until
+from tests.scripted import unused_port
 
 
 class Master(Supervisor):
@@ -46,7 +47,9 @@ class Master(Supervisor):
     def set_databases(self, **verdicts: str) -> None:
         """What the next scan finds."""
         self.databases = verdicts
-        (self.conf.parent / "databases.json").write_text(json.dumps(verdicts))
+        file = self.conf.parent / "databases.json"
+        file.with_suffix(".new").write_text(json.dumps(verdicts))
+        file.with_suffix(".new").replace(file)  # a scan may be reading it
 
     def configure(self, section: str, **options: object) -> None:
         """Rewrite the file; the master is not told."""
@@ -58,7 +61,7 @@ class Master(Supervisor):
         return str(self.runtime / "control.sock")
 
     def ask(self, do: str, **details: object) -> Message:
-        return ask(self.socket, {"do": do, **details}, timeout_s=5)
+        return ask(self.socket, {"do": do, **details}, timeout_s=20)
 
     def status(self) -> dict[str, Any]:
         status = self.ask("status")["status"]
@@ -68,7 +71,7 @@ class Master(Supervisor):
     def database(self, name: str) -> dict[str, Any]:
         return next((each for each in self.status()["databases"] if each["name"] == name), {})
 
-    def wait_state(self, name: str, state: str, timeout_s: float = 10.0) -> dict[str, Any]:
+    def wait_state(self, name: str, state: str, timeout_s: float = 30.0) -> dict[str, Any]:
         def there() -> dict[str, Any] | None:
             with suppress(NotRunning):
                 found = self.database(name)
@@ -86,13 +89,6 @@ class Master(Supervisor):
             lambda: f"still there: {[each for each in self._ever_seen.values() if is_alive(each)]}",
             timeout_s,
         )
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -156,7 +152,7 @@ def test_a_second_start_says_who_runs_and_disturbs_nothing(start: Start) -> None
 
 
 def test_a_killed_master_leaves_no_process_and_no_obstacle(start: Start) -> None:
-    master = start("db1", "stubborn_a", "standby_a", graceful_timeout=1, monitor=f"127.0.0.1:{free_port()}")
+    master = start("db1", "stubborn_a", "standby_a", graceful_timeout=1, monitor=f"127.0.0.1:{unused_port()}")
     for name, state in (("db1", "ready"), ("stubborn_a", "ready"), ("standby_a", "standby")):
         master.wait_state(name, state)
     wait_until(lambda: len(master.children()) == 4, "three workers and a monitor")
@@ -343,13 +339,13 @@ def test_an_idle_master_uses_next_to_nothing(start: Start) -> None:
     process = psutil.Process(master.pid)
     before, switches, begun = process.cpu_times(), process.num_ctx_switches().voluntary, time.monotonic()
     wait_until(lambda: time.monotonic() > begun + 3, "three idle seconds")
-    after = process.cpu_times()
-    assert after.user + after.system - before.user - before.system <= 0.05
-    assert process.num_ctx_switches().voluntary - switches < 20
+    after, seconds = process.cpu_times(), time.monotonic() - begun
+    assert after.user + after.system - before.user - before.system <= 0.05 / 3 * seconds
+    assert process.num_ctx_switches().voluntary - switches < 20 / 3 * seconds
 
 
 def test_the_monitor_is_kept_running_and_shown_when_it_cannot(start: Start) -> None:
-    port = free_port()
+    port = unused_port()
     master = start("db1", monitor=f"127.0.0.1:{port}")
     master.wait_state("db1", "ready")
     first = master.wait_for("service_spawned")["worker_pid"]
@@ -425,10 +421,10 @@ def test_a_running_worker_survives_an_unreachable_or_blocked_verdict(start: Star
 
 
 def test_a_vanished_database_and_the_scan_do_not_chase_each_other(start: Start) -> None:
+    begun = time.monotonic()
     master = start("vanish_a", rescan_interval=0.1)
     wait_until(lambda: master.database("vanish_a").get("restarts", 0) >= 2, "it was tried again")
-    spawned = len(master.log_events("worker_spawned"))
-    assert spawned <= 3, "with pauses"
+    assert time.monotonic() - begun > 2.5, "with pauses, of 1 s and of 1.6 s"
     assert "exit code 69" in master.database("vanish_a")["last_error"]
 
 
@@ -588,8 +584,14 @@ def test_only_so_many_channels_are_paused_as_a_worker_can_be_told(start: Start) 
     assert "too many channels are paused" in refused["error"]
     paused = len(master.status()["pauses"])
     assert paused > 10
+
+    def told() -> int:
+        return len(master.log_events("order_received", database="db1", do="pauses")[-1]["pauses"])
+
+    wait_until(lambda: told() == paused, "the worker has heard it all")
+    mark = master.mark()
     os.kill(pid, signal.SIGKILL)
-    order = master.wait_for("order_received", after=master.mark(), database="db1", do="pauses")
+    order = master.wait_for("order_received", after=mark, database="db1", do="pauses")
     assert len(order["pauses"]) == paused
 
 

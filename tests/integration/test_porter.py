@@ -45,7 +45,7 @@ class Stand:
 
     def close(self) -> None:
         self.master.close()
-        self.thread.join(5)
+        self.thread.join(30)
         assert not self.thread.is_alive()
         self._pipe.close()
 
@@ -97,8 +97,8 @@ def test_stops_and_lets_go(porter: Stand, database: DatabaseFactory) -> None:
     porter.take(one)
     porter.until("holds", one)
     porter.master.send({"do": "stop"})
-    porter.thread.join(5)
-    assert one.execute(TRY_LOCK, (LEADER_LOCK,)) == [(True,)]
+    porter.thread.join(30)
+    wait_until(lambda: one.execute(TRY_LOCK, (LEADER_LOCK,)) == [(True,)], "it is free")
 
 
 def test_one_session_is_ended_by_an_administrator_two_by_the_server(porter: Stand, database: DatabaseFactory) -> None:

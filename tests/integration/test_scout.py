@@ -138,18 +138,19 @@ def test_a_silent_host_costs_its_own_time_only(
 ) -> None:
     good = database().name
     uris = ",".join(f"postgresql://127.0.0.1:{black_hole}/silent{number}" for number in range(3))
-    config = configure(f"{uris},{good}", connect_timeout=0.5)
+    config = configure(f"{uris},{good}", connect_timeout=2)
+    names = list_databases(config)
     begun = time.monotonic()
-    found = scan(config, list_databases(config), begun + 20)
+    found = scan(config, names, begun + 20)
     assert next(found).database == good
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begun < 2, "it waits for none of them"
     rest = list(found)
     assert {each.verdict for each in rest} == {Verdict.UNREACHABLE}
     (reason,) = {each.reason for each in rest}
     assert reason is not None
-    assert reason.endswith(" cannot be reached: it does not answer: no connection within 0.5 s at 127.0.0.1")
+    assert reason.endswith(" cannot be reached: it does not answer: no connection within 2 s at 127.0.0.1")
     assert {each.server_down for each in rest} == {f"127.0.0.1:{black_hole}"}
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 6, "one after the other would take that long"
 
 
 def test_a_frozen_server() -> None:
