@@ -314,13 +314,21 @@ class Supervisor:
         self._ever_seen.update({process.pid: process for process in found})
         return found
 
-    def titled(self, word: str) -> psutil.Process | None:
-        """The process below the master whose title has this word; None if there is none."""
+    def titles(self) -> dict[psutil.Process, str]:
+        """The title of each process below the master that lives."""
+        found = {}
         for process in self.children():
             with suppress(psutil.NoSuchProcess):  # also a zombie
-                if word in " ".join(process.cmdline()):
-                    return process
-        return None
+                found[process] = " ".join(process.cmdline())
+        return found
+
+    def titled(self, words: str) -> psutil.Process:
+        """Wait for a process below the master with these words in its title."""
+        (found, *_) = wait_until(
+            lambda: [each for each, title in self.titles().items() if words in title],
+            lambda: f"{words!r} in {self.titles()}",
+        )
+        return found
 
     def wait_ready(self, *names: str, timeout_s: float = 30.0) -> None:
         """Until each of these databases is in state `ready`."""

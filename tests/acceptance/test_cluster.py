@@ -59,7 +59,7 @@ def cluster_of(running: Supervisor) -> dict[str, object]:
 
 
 def broker_of(running: Supervisor) -> psutil.Process:
-    return wait_until(lambda: running.titled("qjsupervisor: broker"), "there is a broker")
+    return running.titled("qjsupervisor: broker")
 
 
 def once_each(odoo: StandIn) -> bool:

@@ -21,6 +21,7 @@ from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import REPOSITORY, Supervisor, odoo_conf, wait_until
+from ..scripted import unused_port
 
 
 def conf(postgres: ThrowawayPostgres, name: str, **options: object) -> str:

@@ -57,7 +57,7 @@ def wait_for_phase(running: Supervisor, phase: str, databases: Sequence[Database
 
 
 def porter(running: Supervisor) -> psutil.Process:
-    return wait_until(lambda: running.titled("qjsupervisor: porter"), "there is a porter")
+    return running.titled("qjsupervisor: porter")
 
 
 def executed(odoo: StandIn) -> dict[str, dict[str, int]]:
