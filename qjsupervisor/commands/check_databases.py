@@ -6,7 +6,7 @@ import enum
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from ..channelspec import ChannelSpec
 from ..config.load import Config
@@ -93,7 +93,7 @@ def _closer(config: Config, found: Probe) -> DatabaseReport:
     leader = found.facts.leader if found.facts is not None else None
     channels = tuple(tree.values())
     more = (*warnings_of(facts), *_passed_over(passed_over), *_unheard(config, name))
-    found = replace(found, warnings=(*found.warnings, *more))
+    found = found._replace(warnings=(*found.warnings, *more))
     if leader is None or f"application {APPLICATION_NAME}" in leader:
         # Held by our own running supervisor, or by one on another machine that shares the work.
         reason = None if leader is None else f"its jobs are dispatched by a supervisor: {leader}"

@@ -7,8 +7,7 @@ Odoo 19 prefers its environment to the file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import ConfigError
 from ..text import nearest
@@ -28,8 +27,7 @@ _NEAR_PREFIXES = ("QJ", "ODOO_Q", "ODOO_JOB", "ODOO_CHANNEL", "QUEUE_JOB")
 _SECRET = ("password", "targets", "db_name")
 
 
-@dataclass(frozen=True, slots=True)
-class SourcedText:
+class SourcedText(NamedTuple):
     """An option's text and the place it was found."""
 
     text: str
@@ -38,8 +36,7 @@ class SourcedText:
     borrowed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
+class Sources(NamedTuple):
     """All places where an option can be set. `environ` excludes Kubernetes' service variables."""
 
     argv: Mapping[str, str]

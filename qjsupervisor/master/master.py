@@ -37,6 +37,7 @@ from .control_requests import ControlRequests
 from .control_socket import ControlSocket, Deferred
 from .database_log import DatabaseLog
 from .operations import Operations
+from .packing import all_functions
 from .parts import MasterParts
 from .pauses import Pauses
 from .pidfile import Pidfile
@@ -145,10 +146,11 @@ class Master:
 
     def _start_services(self) -> None:
         """Log, monitor and scout; then, while the scout looks around, make ready what all workers will share."""
+        functions = all_functions()
         self._operations.log_writer.follow(self._config.log_file, self._parts.clock())
         self._operations.start_monitor(self._parts.clock())
         self._rescan.begin(self._parts.clock())
-        memory.make_ready(self._config)
+        memory.make_ready(self._config, functions)
         self._operations.start_broker(self._parts.clock())
 
     def _close_in_child(self) -> None:

@@ -12,6 +12,7 @@ import ctypes
 import gc
 import sys
 from collections.abc import Callable, Iterable
+from types import FunctionType
 
 from ..config.settings import Config
 from ..worker.warmup import play, warm_up
@@ -32,9 +33,12 @@ _MOST = 20_000
 filling: list[object] = []
 
 
-def make_ready(config: Config) -> None:
-    """Call once, after all imports and before the first worker is forked; takes some fifty milliseconds."""
-    _pack_code(config)
+def make_ready(config: Config, functions: Iterable[FunctionType]) -> None:
+    """Call once, after all imports and before the first worker is forked; takes some thirty milliseconds.
+
+    `functions`: packing.all_functions before the first fork.
+    """
+    _pack_code(config, functions)
     gc.freeze()  # otherwise the first collection in a worker would write to every page
     # The attribute cache refers to each name, so a worker would write to names it never uses.
     sys._clear_type_cache()  # noqa: SLF001  (a function of the interpreter with no other name)
@@ -45,11 +49,11 @@ def make_ready(config: Config) -> None:
     gc.enable()
 
 
-def _pack_code(config: Config) -> None:
+def _pack_code(config: Config, functions: Iterable[FunctionType]) -> None:
     with recorded() as codes:
         play(config, starts=1, jobs=3)
     fill_gaps()
-    pack(codes)
+    pack(codes, functions)
 
 
 def fill_gaps() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +14,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from .. import logs
-from ..broker.settings import BrokerSettings
 from ..config.settings import Config
 from ..control import Message
 from ..errors import ConfigError, SemaphoreError
@@ -117,11 +115,12 @@ class Operations:
             return
         # Not in the child: a later broker is of this supervisor's version, whatever is installed by then.
         from ..broker.broker import run_broker
+        from ..broker.settings import BrokerSettings
 
         run: RunBroker = self._parts.run_broker or run_broker
         settings = BrokerSettings(
             cluster=config.cluster,
-            member=secrets.token_hex(8),
+            member=os.urandom(8).hex(),
             master_pid=os.getpid(),
             heartbeat_s=config.hang_timeout_s / 3,
             floor=tuple(config.coordination_floor.items()),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import CodeType, FrameType, FunctionType
 from typing import Any
@@ -32,12 +32,20 @@ def recorded() -> Iterator[dict[int, CodeType]]:
         sys.setprofile(former)
 
 
-def pack(codes: Mapping[int, CodeType]) -> None:
+def all_functions() -> list[FunctionType]:
+    """Every function there is.
+
+    To look for them touches every object. After a fork that copies every page, so it is done before.
+    """
+    return [found for found in gc.get_objects() if type(found) is FunctionType]
+
+
+def pack(codes: Mapping[int, CodeType], among: Iterable[FunctionType]) -> None:
     """Make the functions with this code use copies of it, allocated in the order of the mapping."""
     functions: dict[int, list[FunctionType]] = {number: [] for number in codes}
-    for found in gc.get_objects():
-        if type(found) is FunctionType and id(found.__code__) in functions:
-            functions[id(found.__code__)].append(found)
+    for function in among:
+        if id(function.__code__) in functions:
+            functions[id(function.__code__)].append(function)
     for number, code in codes.items():
         if functions[number]:
             copy = code.replace()

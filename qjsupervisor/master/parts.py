@@ -69,7 +69,7 @@ def _run_porter(settings: PorterSettings, pipe: Pipe) -> int:
     return run_porter(settings, pipe)
 
 
-@dataclass(kw_only=True)
+@dataclass(eq=False, repr=False, kw_only=True)
 class MasterParts:
     """The collaborators of a master; tests replace some. The master adds the last four at its start."""
 

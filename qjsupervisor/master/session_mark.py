@@ -12,7 +12,7 @@ two supervisors one.
 from __future__ import annotations
 
 import os
-import secrets
+import random
 from contextlib import suppress
 
 from ..logs import get_logger
@@ -29,7 +29,7 @@ def session_mark(path: str) -> int:
     kept = _read(path)
     if kept is not None:
         return kept
-    mark = secrets.randbits(_BITS)
+    mark = random.SystemRandom().getrandbits(_BITS)
     try:
         _write(path, f"{mark} {os.uname().nodename}\n")
     except OSError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..states import StoppedChannel, TargetHealth, Wakefulness, WorkerState
@@ -35,8 +35,10 @@ class WorkerView(NamedTuple):
     wakefulness: Wakefulness = Wakefulness.AWAKE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MasterSnapshot:
+_NONE: Mapping[Any, Any] = MappingProxyType({})
+
+
+class MasterSnapshot(NamedTuple):
     """What the master adds to the contents of the table."""
 
     pid: int
@@ -44,9 +46,9 @@ class MasterSnapshot:
     now_ns: int
     workers: Sequence[WorkerView]
     #: Databases that should have a worker but cannot: name -> reason.
-    unserved: Mapping[str, str] = field(default_factory=dict)
+    unserved: Mapping[str, str] = _NONE
     #: Databases without queue_job: name -> reason.
-    ignored: Mapping[str, str] = field(default_factory=dict)
+    ignored: Mapping[str, str] = _NONE
     pauses: Sequence[tuple[Scope, float | None]] = ()
     #: Problems that affect more than one database.
     problems: Sequence[str] = ()
@@ -60,19 +62,19 @@ class MasterSnapshot:
     #: Seconds since the last completed scan; None before the first.
     scan_age_s: float | None = None
     #: See Operations.reloads.
-    reloads: Mapping[str, Any] = field(default_factory=dict)
+    reloads: Mapping[str, Any] = _NONE
     #: Who ordered each pause, if known.
-    paused_by: Mapping[Scope, str] = field(default_factory=dict)
+    paused_by: Mapping[Scope, str] = _NONE
     #: See Timetable.view; None: there is no schedule.
     schedule: Mapping[str, Any] | None = None
     #: New databases that wait until an operator resumes them, by name.
-    held: Mapping[str, str] = field(default_factory=dict)
+    held: Mapping[str, str] = _NONE
     #: Databases that are served and share one database.uuid.
     copies: Sequence[Sequence[str]] = ()
     #: The state file: its path, and why it is not written, or was not read.
-    state: Mapping[str, str | None] = field(default_factory=dict)
+    state: Mapping[str, str | None] = _NONE
     #: "path" of the log file (None: standard output), and the "error" that keeps lines from it.
-    log: Mapping[str, Any] = field(default_factory=dict)
+    log: Mapping[str, Any] = _NONE
     #: Why the databases cannot be listed, and the PostgreSQL whose outage that is.
     scan_error: str | None = None
     scan_lacks: str = ""

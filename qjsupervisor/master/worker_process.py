@@ -65,7 +65,7 @@ class TimeLimits(NamedTuple):
     upgrade_s: float = math.inf
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Life:
     """What the master knows about one process of a worker; reset for the next one."""
 

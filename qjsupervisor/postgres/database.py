@@ -7,7 +7,7 @@ nothing and never sleeps.
 
 from __future__ import annotations
 
-import secrets
+import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -80,7 +80,7 @@ class Database:
         """`mark`: identifies our sessions to our successors (None: they cannot know them); `connect_s`: see Session."""
         self.name = name
         self.waiter = waiter
-        mark = secrets.randbits(63) if mark is None else mark
+        mark = random.SystemRandom().getrandbits(63) if mark is None else mark
         self.session = Session(
             name,
             connect_kwargs,

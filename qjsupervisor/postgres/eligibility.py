@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ..states import Mode
 
@@ -72,8 +72,7 @@ NEUTRALIZED = (
 READ_ONLY = "sessions are read-only here: default_transaction_read_only is on, for the server, the database or the role"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeResult:
+class ProbeResult(NamedTuple):
     """What a probe found in a database."""
 
     role: str
@@ -169,8 +168,8 @@ def can_be_counted(facts: ProbeResult, mode: Mode, *, serve_neutralized: bool = 
     Then a worker can count the running jobs, and notices itself when new ones may start.
     """
     if facts.trigger_enabled not in _FIRES:
-        facts = replace(facts, trigger_enabled=_FIRES[0], trigger_complete=True)
-    return judge(replace(facts, modules={}), mode, serve_neutralized=serve_neutralized)[0] is Verdict.READY
+        facts = facts._replace(trigger_enabled=_FIRES[0], trigger_complete=True)
+    return judge(facts._replace(modules={}), mode, serve_neutralized=serve_neutralized)[0] is Verdict.READY
 
 
 def in_transition(states: Mapping[str, str]) -> dict[str, str]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import DatabaseError, DatabaseGone, ServerDown
 from ..postgres import queries as worker_queries
@@ -26,8 +25,7 @@ CONNECT_TIMEOUT_S = 5.0
 STATEMENT_TIMEOUT_S = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
+class Probe(NamedTuple):
     """What a probe found. `reason` explains every verdict but READY; `warnings` list what will not work well."""
 
     database: str
@@ -41,7 +39,7 @@ class Probe:
     #: The server refuses the connection, for a wrong password perhaps.
     was_refused: bool = False
     #: None if the database could not be queried.
-    facts: ProbeResult | None = field(default=None, repr=False)
+    facts: ProbeResult | None = None
 
 
 @contextmanager

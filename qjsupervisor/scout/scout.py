@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -136,7 +135,7 @@ def as_message(found: Probe, config: Config) -> dict[str, Any]:
     nothing and says why, but jobs that still run there, perhaps since before our restart, keep their permits. "look"
     asks a living worker to check its database for itself.
     """
-    facts: Mapping[str, Any] = {} if found.facts is None else asdict(found.facts)
+    facts: Mapping[str, Any] = {} if found.facts is None else found.facts._asdict()
     countable = found.facts is not None and can_be_counted(
         found.facts, config.mode, serve_neutralized=config.serve_neutralized
     )

@@ -8,15 +8,14 @@ from __future__ import annotations
 import mmap
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import SemaphoreError
 from ..rates import RING_WORDS, Ring, window_of
 from .layout import CELL_WORDS, MAGIC, NAME_BYTES, WORD, Channel, Flag, Header, Layout, Server, bitmap_words
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelLimits:
+class ChannelLimits(NamedTuple):
     """What can close a channel; None is used for channels that nothing can close."""
 
     capacity: int
@@ -28,8 +27,7 @@ class ChannelLimits:
     paced: bool
 
 
-@dataclass(frozen=True, slots=True)
-class BranchRules:
+class BranchRules(NamedTuple):
     """What a channel has as a branch of its parent."""
 
     minimum: int

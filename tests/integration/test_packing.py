@@ -22,10 +22,11 @@ def code_pages():
     return len(codes), len({number // 4096 for number in codes})
 
 before = code_pages()
+functions = packing.all_functions()
 memory.fill_gaps()
 with packing.recorded() as codes:
     warmup.play(config, starts=1, jobs=3)
-packing.pack(codes)
+packing.pack(codes, functions)
 del codes
 print(json.dumps([before, code_pages()]))
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -111,18 +110,18 @@ def test_all_is_well(mode: Mode) -> None:
     ],
 )
 def test_reasons(changes: dict[str, Any], verdict: Verdict, reason: str) -> None:
-    found, said, _ = judge(replace(GOOD, **changes), Mode.SERVER_WIDE)
+    found, said, _ = judge(GOOD._replace(**changes), Mode.SERVER_WIDE)
     assert found is verdict
     assert reason in (said or "")
 
 
 def test_a_foreign_role_is_quoted() -> None:
-    facts = replace(GOOD, role='O"doo', **with_table("queue_job", dict.fromkeys(JOB, (True, False))))
+    facts = GOOD._replace(role='O"doo', **with_table("queue_job", dict.fromkeys(JOB, (True, False))))
     assert 'TO "O""doo"' in str(judge(facts, Mode.SERVER_WIDE)[1])
 
 
 def test_all_reasons_at_once() -> None:
-    facts = replace(GOOD, trigger_enabled="D", **with_table("queue_job", dict.fromkeys(JOB, (False, False))))
+    facts = GOOD._replace(trigger_enabled="D", **with_table("queue_job", dict.fromkeys(JOB, (False, False))))
     reason = judge(facts, Mode.SERVER_WIDE)[1] or ""
     assert [word in reason for word in ("SELECT", "UPDATE", "disabled")] == [True] * 3
 
@@ -137,7 +136,7 @@ def test_all_reasons_at_once() -> None:
     ],
 )
 def test_channel_table_matters_where_it_is_used(channels: Any, verdict: Verdict, reason: str) -> None:
-    facts = replace(GOOD, **with_table("queue_job_channel", channels))
+    facts = GOOD._replace(**with_table("queue_job_channel", channels))
     assert judge(facts, Mode.SERVER_WIDE)[0] is Verdict.READY
     found, said, _ = judge(facts, Mode.PER_DATABASE)
     assert found is verdict
@@ -154,7 +153,7 @@ def test_channel_table_matters_where_it_is_used(channels: Any, verdict: Verdict,
     ],
 )
 def test_warnings_do_not_keep_it_from_running(changes: dict[str, Any], warning: str) -> None:
-    verdict, reason, warnings = judge(replace(GOOD, **changes), Mode.SERVER_WIDE)
+    verdict, reason, warnings = judge(GOOD._replace(**changes), Mode.SERVER_WIDE)
     assert (verdict, reason) == (Verdict.READY, None)
     assert len(warnings) == 1
     assert warning in warnings[0]
@@ -162,18 +161,18 @@ def test_warnings_do_not_keep_it_from_running(changes: dict[str, Any], warning: 
 
 def test_a_worker_counts_what_runs_where_a_module_is_in_transition() -> None:
     """And sees for itself when the rest may run; not in a copy that is not to be served, nor in a broken database."""
-    upgraded = replace(GOOD, modules={"sale": "to upgrade"})
+    upgraded = GOOD._replace(modules={"sale": "to upgrade"})
     assert can_be_counted(upgraded, Mode.SERVER_WIDE)
-    assert can_be_counted(replace(upgraded, trigger_enabled="D"), Mode.SERVER_WIDE)
-    assert not can_be_counted(replace(upgraded, **with_table("queue_job", None)), Mode.SERVER_WIDE)
-    copy = replace(upgraded, neutralized=True)
+    assert can_be_counted(upgraded._replace(trigger_enabled="D"), Mode.SERVER_WIDE)
+    assert not can_be_counted(upgraded._replace(**with_table("queue_job", None)), Mode.SERVER_WIDE)
+    copy = upgraded._replace(neutralized=True)
     assert not can_be_counted(copy, Mode.SERVER_WIDE)
     assert can_be_counted(copy, Mode.SERVER_WIDE, serve_neutralized=True)
-    assert judge(replace(GOOD, neutralized=True), Mode.SERVER_WIDE, serve_neutralized=True)[0] is Verdict.READY
+    assert judge(GOOD._replace(neutralized=True), Mode.SERVER_WIDE, serve_neutralized=True)[0] is Verdict.READY
 
 
 def test_who_cannot_tell_a_copy_is_warned() -> None:
-    verdict, _, warnings = judge(replace(GOOD, neutralized=None), Mode.SERVER_WIDE)
+    verdict, _, warnings = judge(GOOD._replace(neutralized=None), Mode.SERVER_WIDE)
     assert verdict is Verdict.READY
     assert "GRANT SELECT (key, value) ON ir_config_parameter TO odoo" in " ".join(warnings)
 
