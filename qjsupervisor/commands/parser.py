@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -32,6 +33,24 @@ _METAVARS = {
 }
 
 _T = TypeVar("_T")
+
+
+class _Formatter(argparse.HelpFormatter):
+    """argparse's, without shutil: it would be imported for the terminal's width, in every process, before any help."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """As shutil.get_terminal_size has it."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isascii() and columns.isdigit() and int(columns):
+        return int(columns)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    except (AttributeError, ValueError, OSError):
+        return 80
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -69,6 +88,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         prog=PROG,
         description="Runs the jobs of Odoo's queue_job, for all databases, one process each.",
         allow_abbrev=False,
+        formatter_class=_Formatter,
     )
     parser.add_argument(
         "-V", "--version", action="version", version=f"{PROG} {__version__}", help="show the version and exit"
@@ -96,6 +116,7 @@ def _add(
         description=text[0].upper() + text[1:] + ".",
         epilog=None if shows_options else f"All options of `{PROG} start --help` are understood here too.",
         allow_abbrev=False,
+        formatter_class=_Formatter,
     )
     parser.set_defaults(command=name)
     group = parser.add_argument_group("configuration")
@@ -291,7 +312,9 @@ def _add_listener(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 def _add_demo(commands: _Commands[argparse.ArgumentParser]) -> None:
     text = "throw-away PostgreSQL, stand-in Odoo, three databases, live table"
-    demo = commands.add_parser("demo", help=text, description=f"Show it at work: {text}.", allow_abbrev=False)
+    demo = commands.add_parser(
+        "demo", help=text, description=f"Show it at work: {text}.", allow_abbrev=False, formatter_class=_Formatter
+    )
     demo.add_argument("--keep", action="store_true", help="keep running, with the page, until Ctrl-C")
     demo.set_defaults(command="demo")
 

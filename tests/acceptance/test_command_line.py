@@ -108,19 +108,27 @@ def test_connect_timeout_holds_for_postgresql_everywhere(tmp_path: Path, supervi
 
 
 def test_start_imports_no_more_than_it_needs() -> None:
-    """What the master imports is in every worker: nothing of the other commands, no rich, no metrics."""
+    """What the master imports is in every worker, and takes its time: nothing of the other commands, no rich, no
+    metrics, no asyncio; of broker, porter and monitor only what the master itself needs without them."""
     code = (
-        "import sys; from qjsupervisor.commands.parser import parse; parse(['start']);"
+        "import sys; before = {*sys.modules}; from qjsupervisor.commands.parser import parse; parse(['start']);"
         "from qjsupervisor import logs; from qjsupervisor.config import load; from qjsupervisor.master import master;"
-        "print(*sorted({name.partition('.')[0] for name in sys.modules} & {'rich', 'prometheus_client', 'http',"
-        " 'supervisor', 'psutil', 'hypothesis'}), *[name for name in sys.modules if '.commands.' in name])"
+        "from qjsupervisor.monitor import monitor;"
+        "print(*({*sys.modules} - before))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=REPOSITORY, timeout=30
     )
     modules = set(done.stdout.split())
-    # The command line is parsed; urllib3, which workers need, imports http.client.
-    assert modules <= {"qjsupervisor.commands.arguments", "qjsupervisor.commands.parser", "http"}
+    unwanted = {"rich", "prometheus_client", "http", "supervisor", "psutil", "hypothesis", "shutil", "bz2", "hashlib"}
+    assert {name.partition(".")[0] for name in modules} & unwanted == set()
+    assert not {"asyncio.events", "structlog._greenlets", "colorama"} & modules
+    ours = [name.split(".", 1)[1] for name in modules if name.startswith("qjsupervisor.")]
+    folders = ("commands", "broker", "porter", "monitor", "demo")
+    assert {name for name in ours if name.partition(".")[0] in folders} == {
+        "commands", "commands.arguments", "commands.parser", "porter", "porter.settings",
+        "monitor", "monitor.listener", "monitor.monitor", "monitor.ports",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("command", ["status", "reload", "stop", "pause", "resume"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 from pathlib import Path
@@ -51,6 +52,21 @@ def test_the_parser_of_one_command_says_what_that_of_all_says(
     with pytest.raises(SystemExit) as among_all:
         build_parser().parse_args(argv)
     assert (alone.value.code, said) == (among_all.value.code, capsys.readouterr())
+
+
+@pytest.mark.parametrize("columns", ["50", "100", "", "0", "wide", None])
+def test_help_is_as_wide_as_the_terminal(
+    columns: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    build_parser().print_help()
+    said = capsys.readouterr().out
+    parser = build_parser()
+    parser.formatter_class = argparse.HelpFormatter
+    parser.print_help()
+    assert said == capsys.readouterr().out
 
 
 def test_every_order_of_the_status_is_known() -> None:
