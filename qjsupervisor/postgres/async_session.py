@@ -1,4 +1,4 @@
-"""A session with PostgreSQL in the loop: asynchronous, so that no server or database delays others.  For the porter.
+"""A session with PostgreSQL in the loop: asynchronous, so that no server, database or long read delays anything else.
 
 Statements come from a script: a generator that yields a statement and is sent its rows, or yields a pause in seconds.
 One script runs at a time; in between the session only listens. After an error the session is closed for good.
@@ -17,7 +17,7 @@ from psycopg2 import extensions
 
 from ..errors import DatabaseError, DatabaseUnavailable, ServerDown
 from ..loop import Alarm, Loop
-from .failures import ADMIN_SHUTDOWN, translated, why_unreachable
+from .failures import ended_by_server, translated, why_unreachable
 from .waiter import STATEMENT_TIMEOUT_S
 
 #: A statement with its parameters.
@@ -49,6 +49,10 @@ class AsyncSession:
         self._notified = notified
         self._on_lost = on_lost
         self._limit = Alarm(loop, self._overdue)
+        #: Limit for each answer.
+        self.limit_s = STATEMENT_TIMEOUT_S
+        #: It ended because the server did not answer in time.
+        self.is_silent = False
         self._pause = Alarm(loop, lambda _now_s: self._advance([]))
         self._connection: Any = None
         self._cursor: Any = None
@@ -58,7 +62,7 @@ class AsyncSession:
         #: The registered descriptor and its events.
         self._watched: tuple[int, int] | None = None
         try:
-            self._connection = psycopg2.connect(**connect_kwargs, client_encoding="UTF8", async_=1)
+            self._connection = psycopg2.connect(**{"client_encoding": "UTF8", **connect_kwargs, "async_": 1})
         except psycopg2.Error as error:
             raise self._explained(error) from error
         self._limit.set(time.monotonic() + connect_s)
@@ -149,12 +153,13 @@ class AsyncSession:
         except (psycopg2.Error, UnicodeError) as error:
             self._lose(self._explained(error), time.monotonic())
             return
-        self._limit.set(time.monotonic() + STATEMENT_TIMEOUT_S)
+        self._limit.set(time.monotonic() + self.limit_s)
         self._poll(0.0)
 
     # -- the end -------------------------------------------------------------------------------------------------
 
     def _overdue(self, now_s: float) -> None:
+        self.is_silent = True
         if self._cursor is None:
             self._lose(ServerDown(self.database, self._server, "no connection in time"), now_s)
         else:
@@ -165,16 +170,10 @@ class AsyncSession:
         self._on_lost(error, now_s or time.monotonic())
 
     def _explained(self, error: Exception) -> DatabaseError:
-        """Include the server's message about ending an idle session, which libpq reports as a notice."""
         if self._cursor is None and (reason := why_unreachable(error)):
             return ServerDown(self.database, self._server, reason)
-        found = translated(self.database, error)
         notices = self._connection.notices if self._connection is not None else []
-        last = next(iter(notices[-1:]), "")
-        if found.sqlstate is None and last.startswith("FATAL"):
-            found = DatabaseUnavailable(self.database, " ".join(last.split()))
-            found.sqlstate = ADMIN_SHUTDOWN
-        return found
+        return ended_by_server(translated(self.database, error), notices)
 
     # -- the loop ------------------------------------------------------------------------------------------------
 

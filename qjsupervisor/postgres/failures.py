@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import psycopg2
 
@@ -54,6 +55,16 @@ def with_place(error: DatabaseError, password: object) -> DatabaseError:
     found = type(error)(error.database, message + hint)
     found.sqlstate, found.refused = error.sqlstate, True  # the server asked for it, so it is there
     return found
+
+
+def ended_by_server(error: DatabaseError, notices: Sequence[str]) -> DatabaseError:
+    """Add what the server said when it ended an idle session; libpq reports that as a notice and then a crash."""
+    last = next(iter(notices[-1:]), "")
+    if error.sqlstate is None and last.startswith("FATAL"):
+        ended = DatabaseUnavailable(error.database, " ".join(last.split()))
+        ended.sqlstate = ADMIN_SHUTDOWN
+        return ended
+    return error
 
 
 def is_survived(error: Exception) -> bool:

@@ -1,22 +1,19 @@
 """A second connection to a worker's database, open only while a big table is read, so that the read does not block the
-loop. Nothing here waits.
-
-It reads one snapshot and writes nothing. Every psycopg2 error is raised as a DatabaseError.
+loop. It reads one snapshot and writes nothing.
 """
 
 from __future__ import annotations
 
-import select
+import os
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import psycopg2
-import psycopg2.extensions
-
+from ..config.environment import server_of
+from ..errors import DatabaseError, DatabaseUnavailable
+from ..loop import Loop
 from . import queries
+from .async_session import AsyncSession, Rows, Script, Statement
 from .database import Database
-from .failures import translated
 
 #: Full reads of big tables may take longer than other statements.
 READ_TIMEOUT_S = 300.0
@@ -25,74 +22,61 @@ FIRST_ANSWER_S = 5.0
 
 
 class Reader:
-    """At most one such connection at a time.
+    """One series of statements, in order. The first error ends it; nothing is retried here."""
 
-    `start` begins a series of statements; call `on_ready` whenever the socket is ready; `results` is set when all are
-    done. The first error ends the series; nothing is retried here.
-    """
-
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self,
+        database: Database,
+        loop: Loop,
+        on_done: Callable[[list[Rows]], None],
+        on_lost: Callable[[DatabaseError, float], None],
+    ) -> None:
+        """One of both is called once: with the rows of each statement, or with the error and the time."""
         self.name = database.name
         #: The same server, address and encoding as the worker's own connection.
-        self.connect_kwargs = {**(database.session.reached or database.session.connect_kwargs), "async_": True}
-        self._connection: Any = None
-        self._cursor: Any = None
-        self._todo: Iterator[tuple[str, dict[str, Any] | None]] = iter(())
-        self._found: list[list[tuple[Any, ...]]] = []
-        self.results: list[list[tuple[Any, ...]]] | None = None
+        self.connect_kwargs = database.session.reached or database.session.connect_kwargs
+        self._loop = loop
+        self._on_done = on_done
+        self._on_lost = on_lost
+        self._session: AsyncSession | None = None
         #: Nothing has been answered yet, so there may be no connection.
         self.connecting = True
-        self.began_s = 0.0
-        #: Deadline of the current step (monotonic).
-        self.deadline_s = 0.0
-
-    def start(self, statements: Sequence[tuple[str, dict[str, Any] | None]]) -> None:
-        """Connect and run these statements in order. Raises DatabaseError."""
-        self._todo = iter(
-            [(f"SET statement_timeout = '{READ_TIMEOUT_S:.0f}s'; {queries.BEGIN_SNAPSHOT}", None), *statements]
-        )
-        self._found, self.results = [], None
+        #: The server did not answer in time.
+        self.is_silent = False
         self.began_s = time.monotonic()
-        self.deadline_s = self.began_s + FIRST_ANSWER_S
-        try:
-            self._connection = psycopg2.connect(**self.connect_kwargs)
-        except psycopg2.Error as error:
-            self.close()
-            raise translated(self.name, error) from error
 
-    def fileno(self) -> int:
-        return int(self._connection.fileno())
+    def start(self, statements: Sequence[Statement]) -> None:
+        """Connect and run these statements. Raises DatabaseError."""
+        session = self._session = AsyncSession(
+            self.name,
+            self.connect_kwargs,
+            self._loop,
+            FIRST_ANSWER_S,
+            server=server_of(self.connect_kwargs, os.environ),
+            notified=lambda _notify: None,
+            on_lost=self._lost,
+        )
+        session.run(self._script(session, statements))
 
-    def on_ready(self) -> int:
-        """Continue; returns the select.POLL* event to wait for next, 0 once `results` is set. Raises DatabaseError."""
-        try:
-            state = self._connection.poll()
-            while state == psycopg2.extensions.POLL_OK:
-                if not self._next():
-                    return 0
-                state = self._connection.poll()
-        except (psycopg2.Error, UnicodeDecodeError) as error:
-            self.close()
-            raise translated(self.name, error) from error
-        return select.POLLIN if state == psycopg2.extensions.POLL_READ else select.POLLOUT
+    def _script(self, session: AsyncSession, statements: Sequence[Statement]) -> Script:
+        session.limit_s = max(0.0, self.began_s + FIRST_ANSWER_S - time.monotonic())
+        yield f"SET statement_timeout = '{READ_TIMEOUT_S:.0f}s'; {queries.BEGIN_SNAPSHOT}", None
+        self.connecting = False
+        session.limit_s = READ_TIMEOUT_S + 3
+        results = []
+        for statement in statements:
+            rows = yield statement
+            results.append(rows)
+        session.close()
+        self._on_done(results)
 
-    def _next(self) -> bool:
-        if self._cursor is None:
-            self._cursor = self._connection.cursor()
-        else:
-            self.connecting = False
-            self.deadline_s = time.monotonic() + READ_TIMEOUT_S + 3
-            self._found.append(self._cursor.fetchall() if self._cursor.description else [])
-        following = next(self._todo, None)
-        if following is None:
-            self.results = self._found[1:]
-            self.close()
-            return False
-        self._cursor.execute(*following)
-        return True
+    def _lost(self, error: DatabaseError, now_s: float) -> None:
+        self.is_silent = self._session is not None and self._session.is_silent
+        if self.is_silent and self.connecting:
+            error = DatabaseUnavailable(self.name, "a second connection gets no answer")
+        self._on_lost(error, now_s)
 
     def close(self) -> None:
         """Close, whatever state it is in."""
-        if self._connection is not None and not self._connection.closed:
-            self._connection.close()
-        self._connection = self._cursor = None
+        if self._session is not None:
+            self._session.close()

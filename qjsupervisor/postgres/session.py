@@ -20,7 +20,7 @@ from psycopg2 import extensions
 from ..config.environment import server_of
 from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable, ServerDown
 from .addresses import is_silent, is_wrong_server, rounds
-from .failures import ADMIN_SHUTDOWN, LOCK_NOT_AVAILABLE, is_undecodable, translated, why_unreachable, with_place
+from .failures import LOCK_NOT_AVAILABLE, ended_by_server, is_undecodable, translated, why_unreachable, with_place
 from .waiter import STATEMENT_TIMEOUT_S, Waiter
 
 #: If connect_kwargs do not say.
@@ -252,7 +252,7 @@ class Session:
         try:
             return action()
         except (psycopg2.Error, UnicodeError) as error:
-            found = self._explained(translated(self.database, error, of_row=of_row))
+            found = ended_by_server(translated(self.database, error, of_row=of_row), self._connection.notices)
             # The next connection reads text byte by byte, so that the row affects only itself.
             self.is_raw = self.is_raw or is_undecodable(found)
             if not (found.of_row or found.sqlstate == LOCK_NOT_AVAILABLE):
@@ -262,12 +262,3 @@ class Session:
             self.close()
             reason = f"the server does not answer: no answer within {self.limit_s:g} s"
             raise DatabaseUnavailable(self.database, reason) from None
-
-    def _explained(self, error: DatabaseError) -> DatabaseError:
-        """Add what the server said when it ended an idle session; libpq reports that as a notice and then a crash."""
-        last = next(iter(self._connection.notices[-1:]), "")
-        if error.sqlstate is None and last.startswith("FATAL"):
-            ended = DatabaseUnavailable(self.database, " ".join(last.split()))
-            ended.sqlstate = ADMIN_SHUTDOWN
-            return ended
-        return error

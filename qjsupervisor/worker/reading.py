@@ -7,8 +7,6 @@ takes as long as sorting it. If no second connection can be had, the worker's ow
 
 from __future__ import annotations
 
-import select
-import selectors
 import time
 from typing import Any, NamedTuple
 
@@ -16,10 +14,11 @@ from ..backlog.backlog import Backlog, Found, Snapshot
 from ..backlog.nodes import Node
 from ..backlog.tree import Change
 from ..backoff import Backoff
-from ..errors import DatabaseError, DatabaseUnavailable
+from ..errors import DatabaseError
 from ..job import Job, job_of
 from ..loop import Alarm, Callback, Loop
 from ..postgres import queries
+from ..postgres.async_session import Rows, Statement
 from ..postgres.database import Database
 from ..postgres.reader import Reader
 
@@ -32,9 +31,6 @@ HEAD = 200
 NODES_AT_ONCE = 20
 #: Pause after a silent second connection, since finding out took seconds in which jobs waited.
 SILENT_PAUSE_S = 60.0
-
-Rows = list[tuple[Any, ...]]
-Statement = tuple[str, dict[str, Any] | None]
 
 
 class Loaded(NamedTuple):
@@ -57,7 +53,6 @@ class Reading:
         self._loop = loop
         self._window = window
         self._reader: Reader | None = None
-        self._watched: tuple[int, int] | None = None
         #: The nodes being read in the background, or None for everything.
         self._nodes: list[Node] | None = None
         self._backlog: Backlog | None = None
@@ -65,7 +60,6 @@ class Reading:
         self._not_before_s = 0.0
         #: When a read postponed after a failed one may begin.
         self.retry = Alarm(loop, wake)
-        self._silence = Alarm(loop, self._give_up)
         self._wake = wake
         #: So much changed during the last full background read that its result was discarded.
         self.overtaken = False
@@ -182,13 +176,12 @@ class Reading:
 
     def _begin(self, backlog: Backlog, statements: list[Statement], now_s: float, *, of_past: bool) -> bool:
         self._backlog, self._of_past = backlog, of_past
-        self._reader = Reader(self._database)
+        self._reader = reader = Reader(self._database, self._loop, self._finish, self._lost)
         try:
-            self._reader.start(statements)
+            reader.start(statements)
         except DatabaseError as error:
-            self._fail(error)
+            self._lost(error, now_s)
             return False
-        self._go_on(now_s)
         return True
 
     def _channels(self, backlog: Backlog, nodes: list[Node]) -> list[Statement]:
@@ -200,41 +193,11 @@ class Reading:
             statements.append(self._ordered(queries.READ_CHANNELS, params))
         return statements
 
-    def _go_on(self, _now_s: float) -> None:
-        reader = self._reader
-        assert reader is not None
-        try:
-            events = reader.on_ready()
-        except DatabaseError as error:
-            self._fail(error)
-            return
-        if events:
-            self._silence.set(reader.deadline_s)
-            wanted = selectors.EVENT_READ if events == select.POLLIN else selectors.EVENT_WRITE
-            self._watch(reader.fileno(), wanted, anew=reader.connecting)
-        else:
-            self._finish(reader)
-
-    def _watch(self, fd: int, events: int, *, anew: bool) -> None:
-        """`anew`: libpq may have closed the descriptor to try another address, and got the same number again."""
-        if self._watched == (fd, events) and not anew:
-            return
-        self._unwatch()
-        self._loop.register(fd, events, self._go_on)
-        self._watched = (fd, events)
-
-    def _unwatch(self) -> None:
-        if self._watched is not None:
-            self._loop.unregister(self._watched[0])
-            self._watched = None
-
-    def _finish(self, reader: Reader) -> None:
-        backlog, nodes, results = self._backlog, self._nodes, reader.results
+    def _finish(self, results: list[Rows]) -> None:
+        backlog, nodes, reader = self._backlog, self._nodes, self._reader
         assert backlog is not None
-        assert results is not None
+        assert reader is not None
         took_s = time.monotonic() - reader.began_s
-        self._unwatch()
-        self._silence.clear()
         self._reader = None
         self._backoff.reset()
         self._got_no_connection = False
@@ -251,25 +214,19 @@ class Reading:
             found = {n.name: sort_out(r, self._window, ageing_s)[1] for n, r in zip(nodes, results, strict=True)}
             backlog.merge(found)
 
-    def _give_up(self, now_s: float) -> None:
-        """Abandon a read that a silent server would block for ever."""
-        if self._reader is not None:
-            what = "a second connection gets no answer" if self._reader.connecting else "the server does not answer"
-            self._fail(DatabaseUnavailable(self._reader.name, what), SILENT_PAUSE_S)
-            self._wake(now_s)
-
-    def _fail(self, error: DatabaseError, pause_s: float = 0.0) -> None:
-        """`pause_s`: shortest pause before the next try."""
-        self._got_no_connection = self._reader is not None and self._reader.connecting
+    def _lost(self, error: DatabaseError, now_s: float) -> None:
+        reader = self._reader
+        assert reader is not None
+        self._got_no_connection = reader.connecting
         self.close()
         self.error = error
         self._trouble = f"waiting jobs are read on the worker's own connection, which delays starts: {error}"
-        self._not_before_s = time.monotonic() + max(pause_s, self._backoff.next_s())
+        self._not_before_s = time.monotonic() + max(SILENT_PAUSE_S if reader.is_silent else 0.0, self._backoff.next_s())
+        if reader.is_silent:  # found out by a timer, so nothing else wakes the loop
+            self._wake(now_s)
 
     def close(self) -> None:
         """Abandon a running read."""
-        self._silence.clear()
-        self._unwatch()
         if self._reader is not None:
             self._reader.close()
             self._reader = None

@@ -41,13 +41,13 @@ _ROWS: Mapping[str, list[tuple[Any, ...]]] = {
 class FakeConnection:
     """The part of psycopg2's connection and cursor that a session uses, in one object."""
 
-    notifies: object
     server_version = 180000
     description = True
 
     def __init__(self, _dsn: str, _async: int) -> None:
         self.closed = 0
         self.notices: list[str] = []
+        self.notifies: Any = []
         self._ready = os.eventfd(1)
         self._waits = True
         self._rows: list[tuple[Any, ...]] = []
