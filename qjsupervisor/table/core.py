@@ -9,6 +9,7 @@ Invariants, whenever the lock is free and Header.DIRTY is 0
     throttled  = closed by time alone: by a throttle until NOT_BEFORE, by a rate until its ring opens, or while
                  Header.STARTS_UNREAD; Header.NEXT_OPEN_NS is not later than the first of these moments
     waiting(s) = s has demand and no grant that it did not take yet
+    granted(s) = s has such a grant: who has demand is in waiting, in granted, or holds the lock
     minimums   = layout.py says what is derived of them
     HELD(s, c) = what the worker of s knows to run there, + 1 if its untaken grant is for c
 A death of the lock's holder between any two stores breaks all but the truth (HELD, FAILED, the demand orders). Whoever
@@ -27,7 +28,7 @@ from contextlib import contextmanager
 from ..channelspec import Share
 from ..rates import Ring
 from ..states import TargetState
-from .layout import CELL_WORDS, NEVER_NS, WORD, Cell, Channel, Flag, Header, Server, Slot
+from .layout import CELL_WORDS, NEVER_NS, WORD, Cell, Channel, Flag, Header, Server, Slot, bitmap_words
 from .mutex import Acquired, RobustMutex
 from .stuck_holder import HolderWatch
 from .words import TableWords, bits
@@ -168,7 +169,9 @@ class TableCore(TableWords):
             base = self.channel_base(node)
             missing = words[base + Channel.MIN] - words[base + Channel.TOTAL]
             self.put_bit(self.layout.short, node, missing > 0)
-            lack = max(words[base + Channel.KEPT], missing if words[base + Channel.RESERVE] else 0)
+            lack = words[base + Channel.KEPT]
+            if missing > lack and words[base + Channel.RESERVE]:
+                lack = missing
             change = lack - words[base + Channel.LACK]
             if change:
                 words[base + Channel.LACK] = lack
@@ -206,6 +209,11 @@ class TableCore(TableWords):
         words[base + Slot.DEFICIT] = deficit
         self.put_bit(self.layout.needy, slot, total < least)
         self.put_bit(self.layout.full, slot, 0 < most <= total)
+
+    def put_grant(self, slot: int, channel: int) -> None:
+        """Write that a database may take a permit in a channel; -1: that it may not any more."""
+        self.words[self.slot_base(slot) + Slot.GRANT] = channel + 1
+        self.put_bit(self.layout.granted, slot, channel >= 0)
 
     def exceeds_share(self, slot: int) -> bool:
         """Whether a database holds more than its maximum, which was lowered."""
@@ -418,11 +426,21 @@ class TableCore(TableWords):
         self.put_bit(self.layout.waiting, slot, False)
         self.put_bit(self.layout.unserved, slot, False)
 
-    def waiting_slots(self, channels: int) -> int:
-        """Bitmap of the databases that wait in one of the `channels` (a bitmap)."""
-        found = 0
-        for channel in bits(channels & self.read_bitmap(self.layout.active, self.layout.channels)):
-            found |= self.read_bitmap(self.channel_base(channel) + self.layout.waiting_slots_in, self.slots)
+    def waiting_slots(self, channels: int, among: int = -1) -> int:
+        """Bitmap of the databases that wait in one of the `channels` (a bitmap), or at least all those `among` them."""
+        layout, mapped = self.layout, self.bytes
+        channels &= self.read_bitmap(layout.active, layout.channels)
+        start, step = (layout.channel + layout.waiting_slots_in) * WORD, layout.channel_size * WORD
+        size, found = bitmap_words(self.slots) * WORD, 0
+        if channels & (channels - 1) == 0:  # one, or none
+            start += max(0, channels.bit_length() - 1) * step
+            return int.from_bytes(mapped[start : start + size], "little") if channels else 0
+        for is_meant in bin(channels)[:1:-1]:  # channel 0 first
+            if is_meant == "1":
+                found |= int.from_bytes(mapped[start : start + size], "little")
+                if not among & ~found:
+                    break
+            start += step
         return found
 
     def _wake_waiting(self, channels: int) -> None:
@@ -503,6 +521,7 @@ class TableCore(TableWords):
         words[Header.STARTS_UNREAD] += words[base + Slot.STARTS] == STARTS_UNREAD
         waits = bool(order) and not words[base + Slot.GRANT]
         self.put_bit(self.layout.waiting, slot, waits)
+        self.put_bit(self.layout.granted, slot, bool(words[base + Slot.GRANT]))
         self.put_bit(self.layout.unserved, slot, waits)  # nobody knows: then rather one turn too early
 
     def _repair_server(self, base: int) -> None:

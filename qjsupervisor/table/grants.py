@@ -24,8 +24,9 @@ With Fairness.PRIORITY there are no turns: the smallest order key of all entered
 granted a permit a moment ago and did not come for it yet may have a second job better than everybody else's,
 which only itself knows: where it could, the round ends, and goes on when that database comes, or after PICK_UP_NS.
 
-Cost: a few big-integer operations for the waiting channels, and a look at the databases that are asked; nothing walks
-over all databases, but for Fairness.PRIORITY, which compares the keys of those that wait.
+Cost: a few big-integer operations, and a look at the databases that are asked. Nothing walks over all channels unless
+one with waiting jobs is closed, nor over all databases but for Fairness.PRIORITY, which compares the keys of those that
+wait. Guarantees are asked only where somebody is below a minimum, or a weight is set. `scripts/exchange` measures it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from ..job import Key
 from ..states import Fairness
 from .core import TableCore
 from .guarantees import Grant, Guarantees
-from .layout import Cell, Header, Slot
+from .layout import Cell, Channel, Header, Slot
 from .words import bitmap, bits
 
 #: One turn of a class of weight 1 with one member.
@@ -129,10 +130,12 @@ class Scheduler:
         self._tree = core.tree()
         self._now_ns = now_ns
         self._orders: dict[int, list[int]] = {}
-        #: Databases that wait in some channels (a bitmap), or were granted something; nothing changes that meanwhile.
+        #: Databases that wait in some channels (a bitmap); nothing changes that meanwhile.
         self._asked: dict[int, int] = {}
         #: With more than one weight: the databases of each.
         self._classes = core.class_bitmaps() if core.words[Header.CLASSES] > 1 else None
+        #: Channels in which somebody waits, and databases that wait: as of the first choice, later ones have fewer.
+        self._active = self._others = 0
         #: Channels in which we want a permit and may take one.
         self._wanted = 0
         #: Permits are left for a database about to come for its grant; look again then, in case it does not.
@@ -152,8 +155,36 @@ class Scheduler:
         candidates = self._candidates(others)
         if not candidates:
             return None
-        if core.words[Header.SHARES] or self._tree.ruled:
+        if self._has_claims(candidates, others):
             return Guarantees(self).next(candidates, others)
+        return self.in_turn(candidates, others)
+
+    def _has_claims(self, candidates: int, others: int) -> bool:
+        """Whether somebody may go before the order of turns."""
+        tree = self._tree
+        if tree.weighted or (tree.has_minimums and self._has_short(candidates)):
+            return True
+        return bool(self.core.words[Header.SHARES]) and self._has_needy(others)
+
+    def _has_short(self, candidates: int) -> bool:
+        """Whether a channel below its minimum has candidates, or permits are kept for one."""
+        core = self.core
+        if core.words[core.channel_base(0) + Channel.KEPT]:
+            return True
+        short = core.read_bitmap(core.layout.short, core.layout.channels)
+        return bool(short & (candidates | self._tree.inner))
+
+    def _has_needy(self, others: int) -> bool:
+        """Whether a database below its minimum wants something, or permits are kept for one."""
+        core, layout = self.core, self.core.layout
+        if core.words[Header.RESERVED]:
+            return True
+        needy = core.read_bitmap(layout.needy, layout.slots)
+        own = self._own_bit if self._wanted else 0
+        return bool(needy & (others | own | core.read_bitmap(layout.granted, layout.slots)))
+
+    def in_turn(self, candidates: int, others: int) -> Grant | None:
+        """The next permit where no minimum and no weight decides: by turns, or by keys."""
         if self._fairness is _PRIORITY:
             return self._smallest_key(others, candidates)
         if not others and self._classes is None:
@@ -167,8 +198,10 @@ class Scheduler:
         closed = core.read_bitmap(layout.closed, layout.channels)
         if closed & 1:
             return 0
-        waiting = core.read_bitmap(layout.active, layout.channels) if others else 0
-        candidates = (waiting | self._wanted) & ~closed
+        active = core.read_bitmap(layout.active, layout.channels) if others else 0
+        if not self._others:
+            self._others, self._active = others, active
+        candidates = (active | self._wanted) & ~closed
         for node in bits(closed & tree.inner):
             candidates &= ~tree.below[node]
         return candidates
@@ -176,13 +209,12 @@ class Scheduler:
     def competing(self, candidates: int, others: int) -> int:
         """Of the databases `others`, and of us, those that wait in one of the candidate channels."""
         own = self._own_bit if self._wanted & candidates else 0
-        return self._asking(candidates) & others | own if others else own
-
-    def _asking(self, candidates: int) -> int:
+        if not others or not self._active & ~candidates:
+            return others | own  # whoever waits does so in one of them
         found = self._asked.get(candidates)
         if found is None:
-            found = self._asked[candidates] = self.core.waiting_slots(candidates)
-        return found
+            found = self._asked[candidates] = self.core.waiting_slots(candidates, self._others)
+        return found & others | own
 
     def best(self, slot: int, candidates: int) -> int:
         """The channel of a database's best startable job; -1 if there is none."""
@@ -222,11 +254,10 @@ class Scheduler:
     def coming(self, candidates: int) -> int:
         """Databases that want something there and may be on their way to take what they were granted: a bitmap."""
         core = self.core
-        waiting = core.read_bitmap(core.layout.waiting, core.slots) | self._own_bit
-        absent = self._asking(candidates) & ~waiting
-        if absent and core.words[Header.SHARES]:
-            absent &= ~core.read_bitmap(core.layout.full, core.slots)
-        return bitmap(slot for slot in bits(absent) if self._is_coming(slot))
+        granted = core.read_bitmap(core.layout.granted, core.slots) & ~self._own_bit
+        if granted and core.words[Header.SHARES]:
+            granted &= ~core.read_bitmap(core.layout.full, core.slots)
+        return bitmap(slot for slot in bits(granted) if self._is_coming(slot) and self.best(slot, candidates) >= 0)
 
     def wait_for(self, coming: int) -> None:
         """Permits are left for these databases."""
@@ -312,7 +343,7 @@ def give(core: TableCore, grant: Grant, now_ns: int) -> None:
     core.count_start(grant.channel, now_ns)
     core.words[base + Slot.GRANTED_NS] = now_ns
     core.add_held(grant.slot, grant.channel, 1, now_ns)
-    core.words[base + Slot.GRANT] = grant.channel + 1
+    core.put_grant(grant.slot, grant.channel)
     core.put_bit(core.layout.waiting, grant.slot, False)
     core.put_bit(core.layout.unserved, grant.slot, False)
     core.words[base + Slot.WAITING_SINCE_NS] = 0

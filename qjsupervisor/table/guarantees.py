@@ -77,7 +77,7 @@ class Guarantees:
             return self._descend(short[branch], others)
         if not let or (free is not None and self._leaves_all(free, candidates, short)):
             return None
-        return self._descend(let, others)
+        return self._descend(let, others) if self._tree.ruled else self._choice.in_turn(let, others)
 
     def _without_kept(self, node: int, candidates: int) -> int:
         """The candidates without those below `node` that would use permits kept there for others."""
@@ -125,7 +125,7 @@ class Guarantees:
         if not needy:
             return None
         found = []
-        for slot in bits(needy & self._choice.competing(candidates, others)):
+        for slot in bits(needy & self._choice.competing(candidates, others & needy)):
             base = core.slot_base(slot)
             if not only_reserved or words[base + Slot.DEFICIT]:
                 found.append((words[base + Slot.TOTAL] / words[base + Slot.MIN], slot))

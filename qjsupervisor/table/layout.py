@@ -15,6 +15,7 @@ slots/channels. Bit i of a bitmap is bit i % 64 of its word i // 64.
     unserved      SW             bit s: database s waits and was granted nothing since it began to  derived
     needy         SW             bit s: database s holds less than its minimum                        derived
     full          SW             bit s: database s holds its maximum                                  derived
+    granted       SW             bit s: database s holds a grant it did not take yet                  derived
     classes       8 x SW         bit s of row k: database s has the k-th weight             master, at assign
     channel       C x            `Channel` words, turn words, name, waiting slots bitmap (SW)
     slot          S x            `Slot` words, name, message, `Statistics` words, demand order (C x uint16)
@@ -281,7 +282,8 @@ class Layout:
         self.unserved = self.waiting + slot_bits
         self.needy = self.unserved + slot_bits
         self.full = self.needy + slot_bits
-        self.classes = self.full + slot_bits
+        self.granted = self.full + slot_bits
+        self.classes = self.granted + slot_bits
         self.channel = self.classes + MAX_CLASSES * slot_bits
         self.channel_turns = CHANNEL_WORDS  # per class a cursor and a pass; then the clock of the passes (grants.py)
         self.channel_clock = self.channel_turns + 2 * MAX_CLASSES

@@ -203,7 +203,7 @@ class SemaphoreTable(TableReader):
             core.set_starts(slot, STARTS_UNKNOWN, now_ns)
         grant = core.words[base + Slot.GRANT]
         if grant:
-            core.words[base + Slot.GRANT] = 0
+            core.put_grant(slot, -1)
             core.take_back_start(grant - 1, core.words[base + Slot.GRANTED_NS], now_ns)
             core.add_held(slot, grant - 1, -1, now_ns)
         if give_up:

@@ -132,7 +132,7 @@ class WorkerSlot:
             core.settle_share(self.slot)
             grant = core.words[base + Slot.GRANT]
             if grant:
-                core.words[base + Slot.GRANT] = 0
+                core.put_grant(self.slot, -1)
                 core.take_back_start(grant - 1, core.words[base + Slot.GRANTED_NS], now_ns)
                 core.add_held(self.slot, grant - 1, -1, now_ns)
             core.words[base + Slot.HEARTBEAT_NS] = now_ns
@@ -273,7 +273,7 @@ class WorkerSlot:
         channel = core.words[self._base + Slot.GRANT] - 1
         if channel < 0:
             return 0
-        core.words[self._base + Slot.GRANT] = 0
+        core.put_grant(self.slot, -1)
         granted_ns = core.words[self._base + Slot.GRANTED_NS]
         wanted = source.wanted_channels >> channel & 1 and not core.is_over(channel)
         wanted = wanted and not core.exceeds_share(self.slot)

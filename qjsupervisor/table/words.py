@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import mmap
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..errors import SemaphoreError
@@ -25,6 +25,16 @@ class ChannelLimits(NamedTuple):
     ring: Ring | None
     #: It may be closed for a time and reopen by itself.
     paced: bool
+
+
+class WeightClass(NamedTuple):
+    """Branches of one weight; `passes_of` picks theirs out of the passes of all channels."""
+
+    weight: int
+    #: How far a start moves the pass of one of them.
+    stride: int
+    branches: Sequence[int]
+    passes_of: Callable[[Sequence[int]], Sequence[int]]
 
 
 class BranchRules(NamedTuple):
@@ -71,6 +81,8 @@ class Tree:
         self.weighted = bitmap(parents[channel] for channel, each in rules.items() if each.weight)
         #: What each channel counts as beside others of its parent; 1 where nothing is given.
         self.weights = [max(1, rules[channel].weight) if channel in rules else 1 for channel in range(len(parents))]
+        #: Channel with weights below it, and candidates there -> their branches by weight; see branches.py.
+        self.weight_classes: dict[tuple[int, int], list[WeightClass]] = {}
         #: Channels with minimums below them, the deepest first.
         least = [channel for channel, each in rules.items() if each.minimum]
         self.guarantors = sorted({node for channel in least for node in self.paths[channel][1:]}, reverse=True)

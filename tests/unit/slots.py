@@ -583,6 +583,8 @@ class World:
             base = self.core.slot_base(slot)
             waits = bool(self.core.words[base + Slot.DEMAND]) and not self.core.words[base + Slot.GRANT]
             assert bool(waiting >> slot & 1) == waits, f"waiting of {slot}"
+            granted = self.core.read_bitmap(layout.granted, layout.slots)
+            assert bool(granted >> slot & 1) == bool(self.core.words[base + Slot.GRANT]), f"granted of {slot}"
             assert waits or not unserved >> slot & 1, f"fresh of {slot}"
             least, most, reserve, total = self.share(slot)
             assert self.core.words[base + Slot.TOTAL] == total, f"held by {slot}"
