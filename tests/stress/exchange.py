@@ -148,7 +148,7 @@ class Hosting:
 
     def turn(self) -> None:
         """One job ends."""
-        member = self._rng.choice([each for each in self._members if each.backlog.holds_any])
+        member = self._rng.choice([each for each in self._members if each.backlog.holding()])
         member.end_one(self._rng)
         self.costs.append(member.exchange())
         self.costs += self._settle()
