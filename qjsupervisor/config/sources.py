@@ -16,7 +16,7 @@ from .environment import Version
 from .odoo_file import OdooFile
 from .options import ODOO, ODOO_OPTIONS, OPTIONS, OWN, QUEUE_JOB, QUEUE_JOB_OPTIONS, Option
 from .settings import Origin
-from .values import shown, unset
+from .values import PATHS, refuse_relative, shown, unset
 
 T = TypeVar("T")
 
@@ -50,6 +50,8 @@ class Sources(NamedTuple):
         if found is None:
             return option.default
         try:
+            if option.parse in PATHS and found.place != option.flag:
+                refuse_relative(found.text)
             return option.parse(found.text)
         except ValueError as error:
             raise ConfigError(option.name, f"{found.place}: {error}") from None

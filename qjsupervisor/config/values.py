@@ -304,6 +304,15 @@ def certificates(text: str) -> str:
         raise ValueError(f"{shown(result)} cannot be read ({error.strerror}); allowed: a readable file") from None
 
 
+def refuse_relative(text: str) -> None:
+    """Raise ValueError for a path that means another place in each directory a command is called in."""
+    if not plain(text).startswith(("/", "~")):
+        raise ValueError(f"{shown(text)} is relative; allowed: a path that begins with / or ~")
+
+
+#: Parsers of paths. What is typed as an argument may be relative to the working directory; what is stored may not.
+PATHS = (path, socket_path, certificates)
+
 _CALLED.update(
     {
         address: "HOST:PORT",

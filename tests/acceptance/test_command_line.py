@@ -59,6 +59,8 @@ def conf(tmp_path: Path, text: str = "") -> str:
         ({"control_socket": "{folder}/odoo.conf/deep/s"}, "control_socket"),
         ({"control_socket": "{folder}/" + "s" * 110}, "control_socket"),
         ({"state_dir": "{folder}/nowhere/deep"}, "state_dir"),
+        ({"state_dir": "state"}, "[qjsupervisor] state_dir: 'state' is relative; allowed: a path that begins"),
+        ({"pidfile": "./pid"}, "[qjsupervisor] pidfile: './pid' is relative"),
         ({"channels": "root:4,root." + "c" * 260 + ":1"}, "channels"),
     ],
 )

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from .rules import Rules
 from .run import Options, run
 
 
@@ -15,10 +16,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of faults and jobs (default: %(default)s)")
     parser.add_argument("--databases", type=int, default=4, help="how many, two at least (default: %(default)s)")
     parser.add_argument("--supervisors", type=int, help="of a cluster; 1: no cluster (default: by the seed)")
+    parser.add_argument(
+        "--rules",
+        type=Rules,
+        choices=list(Rules),
+        metavar="{none,channel,database}",
+        help="a rate, minimums and maximums, weights and ageing; whose minimum is reserved (default: by the seed)",
+    )
     given = parser.parse_args(arguments)
     if given.databases < 2:
         parser.error("--databases: two at least, as one of them is dropped now and then")
-    options = Options(seconds=given.seconds, seed=given.seed, databases=given.databases, supervisors=given.supervisors)
+    options = Options(
+        seconds=given.seconds,
+        seed=given.seed,
+        databases=given.databases,
+        supervisors=given.supervisors,
+        rules=given.rules,
+    )
     return 1 if run(options, say=_say) else 0
 
 

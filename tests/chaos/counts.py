@@ -36,6 +36,7 @@ class Step(NamedTuple):
     change: int
     channel: str | None
     since_s: float
+    database: str
 
 
 class Peak(NamedTuple):
@@ -72,7 +73,7 @@ def dispatches(world: World) -> Dispatches:
     return found
 
 
-def row_steps(world: World, changes: Sequence[Change], sent: Dispatches) -> Iterator[Step]:
+def row_steps(world: World, database: str, changes: Sequence[Change], sent: Dispatches) -> Iterator[Step]:
     """Where rows of one database began and ceased to count."""
     by_job: dict[int, list[Change]] = defaultdict(list)
     for change in changes:
@@ -86,20 +87,22 @@ def row_steps(world: World, changes: Sequence[Change], sent: Dispatches) -> Iter
             elif began is not None:
                 ran = ran or change.state == "started"
                 if change.state not in BUSY:
-                    yield from _counted(world, began, change, sent, ran=ran)
+                    yield from _counted(world, database, began, change, sent, ran=ran)
                     began = None
         if began is not None:
-            yield Step(began.at_s, +1, began.channel, began.at_s)
+            yield Step(began.at_s, +1, began.channel, began.at_s, database)
 
 
-def _counted(world: World, began: Change, ended: Change, sent: Dispatches, *, ran: bool) -> Iterator[Step]:
+def _counted(
+    world: World, database: str, began: Change, ended: Change, sent: Dispatches, *, ran: bool
+) -> Iterator[Step]:
     until_s = ended.at_s
     given_back = began.who == ended.who == _OUR_NAME and not ran
     if given_back and not any(began.at_s - 0.01 <= at_s <= ended.at_s + 0.01 for at_s in sent.get(began.uuid, ())):
         until_s = min(until_s, _claim_is_late_s(world, began.at_s))
     if until_s > began.at_s:
-        yield Step(began.at_s, +1, began.channel, began.at_s)
-        yield Step(until_s, -1, began.channel, until_s)
+        yield Step(began.at_s, +1, began.channel, began.at_s, database)
+        yield Step(until_s, -1, began.channel, until_s, database)
 
 
 def _claim_is_late_s(world: World, at_s: float) -> float:
@@ -128,8 +131,8 @@ def run_steps(world: World) -> Iterator[Step]:
             for each in world.lapses
         ):
             continue
-        yield Step(started_s, +1, run["channel"], received_s)
-        yield Step(finished_s, -1, run["channel"], finished_s)
+        yield Step(started_s, +1, run["channel"], received_s, run["database"])
+        yield Step(finished_s, -1, run["channel"], finished_s, run["database"])
 
 
 # -- the sequential channel --------------------------------------------------------------------------------------------

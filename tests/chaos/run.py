@@ -17,6 +17,7 @@ import psycopg2
 
 from .fault import CANNOT
 from .faults import FAULTS
+from .rules import Rules
 from .verdict import judge
 from .work import clear, insert
 from .world import CAPACITIES, Heal, Kind, Place, World
@@ -42,6 +43,7 @@ class Options:
     kind: Kind | None = None
     #: None: as in `kind`.
     supervisors: int | None = None
+    rules: Rules | None = None
 
 
 class Chaos:
@@ -159,6 +161,8 @@ def run(options: Options, say: Say) -> list[str]:
     kind = options.kind or Kind.drawn(random.Random(options.seed))
     if options.supervisors is not None:
         kind = kind._replace(supervisors=options.supervisors)
+    if options.rules is not None:
+        kind = kind._replace(rules=options.rules)
     world = World(options.seed, options.databases, folder, kind)
     say(f"seed {options.seed}, {options.databases} databases, {CAPACITIES}, {world.kind}, logs in {folder}")
     try:

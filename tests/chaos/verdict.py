@@ -12,8 +12,9 @@ import psycopg2
 
 from qjsupervisor.testing.odoo_stats import Run
 
-from . import counts, record
+from . import counts, obeyed, record
 from .record import ODD, Change
+from .rules import Rules
 from .work import SEQUENTIAL
 from .world import CAPACITIES, World
 
@@ -59,14 +60,17 @@ def judge(world: World, drain_s: float, turn: Callable[[], None], say: Callable[
             (world.folder / f"{name}.record").write_text("\n".join(map(str, changes[name])))
             cursor.execute(_JOBS, (ODD,))
             jobs = [Job(uuid, number, state, json.loads(kwargs)) for uuid, number, state, kwargs in cursor]
-        rows += counts.row_steps(world, changes[name], sent)
+        rows += counts.row_steps(world, name, changes[name], sent)
         found += _short(_runs_of(world, name, jobs, changes[name]))
-        found += _short(_order(name, changes[name]))
+        found += _short(_order(world, name, changes[name]))
     for what, steps in (("rows enqueued or started", rows), ("jobs in Odoo", list(counts.run_steps(world)))):
         peaks, over = counts.count(world, steps)
         said = ", ".join(f"{peaks.get(name, counts.Peak()).held} in {name}" for name in CAPACITIES)
         say(f"{what}, at most: {said}")
         found += _short(f"{what}: {each}" for each in over)
+        found += _short(f"{what}: {each}" for each in obeyed.shares(world, steps))
+    say(f"the rate was used up in {obeyed.full_windows(world)} windows")
+    found += _short(obeyed.rate(world))
     found += _short(counts.past_failed(changes))
     again = sum(each.former == "started" and each.state == "pending" for name in world.names for each in changes[name])
     say(f"{len(world.runs)} runs seen by Odoo; {again} times a job was to run again")
@@ -184,11 +188,19 @@ def _twice_at_once(world: World) -> Iterator[str]:
         last[key] = run
 
 
-def _order(database: str, changes: list[Change]) -> Iterator[str]:
-    """The sequential channel's jobs were inserted in the order of their ids, with one priority."""
+def _order(world: World, database: str, changes: list[Change]) -> Iterator[str]:
+    """The sequential channel's jobs were inserted in the order of their ids, with one priority.
+
+    With ageing a job that asked to be retried at an eta counts from that, and others go before it.
+    """
     latest = 0
+    later: set[int] = set()
     for change in changes:
-        if change.channel == SEQUENTIAL and change.state == "started":
+        if change.channel != SEQUENTIAL or change.job in later:
+            continue
+        if world.kind.rules is not Rules.NONE and change.state == "pending" and change.who != _OUR_NAME:
+            later.add(change.job)
+        elif change.state == "started":
             if change.job < latest:
                 yield f"{database}: {SEQUENTIAL}: job {change.job} started after {latest}"
             latest = max(latest, change.job)

@@ -8,6 +8,8 @@ from typing import Any
 
 from qjsupervisor.testing import jobs
 
+from . import rules
+from .rules import Rules
 from .world import World
 
 SEQUENTIAL = "root.seq"
@@ -62,6 +64,14 @@ def _long(chance: random.Random) -> Mapping[str, Any]:
     return {"count": 1, "kwargs": {"sleep": chance.uniform(5.0, 20.0)}}
 
 
+def _paced(chance: random.Random) -> Mapping[str, Any]:
+    return {"count": chance.randint(2, 8), "channel": rules.PACED, "kwargs": {"sleep": chance.uniform(0.0, 0.1)}}
+
+
+def _kept(chance: random.Random) -> Mapping[str, Any]:
+    return {"count": chance.randint(1, 3), "channel": rules.KEPT, "kwargs": {"sleep": chance.uniform(0.1, 0.5)}}
+
+
 #: Not in the database that is dropped: what failed there would be forgotten, and what runs there be let go.
 _NOT_IN_SCRATCH = (_failing_in_sequence, _long)
 KINDS: dict[Kind, int] = {
@@ -76,6 +86,8 @@ KINDS: dict[Kind, int] = {
     _dying: 2,
     _failing_in_sequence: 2,
     _long: 2,
+    _paced: 12,
+    _kept: 6,
 }
 
 
@@ -85,6 +97,8 @@ def insert(world: World) -> int:
     name = chance.choice(world.names)
     (kind,) = chance.choices(list(KINDS), list(KINDS.values()))
     if (kind in _NOT_IN_SCRATCH and name == world.scratch) or (kind is _long and not world.kind.long):
+        return 0
+    if kind in (_paced, _kept) and world.kind.rules is Rules.NONE:
         return 0
     batch = dict(kind(chance))
     if name in world.deaf and batch.get("channel") == SEQUENTIAL:

@@ -24,7 +24,8 @@ from qjsupervisor.testing.stand_in import StandIn
 from ..acceptance.link import Link
 from ..helpers import Supervisor, odoo_conf, wait_until
 from ..replica import Replica
-from . import record
+from . import record, rules
+from .rules import Rules
 
 CAPACITIES = {"root": 6, "root.slow": 2, "root.seq": 1}
 #: A change of the configuration is in force after so long at the latest, on a machine that is busy.
@@ -64,6 +65,8 @@ class Kind(NamedTuple):
     sleeps: bool = False
     #: More than one: they are a cluster, and each may lead each database.
     supervisors: int = 1
+    #: A rate, minimums and maximums, weights and ageing are configured: see rules.py.
+    rules: Rules = Rules.NONE
 
     @classmethod
     def drawn(cls, chance: random.Random) -> Kind:
@@ -73,6 +76,7 @@ class Kind(NamedTuple):
             long=chance.random() < 0.4,
             sleeps=chance.random() < 0.4,
             supervisors=chance.choice((1, 1, 2, 3)),
+            rules=chance.choice((Rules.NONE, Rules.CHANNEL, Rules.DATABASE)),
         )
 
 
@@ -267,7 +271,9 @@ class World:
         channels = "root:{root},root.slow:{slow},root.seq:1:sequential".format(
             root=capacities["root"], slow=capacities["root.slow"]
         )
+        channels += rules.channels(self.kind.rules, is_cluster=self.kind.supervisors > 1)
         options: dict[str, object] = {**_OPTIONS, "dead_after_restart": None if self.kind.long else 0}
+        options |= rules.options(self.kind.rules, self.names[0], is_cluster=self.kind.supervisors > 1)
         if self.kind.sleeps:
             options.update(idle_timeout=1, sleep_timeout=1)
         sections: dict[str, dict[str, object]] = {"qjsupervisor": options}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import trustme
 from qjsupervisor.config import odoo_file as odooconf
 from qjsupervisor.config.load import Config
 from qjsupervisor.config.options import OPTIONS, QUEUE_JOB_OPTIONS
+from qjsupervisor.errors import ConfigError
 
 from .configured import Loader, urls
 
@@ -114,6 +116,18 @@ def test_every_option_can_be_set_in_every_place(conf: Loader, tmp_path: Path) ->
         assert by_file == conf(environ={**others, str(option.variable): text})
         assert by_file == conf(environ=others, **{option.name: text})
         assert option.flag == (None if option.secret else "--" + option.name.replace("_", "-"))
+
+
+@pytest.mark.parametrize("name", ["state_dir", "control_socket", "pidfile", "log_file", "ca_file"])
+def test_a_path_that_is_stored_is_not_relative(conf: Loader, name: str) -> None:
+    """Another command may be called in another directory; what is typed is meant where it is typed."""
+    for text in ("run/x", "./x", "../x"):
+        for given in ((f"[qjsupervisor]\n{name} = {text}\n", {}), ("", {f"QJSUPERVISOR_{name.upper()}": text})):
+            with pytest.raises(ConfigError, match=f"{text!r} is relative; allowed: a path that begins with / or ~"):
+                conf(*given)
+    if name != "ca_file":
+        assert getattr(conf(**{name: "x"}), name) == os.path.abspath("x")
+        assert getattr(conf(f"[qjsupervisor]\n{name} = ~/x\n"), name) == os.path.expanduser("~/x")
 
 
 @pytest.mark.parametrize("option", QUEUE_JOB_OPTIONS, ids=lambda option: str(option.name))
