@@ -43,7 +43,7 @@ blocks: a message that does not fit into the kernel's buffer is refused to the s
     {"is": "serving"}               monitor -> master   it answers from now on: the former one may end
     {"do": "file", "path": ""}      master -> log       write this file from now on
     {"listed": [names]}             scout -> master     which databases exist (in several messages)
-    {"database": ..., "verdict": ...} scout -> master   one probed database
+    {"database": ..., "verdict": ...} scout -> master   one probed database; "rests": it needs no worker
     {"done": true} {"error": ""}    scout -> master     its last word
 
 EOF tells a child that its master is gone, and the child stops. The master learns of a child's death from SIGCHLD and

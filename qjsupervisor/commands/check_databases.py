@@ -15,7 +15,7 @@ from ..errors import DatabaseError, DatabaseUnfit
 from ..odoo.target import header_problem
 from ..postgres.eligibility import Verdict
 from ..scout.probe import Probe, changes_backend
-from ..scout.scout import SCAN_DEADLINE_S, list_databases, scan
+from ..scout.scout import list_databases, scan, scan_limit_s
 from ..text import channel_settings
 from .check_odoo import read_facts, warnings_of
 from .session import session
@@ -56,7 +56,7 @@ class DatabaseReport:
 def check_databases(config: Config) -> list[DatabaseReport]:
     """Check all databases, ordered by name. Raises DatabaseError if they cannot be listed."""
     names = list_databases(config)
-    probes = scan(config, names, time.monotonic() + SCAN_DEADLINE_S, ask_leader=True)
+    probes = scan(config, names, time.monotonic() + scan_limit_s(len(names)), ask_leader=True)
     with ThreadPoolExecutor(_PARALLEL) as pool:
         return sorted(pool.map(lambda found: report(config, found), probes), key=lambda each: each.name)
 

@@ -70,6 +70,7 @@ class Operations:
         self.broker = Service("broker", parts.spawner, parts.loop)
         self.resting = Resting(parts, self.fleet, self._porter_settings, config.hang_timeout_s)
         self.fleet.on_rest = self.resting.hear_worker
+        self.rescan.on_rest = self.resting.begin
         self.fleet.end_rest, self.fleet.has_porter = self.resting.forget, self.resting.has
         self._broker_alarm = Alarm(parts.loop, self._watch_broker)
         self._pause_alarm = Alarm(parts.loop, self._expire_pauses)

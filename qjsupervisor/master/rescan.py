@@ -18,7 +18,7 @@ from ..backoff import Backoff
 from ..errors import ProtocolError
 from ..logs import get_logger
 from ..loop import Alarm
-from ..scout.scout import NOT_LOOKED_AT, SCAN_DEADLINE_S
+from ..scout.scout import NOT_LOOKED_AT, scan_limit_s
 from ..states import Wakefulness, WorkerState
 from ..text import same_uuid
 from ..worker.comeback import AWAY_S
@@ -69,6 +69,8 @@ class Rescan:
         self._probed_s: dict[str, float] = {}
         #: Those that are served and share one, as the log has it.
         self._told_copies: list[tuple[str, ...]] = []
+        #: Called with a new database that needs no worker yet.
+        self.on_rest: Callable[[str, float], None] = lambda _database, _now_s: None
         #: When the first eligible database was seen (monotonic).
         self.first_found_s: float | None = None
         #: When a scan last completed (monotonic).
@@ -78,6 +80,7 @@ class Rescan:
         self._backoff = backoff or Backoff()
         self._child: Child | None = None
         self._start_alarm, self._kill_alarm = Alarm(parts.loop, self._start), Alarm(parts.loop, self._kill_overdue)
+        self._began_s = 0.0
         self._again = self._pipe_ended = self._complete = self._had_unreachable = False
         #: Databases in which the running scan's session was ended by an administrator.
         self._ended: set[str] = set()
@@ -106,6 +109,9 @@ class Rescan:
         """Start the first scan before the loop runs."""
         self._start_alarm.clear()
         self._start(now_s)
+
+    def _limit_scan(self) -> None:
+        self._kill_alarm.set(self._began_s + scan_limit_s(len(self._listed)) + _GRACE_S)
 
     def _kill_overdue(self, _now_s: float) -> None:
         if self._child is not None:
@@ -167,7 +173,8 @@ class Rescan:
             self._start_alarm.set(now_s + retry_in_s)
             self._log.error("fork_failed", reason=error.strerror, retry_in_s=round(retry_in_s, 1))
             return
-        self._kill_alarm.set(now_s + SCAN_DEADLINE_S + _GRACE_S)
+        self._began_s = now_s
+        self._limit_scan()
         self._parts.loop.register(self._child.pipe, selectors.EVENT_READ, self._hear)
         self._log.debug("scan_started", worker_pid=self._child.pid)
 
@@ -215,6 +222,7 @@ class Rescan:
             self._take_probe(str(message["database"]), message, now_s)
         elif "listed" in message:
             self._listed.update(message["listed"])
+            self._limit_scan()
         elif "error" in message:
             self.error, self.server_down = str(message["error"]), str(message.get("server_down", ""))
             self._scan_log.failed(self.error, of_server=bool(self.server_down))
@@ -256,7 +264,7 @@ class Rescan:
             self._not_looked_at.append(database)
         if verdict == "ready":
             self.first_found_s = self.first_found_s or now_s
-            self._want(database, oid, now_s)
+            self._want(database, oid, now_s, rests=message.get("rests") is True)
         elif verdict == "absent":
             self._note_unserved(database, None)
             if self.ignored.get(database) != reason:
@@ -277,14 +285,17 @@ class Rescan:
             why_not = None if worker is not None else reason
             self._note_unserved(database, why_not, of_server=of_server, is_error=is_error)
 
-    def _want(self, database: str, oid: int | None, now_s: float) -> None:
-        """Ensure that an eligible database has a worker, unless it is new and waits for an operator."""
+    def _want(self, database: str, oid: int | None, now_s: float, *, rests: bool) -> None:
+        """Ensure that an eligible database is served, unless it is new and waits for an operator."""
         why_not = self.known.admits(database, oid, self._twins(database) if self.known.hold else ())
         if why_not is not None:
             self._fleet.drop(database, why_not, now_s, gone=True)
         else:
             settings, weight = self.config.worker_settings(database), self.config.weight(database)
+            is_new = database not in self._fleet.workers
             why_not = self._fleet.want(database, settings, weight, now_s, self.config.share(database))
+            if is_new and rests and why_not is None:
+                self.on_rest(database, now_s)
         self._note_unserved(database, why_not)
 
     def _twins(self, database: str) -> list[str]:

@@ -15,14 +15,14 @@ from typing import Any
 from ..control import Message
 from ..logs import get_logger
 from ..loop import Alarm
-from ..porter.settings import PorterSettings
+from ..porter.settings import NONE_FAILED, PorterSettings
 from ..states import Wakefulness, WorkerState
 from .fleet import Fleet
 from .parts import MasterParts
 from .service import Service
 from .worker_process import WorkerProcess
 
-#: Most databases per porter.
+#: Most connections per porter. What sleeps has none: one porter can watch all that sleep.
 MOST = 500
 _WATCH_S = 5.0
 #: After this many deaths in a row, each within HEALTHY_S, workers take over, in case one database kills the porter.
@@ -42,6 +42,8 @@ class _Porter:
     def __init__(self, resting: Resting, parts: MasterParts, number: int) -> None:
         name = "porter" if number == 1 else f"porter {number}"
         self.databases: set[str] = set()
+        #: Those of them that have no connection.
+        self.asleep: set[str] = set()
         self.heard_s = self.started_s = 0.0
         #: Consecutive deaths soon after its start.
         self.early_deaths = 0
@@ -60,6 +62,10 @@ class _Porter:
     def tell(self, message: Message, now_s: float) -> None:
         self.unsent.append(message)
         self.flush(now_s)
+
+    def let_go(self, database: str) -> None:
+        self.databases.discard(database)
+        self.asleep.discard(database)
 
     def flush(self, now_s: float) -> None:
         while self.unsent and self.service.send(self.unsent[0]):
@@ -105,6 +111,14 @@ class Resting:
         elif said == "door":
             self._tell(database, {"do": "hand_over"}, now_s)
 
+    def begin(self, database: str, now_s: float) -> None:
+        """A new database that needs no worker yet."""
+        worker = self._fleet.workers[database]
+        self._failed[database] = NONE_FAILED
+        sleeps = self._settings().sleep_timeout_s is not None
+        worker.doze_unread(Wakefulness.ASLEEP if sleeps else Wakefulness.DOZING)
+        self._give(worker, now_s, waits=False)
+
     def _give_next(self, now_s: float) -> None:
         """Give the next databases to porters. One that is no longer idle says so when asked for the lock."""
         while self._idle and len(self._on_the_way) < AT_ONCE and not self._stopping:
@@ -132,6 +146,9 @@ class Resting:
     def _give(self, worker: WorkerProcess, now_s: float, *, waits: bool, porter: _Porter | None = None) -> None:
         porter = porter or self._with_room(now_s)
         porter.databases.add(worker.database)
+        is_asleep = worker.wakefulness is Wakefulness.ASLEEP
+        if is_asleep:
+            porter.asleep.add(worker.database)
         self._of[worker.database] = porter
         order: Message = {
             "do": "take",
@@ -140,7 +157,7 @@ class Resting:
             "server": worker.settings.server,
             "failed": self._failed.get(worker.database, ""),
             "waits": waits,
-            "asleep": worker.wakefulness is Wakefulness.ASLEEP,
+            "asleep": is_asleep,
         }
         porter.tell(order, now_s)
 
@@ -153,7 +170,7 @@ class Resting:
 
     def _with_room(self, now_s: float) -> _Porter:
         for porter in self._porters:
-            if len(porter.databases) < self._most:
+            if len(porter.databases) - len(porter.asleep) < self._most:
                 return porter
         porter = _Porter(self, self._parts, len(self._porters) + 1)
         self._porters.append(porter)
@@ -190,6 +207,7 @@ class Resting:
                 "porter_fails", reason=f"it died {DEATHS} times in a row: its databases get workers instead"
             )
         left, porter.databases = porter.databases, set()
+        porter.asleep.clear()
         for database in left:
             self._of.pop(database, None)
             self._on_the_way.discard(database)
@@ -216,6 +234,7 @@ class Resting:
             worker.send({"do": "doze"})
         elif said in _ATTENDS:
             self._arrived(database, now_s)
+            (porter.asleep.add if said == "asleep" else porter.asleep.discard)(database)
             worker.doze_well(_ATTENDS[str(said)])
         elif said == "lost":
             worker.doze_troubled(str(message.get("reason") or ""))
@@ -226,7 +245,7 @@ class Resting:
 
     def _left(self, porter: _Porter, database: str, worker: WorkerProcess | None, now_s: float) -> None:
         """A porter is done with a database, which may now need a worker."""
-        porter.databases.discard(database)
+        porter.let_go(database)
         if self._of.get(database) is porter:
             del self._of[database]
             self._arrived(database, now_s)

@@ -4,6 +4,7 @@ A state machine over WorkerState, with the deadlines of each state. Only `_enter
 which databases have a worker (fleet), and of the shared table it knows only the age of a heartbeat.
 
     READY, its process gone: it dozes (`wakefulness`) --wake--> BACKING_OFF
+    BACKING_OFF --doze_unread--> STARTING, without a process --doze_well--> READY
     BACKING_OFF --spawn--> STARTING <--> STANDBY, READY, BLOCKED      as the worker reports
     any with a process --stop--> STOPPING --reaped--> FAILED, or BACKING_OFF if a restart is wanted
     any with a process --reaped--> BACKING_OFF, or FAILED where the database is gone
@@ -163,6 +164,8 @@ class WorkerProcess:
         One death says nothing of the database: its next worker is there in a second, and until then nobody knows of
         the jobs that run. From the second one on, the others have waited long enough.
         """
+        if self.wakefulness is not Wakefulness.AWAKE:
+            return True  # a probe or its worker found nothing that runs
         unable = (WorkerState.STANDBY, WorkerState.BLOCKED, WorkerState.STOPPING, WorkerState.FAILED)
         return self.report.has_read or self.restarts > 1 or self.state in unable
 
@@ -304,6 +307,11 @@ class WorkerProcess:
             self.wakefulness = Wakefulness.AWAKE
             self.due_s = now_s
             self._enter(WorkerState.BACKING_OFF, reason, is_told=True)
+
+    def doze_unread(self, how: Wakefulness) -> None:
+        """A probe found that it needs no worker: a porter is about to look after it from the start."""
+        self.wakefulness = how
+        self._enter(WorkerState.STARTING, "a porter is about to look after it", is_told=True)
 
     def doze_well(self, how: Wakefulness = Wakefulness.DOZING) -> None:
         """The porter holds its lock, or watches its sleep."""

@@ -38,9 +38,11 @@ WAIT_MS = 5000
 #: Tries for a lock that a former session of ours may still hold, and the pause between them.
 _TRIES = 10
 _TRY_AGAIN_S = 0.1
-#: How often, and with which pause, the porter checks whether the worker waits for the lock.
-_HAND_OVER_TRIES = 150
-_HAND_OVER_AGAIN_S = 0.01
+#: For how long, and with which pause, the porter checks whether the worker waits for the lock. The pause grows: on a
+#: busy machine a worker takes its time, and the checks of many databases would slow them all down.
+_HAND_OVER_S = 4.0
+_HAND_OVER_PAUSE_S = 0.005
+_LONGEST_PAUSE_S = 0.1
 _POSTGRESQL_14 = 140000
 
 #: A table locked by an upgrade is left to a worker.
@@ -259,11 +261,10 @@ class Dozer:
             self._sleepers.put(self)
 
     def _give(self) -> Script:
-        for _ in range(_HAND_OVER_TRIES):
-            rows = yield queries.HAND_OVER, {"mark": self._settings.session_mark}
-            if rows:
-                break
-            yield _HAND_OVER_AGAIN_S
+        pause_s, until_s = _HAND_OVER_PAUSE_S, time.monotonic() + _HAND_OVER_S
+        while not (yield queries.HAND_OVER, {"mark": self._settings.session_mark}) and time.monotonic() < until_s:
+            yield pause_s
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         self.end()
 
     def _speak_up(self) -> Script:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+#: The digest of failed jobs where there are none; see postgres.rest.
+NONE_FAILED = "0/0"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PorterSettings:

@@ -16,7 +16,7 @@ from . import queries
 from .failures import LOCK_NOT_AVAILABLE
 
 #: How long the next holder of the lock waits for the present one to hand it over.
-TAKE_OVER_MS = 2000
+TAKE_OVER_MS = 5000
 
 Rows = Callable[[str, Mapping[str, Any] | None], list[tuple[Any, ...]]]
 

@@ -38,6 +38,8 @@ class Probe(NamedTuple):
     server_down: str = ""
     #: The server refuses the connection, for a wrong password perhaps.
     was_refused: bool = False
+    #: It has no job to run, count or show, so it needs no worker; False if not asked.
+    rests: bool = False
     #: None if the database could not be queried.
     facts: ProbeResult | None = None
 
@@ -62,15 +64,19 @@ def probe(
     connect_s: float = CONNECT_TIMEOUT_S,
     statements_s: float = STATEMENT_TIMEOUT_S,
     ask_leader: bool = False,
+    ask_rest: bool = False,
     serve_neutralized: bool = False,
 ) -> Probe:
     """Probe one database. Blocks for at most connect_s + statements_s, plus the time of name resolution.
 
     `ask_leader`: also find out who holds the leader lock, which costs the server about a third of the rest.
+    `ask_rest`: also whether it needs a worker.
     """
     try:
         with opened(database, dsn, connect_s, statements_s) as session:
             facts = gather(session, statements_s, ask_leader)
+            verdict, reason, warnings = judge(facts, mode, serve_neutralized=serve_neutralized)
+            rests = ask_rest and verdict is Verdict.READY and _rests(session)
     except DatabaseGone as error:
         return Probe(database=database, verdict=Verdict.ABSENT, reason=str(error))
     except DatabaseError as error:
@@ -82,8 +88,15 @@ def probe(
             server_down=error.server if isinstance(error, ServerDown) else "",
             was_refused=error.refused and error.sqlstate is None and not isinstance(error, ServerDown),
         )
-    verdict, reason, warnings = judge(facts, mode, serve_neutralized=serve_neutralized)
-    return Probe(database=database, verdict=verdict, reason=reason, warnings=warnings, facts=facts)
+    return Probe(database=database, verdict=verdict, reason=reason, warnings=warnings, rests=rests, facts=facts)
+
+
+def _rests(session: Session) -> bool:
+    """Whether there is nothing for a worker; whatever keeps us from knowing, a worker will find out."""
+    try:
+        return bool(session.rows(queries.RESTS)[0][0])
+    except DatabaseError:
+        return False
 
 
 def gather(session: Session, statements_s: float, ask_leader: bool) -> ProbeResult:

@@ -40,6 +40,13 @@ SELECT current_user::text,
               WHERE to_regclass(name) IS NOT NULL AND row_security_active(to_regclass(name)))
 """
 
+#: Whether there is no job that is not over, or failed. It waits only briefly for a lock. No params. One row: (boolean).
+RESTS = """
+SET LOCAL lock_timeout = '200ms';
+SELECT NOT EXISTS (SELECT 1 FROM queue_job
+                    WHERE state IN ('wait_dependencies', 'pending', 'enqueued', 'started', 'failed'))
+"""
+
 #: The schema of a queue_job that is not on the search path, or that the role may not use. No params.
 #: One row: (schema or NULL).
 ELSEWHERE = """

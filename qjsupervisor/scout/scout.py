@@ -1,7 +1,7 @@
 """The scout: lists the databases, probes each one, and reports on a pipe. A short-lived child of the master.
 
 It must never write to a database. A database or host that hangs ties up one of PARALLEL threads and delays nothing
-else; a database that has not answered within SCAN_DEADLINE_S is reported as unreachable, and the process exits.
+else; a database that has not answered within scan_limit_s is reported as unreachable, and the process exits.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ..states import EX_OK
 from . import queries
 from .probe import STATEMENT_TIMEOUT_S, Probe, opened, probe
 
-#: For a whole scan.
-SCAN_DEADLINE_S = 45.0
+#: For a whole scan: at least the first, or for very many databases the second for each.
+_SCAN_S, _SCAN_DATABASE_S = 45.0, 0.1
 #: Connections open at once: a small share of PostgreSQL's default max_connections of 100.
 PARALLEL = 12
 #: How many bytes of a message database names may take up.
@@ -44,7 +44,7 @@ def run_scout(config: Config, pipe: Pipe, first: Sequence[str] = ()) -> int:
 
     `first`: databases to start with, in this order, because previous scans did not get to them.
     """
-    deadline_s = time.monotonic() + SCAN_DEADLINE_S
+    began_s = time.monotonic()
     try:
         names = list_databases(config)
     except DatabaseError as error:
@@ -55,13 +55,18 @@ def run_scout(config: Config, pipe: Pipe, first: Sequence[str] = ()) -> int:
         _send(pipe, {"listed": part})
     names = [name for name in names if name not in config.untouched]
     try:
-        for found in scan(config, names, deadline_s, first=first):
+        for found in scan(config, names, began_s + scan_limit_s(len(names)), first=first):
             _send(pipe, as_message(found, config))
     except DatabaseUnavailable as error:
         _send(pipe, {"error": str(error)})
         return EX_OK
     _send(pipe, {"done": True})
     return EX_OK
+
+
+def scan_limit_s(databases: int) -> float:
+    """How long a scan of so many databases may take."""
+    return max(_SCAN_S, databases * _SCAN_DATABASE_S)
 
 
 def list_databases(config: Config) -> list[str]:
@@ -133,7 +138,7 @@ def as_message(found: Probe, config: Config) -> dict[str, Any]:
 
     A database that merely lacks the trigger, or has a module in transition, gets a worker too. That worker starts
     nothing and says why, but jobs that still run there, perhaps since before our restart, keep their permits. "look"
-    asks a living worker to check its database for itself.
+    asks a living worker to check its database for itself. A database that "rests" needs no worker.
     """
     facts: Mapping[str, Any] = {} if found.facts is None else found.facts._asdict()
     countable = found.facts is not None and can_be_counted(
@@ -144,6 +149,7 @@ def as_message(found: Probe, config: Config) -> dict[str, Any]:
         "verdict": (Verdict.READY if countable else found.verdict).value,
         "reason": found.reason,
         **({"server_down": found.server_down} if found.server_down else {}),
+        **({"rests": True} if found.rests else {}),
         "look": found.verdict is Verdict.BLOCKED,
         "ended": found.was_ended,
         "refused": found.was_refused,
@@ -189,6 +195,7 @@ def _probe(config: Config, name: str, ask_leader: bool) -> Probe:
             config.mode,
             connect_s=connect_limit_s(dsn, config.connect_timeout_s),
             ask_leader=ask_leader,
+            ask_rest=config.rules.idle_timeout_s is not None,
             serve_neutralized=config.serve_neutralized,
         )
     except Exception as error:  # noqa: BLE001  (whatever it is, it is the verdict of this database alone)

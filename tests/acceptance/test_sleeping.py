@@ -34,7 +34,8 @@ def conf(postgres: ThrowawayPostgres, odoo: StandIn, databases: Sequence[Databas
 
 
 def phases(running: Supervisor) -> dict[str, str]:
-    return {entry["name"]: entry["phase"] for entry in entries(running)}
+    """Those of databases that somebody serves."""
+    return {entry["name"]: entry["phase"] for entry in entries(running) if entry["state"] != "starting"}
 
 
 def entries(running: Supervisor) -> list[dict[str, Any]]:
@@ -89,6 +90,38 @@ def test_dozes_and_runs_the_next_job(
     for one in databases:
         ((got,),) = one.execute(TRY_LOCK, (LEADER_LOCK,))
         assert got, "nobody has the lock any more"
+
+
+@pytest.mark.parametrize("sleep_timeout", [None, 600])
+def test_at_start_only_what_has_jobs_has_a_worker(
+    sleep_timeout: int | None,
+    postgres: ThrowawayPostgres,
+    database: DatabaseFactory,
+    odoo: StandIn,
+    supervisor: SupervisorFactory,
+) -> None:
+    """Of very many databases, too: places for them take descriptors, more than select() knows."""
+    idle, failed, busy = database(), database(), database()
+    (old,) = failed.insert_jobs(1)
+    failed.execute("UPDATE queue_job SET state = 'failed' WHERE uuid = %s", (old,))
+    ran = {busy.name: busy.insert_jobs(1)}
+    phase = "dozing" if sleep_timeout is None else "asleep"
+    options = {"idle_timeout": 600, "sleep_timeout": sleep_timeout, "max_databases": 1100}
+    running = supervisor(conf(postgres, odoo, [idle, failed, busy], **options))
+    wait_for_phase(running, phase, [idle])
+    busy.wait_for_states(done=1)
+    wait_for_phase(running, "awake", [failed, busy])
+    assert set(running.pids()) == {failed.name, busy.name}
+    ran[idle.name] = idle.insert_jobs(1)
+    idle.wait_for_states(done=1)
+    wait_for_phase(running, "awake", [idle])
+    assert executed(odoo) == {name: dict.fromkeys(uuids, 1) for name, uuids in ran.items()}
+
+    def spawned() -> list[str]:
+        return sorted(each["database"] for each in running.log_events("worker_spawned"))
+
+    wait_until(lambda: len(spawned()) >= 3, lambda: f"the log has them: {spawned()}")
+    assert spawned() == sorted([idle.name, failed.name, busy.name]), "each once"
 
 
 def test_nobody_else_gets_the_lock_in_between(

@@ -34,6 +34,31 @@ def test_a_good_database(postgres: ThrowawayPostgres, database: DatabaseFactory)
 
 
 @pytest.mark.parametrize(
+    ("state", "rests"),
+    [(None, True), ("done", True), ("cancelled", True), ("wait_dependencies", False), ("pending", False),
+     ("enqueued", False), ("started", False), ("failed", False)],
+)  # fmt: skip
+def test_whether_it_needs_a_worker(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, state: str | None, rests: bool
+) -> None:
+    one = database()
+    if state is not None:
+        one.insert_jobs(1)
+        one.execute("UPDATE queue_job SET state = %s", (state,))
+    dsn = postgres.dsn(one.name)
+    assert probe(one.name, dsn, Mode.SERVER_WIDE, ask_rest=True).rests is rests
+    assert probe(one.name, dsn, Mode.SERVER_WIDE).rests is False, "not asked"
+
+
+def test_a_locked_table_needs_a_worker(postgres: ThrowawayPostgres, database: DatabaseFactory) -> None:
+    one = database()
+    with closing(postgres.connect(one.name)) as upgrade, upgrade.cursor() as cursor:
+        cursor.execute("BEGIN; LOCK queue_job")
+        found = probe(one.name, postgres.dsn(one.name), Mode.SERVER_WIDE, ask_rest=True)
+    assert (found.verdict, found.rests) == (Verdict.READY, False)
+
+
+@pytest.mark.parametrize(
     ("schema", "verdict", "reason"),
     [
         (None, Verdict.ABSENT, "queue_job is not installed"),

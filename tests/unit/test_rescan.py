@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from qjsupervisor.master.rescan import RESTING_INTERVAL_S
-from qjsupervisor.scout.scout import NOT_LOOKED_AT, SCAN_DEADLINE_S
+from qjsupervisor.scout.scout import NOT_LOOKED_AT, scan_limit_s
 from qjsupervisor.states import Wakefulness, WorkerState
 from tests.unit.supervised import Rig
 
@@ -76,13 +76,43 @@ def test_a_scan_that_hangs_is_ended_and_what_it_said_holds(rig: Rig) -> None:
     scout = rig.scout
     scout.pipe.said += [{"listed": ["a"]}, {"database": "a", "verdict": "ready", "reason": None}]
     rig.loop.registered[scout.pipe](rig.now_s)
-    rig.step(SCAN_DEADLINE_S)
+    rig.step(scan_limit_s(1))
     assert scout.signals == []
     rig.step(5)
     assert scout.signals == [signal.SIGKILL]
     rig.rescan.reaped(scout.pid, -9, rig.now_s)
     assert rig.workers() == ["a"]
     assert not rig.rescan.has_listed
+
+
+def test_very_many_databases_take_longer(rig: Rig) -> None:
+    rig.rescan.begin(rig.now_s)
+    for part in range(2):
+        rig.scout.pipe.said += [{"listed": [f"{part}_{number}" for number in range(1000)]}]
+        rig.loop.registered[rig.scout.pipe](rig.now_s)
+        rig.step(1)
+    rig.step(scan_limit_s(2000) - 2)
+    assert rig.scout.signals == []
+    rig.step(5)
+    assert rig.scout.signals == [signal.SIGKILL]
+
+
+def test_a_database_that_needs_no_worker_is_told_once(rig: Rig) -> None:
+    told = []
+    rig.rescan.on_rest = lambda database, _now_s: told.append(database)
+    for _ in range(2):
+        rig.rescan.request(rig.now_s)
+        rig.step()
+        found = {"verdict": "ready", "reason": None}
+        rig.scout.pipe.said += [
+            {"listed": ["a", "b"]},
+            {"database": "a", **found, "rests": True},
+            {"database": "b", **found},
+        ]
+        rig.loop.registered[rig.scout.pipe](rig.now_s)
+        rig.rescan.reaped(rig.scout.pid, 0, rig.now_s)
+    assert told == ["a"]
+    assert rig.workers() == ["a", "b"]
 
 
 def test_last_words_that_are_nonsense_do_not_end_all_scans() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -194,6 +195,40 @@ def test_another_porter_for_more() -> None:
     assert [each["database"] for each in stand.child("porter").pipe.told] == ["one", "two"]
     assert [each["database"] for each in stand.child("porter 2").pipe.told] == ["three"]
     assert len(stand.resting.pids) == 2
+
+
+def test_what_sleeps_takes_no_room() -> None:
+    stand = Stand("one", "two", "three", most=1)
+    stand.settings = replace(stand.settings, sleep_timeout_s=60)
+    for name in ("one", "two"):
+        stand.says(f"worker {name}", {"is": "ready"}, {"is": "idle", "failed": ""})
+        stand.says("porter", {"is": "waits", "database": name})
+        stand.says(f"worker {name}", {"is": "dozes"})
+        stand.reap(f"worker {name}", 0)
+        stand.says("porter", {"is": "holds", "database": name}, {"is": "asleep", "database": name})
+    assert len(stand.resting.pids) == 1
+    stand.says("porter", {"is": "holds", "database": "one"})
+    stand.says("worker three", {"is": "ready"}, {"is": "idle", "failed": ""})
+    assert [each["database"] for each in stand.child("porter 2").pipe.told] == ["three"]
+
+
+@pytest.mark.parametrize("sleep_timeout_s", [None, 60.0])
+def test_a_new_database_without_jobs_has_no_worker(sleep_timeout_s: float | None) -> None:
+    stand = Stand()
+    stand.settings = replace(stand.settings, sleep_timeout_s=sleep_timeout_s)
+    stand.fleet.want("one", Settings(), 1, stand.now_s)
+    stand.resting.begin("one", stand.now_s)
+    stand.turn()
+    (take,) = stand.child("porter").pipe.told
+    assert (take["failed"], take["waits"], take["asleep"]) == ("0/0", False, sleep_timeout_s is not None)
+    worker = stand.worker("one")
+    assert (worker.pid, worker.state) == (None, WorkerState.STARTING)
+    assert stand.fleet.is_settled
+    stand.says("porter", {"is": "holds", "database": "one"})
+    assert (worker.wakefulness, worker.state) == (Wakefulness.DOZING, WorkerState.READY)
+    stand.says("porter", {"is": "wake", "database": "one"})
+    assert stand.child("worker one").orders == [{"do": "take_over"}]
+    assert not stand.fleet.is_settled
 
 
 def test_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
