@@ -60,8 +60,8 @@ def test_a_copy_of_production_waits_for_its_word(
         assert running.stop() == 0
         running.start()
         running.wait_ready(prod.name, name)  # the word holds in the next life
-        assert running.status()["copies"] == [[prod.name, name]]
-        assert len(running.log_events("databases_alike")) == 2, "once in each life"
+        wait_until(lambda: running.status()["copies"] == [[prod.name, name]], "it is told")
+        wait_until(lambda: len(running.log_events("databases_alike")) == 2, "once in each life")
         assert "have one database.uuid" in running.run("status").stdout.replace("\n", " ")
         copy.drop()
         wait_until(lambda: running.database_status(name) is None, "it is gone")
@@ -92,7 +92,7 @@ def test_one_that_is_made_anew_in_a_moment_is_not_served_by_the_worker_of_the_fo
         postgres.execute("postgres", statement, superuser=True)
     test.reconnect()
     try:
-        wait_until(lambda: held(running, test.name), lambda: f"held: {running.database_status(test.name)}", 20)
+        wait_until(lambda: held(running, test.name), lambda: f"held: {running.database_status(test.name)}")
         assert "made anew" in held(running, test.name)
         assert test.states() == {"pending": 2}
     finally:

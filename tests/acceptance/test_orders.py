@@ -132,7 +132,7 @@ def test_status_is_asked_without_end_while_channels_are_shared(
 
     def hammer() -> None:
         while not done.is_set():
-            answer = ask(path, {"do": "status"}, timeout_s=5)
+            answer = ask(path, {"do": "status"}, timeout_s=20)
             assert answer["ok"], answer
             seen.append(len(answer["status"]["channels"]))
 
@@ -144,10 +144,11 @@ def test_status_is_asked_without_end_while_channels_are_shared(
                     each.insert_jobs(1, channel=f"root.sub.c{number}")
             for each in (one, other):
                 each.wait_for_states(done=120, timeout_s=60)
+            wait_until(lambda: max(seen) == 122, "all channels are seen")
         finally:
             done.set()
         for asked in hammers:
-            asked.result(10)
+            asked.result(30)
     assert len(set(seen)) > 10, "channels appeared between the answers"
     assert max(seen) == 122
     assert running.pids() == pids
@@ -241,7 +242,7 @@ def test_watch(postgres: ThrowawayPostgres, database: DatabaseFactory, superviso
         running.stop()
         shown.wait_for("no supervisor runs")
         watch.send_signal(signal.SIGINT)
-        assert watch.wait(10) == 130
+        assert watch.wait(30) == 130
         os.close(ours)
     assert "Traceback" not in shown.text
 

@@ -32,7 +32,7 @@ def test_a_released_database_is_left_alone_until_it_is_resumed(
     running = supervisor(odoo_conf(postgres, odoo.port, db_name=names, channels="root:1", sections=QUICK))
     running.wait_ready(one.name, other.name)
     pids = running.pids()
-    one.insert_jobs(1, kwargs={"sleep": 8})
+    one.insert_jobs(1, kwargs={"sleep": 12})
     one.wait_for_states(started=1)
     other.insert_jobs(1)
     assert running.run("release", one.name).returncode == 0
@@ -45,7 +45,7 @@ def test_a_released_database_is_left_alone_until_it_is_resumed(
     assert (pause["database"], pause["released"], pause["remaining_s"]) == (one.name, True, None)
     assert odoo.stats()["running"].get("root") == 1
     assert other.states() == {"pending": 1}, "what runs in Odoo counts"
-    other.wait_for_states(done=1, timeout_s=15)
+    other.wait_for_states(done=1)
     one.insert_jobs(1)
     one.connection.close()
     until_s = time.monotonic() + 2
@@ -141,4 +141,4 @@ def test_who_ends_our_session_can_rename_and_copy_though_scans_go_on(
         postgres.drop_database(f"{target}_copy")
     one.reconnect()
     one.insert_jobs(1)
-    one.wait_for_states(done=1, timeout_s=15)
+    one.wait_for_states(done=1)

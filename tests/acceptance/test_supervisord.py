@@ -23,7 +23,7 @@ from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory
-from ..helpers import REPOSITORY, Database, clean_environment, odoo_conf, wait_until
+from ..helpers import REPOSITORY, Database, clean_environment, odoo_conf, wait_until, written
 
 _log = logging.getLogger(__name__)
 Control = Callable[..., str]
@@ -71,7 +71,7 @@ def supervisord(folder: Path, conf: Path) -> Iterator[Control]:
 
     def control(*arguments: str) -> str:
         command = [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(file), *arguments]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=30)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=60)
         return done.stdout + done.stderr
 
     server = subprocess.Popen(
@@ -105,7 +105,7 @@ def test_the_example_works(
         second = database("sv_second")
         second.insert_jobs(3)
         assert "signalled" in control("signal", "HUP", "qjsupervisor")
-        second.wait_for_states(done=3, timeout_s=10)
+        second.wait_for_states(done=3)
         assert "stopped" in control("stop", "qjsupervisor")
         log = (folder / "supervisord.log").read_text()
         assert "stopped: qjsupervisor (exit status 0)" in log, log
@@ -144,15 +144,15 @@ def test_a_master_that_is_stopped_is_restarted(
     conf.write_text(odoo_conf(postgres, odoo.port, db_name=one.name))
     watch = folder / "watch.log"
     with supervisord(folder, conf) as control:
-        wait_until(lambda: watch.exists() and "-> RUNNING" in watch.read_text(), lambda: control("status"), 30)
+        wait_until(lambda: "-> RUNNING" in written(watch), lambda: control("status"), 30)
         pid = int(control("pid", "qjsupervisor"))
         jobs = len(keep_busy(one, str(folder / "c" / "control.sock"), BUSY_S))
-        assert "is restarted" not in watch.read_text()
+        assert "is restarted" not in written(watch)
         assert int(control("pid", "qjsupervisor")) == pid
         one.wait_for_states(done=jobs, timeout_s=60)
         os.kill(pid, signal.SIGSTOP)
         began_s = time.monotonic()
-        wait_until(lambda: "is restarted: no answer for" in watch.read_text(), watch.read_text, 50)
+        wait_until(lambda: "is restarted: no answer for" in written(watch), watch.read_text, 50)
         wait_until(lambda: control("pid", "qjsupervisor").strip() not in ("0", str(pid)), lambda: control("status"), 30)
         one.insert_jobs(1)
         one.wait_for_states(done=jobs + 1, timeout_s=60)

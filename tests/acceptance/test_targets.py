@@ -200,7 +200,7 @@ def test_a_proxy_that_gives_up(
     """504 while the job goes on: it is left alone, holds its permit, and is no fault of the target."""
     running = start(postgres, odoo.port, supervisor, one, channels="root:1")
     odoo.set_mode(one.name, OdooMode.GATEWAY_TIMEOUT)
-    first, second = one.insert_jobs(2, kwargs={"sleep": 1.5})
+    first, second = one.insert_jobs(2, kwargs={"sleep": 3})
     running.wait_for("job_unanswered", job_uuid=first, status=504)
     odoo.set_mode(one.name, OdooMode.OK)
     assert one.state(second) == "pending"
@@ -314,6 +314,7 @@ def test_one_host_of_two_is_dead(
     uuids = one.insert_jobs(40)
     one.wait_for_states(done=40, timeout_s=20)
     assert odoo.stats()["executions"][one.name] == dict.fromkeys(uuids, 1)
+    running.wait_for("target_down")
     (down,) = running.log_events("target_down")
     assert down["url"].endswith(f":{dead_port}")
     before = updates(one)
@@ -378,6 +379,7 @@ def test_the_health_of_each_of_several(
     own = {"targets": f"*:{well},*:{ill}", "monitor": (monitor := f"127.0.0.1:{unused_port()}")}
     running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name, sections={"qjsupervisor": own}))
     running.wait_ready(one.name)
+    running.wait_for("monitor_started")
 
     def states() -> dict[str, str]:
         return {each["url"]: each["state"] for each in running.status()["targets"]}
@@ -392,8 +394,12 @@ def test_the_health_of_each_of_several(
     shown = running.database_status(one.name)
     assert shown is not None
     assert (shown["target"]["url"], shown["target"]["reason"]) == (ill, "Connection refused")
-    health = requests.get(f"http://{monitor}/healthz", timeout=5).text
-    assert health == f"ok\nwarning: Odoo at {ill} is down: Connection refused; its databases have another one\n"
+    health = f"ok\nwarning: Odoo at {ill} is down: Connection refused; its databases have another one\n"
+
+    def shown_health() -> str:
+        return requests.get(f"http://{monitor}/healthz", timeout=5).text
+
+    wait_until(lambda: shown_health() == health, shown_health)
     metrics = requests.get(f"http://{monitor}/metrics", timeout=5).text
     assert f'qjsupervisor_target_up{{url="{well}"}} 1' in metrics
     assert f'qjsupervisor_target_up{{url="{ill}"}} 0' in metrics
@@ -406,6 +412,7 @@ def test_the_page_for_alerts_names_an_odoo_that_is_down(
     port, monitor = unused_port(), f"127.0.0.1:{unused_port()}"
     running = supervisor(odoo_conf(postgres, port, db_name=one.name, sections={"qjsupervisor": {"monitor": monitor}}))
     running.wait_ready(one.name)
+    running.wait_for("monitor_started")
     one.insert_jobs(5)
     running.wait_for("target_down")
     wait_until(lambda: running.status()["target"]["state"] == "down", "status knows")
