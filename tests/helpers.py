@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -23,6 +24,8 @@ from typing import Any, TypeVar
 
 import psutil
 
+from qjsupervisor.control_client import NotRunning, ask
+from qjsupervisor.errors import ProtocolError
 from qjsupervisor.testing import jobs
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 
@@ -289,13 +292,28 @@ class Supervisor:
             timeout=timeout_s,
         )
 
+    @property
+    def socket(self) -> str:
+        """The path of its control socket."""
+        given = re.search(r"(?m)^control_socket = (.+)$", self.conf.read_text(encoding="utf-8"))
+        return given[1] if given else str(self.runtime / "control.sock")
+
     def status(self) -> dict[str, Any]:
-        """`qjsupervisor status --json`."""
-        done = self.run("status", "--json")
-        assert done.returncode == 0, f"status: exit {done.returncode}: {done.stderr or done.stdout}"
-        answer = json.loads(done.stdout)
-        assert isinstance(answer, dict)
-        return answer
+        """What `qjsupervisor status --json` prints, without a process for each question."""
+        try:
+            found = ask(self.socket, {"do": "status"}, timeout_s=30)["status"]
+        except NotRunning as error:
+            raise AssertionError(f"status: {error}; the log ends with:\n{self.tail()}") from None
+        assert isinstance(found, dict)
+        return found
+
+    def views(self) -> list[dict[str, Any]]:
+        """The databases of the status; none while nobody answers."""
+        try:
+            found: list[dict[str, Any]] = ask(self.socket, {"do": "status"}, timeout_s=30)["status"]["databases"]
+        except (NotRunning, ProtocolError):
+            found = []
+        return found
 
     def database_status(self, name: str) -> dict[str, Any] | None:
         """The entry of one database in the status; None if it has none."""
@@ -340,10 +358,7 @@ class Supervisor:
         assert self.process.poll() is None, f"the supervisor ended with {self.process.poll()}: {self.tail()}"
 
     def _ready(self) -> set[str]:
-        done = self.run("status", "--json")
-        if done.returncode:
-            return set()
-        return {entry["name"] for entry in json.loads(done.stdout)["databases"] if entry["state"] == "ready"}
+        return {view["name"] for view in self.views() if view["state"] == "ready"}
 
     def write_conf(self, text: str) -> None:
         """Replace the configuration file's text; the running supervisor is not told."""

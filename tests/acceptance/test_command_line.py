@@ -23,7 +23,7 @@ from qjsupervisor.testing.postgres import ThrowawayPostgres
 
 from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import REPOSITORY, Supervisor, clean_environment, odoo_conf, render, wait_until
-from ..scripted import black_hole
+from ..scripted import black_hole, unused_port
 
 COMMAND = [sys.executable, "-m", "qjsupervisor"]
 
@@ -90,7 +90,13 @@ def test_connect_timeout_holds_for_postgresql_everywhere(tmp_path: Path, supervi
     """Of each address: one takes connections and says nothing, the packets to the other are lost."""
     with black_hole() as lost, socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
         tmp_path.chmod(0o700)
-        ports = {"lost": [lost], "silent": [silent.getsockname()[1]], "both": [silent.getsockname()[1], lost]}
+        ports = {
+            "refused": [unused_port()],
+            "lost": [lost],
+            "silent": [silent.getsockname()[1]],
+            "both": [silent.getsockname()[1], lost],
+        }
+        at_once_s = 0.0
         for name, each in ports.items():
             options = {"db_host": ",".join(["127.0.0.1"] * len(each)), "db_port": ",".join(map(str, each))}
             own = {"control_socket": f"{tmp_path}/s", "connect_timeout": "0.7"}
@@ -99,13 +105,12 @@ def test_connect_timeout_holds_for_postgresql_everywhere(tmp_path: Path, supervi
             done = run("jobs", "one", "-c", path)
             took_s = time.monotonic() - begun_s
             assert (done.returncode, done.stderr.count("\n")) == (70, 1), (name, done.stderr)
-            assert "no connection within 0.7 s" in done.stderr, name
-            begun_s = time.monotonic()
-            assert run("--version").returncode == 0
-            assert took_s - (time.monotonic() - begun_s) < 5, name  # it imports more
+            at_once_s = at_once_s or took_s
+            assert ("no connection within 0.7 s" in done.stderr) == (name != "refused"), name
+            assert took_s - at_once_s < 5, name
         own = {"connect_timeout": "0.7"}
         running = supervisor(render({"options": {**options, "db_name": "one"}, "qjsupervisor": own}))
-        reason = running.wait_for("postgresql_down", timeout_s=15)["reason"]
+        reason = running.wait_for("postgresql_down")["reason"]
         assert reason.count("no connection within 0.7 s") == 2
 
 
@@ -293,7 +298,7 @@ def test_status_is_watched_while_the_supervisor_dies(
         reading.stdout.close()  # as head does; it is told with the next line
         os.write(terminal, b"q")
         assert "Traceback" not in _read_until(terminal, "\x1b[?1049l")
-        assert (screen.wait(10), reading.wait(10)) == (0, 128 + signal.SIGPIPE)
+        assert (screen.wait(30), reading.wait(30)) == (0, 128 + signal.SIGPIPE)
         assert running.run("status", "--check").returncode == 2
     finally:
         for process in (reading, screen):

@@ -61,11 +61,10 @@ def make_database(cluster: ThrowawayPostgres, name: str, made: list[str]) -> Dat
 
 def reason(supervisor: Supervisor, name: str) -> str:
     """Why a database is not served; '' if it is, or nobody can say."""
-    done = supervisor.run("status", "--json")
-    if done.returncode:
-        return ""
-    entry = supervisor.database_status(name)
-    return "" if entry is None or entry["state"] == "ready" else str(entry["last_error"])
+    for view in supervisor.views():
+        if view["name"] == name and view["state"] != "ready":
+            return str(view["last_error"])
+    return ""
 
 
 def completed(stats: Stats, database: str) -> Counter[str]:

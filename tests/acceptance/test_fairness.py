@@ -118,7 +118,7 @@ def test_ageing(
     names = f"{one.name},{other.name}"
     running = supervisor(odoo_conf(postgres, odoo.port, db_name=names, channels="root:1", sections=own))
     running.wait_ready(one.name, other.name)
-    one.insert_jobs(1, kwargs={"sleep": 10})
+    one.insert_jobs(1, kwargs={"sleep": 16})
     one.wait_for_states(started=1)
     (late,) = one.insert_jobs(1, priority=4)
     (old,) = one.insert_jobs(1, priority=10)

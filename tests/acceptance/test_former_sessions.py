@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -18,13 +17,10 @@ from ..conftest import DatabaseFactory, SupervisorFactory
 from ..helpers import Database, Supervisor, odoo_conf, wait_until
 from .link import Link
 
-#: As a server that is busy, for longer than a worker needs to be made anew.
-STOPPED_S = 3.0
-
 
 @contextmanager
 def stopped_sessions(one: Database) -> Iterator[None]:
-    """Every session of the supervisor in this database stands still for STOPPED_S, whatever happens in here."""
+    """Every session of the supervisor in this database stands still, as those of a server that is busy."""
     sessions = one.execute(
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'qjsupervisor'"
     )
@@ -33,10 +29,7 @@ def stopped_sessions(one: Database) -> Iterator[None]:
         for (pid,) in sessions:
             os.kill(pid, signal.SIGSTOP)
             stack.callback(resume, pid)
-        over = threading.Timer(STOPPED_S, stack.pop_all().close)
-        over.start()
         yield
-        over.join()
 
 
 def resume(pid: int) -> None:
@@ -52,7 +45,7 @@ def fill(one: Database, other: Database, odoo: StandIn) -> None:
 
 
 def assert_never_over(running: Supervisor, one: Database, other: Database, odoo: StandIn) -> None:
-    running.wait_ready(one.name, timeout_s=10)
+    running.wait_ready(one.name)
     assert running.log_events("database_standby") == []
     one.wait_for_states(done=4, timeout_s=20)
     other.wait_for_states(done=4)

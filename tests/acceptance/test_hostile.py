@@ -327,7 +327,7 @@ def test_rows_that_the_database_does_not_let_start(
     assert running.pids() == pids
     one.execute("ALTER TABLE queue_job DISABLE TRIGGER stubborn")
     one.wait_for_states(done=35, timeout_s=20)
-    assert {entry["running"] for entry in running.status()["channels"]} == {0}
+    wait_until(lambda: {entry["running"] for entry in running.status()["channels"]} == {0}, "all permits are back")
 
 
 #: Somebody's own: what a row is called is what becomes of a change of its state.
@@ -357,13 +357,13 @@ def test_one_row_stops_nobody_whatever_its_error_is(
         insert_row(one.connection, uuid=code, name=code, priority=1)
     one.insert_jobs(8)
     one.wait_for_states(done=8, pending=len(REFUSALS))
-    said = running.log_events("job_refused")
-    assert {entry["job_id"] for entry in said} == {one.job(code)["id"] for code in REFUSALS}
+    refused = {one.job(code)["id"] for code in REFUSALS}
+    wait_until(lambda: {entry["job_id"] for entry in running.log_events("job_refused")} == refused, "all are told")
     assert running.log_events("database_lost") == running.log_events("database_blocked") == []
     assert running.pids() == pids
     one.execute("ALTER TABLE queue_job DISABLE TRIGGER refuse")
     one.wait_for_states(done=8 + len(REFUSALS), timeout_s=30)
-    assert {entry["running"] for entry in running.status()["channels"]} == {0}
+    wait_until(lambda: {entry["running"] for entry in running.status()["channels"]} == {0}, "all permits are back")
 
 
 def test_rows_that_cannot_be_put_back(

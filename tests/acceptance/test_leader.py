@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import signal
 import subprocess
@@ -36,9 +35,7 @@ def conf(postgres: ThrowawayPostgres, odoo: StandIn, *names: str, **options: obj
 
 
 def is_in_state(supervisor: Supervisor, name: str, state: str) -> bool:
-    done = supervisor.run("status", "--json")
-    databases = json.loads(done.stdout)["databases"] if done.returncode == 0 else []
-    return any(entry["name"] == name and entry["state"] == state for entry in databases)
+    return any(view["name"] == name and view["state"] == state for view in supervisor.views())
 
 
 def wait_for_state(supervisor: Supervisor, name: str, state: str, timeout_s: float = 30) -> None:

@@ -198,6 +198,8 @@ def test_status_for_people(
     assert done.returncode == 0
     for text in (one.name, "ready", "root.slow", "http://127.0.0.1:1"):
         assert text in done.stdout
+    (view,) = json.loads(running.run("status", "--json").stdout)["databases"]
+    assert (view["name"], view["state"], view["pid"]) == (one.name, "ready", running.pids()[one.name])
 
 
 def test_target_down(postgres: ThrowawayPostgres, database: DatabaseFactory, supervisor: SupervisorFactory) -> None:

@@ -104,6 +104,7 @@ def test_each_probe_is_answered_in_time_while_all_workers_are_replaced(
     running = supervisor(conf(5))
     names = [f"shop{number:03}" for number in range(DATABASES)]
     running.wait_ready(*names, timeout_s=30 + DATABASES / 2)
+    running.wait_for("monitor_started")
     wait_until(lambda: ask(port, "/readyz")[0] == 200, "it is ready, as the orchestrator sees it")
     former = running.pids()
     with closing(Crowd(port, CLIENTS)) as crowd:

@@ -153,7 +153,7 @@ def test_master_killed(
     one, other, odoo = database(), database(), stand_in(workers=20)
     running = supervisor(odoo_conf(postgres, odoo.port, db_name=f"{one.name},{other.name}", channels="root:4"))
     running.wait_ready(one.name, other.name)
-    long = one.insert_jobs(3, kwargs={"sleep": 6})
+    long = one.insert_jobs(3, kwargs={"sleep": 9})
     wait_until(lambda: one.states() == {"started": 3}, "they run")
     children = running.children()
     running.kill()
@@ -300,9 +300,10 @@ def test_a_stopped_worker_does_not_keep_permits_from_others(
     os.kill(pids[idle.name], signal.SIGSTOP)
     for number in range(3):  # the third time as soon as the first
         running.wait_ready(one.name)
+        pid = running.pids()[one.name]
         one.insert_jobs(1, kwargs={"sleep": 1.5})
         wait_until(lambda: one.states().get("started"), "its job runs")
-        os.kill(running.pids()[one.name], signal.SIGSTOP)
+        os.kill(pid, signal.SIGSTOP)
         one.wait_for_states(done=number + 1)
         assert time_jobs(other, lambda: True) < 2
     line = running.wait_for("worker_aborted", database=one.name)
@@ -324,8 +325,9 @@ def test_a_worker_that_dies_again_and_again_does_not_keep_permits_from_others(
     running = supervisor(odoo_conf(postgres, odoo.port, db_name=f"{one.name},{other.name}", channels="root:1"))
     for number in range(4):
         running.wait_ready(one.name, other.name)
+        pid = running.pids()[one.name]
         one.insert_jobs(1, kwargs={"sleep": 1})
         wait_until(lambda: one.states().get("started"), "its job runs")
-        os.kill(running.pids()[one.name], signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
         one.wait_for_states(done=number + 1)
         assert time_jobs(other, lambda: True) < 4.5

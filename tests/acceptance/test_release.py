@@ -70,9 +70,9 @@ def test_a_release_ends_by_itself(
     one = database()
     running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name, sections=QUICK))
     running.wait_ready(one.name)
-    assert running.run("release", one.name, "--for", "2s").returncode == 0
+    assert running.run("release", one.name, "--for", "3s").returncode == 0
     wait_until(lambda: state(running, one.name) == "blocked", "it is released")
-    running.wait_ready(one.name, timeout_s=5)
+    running.wait_ready(one.name)
     assert running.run("release", "nowhere").returncode != 0
 
 

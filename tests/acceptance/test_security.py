@@ -21,6 +21,7 @@ from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory, StandInFactory, SupervisorFactory
 from ..helpers import Supervisor, odoo_conf, wait_until
+from ..scripted import unused_port
 
 
 def mode(path: Path) -> str:
@@ -118,8 +119,7 @@ def test_no_password_is_visible(
     """While all is well, with a wrong password, with targets that fail, after a reload, in a dump of stacks."""
     one, other = database("secrets"), database("secrets_by_uri")
     odoo = stand_in(auth=f"runner:{HTTP_PASSWORD}")
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
+    port = unused_port()
     place = f"{postgres.host}:{postgres.port}"
     right = f"postgresql://{postgres.user}:{quote(postgres.password)}@{place}/{other.name}"
     wrong = f"postgresql://{postgres.user}:{WRONG_PASSWORD}@{place}/{one.name}_too"
@@ -129,6 +129,7 @@ def test_no_password_is_visible(
     }
     running = supervisor(odoo_conf(postgres, odoo.port, db_name=f"{one.name},{right},{wrong}", sections=sections))
     running.wait_ready(one.name, other.name)
+    running.wait_for("monitor_started")
     for each in (one, other):
         each.insert_jobs(3)
         each.wait_for_states(done=3)
@@ -194,6 +195,7 @@ def test_log_file_is_not_for_everybody(
     one, log = database(), tmp_path / "qjsupervisor.log"
     running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name, sections={"qjsupervisor": {"log_file": log}}))
     running.wait_ready(one.name)
+    wait_until(log.exists, "its process has opened it")
     assert not log.stat().st_mode & 0o007
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import psutil
 import pytest
 
-from qjsupervisor.control_client import NotRunning, ask
 from qjsupervisor.postgres.queries import LEADER_LOCK
 from qjsupervisor.testing import schema
 from qjsupervisor.testing.postgres import ThrowawayPostgres
@@ -39,13 +38,7 @@ def phases(running: Supervisor) -> dict[str, str]:
 
 
 def entries(running: Supervisor) -> list[dict[str, Any]]:
-    """The status's, asked without a process for each question."""
-    try:
-        answer = ask(str(running.runtime / "control.sock"), {"do": "status"})
-    except NotRunning:
-        return []
-    found: list[dict[str, Any]] = answer["status"]["databases"]
-    return found
+    return running.views()
 
 
 def wait_for_phase(running: Supervisor, phase: str, databases: Sequence[Database], timeout_s: float = 30) -> None:

@@ -56,10 +56,6 @@ class Master(Supervisor):
         self.options[section].update(options)
         self.write_conf(render(self.options))
 
-    @property
-    def socket(self) -> str:
-        return str(self.runtime / "control.sock")
-
     def ask(self, do: str, **details: object) -> Message:
         return ask(self.socket, {"do": do, **details}, timeout_s=20)
 
