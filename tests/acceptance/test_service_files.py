@@ -73,7 +73,12 @@ def test_systemd_is_told(
     running.wait_ready(name)
     wait_until(lambda: systemd.count("WATCHDOG") > 2, "signs of life")
     wait_until(lambda: systemd.count("READY") >= 2, "the databases were read")
-    assert [message for message in systemd.said if "READY" in message][-1]["STATUS"] == "1 of 1 databases ready"
+
+    def status() -> str:
+        systemd.count("STATUS")
+        return [message["STATUS"] for message in systemd.said if "STATUS" in message][-1]
+
+    wait_until(lambda: status() == "1 of 1 databases ready", status)
     ready = systemd.count("READY")
     assert running.run("reload").returncode == 0
     wait_until(lambda: systemd.count("READY") > ready, "the reload is over")

@@ -65,7 +65,7 @@ class Rig:
         """One round of its loop; it would sleep no longer than this."""
         self.more = self.worker.turn(more=self.more, limit_s=0.05)
 
-    def until(self, predicate: Callable[[], bool], message: str, timeout_s: float = 10.0) -> None:
+    def until(self, predicate: Callable[[], bool], message: str, timeout_s: float = 30.0) -> None:
         deadline_s = time.monotonic() + timeout_s
         self.turns()
         while not predicate():

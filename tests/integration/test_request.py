@@ -26,7 +26,7 @@ def local(port: int) -> Address:
     return Address(socket.AF_INET, ("127.0.0.1", port))
 
 
-def drive(request: Request, *, to_the_end: bool = False, timeout_s: float = 10.0) -> RequestOutcome:
+def drive(request: Request, *, to_the_end: bool = False, timeout_s: float = 30.0) -> RequestOutcome:
     """Step it as a worker's loop does, until its outcome is known (or all of the answer has come)."""
     if request.sock is None:
         request.begin()
