@@ -186,7 +186,6 @@ def test_the_former_leader_goes_first_after_a_restart(stand_in: StandInFactory, 
         standby.wait_ready(*names)
 
 
-@pytest.mark.timeout(60)
 def test_a_planned_hand_over_leaves_no_gap(
     postgres: ThrowawayPostgres, database: DatabaseFactory, stand_in: StandInFactory, supervisor: SupervisorFactory
 ) -> None:
@@ -230,7 +229,6 @@ def test_a_worker_that_returns_keeps_its_databases(
     assert is_in_state(second, one.name, "standby")
 
 
-@pytest.mark.timeout(60)
 def test_a_standby_asks_for_the_lock_and_nothing_else(stand_in: StandInFactory, supervisor: SupervisorFactory) -> None:
     """One short statement every five seconds: of many databases on several machines that adds up."""
     with ThrowawayPostgres(settings={"log_statement": "all", "log_line_prefix": "%a "}) as cluster:
@@ -251,7 +249,6 @@ def test_a_standby_asks_for_the_lock_and_nothing_else(stand_in: StandInFactory, 
             assert all("pg_try_advisory_lock(" in line for line in said()[before:])
 
 
-@pytest.mark.timeout(60)
 def test_a_leader_that_is_frozen_loses_its_databases(
     postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, supervisor: SupervisorFactory
 ) -> None:

@@ -35,6 +35,7 @@ Open = Callable[..., Page]
 def chromium() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("google-chrome")
     assert path is not None, "there is no chromium: apt-get install chromium"
+    expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(_FLAGS))
         yield browser
@@ -135,7 +136,7 @@ def test_it_says_that_the_supervisor_stopped(monitor: StartMonitor, visit: Open)
     page = visit(one)
     one.process.kill()
     one.process.wait()
-    expect(page.get_by_role("alert")).to_contain_text("No answer since", timeout=10_000)
+    expect(page.get_by_role("alert")).to_contain_text("No answer since")
     expect(page.locator("#databases")).to_contain_text("customer-002")
 
 
@@ -168,7 +169,7 @@ def test_orders_need_the_token(monitor: StartMonitor, visit: Open) -> None:
         "do": "pause", "database": None, "channel": "root", "for_s": 900, "by": "token from 127.0.0.1"
     }  # fmt: skip
     page.get_by_role("button", name="Log out").click()
-    assert page.get_by_role("button", name="Pause").count() == 0
+    expect(page.get_by_role("button", name="Pause")).to_have_count(0)
 
 
 def test_jobs_are_seen_and_requeued(
@@ -181,6 +182,7 @@ def test_jobs_are_seen_and_requeued(
     own = {"monitor": f"127.0.0.1:{port}", "monitor_user": "ada", "monitor_password": "pass"}
     running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name, sections={"qjsupervisor": own}))
     running.wait_ready(one.name)
+    running.wait_for("monitor_started")
     page = visit(port, f"/database/{one.name}")
     expect(page.locator("#waiting")).to_contain_text(waiting)
     expect(page.locator("#waiting .why").first).to_contain_text("due in")
@@ -224,7 +226,7 @@ def test_a_page_that_is_left_open_does_not_grow(monitor: StartMonitor, visit: Op
                 view["pending"] = pending + databases
             one.master.answer = answer
             last = page.locator(f"#databases tr[data-key=customer-{databases - 1:03}]")
-            expect(last).to_contain_text(str(pending + databases), timeout=20_000)
+            expect(last).to_contain_text(str(pending + databases))
 
     update(100)
     nodes, listeners = counts()
