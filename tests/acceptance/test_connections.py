@@ -83,7 +83,7 @@ def test_kill_under_180_running_jobs(stand_in: StandInFactory, supervisor: Super
         running.wait_ready("db0", "db1", "db2")
         pids = running.pids()
         uuids = {one.name: one.insert_jobs(70, kwargs={"sleep": 6}) for one in databases}
-        wait_until(lambda: odoo.stats()["running"].get("root") == 180, "180 jobs run", 30)
+        wait_until(lambda: odoo.stats()["running"].get("root") == 180, "180 jobs run", 60)
         cluster.kill()
         wait_until(lambda: "db0" in running.pids() and reason(running, "db0"), "status says why")
         cluster.start()

@@ -58,7 +58,7 @@ def test_a_released_database_is_left_alone_until_it_is_resumed(
     one.reconnect()
     assert one.states() == {"done": 1, "pending": 1}
     assert running.run("resume", one.name).returncode == 0
-    one.wait_for_states(done=2, timeout_s=5)
+    one.wait_for_states(done=2)
     assert running.pids() == pids
     assert set(odoo.stats()["executions"][one.name].values()) == {1}
     assert odoo.stats()["peak"]["root"] == 1
@@ -87,7 +87,7 @@ def test_a_database_that_is_made_again_is_served_at_once_each_time(
     one = database()
     running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name, sections=QUICK))
     for _ in range(3):
-        running.wait_ready(one.name, timeout_s=6)
+        running.wait_ready(one.name)
         one.insert_jobs(1)
         one.wait_for_states(done=1)
         mark = running.mark()
@@ -96,7 +96,7 @@ def test_a_database_that_is_made_again_is_served_at_once_each_time(
         running.wait_for("worker_reaped", after=mark, database=one.name)
         postgres.create_database(one.name, template)
         one.reconnect()
-    running.wait_ready(one.name, timeout_s=6)
+    running.wait_ready(one.name)
     shown = running.database_status(one.name)
     assert shown is not None
     assert shown["restarts"] == 0

@@ -188,7 +188,7 @@ def test_closed_standard_descriptors_are_filled() -> None:
         "same = [os.path.samestat(os.fstat(fd), os.stat(os.devnull)) for fd in range(3)];"
         "os._exit(0 if all(same) else 1)"
     )
-    assert subprocess.run([sys.executable, "-c", program], timeout=20).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
 
 
 def test_a_plugin_answers_on_standard_output_also_to_a_wrong_configuration(

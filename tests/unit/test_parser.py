@@ -83,7 +83,7 @@ def test_the_completion_of_a_shell_knows_commands_options_and_values() -> None:
             f"qjsupervisor() {{ echo one; echo two; }}; source {script}; COMP_WORDS=(qjsupervisor {given});"
             f" COMP_CWORD={len(words)}; _shtab_qjsupervisor; printf '%s\\n' \"${{COMPREPLY[@]}}\""
         )
-        done = subprocess.run(["bash", "-c", code], check=True, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["bash", "-c", code], check=True, capture_output=True, text=True, timeout=60)
         assert done.stderr == ""
         return {line.strip() for line in done.stdout.splitlines()}
 
