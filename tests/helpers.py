@@ -72,6 +72,14 @@ def written(file: Path) -> str:
     return text[: text.rfind("\n") + 1]
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs. In a container without init, the dead stay as zombies."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 class FakeClock:
     """A monotonic clock that moves when told to; call it for the time in seconds."""
 

@@ -27,7 +27,7 @@ import requests
 from qjsupervisor.demo import run as demo_run
 from qjsupervisor.demo import work
 from qjsupervisor.testing.processes import DemoError, spawn
-from tests.helpers import REPOSITORY, clean_environment, wait_until
+from tests.helpers import REPOSITORY, clean_environment, is_alive, wait_until
 
 _COMMAND = [sys.executable, "-m", "qjsupervisor", "demo"]
 _JOBS = sum(batch.count for batch in work.PLAN)
@@ -59,17 +59,10 @@ class Demo:
         shutil.rmtree(self.temporary)
 
     def _alive(self) -> list[psutil.Process]:
-        """In a container without init, the dead stay as zombies."""
-        return [one for one in self._seen if _lives(one)]
+        return [one for one in self._seen if is_alive(one)]
 
     def _left(self) -> list[Path]:
         return list(self.temporary.iterdir())
-
-
-def _lives(process: psutil.Process) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return process.is_running() and bool(process.status() != psutil.STATUS_ZOMBIE)
-    return False
 
 
 @pytest.fixture

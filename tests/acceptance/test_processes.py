@@ -11,17 +11,15 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.stand_in import StandIn
 
 from ..conftest import DatabaseFactory, StandInFactory, SupervisorFactory
-from ..helpers import Database, Supervisor, odoo_conf, wait_until, written
+from ..helpers import Database, Supervisor, is_alive, odoo_conf, wait_until, written
 from .injected import FaultySupervisor
 
 Faulty = Callable[[str, str], FaultySupervisor]
@@ -159,7 +157,7 @@ def test_master_killed(
     running.kill()
     killed_s = time.monotonic()
     short = other.insert_jobs(8, kwargs={"sleep": 0.3})
-    wait_until(lambda: not any(map(_is_alive, children)), "all workers are gone")
+    wait_until(lambda: not any(map(is_alive, children)), "all workers are gone")
     running.start()
     running.wait_ready(one.name, other.name)
     wait_until(lambda: _channel(running, "root")["running"] == 4, "three that run on, and one new one")
@@ -170,12 +168,6 @@ def test_master_killed(
     assert stats["peak"]["root"] <= 4
     assert stats["executions"] == {one.name: dict.fromkeys(long, 1), other.name: dict.fromkeys(short, 1)}
     wait_until(lambda: _channel(running, "root")["running"] == 0, "no permit is held")
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
 
 
 def _channel(supervisor: Supervisor, name: str) -> dict[str, int]:

@@ -15,7 +15,7 @@ from qjsupervisor.control import Message, Pipe
 from qjsupervisor.master.child import Child, ChildSpawner, exit_reason, exited_children
 from qjsupervisor.states import EXIT_FAULT
 
-from ..helpers import wait_until
+from ..helpers import is_alive, wait_until
 
 Spawn = Callable[..., Child]
 
@@ -161,7 +161,7 @@ def test_it_dies_with_its_master() -> None:
     os.close(reading)
     os.kill(master, signal.SIGKILL)
     os.waitpid(master, 0)
-    wait_until(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE, "it is gone")
+    wait_until(lambda: not is_alive(orphan), "it is gone")
 
 
 def test_where_no_process_can_be_had_nothing_is_left() -> None:

@@ -23,7 +23,7 @@ from qjsupervisor.control import Message
 from qjsupervisor.control_client import NotRunning, ask
 from qjsupervisor.states import EX_CANTCREAT
 from tests.hanging import HangingFolder
-from tests.helpers import Supervisor, render, wait_until
+from tests.helpers import Supervisor, is_alive, render, wait_until
 from tests.scripted import unused_port
 
 
@@ -85,13 +85,6 @@ class Master(Supervisor):
             lambda: f"still there: {[each for each in self._ever_seen.values() if is_alive(each)]}",
             timeout_s,
         )
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 Start = Callable[..., Master]

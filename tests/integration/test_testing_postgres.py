@@ -19,7 +19,7 @@ from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.processes import DemoError
 from qjsupervisor.testing.stand_in import module_environment
 from tests.conftest import DatabaseFactory
-from tests.helpers import wait_until
+from tests.helpers import is_alive, wait_until
 
 _OWNER = """
 import sys
@@ -117,10 +117,10 @@ class TestCluster:
         )
         with owner:
             assert owner.stdout is not None
-            assert select.select([owner.stdout], [], [], 15)[0], "the owner's cluster does not start"
+            assert select.select([owner.stdout], [], [], 60)[0], "the owner's cluster does not start"
             members = _processes(int(owner.stdout.readline()))
             owner.send_signal(signum)
-            owner.wait(10)
+            owner.wait(60)
         wait_until(lambda: not root.exists(), f"{root} is gone")
         wait_until(lambda: not _alive(members), lambda: f"still running: {_alive(members)}")
 
@@ -131,5 +131,4 @@ def _processes(postmaster: int) -> list[psutil.Process]:
 
 
 def _alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run; in a container without init, the dead stay as zombies."""
-    return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    return [one for one in processes if is_alive(one)]
