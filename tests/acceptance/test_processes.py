@@ -203,6 +203,9 @@ def test_fork_fails(postgres: ThrowawayPostgres, database: DatabaseFactory, odoo
     running.wait_ready(one.name, other.name)
     running.switch.touch()
     one.insert_jobs(5)
+    one.wait_for_states(done=5)
+    # What it holds when it dies stays held until its successor has looked, which there is none of for a while.
+    wait_until(lambda: entry(running, one)["running"] == 0, "its worker knows that they are done")
     os.kill(running.pids()[one.name], signal.SIGKILL)
     line = running.wait_for("fork_failed")
     assert line["level"] == "error"
