@@ -254,9 +254,18 @@ class UsedUp:
 
     def __enter__(self) -> None:
         # The limit is a number that no descriptor may reach: the lowest one that is free.
-        taken = {int(name) for name in os.listdir(f"/proc/{self._pid}/fd")}
+        taken = wait_until(self._settled, "the client that asked last is gone")
         lowest = next(number for number in range(len(taken) + 1) if number not in taken)
         resource.prlimit(self._pid, resource.RLIMIT_NOFILE, (lowest, self._before[1]))
+
+    def _settled(self) -> set[int]:
+        """Its descriptors, once they are the same for a moment; else nothing."""
+        before, began_s = self._taken(), time.monotonic()
+        wait_until(lambda: time.monotonic() > began_s + 0.2, "a moment")
+        return before if self._taken() == before else set()
+
+    def _taken(self) -> set[int]:
+        return {int(name) for name in os.listdir(f"/proc/{self._pid}/fd")}
 
     def __exit__(self, *_error: object) -> None:
         resource.prlimit(self._pid, resource.RLIMIT_NOFILE, self._before)
