@@ -12,6 +12,7 @@ import requests
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from qjsupervisor.testing import schema
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.stand_in import StandIn
 
@@ -204,6 +205,40 @@ def test_jobs_are_seen_and_requeued(
     assert (order["user"], order["client"], order["database"]) == ("ada", "127.0.0.1", one.name)
     done = re.compile(r'^qjsupervisor_jobs_total\{outcome="done"\} 3\.0$', re.MULTILINE)
     wait_until(lambda: done.search(requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text), "3 are counted")
+
+
+def test_an_operator_lets_jobs_run_although_a_module_is_to_be_upgraded(
+    postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory, visit: Open
+) -> None:
+    """There is a button for that once the upgrade takes too long, for who is logged in; a click, and they run."""
+    one, port = database(), unused_port()
+    own = {
+        "monitor": f"127.0.0.1:{port}",
+        "monitor_token": "the right one",
+        "upgrade_timeout": 1,
+        "reconcile_interval": 1,
+    }
+    running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name, sections={"qjsupervisor": own}))
+    running.wait_ready(one.name)
+    schema.set_module_state(one.connection, "to upgrade", "sale")
+    one.insert_jobs(2)
+    wait_until(lambda: (running.database_status(one.name) or {})["upgrade_overdue"], "it takes too long")
+    page = visit(port, f"/database/{one.name}")
+    expect(page.locator("body")).to_contain_text("module sale is 'to upgrade'")
+    button = page.get_by_role("button", name="Run its jobs although modules are in transition")
+    expect(button).to_have_count(0)
+    page.goto(f"http://127.0.0.1:{port}/login")
+    page.get_by_label("Token").fill("the right one")
+    page.get_by_role("button", name="Log in").click()
+    page.goto(f"http://127.0.0.1:{port}/database/{one.name}")
+    assert one.states() == {"pending": 2}
+    button.click()
+    expect(page.locator(".note")).to_have_text("Its jobs run until the modules' transition is over.")
+    one.wait_for_states(done=2)
+    assert running.wait_for("order_given", order="resume", anyway=True)["database"] == one.name
+    wait_until(lambda: (running.database_status(one.name) or {})["modules"]["anyway"], "it is known")
+    page.goto(f"http://127.0.0.1:{port}/database/{one.name}")
+    expect(button).to_have_count(0)
 
 
 @pytest.mark.timeout(120)

@@ -12,8 +12,11 @@ from qjsupervisor.testing import schema
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.stand_in import StandIn
 
-from ..conftest import DatabaseFactory, SupervisorFactory
-from ..helpers import Sections, odoo_conf, wait_until
+from ..conftest import DatabaseFactory, StandInFactory, SupervisorFactory
+from ..helpers import Database, Sections, odoo_conf, wait_until
+
+#: A job that outlives its test.
+LONG_S = 120
 
 
 def running_at(runs: list[Any], database: str, moment_s: float) -> int:
@@ -163,6 +166,53 @@ def test_minimums_that_do_not_fit_are_refused(
     assert f"[{section}] {key}" in checked.stderr, checked.stderr
     assert said in checked.stderr, checked.stderr
     assert said in reload.stderr, reload.stderr
+
+
+def test_a_reload_changes_all_of_it_while_jobs_run(
+    postgres: ThrowawayPostgres, stand_in: StandInFactory, database: DatabaseFactory, supervisor: SupervisorFactory
+) -> None:
+    """In place: the processes stay, what runs goes on and counts for what is configured now."""
+    one, other, odoo = database(), database(), stand_in(workers=12)
+
+    def conf(channels: str, **own: object) -> str:
+        names = f"{one.name},{other.name}"
+        return odoo_conf(postgres, odoo.port, db_name=names, channels=channels, sections={"qjsupervisor": own})
+
+    def started(which: Database, channel: str) -> int:
+        query = "SELECT count(*) FROM queue_job WHERE channel = %s AND state = 'started'"
+        return int(which.execute(query, (channel,))[0][0])
+
+    running = supervisor(conf("root:10,root.long:10,root.kept:10,root.paced:10,root.night:10"))
+    running.wait_ready(one.name, other.name)
+    one.insert_jobs(4, channel="root.long", kwargs={"sleep": LONG_S})
+    wait_until(lambda: started(one, "root.long") == 4, "they run")
+    pids = running.pids()
+    channels = "root:10,root.long:10:weight=3,root.kept:10:min=2:reserve,root.paced:10:rate=2/1h,root.night:10"
+    own = {"db_capacity": f"{one.name}:max=5,{other.name}:min=1", "schedule": "root.night: closed daily 00:00-24:00"}
+    running.write_conf(conf(channels, **own))
+    assert running.run("reload").returncode == 0
+    one.insert_jobs(5, channel="root.long", kwargs={"sleep": LONG_S})
+    other.insert_jobs(1, channel="root.night")
+    other.insert_jobs(3, channel="root.paced")
+    wait_until(lambda: other.states().get("done") == 2, "as many as the rate lets through")
+    other.insert_jobs(5, channel="root.long", kwargs={"sleep": LONG_S})
+    wait_until(lambda: (started(one, "root.long"), started(other, "root.long")) == (5, 3), "one more, and three")
+    other.insert_jobs(2, channel="root.kept", kwargs={"sleep": LONG_S})
+    wait_until(lambda: started(other, "root.kept") == 2, "their permits were kept")
+    assert running.pids() == pids
+    done = running.run("jobs", other.name, "--state", "pending", "--json")
+    reasons = {job["channel"]: job["why"] for job in json.loads(done.stdout)["jobs"]}
+    assert reasons["root.paced"].startswith("rate of root.paced: 2 of 2 in this hour, next in "), reasons
+    assert reasons["root.night"].startswith("channel root.night is closed, by schedule"), reasons
+    assert (one.states(), other.states()) == (
+        {"started": 5, "pending": 4},
+        {"started": 5, "pending": 4, "done": 2},
+    )
+    stats = odoo.stats()
+    assert stats["peak"]["root"] <= 10
+    assert stats["peak"]["root.long"] <= 8
+    assert stats["peak_by_database"][one.name]["root"] <= 5
+    assert {number for each in stats["executions"].values() for number in each.values()} == {1}
 
 
 def test_an_operator_s_word_on_modules_holds_over_a_restart(
