@@ -18,6 +18,7 @@ from ..job import Job, job_of
 from ..states import JobState
 from ..text import seconds
 from . import queries
+from .async_session import Rows, Statement
 from .eligibility import (
     NEUTRALIZED,
     NOT_INSTALLED,
@@ -137,8 +138,23 @@ class Database:
 
     def limit_statements(self, limit_s: float) -> None:
         """Limit each statement from now on, on our side and on the server."""
-        self.rows(f"SET statement_timeout = '{limit_s:.0f}s'; SET lock_timeout = '{LOCK_TIMEOUT_S:.0f}s'")
+        self.rows(_limits(limit_s))
         self.session.limit_s = limit_s
+
+    def snapshot(self, statements: Sequence[Statement], limit_s: float) -> list[Rows]:
+        """The rows of each of these statements, all as of one moment, with a limit for each; later ones have the usual
+        limit. Settings travel with a statement, because a worker's start consists of waits for answers.
+        """
+        (first, params), *others = statements
+        limits = _limits(limit_s).replace("SET ", "SET LOCAL ")
+        self.session.limit_s = limit_s
+        try:
+            found = [self.rows(f"{queries.BEGIN_SNAPSHOT}; {limits}; {first}", params)]
+            found += [self.rows(*statement) for statement in others]
+        finally:
+            self.session.limit_s = STATEMENT_TIMEOUT_S
+        self.rows(f"{queries.END_SNAPSHOT}; {_limits(STATEMENT_TIMEOUT_S)}")
+        return found
 
     def check(self) -> None:
         """Check that jobs may run here. Raises DatabaseGone or DatabaseUnfit with the reason.
@@ -319,6 +335,10 @@ class Database:
     def can_tell_dead(self) -> bool:
         """Whether there are lock rows that tell a running job from one whose process died."""
         return self.about is not None and self.about.may_lock
+
+
+def _limits(limit_s: float) -> str:
+    return f"SET statement_timeout = '{limit_s:.0f}s'; SET lock_timeout = '{LOCK_TIMEOUT_S:.0f}s'"
 
 
 def _holder(

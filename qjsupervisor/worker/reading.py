@@ -20,7 +20,8 @@ from ..loop import Alarm, Callback, Loop
 from ..postgres import queries
 from ..postgres.async_session import Rows, Statement
 from ..postgres.database import Database
-from ..postgres.reader import Reader
+from ..postgres.reader import READ_TIMEOUT_S, Reader
+from ..postgres.waiter import STATEMENT_TIMEOUT_S
 
 #: Most failed jobs known individually; beyond that only their number is.
 FAILED_LIMIT = 2000
@@ -82,32 +83,27 @@ class Reading:
         about = self._database.about
         assert about is not None
         if about.jobs_bytes <= BIG_BYTES or not backlog.can_begin_with_head:
-            return self.read_all(backlog)
+            return self.read_all(backlog, READ_TIMEOUT_S)
         began_s = time.monotonic()
         self.close()
         self._database.notified.forget()
-        (rows,) = self._snapshot([self._ordered(queries.HEAD, {"limit": HEAD, "deferred": backlog.deferred})])
+        head = self._ordered(queries.HEAD, {"limit": HEAD, "deferred": backlog.deferred})
+        (rows,) = self._database.snapshot([head], READ_TIMEOUT_S)
         held, found = sort_out(rows, HEAD, self._database.ageing_s)
         if not found.due_more:  # the table is big because of jobs that are over
-            return self.read_all(backlog)
+            return self.read_all(backlog, READ_TIMEOUT_S)
         backlog.load_head([(job.id, job.channel) for job in held], found.due)
         return Loaded(held, {}, 0, time.monotonic() - began_s)
 
-    def read_all(self, backlog: Backlog) -> Loaded:
-        """Read everything now. Raises DatabaseError."""
+    def read_all(self, backlog: Backlog, limit_s: float = STATEMENT_TIMEOUT_S) -> Loaded:
+        """Read everything now, with a limit for each statement. Raises DatabaseError."""
         self.close()
         began_s = time.monotonic()
         self._database.notified.forget()
         backlog.begin_read()
-        load, counts, failed = self._snapshot(self._everything(backlog))
+        load, counts, failed = self._database.snapshot(self._everything(backlog), limit_s)
         self.overtaken = False
         return self._load(backlog, load, counts, failed, time.monotonic() - began_s)
-
-    def _snapshot(self, statements: list[Statement]) -> list[Rows]:
-        self._database.rows(queries.BEGIN_SNAPSHOT)
-        found = [self._database.rows(*statement) for statement in statements]
-        self._database.rows(queries.END_SNAPSHOT)
-        return found
 
     def _ordered(self, statement: str, params: dict[str, Any]) -> Statement:
         ageing_s = self._database.ageing_s

@@ -12,7 +12,6 @@ from dataclasses import replace
 from ..backlog.backlog import Backlog
 from ..postgres import queries
 from ..postgres.reader import READ_TIMEOUT_S
-from ..postgres.waiter import STATEMENT_TIMEOUT_S
 from ..states import Mode
 from .checks import Checks
 from .orders import Instructions
@@ -53,11 +52,9 @@ class Refresh:
         backlog.set_limits(self._instructions.limits)
         if serving is not None:
             backlog.inherit(serving.backlog)
-        self._database.limit_statements(READ_TIMEOUT_S)
         if serving is None:
             self._note_last_starts(backlog)
         loaded = self.reading.read_first(backlog)  # if this fails, the old tree keeps its permits
-        self._database.limit_statements(STATEMENT_TIMEOUT_S)
         if serving is None:
             serving = parts.serving = Serving(
                 self._database,
@@ -130,9 +127,7 @@ class Refresh:
 
     def _complete(self, serving: Serving) -> None:
         """Read everything here: without a second connection, or if too much changed during a background read."""
-        self._database.limit_statements(READ_TIMEOUT_S)
-        self._take(serving, self.reading.read_all(serving.backlog))
-        self._database.limit_statements(STATEMENT_TIMEOUT_S)
+        self._take(serving, self.reading.read_all(serving.backlog, READ_TIMEOUT_S))
 
     def _take(self, serving: Serving, loaded: Loaded) -> None:
         serving.after_load(loaded.held, loaded.conflicting)
@@ -142,7 +137,10 @@ class Refresh:
     def _note_last_starts(self, backlog: Backlog) -> None:
         """Continue throttles where a former supervisor left them."""
         within_s = backlog.longest_throttle_s
-        for channel, age_s in self._database.rows(queries.LAST_STARTS, {"within_s": within_s}) if within_s else ():
+        if not within_s:
+            return
+        self._database.limit_statements(READ_TIMEOUT_S)
+        for channel, age_s in self._database.rows(queries.LAST_STARTS, {"within_s": within_s}):
             shared = backlog.note_start(channel, time.time_ns() // 1000 + self._database.clock_us - int(age_s * 1e6))
             self._parts.worker_slot.note_start(shared, int(age_s * 1e9))
 

@@ -158,6 +158,25 @@ def test_what_the_server_refused_had_no_effect(connected: Database, sqlstate: st
     assert error_of(connected, raises(sqlstate)).refused
 
 
+def test_a_snapshot_has_limits_of_its_own_which_cost_no_round_trip(
+    connected: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    rows = connected.session.rows
+
+    def counted(statement: str, *given: Any, **more: Any) -> list[tuple[Any, ...]]:
+        asked.append(statement)
+        return rows(statement, *given, **more)
+
+    shown = ("statement_timeout", "lock_timeout", "transaction_isolation")
+    monkeypatch.setattr(connected.session, "rows", counted)
+    found = connected.snapshot([(f"SHOW {name}", None) for name in shown], 300)
+    assert found == [[("5min",)], [("1s",)], [("repeatable read",)]]
+    assert len(asked) == len(shown) + 1
+    usual = [connected.rows(f"SHOW {name}") for name in shown]
+    assert usual == [[("15s",)], [("1s",)], [("read committed",)]]
+
+
 def test_a_lock_that_was_waited_for_does_not_cost_the_connection(connected: Database) -> None:
     with pytest.raises(DatabaseError) as caught:
         connected.rows(raises("55P03"))
