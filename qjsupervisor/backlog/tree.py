@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import enum
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..channelspec import ChannelSpec
-from ..job import Key, Pending
-from .names import ChannelNames, Shared
-from .nodes import Alarms, Node
+from ..job import Pending
+from .line import ChannelLine
+from .names import Shared
+from .nodes import Node
 
 #: Limit of remembered failed jobs; of further ones only the number is known until the next full read.
 KNOWN_FAILED = 10_000
@@ -62,34 +63,22 @@ Place = tuple[Node, Standing, Pending | int | None]
 Change = Pending | Failed | None
 
 
-class ChannelTree(ChannelNames):
+class ChannelTree(ChannelLine):
     """All waiting, running and failed jobs of one database."""
 
     def __init__(self, specs: Iterable[ChannelSpec], shared: Shared, window: int) -> None:
-        """As ChannelNames."""
+        """As ChannelLine."""
         super().__init__(specs, shared, window)
         #: By job id.
         self._places: dict[int, Place] = {}
         #: How many of them are deferred, and how many failed.
         self._deferred_count = self._known_failed = 0
-        self._etas = Alarms()
-        self._throttles = Alarms()
-        #: Nodes that may need refilling.
-        self._needs_refill: set[Node] = set()
-        self._dirty: set[int] = set()
-        self._heads: dict[int, tuple[Key, Node]] = {}
-        self._line: list[tuple[Key, int]] = []
-        self._demand = 0
         self._changes_during_read: dict[int, Change] | None = None
         #: Jobs of sequential channels failed or recovered since this was last cleared.
         self.stops_changed = True
-        self.now_us = 0
-        #: How many jobs may be taken; with 0 the tree wants nothing.
-        self.budget = 0
         self.held: dict[int, int] = {}
         self.failed: dict[int, int] = {}
         self.changed: set[int] = set()
-        self.new_heads: set[int] = set()
         #: Ids of jobs that have a permit and wait to be claimed.
         self.taken: list[int] = []
         #: How many taken jobs are not sent and counted by a rate, here or in the shared table.
@@ -263,28 +252,6 @@ class ChannelTree(ChannelNames):
 
     # -- who is next (grants.Source) -----------------------------------------------------------------------
 
-    def _renew(self, node: Node) -> None:
-        """Update everything that depends on a node's windows."""
-        if node.needs_refill:
-            self._needs_refill.add(node)
-        self._etas.set(node, node.next_eta_us(self.now_us))
-        self._enter(node)
-        if node.spec.sequential:
-            order_barrier = node.order_barrier()
-            if order_barrier != node.seen_barrier:
-                node.seen_barrier = order_barrier
-                for follower in node.followers:
-                    self._enter(follower)
-
-    def _enter(self, node: Node) -> None:
-        if self._branches[node.shared].enter(node, self.now_us):
-            self._dirty.add(node.shared)
-
-    def _give_room(self, node: Node) -> None:
-        """Something that held up jobs in a node may be over."""
-        self._branches[node.shared].unpark(node, self.now_us)
-        self._dirty.add(node.shared)
-
     def prepare(self, now_us: int, budget: int) -> None:
         """Before an exchange: advance to `now_us` (UTC) and allow up to `budget` jobs to be taken."""
         if now_us < self.now_us:
@@ -312,63 +279,10 @@ class ChannelTree(ChannelNames):
             self._place(node, job)
         self._renew(node)
 
-    def _turn_back(self, now_us: int) -> None:
-        """Limit all throttles to their length from `now_us` on, in case the clock was set back."""
-        for node in self.nodes.values():
-            longest_us = now_us + node.spec.throttle_s * 1_000_000
-            if node.not_before_us > longest_us:
-                self._throttle(node, longest_us)
-            if node.starts is not None:
-                known = [min(moment, now_us) for moment in node.starts.moments()]
-                node.starts.clear()
-                node.starts.add_past(known)
-                self._follow_rate(node)
-
-    def _throttle(self, guard: Node, until_us: int) -> None:
-        guard.not_before_us = until_us
-        self._throttles.set(guard, until_us)
-
-    def _follow_rate(self, guard: Node) -> None:
-        """The last starts changed: update when the next is allowed, unless a throttle lasts longer."""
-        assert guard.starts is not None
-        opens_us = guard.starts.opens()
-        guard.not_before_us = max(opens_us, guard.not_before_us) if guard.spec.throttle_s else opens_us
-        self._throttles.set(guard, guard.not_before_us if guard.not_before_us > self.now_us else None)
-        self._give_room(guard)
-
-    def _settle(self) -> None:
-        for shared in self._dirty:
-            best = self._branches[shared].best(self.now_us)
-            old = self._heads.get(shared)
-            if best == old:
-                continue
-            if old is not None:
-                del self._line[bisect_left(self._line, (old[0], shared))]
-                del self._heads[shared]
-                self._demand &= ~(1 << shared)
-            if best is not None:
-                self._heads[shared] = best
-                insort(self._line, (best[0], shared))
-                self._demand |= 1 << shared
-            self.new_heads.add(shared)
-        self._dirty.clear()
-
     @property
     def wanted_channels(self) -> int:
         """Bitmap of the shared channels in which a job could start."""
         return self._demand if self.budget > 0 else 0
-
-    def best(self, candidates: int) -> int:
-        """The channel of the best job among `candidates`."""
-        return next(shared for _key, shared in self._line if candidates >> shared & 1)
-
-    def key(self, channel: int) -> Key:
-        """The order key of the best job in a channel."""
-        return self._heads[channel][0]
-
-    def order(self) -> Sequence[int]:
-        """The channels with a demand, best job first."""
-        return [shared for _key, shared in self._line] if self.budget > 0 else ()
 
     def take(self, channel: int) -> None:
         """Use a permit for the best job of a channel, which will be claimed."""
