@@ -169,9 +169,13 @@ class Monitor:
             return b"".join(iter(lambda: sock.recv(65536), b""))
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        """The end of the pipe ends it in order: a process that is killed says nothing of what it covered."""
         self.pipe.close()
+        try:
+            self.process.wait(10)
+        finally:
+            self.process.kill()
+            self.process.wait()
         self.master.close()
         shutil.rmtree(self.folder)
 
