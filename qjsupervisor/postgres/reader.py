@@ -43,6 +43,7 @@ class Reader:
         self.connecting = True
         #: The server did not answer in time.
         self.is_silent = False
+        #: When it began to connect; once there is a connection, when it began to read.
         self.began_s = time.monotonic()
 
     def start(self, statements: Sequence[Statement]) -> None:
@@ -62,6 +63,7 @@ class Reader:
         session.limit_s = max(0.0, self.began_s + FIRST_ANSWER_S - time.monotonic())
         yield f"SET statement_timeout = '{READ_TIMEOUT_S:.0f}s'; {queries.BEGIN_SNAPSHOT}", None
         self.connecting = False
+        self.began_s = time.monotonic()
         session.limit_s = READ_TIMEOUT_S + 3
         results = []
         for statement in statements:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
@@ -10,7 +12,7 @@ from .. import logs
 from ..config.environment import SERVER_PREFIX
 from ..config.settings import WorkerSettings, connect_limit_s
 from ..control import Pipe
-from ..loop import Deadline, Loop
+from ..loop import Callback, Deadline, Loop, Timers
 from ..odoo.dispatcher import Dispatcher
 from ..postgres.database import Database
 from ..postgres.waiter import Waiter
@@ -33,6 +35,7 @@ class WorkerParts:
         #: For what many databases may have to say at once.
         self.database_log = ForwardingLog(pipe, self.log)
         self.loop = Loop()
+        self._began_s = self.loop.now_s()
         #: A deadline has passed, so a turn is due.
         self.is_due = False
         self.database = Database(
@@ -68,3 +71,29 @@ class WorkerParts:
     def deadline(self) -> Deadline:
         """A new deadline that wakes the loop for a turn."""
         return Deadline(self.loop, self.wake)
+
+    def routine(self) -> Deadline:
+        """A deadline for what has to be done at intervals: it rings with a heartbeat, somewhat early if need be."""
+        return _Routine(self.loop, self.wake, self.with_beat_s)
+
+    def with_beat_s(self, at_s: float) -> float:
+        """The last heartbeat up to this moment; the moment itself if no heartbeat comes before."""
+        if at_s == math.inf:
+            return at_s
+        every_s = self.settings.heartbeat_s
+        beat_s = self._began_s + (at_s - self._began_s) // every_s * every_s
+        return beat_s if beat_s > self.loop.now_s() else at_s
+
+
+class _Routine(Deadline):
+    """An idle worker wakes up once for all its routine work."""
+
+    __slots__ = ("_with_beat_s",)
+
+    def __init__(self, timers: Timers, callback: Callback, with_beat_s: Callable[[float], float]) -> None:
+        super().__init__(timers, callback)
+        self._with_beat_s = with_beat_s
+
+    def set(self, at_s: float) -> None:
+        """Ring at this moment at the latest."""
+        super().set(self._with_beat_s(at_s))

@@ -35,7 +35,7 @@ class Refresh:
         self._database = parts.database
         self.reading = Reading(parts.database, parts.loop, parts.settings.window, parts.wake)
         self._times = ReadTimes(parts.settings.reconcile_interval_s)
-        self._reconciliation = parts.deadline()
+        self._reconciliation = parts.routine()
         self._reload = parts.deadline()
         self.past_starts = PastStarts(parts, self.reading)
 

@@ -53,7 +53,7 @@ class Worker:
         self._worker_slot = worker_slot
         self._channel_options = settings.rules.channel_options
         self._listening = Listening(
-            parts.database, parts.loop, self._hear_database, parts.deadline(), settings.leader_timeout_s
+            parts.database, parts.loop, self._hear_database, parts.routine(), settings.leader_timeout_s
         )
         self.instructions = Instructions(
             pipe, worker_slot.wakeup, parts.log, parts.loop, on_pauses=self._apply_pauses, on_rules=self._apply_rules
@@ -78,7 +78,7 @@ class Worker:
         self.instructions.attach()
         slot.attach()
         self.parts.loop.register(slot.wakeup, selectors.EVENT_READ, lambda _now_s: slot.drain_wakeup())
-        self._beat(time.monotonic())
+        self.beat(time.monotonic())
         more = True
         while self.progress.exit_code is None:
             more = self.turn(more=more)
@@ -100,9 +100,9 @@ class Worker:
         self._watch(time.monotonic())
         return False
 
-    def _beat(self, now_s: float) -> None:
+    def beat(self, now_s: float) -> None:
         """Take a turn at intervals even if nothing happens, to show the master that the worker is alive."""
-        self.parts.loop.call_at(now_s + self.parts.settings.heartbeat_s, self._beat)
+        self.parts.loop.call_at(self.parts.with_beat_s(now_s + self.parts.settings.heartbeat_s), self.beat)
         self.parts.wake(now_s)
 
     def step(self, now_s: float) -> bool:

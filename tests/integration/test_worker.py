@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qjsupervisor.config.load import load
 from qjsupervisor.control import Pipe
+from qjsupervisor.postgres.session import Session
 from qjsupervisor.table.semaphore import SemaphoreTable
 from qjsupervisor.testing.postgres import ThrowawayPostgres
-from qjsupervisor.worker import reading
+from qjsupervisor.worker import read_times, reading
 from qjsupervisor.worker.worker import Worker
 
 from ..conftest import DatabaseFactory
@@ -25,9 +28,15 @@ def one(database: DatabaseFactory) -> Database:
     return database()
 
 
+#: Between an idle worker's heartbeats; it reconciles with every second one.
+BEAT_S = 0.5
+
+
 @pytest.fixture
-def worker(one: Database, postgres: ThrowawayPostgres, tmp_path: Path) -> Iterator[Worker]:
-    """It serves, and knows of no job yet."""
+def worker(
+    one: Database, postgres: ThrowawayPostgres, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Worker]:
+    """It serves, and knows of no job yet. A parameter: other settings."""
     conf = tmp_path / "odoo.conf"
     conf.write_text(odoo_conf(postgres, unused_port(), db_name=one.name))
     config = load({"config": str(conf)}, {})
@@ -37,7 +46,8 @@ def worker(one: Database, postgres: ThrowawayPostgres, tmp_path: Path) -> Iterat
     master, pipe = Pipe.pair()
     worker_slot = table.worker_slot(0)
     worker_slot.attach()
-    made = Worker(config.worker_settings(one.name), worker_slot, pipe)
+    settings = replace(config.worker_settings(one.name), **getattr(request, "param", {}))
+    made = Worker(settings, worker_slot, pipe)
     assert made.step(time.monotonic())
     yield made
     made.close()
@@ -74,3 +84,29 @@ def test_what_a_read_that_could_not_be_aside_found_is_started_at_once(
         pass
     assert not worker.parts.serving.backlog.partial
     assert worker.parts.serving.dispatched == 3
+
+
+@pytest.mark.parametrize("worker", [{"heartbeat_s": BEAT_S, "reconcile_interval_s": 2 * BEAT_S}], indirect=True)
+def test_an_idle_worker_wakes_once_for_all_its_routine_work(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_times, "QUICK_READ_S", 60)  # a slow machine is no reason for a second connection
+    statements: list[str] = []
+    run = Session.rows
+
+    def count(session: Session, statement: str, *args: Any, **kwargs: Any) -> Any:
+        statements.append(statement)
+        return run(session, statement, *args, **kwargs)
+
+    began_s = time.monotonic()
+    worker.beat(began_s)
+    more = True
+    while more or time.monotonic() < began_s + 2 * BEAT_S:  # until it rests, and knows its times
+        more = worker.turn(more=more)
+    monkeypatch.setattr(Session, "rows", count)
+    turns, began_s = 0, time.monotonic()
+    while time.monotonic() < began_s + 8 * BEAT_S:
+        more = worker.turn(more=more)
+        turns += 1
+    assert turns <= 9, "one for each heartbeat"
+    reads = sum("SELECT 'held'" in statement for statement in statements)
+    assert 1 <= reads <= 5, "with every second one"
+    assert len(statements) <= 8 * reads
