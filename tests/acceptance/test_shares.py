@@ -40,7 +40,7 @@ def test_five_databases(
     running = supervisor(conf(2))
     running.wait_ready(*names.split(","))
     for each in others:
-        each.insert_jobs(60, kwargs={"sleep": 0.3})
+        each.insert_jobs(240, kwargs={"sleep": 0.3})  # more than the commands below take
     wait_until(lambda: running.status()["channels"][0]["running"] == 6, "others run their most: 2 each, 6 of 8")
     prod.insert_jobs(60, kwargs={"sleep": 0.3})
     wait_until(lambda: (running.database_status(prod.name) or {})["share"]["used"] >= 3, "its minimum, beside them")
