@@ -39,15 +39,15 @@ def places(core: TableCore, names: Sequence[str], free: Sequence[int]) -> dict[s
 
 
 def vacant(core: TableCore) -> list[int]:
-    """The records that belonged to a channel, and belong to none now."""
+    """The records that belonged to a channel and are free now."""
     words = range(core.words[Header.USED_CHANNELS])
     return [channel for channel in words if not core.words[core.channel_base(channel) + Channel.NAME_LENGTH]]
 
 
 def forgotten(core: TableCore) -> list[int]:
-    """Retired channels of which no worker knows any more, and in which nothing runs, or waits; children first.
+    """Retired channels that no worker knows any more and in which nothing runs or waits; children first.
 
-    In a cluster there are none: the coordinator knows channels by name, and may lease us some of one that is gone.
+    None in a cluster, where the coordinator knows channels by name and may lease us permits of one that is gone.
     """
     words, tree = core.words, core.tree()
     trees = [words[core.slot_base(slot) + Slot.TREE] for slot in range(core.slots)]
@@ -71,14 +71,14 @@ def forgotten(core: TableCore) -> list[int]:
 
 
 def vacate(core: TableCore, channel: int) -> None:
-    """Take a forgotten channel's name from its record; the caller moves Header.GENERATION."""
+    """Remove a forgotten channel's name from its record; the caller increments Header.GENERATION."""
     base = core.channel_base(channel)
     core.words[base + Channel.NAME_LENGTH] = 0
     core.words[base + Channel.PARENT] = 0
 
 
 def retire(core: TableCore, channel: int) -> None:
-    """A channel is no longer configured; the caller moves Header.GENERATION, by one."""
+    """Mark a channel as no longer configured; the caller increments Header.GENERATION by one."""
     base = core.channel_base(channel)
     if core.words[base + Channel.FLAGS] != Flag.RETIRED:
         core.words[base + Channel.RETIRED_AT] = core.words[Header.GENERATION] + 1
@@ -89,7 +89,7 @@ def retire(core: TableCore, channel: int) -> None:
 def add_channel(core: TableCore, spec: ChannelSpec, channel: int, parent: int, now_ns: int) -> None:
     """Give a channel the record that `places` found for it.
 
-    The record is whole before it counts: a process killed in between leaves no channel of half the settings.
+    The record is complete before it counts: a process killed in between leaves no half-configured channel.
     """
     base = core.channel_base(channel)
     if channel < core.words[Header.USED_CHANNELS]:
@@ -101,7 +101,7 @@ def add_channel(core: TableCore, spec: ChannelSpec, channel: int, parent: int, n
 
 
 def _clear(core: TableCore, channel: int) -> None:
-    """Leave nothing in a vacant record of the channel that it was, but that it is retired."""
+    """Clear a vacant record, except for the mark that it is retired."""
     base = core.channel_base(channel)
     for word in range(base, base + core.layout.channel_name):
         if word != base + Channel.FLAGS:
@@ -113,12 +113,12 @@ def _clear(core: TableCore, channel: int) -> None:
 
 
 def write_channel(core: TableCore, channel: int, spec: ChannelSpec, now_ns: int) -> None:
-    """Put a channel's settings in force; the caller moves Header.GENERATION and settles afterwards."""
+    """Put a channel's settings in force; the caller increments Header.GENERATION and settles afterwards."""
     base = core.channel_base(channel)
     words = core.words
     throttle_ns = spec.throttle_s * 1_000_000_000
     words[base + Channel.CONFIGURED] = limit = _limit(spec.capacity, spec.name == ROOT)
-    if core.leased:  # the broker says what we may use of it: at first nothing
+    if core.leased:  # the broker decides what we may use of it; at first nothing
         words[Header.FLOORED] = 0
         waits_for_token = (throttle_ns or spec.rate) and not words[base + Channel.TOKEN]
         limit = 0 if waits_for_token else min(limit, words[base + Channel.RIGHT])
@@ -142,7 +142,7 @@ def write_channel(core: TableCore, channel: int, spec: ChannelSpec, now_ns: int)
 
 
 def _write_rate(core: TableCore, channel: int, rate: Rate | None, now_ns: int) -> None:
-    """Another rate goes on with the starts that the old one counted."""
+    """Replace the rate; the new one keeps the starts that the old one counted."""
     base, words = core.channel_base(channel), core.words
     old = core.ring(channel)
     starts, period_ns = (rate.starts, int(rate.period_s * 1e9)) if rate else (0, 0)
@@ -159,14 +159,14 @@ def _write_rate(core: TableCore, channel: int, rate: Rate | None, now_ns: int) -
 
 
 def _limit(capacity: int | None, is_root: bool) -> int:
-    """The word for a capacity: -1 = no limit; 0 means 'no limit of its own' but for the root, where nothing runs."""
+    """The word for a capacity: -1 = no limit. 0 means 'no limit of its own', except at root, where nothing runs."""
     if capacity is None or (capacity == 0 and not is_root):
         return -1
     return capacity
 
 
 def read_spec(core: TableCore, channel: int) -> ChannelSpec | None:
-    """A channel's settings as they are in force; None for one that is no longer configured."""
+    """A channel's settings as in force; None if it is no longer configured."""
     base = core.channel_base(channel)
     w = core.words[base : base + CHANNEL_WORDS].tolist()
     flags = w[Channel.FLAGS]

@@ -1,6 +1,6 @@
-"""The shared table's lock, and what must be true of its words (words.py). Layout: layout.py.
+"""The shared table's lock and the invariants of its words (words.py). Layout: layout.py.
 
-Decides nothing: who gets a permit is grants.py's business; what a worker or the master may do is in semaphore.py.
+Decides nothing: grants.py chooses who gets a permit; semaphore.py says what a worker or the master may do.
 
 Invariants, whenever the lock is free and Header.DIRTY is 0
     total(c)   = sum of HELD over all databases and over c and all channels below it
@@ -8,13 +8,13 @@ Invariants, whenever the lock is free and Header.DIRTY is 0
     closed(c)  = paused or retired, or total(c) >= capacity(c), or sequential and failed(c) > 0, or throttled
     throttled  = closed by time alone: by a throttle until NOT_BEFORE, by a rate until its ring opens, or while
                  Header.STARTS_UNREAD; Header.NEXT_OPEN_NS is not later than the first of these moments
-    waiting(s) = s has demand and no grant that it did not take yet
+    waiting(s) = s has demand, and no grant it has yet to take
     granted(s) = s has such a grant: who has demand is in waiting, in granted, or holds the lock
     minimums   = layout.py says what is derived of them
     HELD(s, c) = what the worker of s knows to run there, + 1 if its untaken grant is for c
-A death of the lock's holder between any two stores breaks all but the truth (HELD, FAILED, the demand orders). Whoever
-takes the lock next calls `_repair`, before it looks at anything else: sums and bitmaps are computed afresh,
-and Header.REPAIRS tells every worker to write its own HELD words again, which puts the last equation right.
+If the lock's holder dies between two stores, only the truth (HELD, FAILED, the demand orders) is certain. Whoever
+takes the lock next calls `_repair` before it looks at anything else: sums and bitmaps are computed afresh,
+and Header.REPAIRS tells every worker to write its own HELD words again, which restores the last equation.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from .stuck_holder import HolderWatch
 from .words import TableWords, bits
 
 _NO, _OWNER_DIED = Acquired.NO, Acquired.OWNER_DIED
-#: How long a worker waits for the lock before it looks at the holder.
+#: How long a worker waits for the lock before it examines the holder.
 LOCK_SLICE_S = 0.02
-#: A grant that is taken so late is counted anew: meanwhile others may have started.
+#: A grant taken later than this is counted anew, since others may have started meanwhile.
 LATE_NS = 50_000_000
-#: Of Slot.STARTS: what was started in a database before is not known, is being read, is in the rings.
+#: Values of Slot.STARTS: earlier starts in a database are not known, are being read, or are in the rings.
 STARTS_UNKNOWN, STARTS_UNREAD, STARTS_KNOWN = range(3)
 
 # os.eventfd_write lets other threads run, which may keep the interpreter, and with it the table's lock, for 5 ms.
@@ -51,27 +51,27 @@ class TableCore(TableWords):
 
     def __init__(self, slots: int, channels: int, servers: int = 0, *, leased: bool = False) -> None:
         super().__init__(slots, channels, servers)
-        #: A cluster's broker says what may be used of each channel, and until when; see leases.py.
+        #: A cluster's broker decides how much of each channel may be used, and until when; see leases.py.
         self.leased = leased
         self.broker_wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if leased else -1
         self.words[Header.LEASE_UNTIL_NS] = 0 if leased else (1 << 63) - 1
         self.words[Header.NEXT_OPEN_NS] = NEVER_NS
         self.mutex = RobustMutex(self.mapping, self.layout.mutex * WORD)
-        #: One eventfd a slot: written under the lock by whoever granted something to that database.
+        #: One eventfd per slot, written under the lock by whoever grants something to that database.
         self.wakeups = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(slots)]
         self._holder_watch = HolderWatch(lambda: (self.mutex.owner(), self.words[Header.SEQUENCE]))
 
     # -- the lock ----------------------------------------------------------------------------------------
 
     def may_start(self, now_ns: int) -> bool:
-        """Whether anything may start: the start barrier is over, and the lease is not, or floors are in force."""
+        """Whether anything may start: the start barrier is open, and the lease is valid or floors are in force."""
         is_leased = now_ns < self.words[Header.LEASE_UNTIL_NS] or self.words[Header.FLOORED]
         return bool(self.words[Header.START_BARRIER]) and bool(is_leased)
 
     def use_floors(self, now_ns: int) -> None:
-        """With the lock, after the end of the lease: what may be used of each channel from now on is its floor.
+        """With the lock, after the lease has ended: limit each channel to its floor from now on.
 
-        The mark is stored last, so that whoever comes after a death in between does it again.
+        The mark is stored last, so that after a death in between the next one does it again.
         """
         words = self.words
         if words[Header.FLOORED] or not words[Header.FLOORS]:
@@ -84,17 +84,17 @@ class TableCore(TableWords):
         words[Header.FLOORED] = 1
 
     def wake_broker(self) -> None:
-        """Something that the coordinator may have to know."""
+        """Report that something changed which the coordinator may need to know."""
         _eventfd_write(self.broker_wakeup, 1)
 
     def enter(self, now_ns: int) -> bool:
-        """Try to take the lock, without waiting; what a dead holder left is put right first."""
+        """Try to take the lock without waiting; repairs first what a dead holder left."""
         return self._entered(self.mutex.acquire(0), now_ns)
 
     def enter_waiting(self, slot: int | None) -> int:
-        """Take the lock; workers, and the broker (slot None). Returns when that was (monotonic, in nanoseconds).
+        """Take the lock, as a worker or the broker (slot None). Returns the time (monotonic nanoseconds).
 
-        Stamps the heartbeat while it waits, and does not put up with a stopped holder.
+        Writes the heartbeat while it waits, and deals with a stopped holder.
         """
         now_ns = time.monotonic_ns()
         while not self._entered(self.mutex.acquire(LOCK_SLICE_S), now_ns):
@@ -106,11 +106,11 @@ class TableCore(TableWords):
 
     @contextmanager
     def locked(self, slot: int | None) -> Iterator[int]:
-        """Hold the lock for the body, which gets the moment it was taken. See enter_waiting."""
+        """Hold the lock for the body, which gets the time it was taken. See enter_waiting."""
         now_ns = self.enter_waiting(slot)
         try:
             yield now_ns
-        except BaseException:  # whatever it is: a lock that is kept would stop all databases
+        except BaseException:  # whatever it is, keeping the lock would stop all databases
             self.abandon()
             raise
         self.leave()
@@ -126,18 +126,18 @@ class TableCore(TableWords):
         return True
 
     def leave(self) -> None:
-        """Give the lock back; everything is consistent."""
+        """Release the lock; everything is consistent."""
         self.words[Header.DIRTY] = 0
         self.mutex.release()
 
     def abandon(self) -> None:
-        """Give the lock back after a failure inside: the mark stays, so the next one repairs."""
+        """Release the lock after a failure: the mark stays, so the next holder repairs."""
         self.mutex.release()
 
     # -- permits -----------------------------------------------------------------------------------------
 
     def settle(self, channel: int, now_ns: int) -> None:
-        """Write whether a channel has room; after anything that can change it."""
+        """Write whether a channel has room. Call it after anything that can change that."""
         limits = self.tree().limits[channel]
         if limits is None:
             return
@@ -156,14 +156,14 @@ class TableCore(TableWords):
                 words[Header.NEXT_OPEN_NS] = min(words[Header.NEXT_OPEN_NS], self.not_before_ns(channel))
 
     def settle_anew(self, channel: int, now_ns: int) -> None:
-        """The same, where the channel may have had limits before that it has no more."""
+        """As settle, for a channel that may have lost limits."""
         self.put_bit(self.layout.closed, channel, False)
         self.put_bit(self.layout.throttled, channel, False)
         self.settle(channel, now_ns)
         self.settle_minimums(channel)
 
     def settle_minimums(self, channel: int) -> None:
-        """Write what a channel, and each above it, lacks of its minimum; after anything that can change it."""
+        """Write how far a channel and those above it are below their minimums, after anything that can change it."""
         words = self.words
         for node in self.tree().paths[channel]:
             base = self.channel_base(node)
@@ -179,7 +179,7 @@ class TableCore(TableWords):
                     words[self.channel_base(words[base + Channel.PARENT]) + Channel.KEPT] += change
 
     def add_held(self, slot: int, channel: int, change: int, now_ns: int) -> None:
-        """Change the permits that a database holds in a channel; the one store to HELD is what counts."""
+        """Change the permits a database holds in a channel. Only the store to HELD is decisive."""
         words = self.words
         words[self.cell_base(slot, channel) + Cell.HELD] += change
         words[self.layout.slot + slot * self.layout.slot_size + Slot.TOTAL] += change
@@ -193,7 +193,7 @@ class TableCore(TableWords):
             self.settle_minimums(channel)
 
     def put_share(self, slot: int, share: Share) -> None:
-        """Write what a database is guaranteed and limited to; `settle_share` puts it in force."""
+        """Write a database's minimum and maximum; `settle_share` puts them in force."""
         base = self.slot_base(slot)
         self.words[base + Slot.MIN], self.words[base + Slot.MAX] = share.minimum, share.maximum or 0
         self.words[base + Slot.RESERVE] = int(share.reserve)
@@ -201,7 +201,7 @@ class TableCore(TableWords):
             self.words[Header.SHARES] = 1
 
     def settle_share(self, slot: int) -> None:
-        """Write whether a database holds less than its minimum, or its maximum; after anything that can change it."""
+        """Write whether a database is below its minimum or at its maximum, after anything that can change it."""
         words, base = self.words, self.slot_base(slot)
         total, least, most = words[base + Slot.TOTAL], words[base + Slot.MIN], words[base + Slot.MAX]
         deficit = max(0, least - total) if words[base + Slot.RESERVE] else 0
@@ -216,12 +216,12 @@ class TableCore(TableWords):
         self.put_bit(self.layout.granted, slot, channel >= 0)
 
     def exceeds_share(self, slot: int) -> bool:
-        """Whether a database holds more than its maximum, which was lowered."""
+        """Whether a database holds more than its maximum, because that was lowered."""
         base = self.slot_base(slot)
         return 0 < self.words[base + Slot.MAX] < self.words[base + Slot.TOTAL]
 
     def is_over(self, channel: int) -> bool:
-        """Whether a permit just held here must not be used: capacity was lowered, a pause ordered, a job failed."""
+        """Whether a permit just taken here must not be used: the capacity was lowered, or a pause or failure came."""
         tree = self.tree()
         for node in tree.paths[channel]:
             limits, base = tree.limits[node], self.channel_base(node)
@@ -234,12 +234,12 @@ class TableCore(TableWords):
         return False
 
     def is_full(self) -> bool:
-        """Whether the root's permits are all held: nothing can start anywhere."""
+        """Whether all of the root's permits are held, so nothing can start anywhere."""
         root = self.channel_base(0)
         return 0 <= self.words[root + Channel.CAPACITY] <= self.words[root + Channel.TOTAL]
 
     def has_rules(self, channel: int) -> bool:
-        """Whether a channel or one above it has more to say of who may start than a capacity.
+        """Whether more than capacities decides who may start in a channel, by its own settings or those above it.
 
         By time, by order, or by minimums and weights of the branches below it.
         """
@@ -253,7 +253,7 @@ class TableCore(TableWords):
         return False
 
     def has_weights(self) -> bool:
-        """Whether databases differ in weight: then each single start is counted."""
+        """Whether databases differ in weight, so that every start is counted."""
         if self.words[Header.CLASSES] < 2:
             return False
         return len([members for members in self.class_bitmaps() if members]) > 1
@@ -265,11 +265,11 @@ class TableCore(TableWords):
         if limits is None or limits.ring is None:
             return not_before_ns
         if self.words[Header.STARTS_UNREAD]:
-            return NEVER_NS  # who has read the last of them settles, and wakes all
+            return NEVER_NS  # whoever reads the last of them settles the channel and wakes all
         return max(not_before_ns if limits.throttle_ns else 0, limits.ring.opens())
 
     def count_start(self, channel: int, now_ns: int) -> bool:
-        """A job is let through a channel now: throttles and rates of its path count it. Whether there are rates."""
+        """Count a start in the throttles and rates of a channel's path. Returns whether there are rates."""
         tree, rated = self.tree(), False
         for node in tree.paths[channel]:
             limits = tree.limits[node]
@@ -280,7 +280,7 @@ class TableCore(TableWords):
                     limits.ring.count(now_ns)
                     rated = True
                 self.settle(node, now_ns)
-                # Whoever waits here wakes by itself when it opens, so it has to know when that is.
+                # Those who wait here wake by themselves when it opens, so they must learn when that is.
                 if limits.throttle_ns:
                     self._wake_waiting(tree.below[node])
                 elif self.not_before_ns(node) > now_ns:
@@ -288,7 +288,7 @@ class TableCore(TableWords):
         return rated
 
     def rings(self, channel: int) -> list[tuple[int, Ring]]:
-        """The channels of a path that have a rate, and their last starts."""
+        """The channels of a path that have a rate, with their last starts."""
         tree = self.tree()
         if not tree.has_rings:
             return []
@@ -296,7 +296,7 @@ class TableCore(TableWords):
         return [(node, limits.ring) for node, limits in found if limits is not None and limits.ring is not None]
 
     def delay_start(self, channel: int, since_ns: int, now_ns: int) -> None:
-        """A job that was counted at `since_ns` is sent only now."""
+        """A job counted at `since_ns` is sent only now."""
         for node, ring in self.rings(channel):
             if self._knows(node, since_ns):
                 ring.delay(since_ns, now_ns)
@@ -306,28 +306,28 @@ class TableCore(TableWords):
             self.settle(node, now_ns)
 
     def take_back_start(self, channel: int, since_ns: int, now_ns: int) -> None:
-        """A job that was counted at `since_ns` is not sent."""
+        """A job counted at `since_ns` is not sent after all."""
         for node, ring in self.rings(channel):
             if not self._knows(node, since_ns):
                 continue
             ring.take_back(since_ns, now_ns)
             self.settle(node, now_ns)
-            if self.not_before_ns(node) > now_ns:  # sooner than those know that wait
+            if self.not_before_ns(node) > now_ns:  # earlier than those who wait have been told
                 self.wake_watchers(self.tree().below[node])
 
     def _knows(self, node: int, since_ns: int) -> bool:
-        """Whether a start that was counted then is in the ring: a rate may have been taken away and given again."""
+        """Whether the ring has a start counted then; not if the rate was removed and set again meanwhile."""
         return since_ns >= int(self.words[self.channel_base(node) + Channel.RATE_SINCE_NS])
 
     def add_past_starts(self, channel: int, moments_ns: Iterable[int]) -> None:
-        """Jobs were started then by somebody else: those that the ring does not know of take their places in it."""
+        """Add starts made by others to a channel's ring, except those it already has."""
         ring = self.ring(channel)
         known_ns = self.words[self.channel_base(channel) + Channel.STARTS_KNOWN_NS]
         if ring is not None:
             ring.add_past(moment_ns for moment_ns in moments_ns if moment_ns > max(0, known_ns))
 
     def set_starts(self, slot: int, state: int, now_ns: int) -> None:
-        """Write how far a database's past starts are known."""
+        """Write whether a database's earlier starts are known."""
         word = self.slot_base(slot) + Slot.STARTS
         self.words[Header.STARTS_UNREAD] += (state == STARTS_UNREAD) - (self.words[word] == STARTS_UNREAD)
         self.words[word] = state
@@ -336,7 +336,7 @@ class TableCore(TableWords):
                 self.settle(channel, now_ns)
 
     def recount(self, channel: int, since_ns: int, now_ns: int) -> int:
-        """A job that was counted at `since_ns` is taken only now. When it counts; 0: there is no room for it now."""
+        """A job counted at `since_ns` is taken only now. Returns when it counts, or 0 if there is no room now."""
         rings = self.rings(channel)
         unread = bool(rings and self.words[Header.STARTS_UNREAD])
         is_over = unread or any(ring.is_over(now_ns) for _node, ring in rings)
@@ -351,27 +351,27 @@ class TableCore(TableWords):
         return now_ns
 
     def pass_watch(self, channels: int) -> None:
-        """Somebody waits in these channels no more, who may have looked at the clock for others."""
+        """A database that may have watched the clock for others no longer waits in these channels."""
         tree = self.tree()
         for channel in bits(self.read_bitmap(self.layout.throttled, self.layout.channels)):
             if tree.below[channel] & channels:
                 self.wake_watchers(tree.below[channel])
 
     def wake_watchers(self, channels: int) -> None:
-        """When these channels open has changed: wake those that look at the clock for all that wait there."""
+        """The time at which these channels open has changed: wake those who watch the clock for all who wait."""
         for slot in {*self.watchers(channels)} - {-1}:
             self.wake(slot)
 
     def watchers(self, channels: int) -> tuple[int, int]:
-        """The slots that look at the clock for all that wait in these channels; -1: nobody waits.
+        """The slots that watch the clock for all who wait in these channels; -1: nobody waits.
 
-        The second one is the first one's substitute, as that may be stopped.
+        The second is a substitute, in case the first is stopped.
         """
         waiting = self.waiting_slots(channels) & self.read_bitmap(self.layout.waiting, self.slots)
         return (waiting & -waiting).bit_length() - 1, waiting.bit_length() - 1
 
     def start_throttles(self, channel: int, started_ns: int, now_ns: int) -> None:
-        """A job was let through a channel: its path's throttles count from then."""
+        """A job started in a channel then: the throttles of its path count from that time."""
         tree = self.tree()
         for node in tree.paths[channel]:
             limits = tree.limits[node]
@@ -385,9 +385,9 @@ class TableCore(TableWords):
         self.words[word] = max(self.words[word], started_ns + throttle_ns)
 
     def restart_throttles(self, channel: int, granted_ns: int, now_ns: int) -> bool:
-        """A job that was let through a channel at `granted_ns` is taken only now, and its throttles count from now.
+        """A job granted at `granted_ns` is taken only now, and its throttles count from now.
 
-        False: another one started meanwhile, so that this one has to wait. Rates count from when it is sent.
+        False: another one started meanwhile, so this one must wait. Rates count from when it is sent.
         """
         tree = self.tree()
         for node in tree.paths[channel]:
@@ -400,7 +400,7 @@ class TableCore(TableWords):
         return True
 
     def set_failed(self, slot: int, channel: int, failed: int, now_ns: int) -> None:
-        """Write how many jobs of a database are failed directly in a channel."""
+        """Write how many failed jobs a database has directly in a channel."""
         cell = self.cell_base(slot, channel) + Cell.FAILED
         change = failed - self.words[cell]
         if change:
@@ -409,7 +409,7 @@ class TableCore(TableWords):
             self.settle(channel, now_ns)
 
     def open_throttled(self, now_ns: int) -> None:
-        """Reopen the channels that are throttled no more."""
+        """Reopen channels whose throttle or rate no longer closes them."""
         if self.words[Header.NEXT_OPEN_NS] > now_ns:
             return
         self.words[Header.NEXT_OPEN_NS] = NEVER_NS
@@ -417,7 +417,7 @@ class TableCore(TableWords):
             self.settle(channel, now_ns)
 
     def drop_demand(self, slot: int) -> None:
-        """A database waits for nothing any more."""
+        """Clear a database's demand."""
         base = self.slot_base(slot)
         for channel in range(self.words[Header.USED_CHANNELS]):
             self.put_demand(slot, channel, False)
@@ -448,20 +448,20 @@ class TableCore(TableWords):
             self.wake(slot)
 
     def put_demand(self, slot: int, channel: int, value: bool) -> None:
-        """Note whether a database waits in a channel."""
+        """Write whether a database waits in a channel."""
         waiting_slots = self.channel_base(channel) + self.layout.waiting_slots_in
         self.put_bit(waiting_slots, slot, value)
         self.put_bit(self.layout.active, channel, bool(self.read_bitmap(waiting_slots, self.slots)))
 
     def demand_order(self, slot: int) -> list[int]:
-        """The channels in which a database waits, its best job first."""
+        """The channels in which a database waits, in the order of its best jobs."""
         base = self.slot_base(slot)
         start = (base + self.layout.slot_order) * WORD
         count = max(0, min(self.words[base + Slot.DEMAND], self.layout.channels))
         return self.bytes[start : start + 2 * count].cast("H").tolist()
 
     def wake(self, slot: int) -> None:
-        """Wake the worker of a slot, now or as soon as it looks."""
+        """Wake a slot's worker, at once or when it next polls."""
         _eventfd_write(self.wakeups[slot], 1)
 
     def wake_all(self) -> None:
@@ -474,7 +474,7 @@ class TableCore(TableWords):
 
     def _repair(self, now_ns: int) -> None:
         self.words[Header.DIRTY] = 1
-        # The dead one may have added a channel that it told nobody of.
+        # The dead holder may have added a channel without announcing it.
         self.words[Header.GENERATION] += 1
         used = self.words[Header.USED_CHANNELS]
         for word in range(self.layout.active, self.layout.classes):
@@ -522,11 +522,11 @@ class TableCore(TableWords):
         waits = bool(order) and not words[base + Slot.GRANT]
         self.put_bit(self.layout.waiting, slot, waits)
         self.put_bit(self.layout.granted, slot, bool(words[base + Slot.GRANT]))
-        self.put_bit(self.layout.unserved, slot, waits)  # nobody knows: then rather one turn too early
+        self.put_bit(self.layout.unserved, slot, waits)  # not known: a turn too early does no harm
 
     def _repair_server(self, base: int) -> None:
         words = self.words
-        words[base + Server.PROBER] = words[base + Server.LEASE_NS] = 0  # whoever looks next probes
+        words[base + Server.PROBER] = words[base + Server.LEASE_NS] = 0  # the next one to look probes
         if words[base + Server.STATE] == TargetState.DOWN:
             words[base + Server.FAILURES] = max(1, words[base + Server.FAILURES])
         else:

@@ -1,11 +1,11 @@
-"""Chooses who gets the next permit. Runs under the table's lock, in the process that freed or wants one.
+"""Chooses who gets the next permit. Runs under the table's lock, in the process that freed or wants a permit.
 
-It must not wait, wake or log; it returns one (slot, channel) at a time and moves the cursors.
+It does not wait, wake or log; it returns one (slot, channel) at a time and moves the cursors.
 The rule. Each waiting database enters its best job that could start (the first channel of its demand order with
 room on its whole path). From root down to that job's channel, each channel has its own turn among the databases
 that enter a job in it or below it: root's turn picks a database and so a branch; inside the branch its own turn
-decides, and so on. With only one cursor at root, a database that has root's turn whenever a narrow subchannel is
-free would keep that subchannel for ever.
+decides, and so on. With a single cursor at root, a database that has root's turn whenever a narrow subchannel is
+free would keep that subchannel forever.
 
 Turns. Round robin by slot number from a cursor, which never passes over a database that enters. So, of W databases
 that enter a job in a channel at each of its decisions, each is picked once in W of them, at each level: a channel
@@ -21,8 +21,8 @@ Shares. A database that holds its maximum does not enter. What minimums and weig
 guarantees.py.
 
 With Fairness.PRIORITY there are no turns: the smallest order key of all entered jobs is next. A database that was
-granted a permit a moment ago and did not come for it yet may have a second job better than everybody else's,
-which only itself knows: where it could, the round ends, and goes on when that database comes, or after PICK_UP_NS.
+granted a permit a moment ago and has yet to take it may have a second job better than everybody else's,
+known only to itself. If it could, granting stops until that database takes its permit, or until PICK_UP_NS passed.
 
 Cost: a few big-integer operations, and a look at the databases that are asked. Nothing walks over all channels unless
 one with waiting jobs is closed, nor over all databases but for Fairness.PRIORITY, which compares the keys of those that
@@ -45,12 +45,12 @@ from .words import bitmap, bits
 _STRIDE = 1 << 24
 
 _PRIORITY = Fairness.PRIORITY
-#: How long others wait, with Fairness.PRIORITY, for a database to come for its grant.
+#: How long others wait, with Fairness.PRIORITY, for a database to take its grant.
 PICK_UP_NS = 50_000_000
 
 
 class Demand(Protocol):
-    """What the lock's holder itself wants; more recent than what it published in the table."""
+    """What the lock's holder itself wants, more recent than what it published in the table."""
 
     @property
     def wanted_channels(self) -> int:
@@ -64,7 +64,7 @@ class Demand(Protocol):
 
 
 class Source(Demand, Protocol):
-    """The worker's queue, queried while the table's lock is held: it answers quickly, without waiting or I/O."""
+    """The worker's queue, queried while the table's lock is held: it answers at once, without I/O."""
 
     #: Number of jobs holding a permit, by shared channel (absolute numbers).
     held: dict[int, int]
@@ -132,13 +132,13 @@ class Scheduler:
         self._orders: dict[int, list[int]] = {}
         #: Databases that wait in some channels (a bitmap); nothing changes that meanwhile.
         self._asked: dict[int, int] = {}
-        #: With more than one weight: the databases of each.
+        #: With several weights: the databases of each.
         self._classes = core.class_bitmaps() if core.words[Header.CLASSES] > 1 else None
         #: Channels in which somebody waits, and databases that wait: as of the first choice, later ones have fewer.
         self._active = self._others = 0
         #: Channels in which we want a permit and may take one.
         self._wanted = 0
-        #: Permits are left for a database about to come for its grant; look again then, in case it does not.
+        #: Permits are left for a database about to take its grant; when to look again, in case it does not.
         self.waits_until_ns: int | None = None
 
     def next(self) -> Grant | None:
@@ -226,7 +226,7 @@ class Scheduler:
         return next((channel for channel in order if candidates >> channel & 1), -1)
 
     def _smallest_key(self, others: int, candidates: int) -> Grant | None:
-        # A database with demand that does not wait was granted something: its next key is at least its old one.
+        # A database with demand that does not wait was granted something: its next key is not below its old one.
         asked = self.core.waiting_slots(candidates) & ~self._own_bit
         own = self._own_bit if self._wanted & candidates else 0
         keyed = []
@@ -246,13 +246,13 @@ class Scheduler:
         return None
 
     def pick(self, node: int, candidates: int, others: int) -> Grant | None:
-        """Whose job below `node`, or in it, is next, by turns or by keys."""
+        """Whose job in or below `node` is next, by turns or by keys."""
         if self._fairness is _PRIORITY:
             return self._smallest_key(others, candidates)
         return self._turn(node, self.competing(candidates, others), candidates)
 
     def coming(self, candidates: int) -> int:
-        """Databases that want something there and may be on their way to take what they were granted: a bitmap."""
+        """Bitmap of the databases that want something there and may be about to take what they were granted."""
         core = self.core
         granted = core.read_bitmap(core.layout.granted, core.slots) & ~self._own_bit
         if granted and core.words[Header.SHARES]:
@@ -260,14 +260,14 @@ class Scheduler:
         return bitmap(slot for slot in bits(granted) if self._is_coming(slot) and self.best(slot, candidates) >= 0)
 
     def wait_for(self, coming: int) -> None:
-        """Permits are left for these databases."""
+        """Leave permits for these databases."""
         self.waits_until_ns = min(self._granted_ns(slot) for slot in bits(coming)) + PICK_UP_NS
 
     def _granted_ns(self, slot: int) -> int:
         return self.core.words[self.core.slot_base(slot) + Slot.GRANTED_NS]
 
     def _is_coming(self, slot: int) -> bool:
-        """Whether a database may still come for its grant."""
+        """Whether a database may still take its grant in time."""
         return self._now_ns - self._granted_ns(slot) < PICK_UP_NS
 
     def _key(self, slot: int, channel: int) -> Key:
@@ -334,10 +334,10 @@ class Scheduler:
 
 
 def give(core: TableCore, grant: Grant, now_ns: int) -> None:
-    """Grant to another process: the store to HELD makes the permit its own; then it is woken.
+    """Grant to another process: the store to HELD transfers the permit; then the process is woken.
 
-    If we die in between: a throttle or rate counted without a start only costs time, whereas a GRANT written first
-    could let two jobs start; a HELD without a GRANT is taken back by its owner when Header.REPAIRS changes.
+    If we die in between, a throttle or rate counted without a start only costs time, whereas a GRANT written first
+    could let two jobs start. A HELD without a GRANT is taken back by its owner when Header.REPAIRS changes.
     """
     base = core.slot_base(grant.slot)
     core.count_start(grant.channel, now_ns)
@@ -351,7 +351,7 @@ def give(core: TableCore, grant: Grant, now_ns: int) -> None:
 
 
 def grant_all(core: TableCore, choice: Scheduler, now_ns: int) -> None:
-    """Grant to others as long as any could start; for a holder of the lock that wants nothing itself."""
+    """Grant to others while any could start; for a lock holder that wants nothing itself."""
     while (grant := choice.next()) is not None:
         give(core, grant, now_ns)
 

@@ -58,16 +58,16 @@ Shares
         TOTAL(c) + KEPT(c) <= CAPACITY(c), for the root with Header.RESERVED too, once what was found running, or ran
                      when sizes were changed, is over: nothing is granted that would break it. (A job that counts for
                      a reserved minimum of its channel and of its database leaves one permit for both when it ends.)
-    PASS, OWN_PASS and CLOCK are of no consequence but for the order; a death leaves a start that is not counted.
+    PASS, OWN_PASS and CLOCK affect only the order; a death may leave a start uncounted.
 
 Servers
     A record is taken by the first worker that depends on its address, and free for another address once no bit of
     `users` is set. Server.STATE is the truth. Invariants, whenever the lock is free and Header.DIRTY is 0:
         STATE down                     FAILURES > 0, and PROBER is the slot that tries it again, or 0: whoever of its
                                        users looks next does
-        STATE up or unknown            FAILURES = 0, no reason; PROBER is not 0 only while a doubt is looked into
+        STATE up or unknown            FAILURES = 0, no reason; PROBER is 0 unless a doubt is being checked
         PROBER = s + 1                 the worker of s begins a probe before LEASE_NS, or another one takes over
-    Repair takes a prober whose change was cut off out of office, and clears what a server that is not down must not
+    Repair dismisses a prober whose change was cut off, and clears what a server that is not down must not
     have. When a worker dies, the master does the same for its slot and wakes all (`try_after_death`). The next worker
     of a slot clears the slot's bits in `users` before it sets its own.
 """
@@ -96,10 +96,10 @@ class Header:
     CHANNELS: Final = 2
     START_BARRIER: Final = 3  # 1: the start barrier is over, permits are granted
     DIRTY: Final = 4
-    SEQUENCE: Final = 5  # one more at each taking of the lock: a holder that stands still is seen by it
+    SEQUENCE: Final = 5  # incremented whenever the lock is taken; shows a holder that makes no progress
     REPAIRS: Final = 6
     USED_CHANNELS: Final = 7
-    GENERATION: Final = 8  # one more at each change of a channel's settings
+    GENERATION: Final = 8  # incremented at each change of a channel's settings
     CLASSES: Final = 9  # how many different weights were ever assigned                   master, at assign
     LEASE_UNTIL_NS: Final = 10  # monotonic; no start after it; without a cluster: for ever           broker
     BROKER_WATCHES: Final = 11  # an exchange wakes the broker: 1: that leaves a demand, 2: always    broker
@@ -167,7 +167,7 @@ class Flag:
 class Slot:
     """Words of a slot record."""
 
-    EPOCH: Final = 0  # one more for each database that sat here
+    EPOCH: Final = 0  # incremented for each database assigned to the slot
     PID: Final = 1
     WEIGHT: Final = 2
     HEARTBEAT_NS: Final = 3
@@ -180,7 +180,7 @@ class Slot:
     WAIT_DEPENDENCIES: Final = 10
     DISPATCHED: Final = 11
     FINISHED: Final = 12
-    RATE_SINCE_NS: Final = 13  # a minute or two ago, while jobs end; 0: not known yet
+    RATE_SINCE_NS: Final = 13  # a moment one to two minutes ago, while jobs end; 0: not known yet
     RATE_FINISHED: Final = 14  # FINISHED as it was then
     STARTS: Final = 15  # 1: its worker reads what was started before; 2: that was read
     NAME_LENGTH: Final = 16
@@ -190,7 +190,7 @@ class Slot:
     TERM: Final = 21  # of a cluster: the tenure in which its jobs were counted; 0: they are not
     SETTLED: Final = 22  # the tenure that the coordinator knows of                             broker
     LET_GO: Final = 23  # 1: another runner leads; the permits go when the coordinator has them
-    TREE: Final = 24  # Header.GENERATION as of which its worker knows the channels; 0: it goes by none of them
+    TREE: Final = 24  # Header.GENERATION as of which its worker knows the channels; 0: it uses none of them
     MIN: Final = 25  # permits that it is guaranteed
     MAX: Final = 26  # the most it may hold; 0: no limit
     RESERVE: Final = 27  # 1: the minimum is kept free also while it does not wait
@@ -240,7 +240,7 @@ class Server:
 
     NAME_LENGTH: Final = 0
     STATE: Final = 1  # states.TargetState
-    FAILURES: Final = 2  # probes in vain since it went down, and what took it down
+    FAILURES: Final = 2  # failed probes since it went down, including the failure that took it down
     REASON_LENGTH: Final = 3
     SINCE_NS: Final = 4  # when STATE last became up or down
     RETRY_NS: Final = 5  # when the prober's next probe is due

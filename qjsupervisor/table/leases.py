@@ -1,4 +1,4 @@
-"""The broker's side of the shared table: what this supervisor may use of each channel, and what it should tell of it.
+"""The broker's side of the shared table: what this supervisor may use of each channel, and what it must report.
 
 Of a limited channel c of a cluster's table
     CONFIGURED   what our configuration says
@@ -11,7 +11,7 @@ Of a database s
     SETTLED      the tenure that the coordinator knows of; nothing starts where it is not TERM   written by the broker
     LET_GO       another runner leads it; HELD stays until the coordinator keeps the permits     both
 
-Who dies: RIGHT and TOKEN outlive the broker, as does HELD; the next one registers anew with what they say. Nothing
+After a death: RIGHT and TOKEN outlive the broker, as does HELD; the next broker registers with their values. Nothing
 here waits for anything but the table's lock.
 """
 
@@ -30,31 +30,31 @@ from .words import bits
 
 @dataclass
 class ChannelFacts:
-    """One channel that something limits; `capacity` None: its own capacity does not."""
+    """One limited channel; `capacity` None: limited by something other than a capacity of its own."""
 
     name: str
     capacity: int | None
     right: int
-    #: What may be used now, and after the end of the lease.
+    #: What may be used now, and after the lease has ended.
     usable: int
     floor: int
-    #: What databases are guaranteed of it that could use it now; and what is to be kept, whoever else waits.
+    #: What it guarantees to databases that could use it now, and what must be kept free whoever else waits.
     guaranteed: int
     reserved: int
     token: bool
-    #: For so long after a start the next ones may have to wait: its throttle, or the period of its rate.
+    #: How long the next ones may have to wait after a start: its throttle, or the period of its rate.
     throttle_s: int
     sequential: bool
-    #: Paused, retired, or a failed job of our own keeps it closed.
+    #: Paused, retired, or closed by a failed job of our own.
     is_closed: bool
     held: int
-    #: Jobs that wait directly in it, in databases that may start some.
+    #: Jobs waiting directly in it, of databases that may start some.
     waiting: int
-    #: Weight of the databases that wait in it or below it.
+    #: Weight of the databases waiting in it or below it.
     weight: int
-    #: Seconds until the next start may be, by its throttle.
+    #: Seconds until its throttle allows the next start.
     not_before_s: float
-    #: Of a rate: seconds since each start in its period, the oldest first; and whether no more may be now.
+    #: For a rate: seconds since each start in its period, the oldest first, and whether it is used up.
     starts_s: list[float] = field(default_factory=list)
     rate_is_used_up: bool = False
 
@@ -80,7 +80,7 @@ class LeaseFacts:
     """The table at one moment."""
 
     channels: dict[str, ChannelFacts] = field(default_factory=dict)
-    #: By the name of a channel with jobs that wait: its path, from itself to the root.
+    #: Name of a channel with waiting jobs -> its path, from itself to the root.
     paths: dict[str, tuple[str, ...]] = field(default_factory=dict)
     slots: list[SlotFacts] = field(default_factory=list)
     #: Nothing may start any more: the lease is over.
@@ -107,21 +107,21 @@ class LeaseTable:
             os.eventfd_read(self._core.broker_wakeup)
 
     def watch(self, value: int) -> None:
-        """1: an exchange wakes us that leaves a worker waiting; 2: every one."""
+        """1: an exchange that leaves a worker waiting wakes us; 2: every one does."""
         self._core.words[Header.BROKER_WATCHES] = value
 
     def heartbeat(self, now_ns: int) -> None:
-        """Say that we are alive."""
+        """Write that the broker is alive."""
         self._core.words[Header.BROKER_HEARTBEAT_NS] = now_ns
 
     def next_session(self) -> int:
-        """The number of a new session: larger than any before, also of a broker that died."""
+        """The number of a new session, larger than any before, even those of a broker that died."""
         self._core.words[Header.BROKER_SESSION] += 1
         return self._core.words[Header.BROKER_SESSION]
 
     @contextmanager
     def locked(self) -> Iterator[LeaseTable]:
-        """Hold the table's lock; what may start afterwards is granted and woken."""
+        """Hold the table's lock; afterwards grant what may start, and wake those concerned."""
         core = self._core
         with core.locked(None) as self._now_ns:
             yield self
@@ -184,7 +184,7 @@ class LeaseTable:
         )
 
     def _guaranteed(self) -> int:
-        """Minimums of databases that wait, or whose minimum is kept free; of the others what they hold of theirs."""
+        """The minimums of databases that wait or reserve theirs; of the others, what they hold of theirs."""
         core, total = self._core, 0
         waiting = core.read_bitmap(core.layout.waiting, core.slots)
         for slot in self._table.occupied():
@@ -213,9 +213,9 @@ class LeaseTable:
         )
 
     def put_rights(self, rights: Mapping[str, int], tokens: Mapping[str, bool], usable: Mapping[str, int]) -> None:
-        """Write what we have of channels, and what may be used of it.
+        """Write what we have leased of channels, and how much of it may be used.
 
-        The lower of old and new holds from the first store on: a broker that dies in between uses nothing too much.
+        The lower of old and new applies from the first store on, so a broker that dies in between uses no excess.
         """
         core, index = self._core, self._core.tree().index
         core.words[Header.FLOORED] = 0  # first: with the lease over nothing may start by what is written now
@@ -239,13 +239,13 @@ class LeaseTable:
             core.words[Header.FLOORS] = 1
 
     def put_not_before(self, name: str, wait_s: float) -> None:
-        """Another supervisor started a job in a throttled channel: nothing starts for so long."""
+        """Another supervisor started a job in a throttled channel: start nothing for `wait_s`."""
         base = self._core.channel_base(self._core.tree().index[name])
         moment_ns = self._now_ns + int(wait_s * 1e9)
         self._core.words[base + Channel.NOT_BEFORE_NS] = max(self._core.words[base + Channel.NOT_BEFORE_NS], moment_ns)
 
     def put_starts(self, name: str, ages_s: Sequence[float], wait_s: float) -> None:
-        """Others started jobs in a channel with a rate so long ago; with `wait_s` nobody knows, and it is used up."""
+        """Add starts by others in a channel with a rate. With `wait_s` they are not known: it counts as used up."""
         channel = self._core.tree().index[name]
         ring = self._core.ring(channel)
         if ring is None:
@@ -257,14 +257,14 @@ class LeaseTable:
         self._core.settle(channel, self._now_ns)
 
     def put_settled(self, slot: int, term: int) -> None:
-        """The coordinator knows that a database's jobs are counted here; 0: it does not."""
+        """Write the tenure in which the coordinator counts a database's jobs here; 0: it does not."""
         base = self._core.slot_base(slot)
         if self._core.words[base + Slot.SETTLED] != term:
             self._core.words[base + Slot.SETTLED] = term
             self._core.wake(slot)
 
     def forget(self, slot: int, database: str) -> None:
-        """The coordinator keeps the permits of a database that we let go; unless it is ours again."""
+        """The coordinator now keeps the permits of a database we let go; no effect if it is ours again."""
         core, base = self._core, self._core.slot_base(slot)
         name = core.text(base + core.layout.slot_name, core.words[base + Slot.NAME_LENGTH])
         if name != database or not core.words[base + Slot.LET_GO]:
@@ -277,7 +277,7 @@ class LeaseTable:
         core.words[base + Slot.LET_GO] = 0
 
     def let_all_go(self) -> None:
-        """The workers are gone for good: what runs is handed over."""
+        """The workers are gone for good: hand over what runs."""
         for slot in self._table.occupied():
             self._core.words[self._core.slot_base(slot) + Slot.TERM] = 0
             self._core.words[self._core.slot_base(slot) + Slot.LET_GO] = 1
@@ -285,7 +285,7 @@ class LeaseTable:
     # -- time ----------------------------------------------------------------------------------------------------
 
     def lease_until(self, moment_ns: int, now_ns: int) -> None:
-        """Jobs may start until then."""
+        """Let jobs start until that moment."""
         words = self._core.words
         was_over = words[Header.LEASE_UNTIL_NS] <= now_ns
         words[Header.LEASE_UNTIL_NS] = moment_ns

@@ -1,6 +1,6 @@
-"""The shared semaphore table: permits over all databases, as the master and the workers use it.
+"""The shared semaphore table: permits for all databases, as the master and the workers use it.
 
-Layout and invariants are in layout.py and core.py, the choice of who is next in grants.py. There are two sides:
+Layout and invariants are in layout.py and core.py; grants.py chooses who is next. There are two sides:
 `SemaphoreTable` is the master's (and, for reading, everybody's), `WorkerSlot` a worker's.
 A worker makes one call, `WorkerSlot.exchange`: it reports what ended and what it wants, takes what it may have, and at
 the same time grants permits to others, each by one store to the grantee's HELD word. From that store on the permit
@@ -16,8 +16,8 @@ Who repairs what, when a process dies
     a worker, and its database
     cannot be read again           its successor (`WorkerSlot.let_go`), or the master where there is none
                                    (`try_give_up`), gives its permits up: at once where another runner leads,
-                                   else after a bounded time
-    a worker stopped in the lock   continued by the first one that waits (TableCore.enter_waiting), and killed if that
+                                   otherwise after a bounded time
+    a worker stopped in the lock   continued by the first process that waits (TableCore.enter_waiting), killed if that
                                    does not help; or killed by the master, within a second
     the master, stopped in it      continued, likewise; never killed
     the master                     its workers see the end of their pipes and stop; the table is gone with them
@@ -47,7 +47,7 @@ from .views import ChannelView, Holder, ServerView, SlotView, TableReader
 
 __all__ = ["ChannelView", "Holder", "SemaphoreTable", "ServerView", "SlotView", "WorkerSlot"]
 
-#: Records for servers (Odoo, PostgreSQL); each database may have some of its own.
+#: Records for servers (Odoo, PostgreSQL), since each database may have some of its own.
 SERVERS_PER_SLOT, SPARE_SERVERS = 4, 64
 #: A holder of the lock that makes no progress for this long is killed.
 STUCK_NS = 1_000_000_000
@@ -186,7 +186,7 @@ class SemaphoreTable(TableReader):
         try:
             change(now_ns)
             self._grant_to_others(now_ns)
-        except BaseException:  # whatever it is: a lock that is kept would stop all databases
+        except BaseException:  # whatever it is, keeping the lock would stop all databases
             self.core.abandon()
             raise
         self.core.leave()
@@ -256,7 +256,7 @@ class SemaphoreTable(TableReader):
             core.settle_anew(channel, now_ns)
 
     def _count_grant(self, slot: int, rated: set[int], now_ns: int) -> None:
-        """A new rate begins by counting grants that are not taken yet."""
+        """Count grants not taken yet in new rates."""
         core, base = self.core, self.core.slot_base(slot)
         grant = core.words[base + Slot.GRANT]
         for node, ring in core.rings(grant - 1) if grant else ():

@@ -1,7 +1,7 @@
-"""A worker's place in the shared table: what it holds, what it wants, what it may start.
+"""A worker's place in the shared table: what it holds, wants and may start.
 
-One object in one worker; its only waiting is for the table's lock (TableCore.enter_waiting). It knows nothing of
-jobs: `grants.Source` is what the worker's queue looks like from here.
+One object per worker; it waits for nothing but the table's lock (TableCore.enter_waiting). It knows nothing about
+jobs: `grants.Source` is its view of the worker's queue.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from .statistics import SlotStatistics
 from .words import Tree, bitmap, bits
 
 _PRIORITY = Fairness.PRIORITY
-#: How many jobs, and for how long, a database may run one after the other on a permit while others wait their turn.
+#: How many jobs, and for how long, a database may run in sequence on one permit while others wait.
 SLICE_JOBS = 8
 SLICE_NS = 100_000_000
-#: How long the substitute waits for the one that looks at the clock for all.
+#: How long the substitute waits for the worker that watches the clock for all.
 SUBSTITUTE_NS = 1_000_000_000
 
 
@@ -43,33 +43,33 @@ class WorkerSlot:
         self._base = self._core.slot_base(slot)
         self.statistics = SlotStatistics(self._core, slot)
         self._published = 0
-        #: Header.REPAIRS as of the last exchange; another value means: write all our HELD words afresh.
+        #: Header.REPAIRS at the last exchange; if it differs, write all our HELD words afresh.
         self._repairs = -1
-        #: Header.GENERATION as of which the channels were read last.
+        #: Header.GENERATION when the channels were last read.
         self.tree_generation = 0
-        #: How often all that this worker said of waiting jobs was taken back: it is to be said anew.
+        #: How often this worker's figures of waiting jobs were cleared, and must be reported again.
         self.resets = 0
         self._is_new = True
-        #: Somebody granted us something, or repaired the table: the next exchange is due.
+        #: Something was granted to us, or the table was repaired: an exchange is due.
         self._woken = True
-        #: Permits were left for a database that is about to come for its grant; should it not come, look then.
+        #: Permits were left for a database about to take its grant; when to look again, in case it does not.
         self._look_again_ns: int | None = None
-        #: When jobs were counted that were taken and not sent yet, by channel, where a rate counts them.
+        #: In channels with a rate: when jobs that were taken and not sent yet were counted.
         self._unsent: dict[int, list[int]] = {}
         #: The demand order as published.
         self._order: list[int] = []
-        #: Permits kept since the last turn, and when its slice is over.
+        #: Permits reused since the last turn, and when its slice ends.
         self._kept = 0
         self._slice_ends_ns = 0
 
     def begin_again(self) -> None:
-        """The source is another one: the next exchange writes all it holds."""
+        """The source was replaced: the next exchange writes all it holds."""
         self._repairs = -1
         self._woken = self._is_new = True
         self._unsent = {}
 
     def is_due(self, source: Source) -> bool:
-        """Whether an exchange could change anything: something is new here, or may be in the table."""
+        """Whether an exchange could change anything: there is news here, or may be in the table."""
         wanted_channels = source.wanted_channels
         return (
             self._woken
@@ -81,15 +81,15 @@ class WorkerSlot:
         )
 
     def _order_matters(self, source: Source) -> bool:
-        """Whether others have to know of new heads: of the order of our channels, or by `priority` of the keys."""
+        """Whether others need our new heads: the order of our channels or, with `priority`, the keys."""
         return self._fairness is _PRIORITY or list(source.order()) != self._order
 
     def may_reuse_permit(self, channel: int) -> bool:
-        """Whether a permit of a job that is over may go to the next job of the same channel, without an exchange.
+        """Whether a finished job's permit may go to the next job of the same channel without an exchange.
 
-        Nobody else may have a better right to it: where others wait, this database keeps a permit for a slice of its
-        turn, a few short jobs, and not while one waits that was granted nothing yet. So a hand-over between two
-        processes, which costs more than a short job, is not paid for each of them. Reads the table without the lock.
+        Nobody else may have a better right to it. While others wait, a database keeps a permit for a slice of its
+        turn (a few short jobs), unless one of them has been granted nothing yet. So a hand-over between two
+        processes, which costs more than a short job, is not needed for each job. Reads the table without the lock.
         """
         core, words = self._core, self._core.words
         if self._woken or not words[Header.START_BARRIER] or words[Header.REPAIRS] != self._repairs:
@@ -102,7 +102,7 @@ class WorkerSlot:
         if words[Header.SHARES] and core.exceeds_share(self.slot):
             return False
         if self._fairness is _PRIORITY:
-            # Also who is about to come for a grant may have a better job.
+            # A database about to take its grant may have a better job, too.
             return not core.waiting_slots(-1) & others
         if not core.read_bitmap(core.layout.waiting, core.slots) & others:
             return True
@@ -123,7 +123,7 @@ class WorkerSlot:
         return self._core.is_full()
 
     def attach(self) -> None:
-        """Sit down. What the predecessor waited for is dropped; what it held stays until the first exchange."""
+        """Take the slot. The predecessor's demand is dropped; what it held stays until the first exchange."""
         core, base = self._core, self._base
         with core.locked(self.slot) as now_ns:
             core.drop_demand(self.slot)
@@ -140,7 +140,7 @@ class WorkerSlot:
             core.words[base + Slot.RATE_SINCE_NS] = core.words[base + Slot.TREE] = 0
 
     def attach_servers(self, names: Sequence[str]) -> list[ServerHealth]:
-        """Depend on these servers from now on; their healths, which all workers share, in this order."""
+        """Set the servers this database depends on; returns their shared health records in this order."""
         core = self._core
         with core.locked(self.slot):
             return attach_servers(core, self.slot, names)
@@ -148,13 +148,13 @@ class WorkerSlot:
     # -- permits -----------------------------------------------------------------------------------------
 
     def note_start(self, channel: int, age_ns: int) -> None:
-        """A job was started in a channel so long ago: by a supervisor before this one, perhaps."""
+        """A job was started in a channel this long ago, perhaps by an earlier supervisor."""
         core = self._core
         with core.locked(self.slot) as now_ns:
             core.start_throttles(channel, now_ns - age_ns, now_ns)
 
     def exchange(self, source: Source) -> int:
-        """Give back what ended, take permits for what could start, leave a demand for the rest.
+        """Return the permits of ended jobs, take some for what could start, leave a demand for the rest.
 
         Returns how many jobs `source` was told to take; it wants no more when its `wanted_channels` is 0. Others that
         could start are granted and woken on the way.
@@ -187,7 +187,7 @@ class WorkerSlot:
         return taken
 
     def _forget_former(self) -> None:
-        """The source is another one: nothing is left of the former in channels that only that one knew."""
+        """The source was replaced: clear what the former one left in channels that only it knew."""
         core = self._core
         for channel in range(core.words[Header.USED_CHANNELS]):
             cell = core.cell_base(self.slot, channel)
@@ -197,7 +197,7 @@ class WorkerSlot:
 
     @property
     def holds_any(self) -> bool:
-        """Whether the table says that we hold permits, be they of a predecessor. Reads it without the lock."""
+        """Whether this slot holds permits, perhaps a predecessor's. Reads the table without the lock."""
         core = self._core
         cells = (core.cell_base(self.slot, channel) for channel in range(core.words[Header.USED_CHANNELS]))
         return any(core.words[cell + Cell.HELD] for cell in cells)
@@ -206,17 +206,17 @@ class WorkerSlot:
 
     @property
     def is_served(self) -> bool:
-        """Whether jobs may start: in a cluster the coordinator has to know first that they are counted here."""
+        """Whether jobs may start: in a cluster, only once the coordinator knows that they are counted here."""
         words, base = self._core.words, self._base
         return not self._core.leased or 0 < words[base + Slot.TERM] == words[base + Slot.SETTLED]
 
     @property
     def is_leased(self) -> bool:
-        """Whether there is a cluster, and so a tenure to be told."""
+        """Whether there is a cluster, and so a tenure to announce."""
         return self._core.leased
 
     def take_back(self) -> None:
-        """In a cluster: we lead again what we let go; the next exchange writes what runs there."""
+        """In a cluster: we lead a database again that we had let go; the next exchange writes what runs."""
         self._core.words[self._base + Slot.LET_GO] = 0
         self.begin_again()
 
@@ -232,14 +232,14 @@ class WorkerSlot:
         self._core.words[self._base + Slot.TERM] = 0
 
     def hand_over(self) -> None:
-        """In a cluster: another runner leads. Our permits go as soon as the coordinator has them for it."""
+        """In a cluster: another runner leads. Our permits go once the coordinator keeps them for it."""
         core, base = self._core, self._base
         core.words[base + Slot.TERM] = 0
         core.words[base + Slot.LET_GO] = 1
         core.wake_broker()
 
     def let_go(self) -> None:
-        """Without a queue: take back all that a predecessor said, its permits and its failed jobs."""
+        """Without a queue: clear what a predecessor left, its permits and its failed jobs."""
         self.begin_again()
         self.exchange(Nothing())
         self.begin_again()
@@ -249,7 +249,7 @@ class WorkerSlot:
     def _write_back(self, source: Source, now_ns: int) -> None:
         core = self._core
         if core.words[self._base + Slot.LET_GO]:
-            return  # the coordinator is about to take it over, as it is
+            return  # the coordinator is about to take it over unchanged
         if source.withdrawn:
             for channel, since_ns in self._unsent_of(source.withdrawn):
                 core.take_back_start(channel, since_ns, now_ns)
@@ -268,7 +268,7 @@ class WorkerSlot:
         source.changed.clear()
 
     def _take_grant(self, source: Source, now_ns: int) -> int:
-        """Take, or give back, the permit that another process granted us."""
+        """Take or return the permit that another process granted us."""
         core = self._core
         channel = core.words[self._base + Slot.GRANT] - 1
         if channel < 0:
@@ -289,7 +289,7 @@ class WorkerSlot:
         return 0
 
     def note_sent(self, channels: Sequence[int]) -> None:
-        """Odoo is about to be asked for jobs that were taken in these channels, one for each: rates count from now."""
+        """Jobs taken in these channels are about to be sent, one per entry: rates count from now."""
         counted = self._unsent_of(channels)
         if not counted:
             return
@@ -299,35 +299,35 @@ class WorkerSlot:
                 core.delay_start(channel, since_ns, now_ns)
 
     def _unsent_of(self, channels: Sequence[int]) -> list[tuple[int, int]]:
-        """Of as many jobs in these channels: when they were counted."""
+        """When that many jobs in these channels were counted."""
         return [(channel, self._unsent[channel].pop(0)) for channel in channels if self._unsent.get(channel)]
 
     # -- starts before this table was ---------------------------------------------------------------------------
 
     @property
     def starts_unknown(self) -> bool:
-        """Whether nobody has read yet what was started in this database before."""
+        """Whether this database's earlier starts have not been read yet."""
         return self._core.words[self._base + Slot.STARTS] == STARTS_UNKNOWN
 
     @property
     def starts_known(self) -> bool:
-        """Whether the rates know of it."""
+        """Whether the rates include them."""
         return self._core.words[self._base + Slot.STARTS] == STARTS_KNOWN
 
     def pass_starts(self) -> None:
-        """There is no rate that would have to know of it. Without the lock: nobody waited for it."""
+        """No rate needs the earlier starts. Without the lock, as nobody waited for them."""
         self._core.words[self._base + Slot.STARTS] = STARTS_KNOWN
 
     def forget_starts(self) -> None:
-        """Another runner starts jobs of this database now."""
+        """Another runner now starts jobs of this database."""
         self.end_starts({}, STARTS_UNKNOWN)
 
     def await_starts(self) -> None:
-        """What was started before is being read: channels with a rate are closed until `end_starts`."""
+        """Earlier starts are being read: channels with a rate are closed until `end_starts`."""
         self.end_starts({}, STARTS_UNREAD)
 
     def end_starts(self, ages_s: Mapping[int, Sequence[float]], state: int = STARTS_KNOWN) -> None:
-        """Jobs were started so many seconds ago, by channel; rates count those that they do not know of yet."""
+        """Add earlier starts (channel -> ages in seconds) to the rates, except those already counted."""
         core = self._core
         with core.locked(self.slot) as now_ns:
             by_ring: dict[int, list[int]] = {}
@@ -363,7 +363,7 @@ class WorkerSlot:
                 core.put_demand(self.slot, channel, bool(wanted >> channel & 1))
             gone = news & ~wanted
             if self._fairness is _PRIORITY:
-                # Also those that are wanted again: their best job may have changed while nothing was wanted.
+                # Including those wanted again: their best job may have changed while nothing was wanted.
                 self._publish_keys(source, wanted & news | wanted & bitmap(source.new_heads))
             self._order = list(source.order())
             order = array("H", self._order)
@@ -393,10 +393,10 @@ class WorkerSlot:
                 self._core.words[start + i] = word
 
     def look_again_s(self, wanted: int) -> float:
-        """When an exchange is due if nothing happens before (monotonic); infinity: never.
+        """When an exchange is due if nothing happens before (monotonic seconds); infinity: never.
 
-        The end of the first throttle that holds up one of the `wanted` channels (a bitmap), or of our patience with
-        a database that does not come for its grant.
+        The end of the first throttle of one of the `wanted` channels (a bitmap), or the end of our patience with
+        a database that does not take its grant.
         """
         core = self._core
         tree = core.tree()
@@ -413,10 +413,10 @@ class WorkerSlot:
         return min(ends) / 1e9 if ends else math.inf
 
     def _patience_ns(self, channel: int, tree: Tree) -> int | None:
-        """How long after a throttled channel opens to look at it; None: others do.
+        """How long after a throttled channel opens to check it; None: others do.
 
-        For a rate only two of those that wait look. It opens for each start of a busy channel: all of them would wake
-        each time, and one of them be served.
+        For a rate, only two of those waiting check. It opens for each start of a busy channel: all of them would wake
+        each time, and one would be served.
         """
         limits = tree.limits[channel]
         if limits is None or limits.throttle_ns:
@@ -429,9 +429,9 @@ class WorkerSlot:
     # -- channels ----------------------------------------------------------------------------------------
 
     def channels(self) -> list[ChannelSpec | None]:
-        """The shared channels; the position is the index that everything else uses, None one that was retired.
+        """The shared channels. The position is the index used everywhere else; None: a retired channel.
 
-        From now on no record of theirs is given to another channel, until an exchange with a source that knows less.
+        From now on their records are not reused, until an exchange with a source that knows fewer channels.
         """
         core, word = self._core, self._base + Slot.TREE
         with core.locked(self.slot):
@@ -440,7 +440,7 @@ class WorkerSlot:
             return [read_spec(core, channel) for channel in range(len(core.tree().names))]
 
     def add_channel(self, spec: ChannelSpec, parent: int) -> int | None:
-        """Share a channel that an ancestor's defaults make; its index, or None where the table is full."""
+        """Share a channel made by an ancestor's defaults. Returns its index, or None if the table is full."""
         core = self._core
         with core.locked(self.slot) as now_ns, suppress(SemaphoreError):
             found = core.tree().index.get(spec.name)
@@ -460,7 +460,7 @@ class WorkerSlot:
 
     @property
     def wakeup(self) -> int:
-        """The eventfd that is written when something was granted to us."""
+        """The eventfd written when something was granted to us."""
         return self._core.wakeups[self.slot]
 
     def drain_wakeup(self) -> None:
@@ -470,7 +470,7 @@ class WorkerSlot:
             os.eventfd_read(self.wakeup)
 
     def heartbeat(self, now_ns: int) -> None:
-        """Say that we are alive."""
+        """Write that this worker is alive."""
         self._core.words[self._base + Slot.HEARTBEAT_NS] = now_ns
 
     def set_counter(self, word: int, value: int) -> None:
@@ -478,12 +478,12 @@ class WorkerSlot:
         self._core.words[self._base + word] = value
 
     def report_pending(self, channel: int, pending: int, not_due: int) -> None:
-        """Write how many jobs wait directly in a channel, and how many of these are not due."""
+        """Write how many jobs wait directly in a channel, and how many of them are not due."""
         cell = self._core.cell_base(self.slot, channel)
         self._core.words[cell + Cell.PENDING] = pending
         self._core.words[cell + Cell.NOT_DUE] = not_due
 
     def set_message(self, message: str) -> None:
-        """Leave a reason for `status`; '' takes it back."""
+        """Set the reason shown by `status`; '' clears it."""
         core, base = self._core, self._base
         core.put_text(base + core.layout.slot_message, base + Slot.MESSAGE_LENGTH, message)
