@@ -226,6 +226,8 @@ def _cluster(arguments: argparse.Namespace) -> int:
 
     if arguments.what == "init":
         return cluster.init(_config(arguments), only_print=arguments.print)
+    if arguments.what == "forget":
+        return cluster.forget(_config(arguments), arguments.member)
     return cluster.status(_config(arguments), as_json=arguments.json)
 
 

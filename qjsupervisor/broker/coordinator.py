@@ -13,14 +13,18 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from ..errors import DatabaseError, DatabaseUnavailable, DatabaseUnfit
 from ..postgres.session import Session
 from ..postgres.waiter import Waiter
-from .ledger import Answer, Ledger, Statement
-from .rules import execute
+from .counts import Counts
+from .ledger import FORMAT, Answer, Ledger, LedgerError, Statement
+from .rules import execute, forget
+
+T = TypeVar("T")
 
 #: Where members notify each other; the payload is the cluster and the member.
 CHANNEL = "qjsupervisor_cluster"
@@ -33,8 +37,8 @@ _NO_PRIVILEGE, _READ_ONLY = "42501", "25006"
 #: How often a write is retried because others wrote in between.
 _TRIES = 50
 
-#: What `qjsupervisor cluster init` runs. Idempotent.
-INIT = """\
+#: What `qjsupervisor cluster init` runs. Idempotent. A new version makes a write that is on its way do nothing.
+INIT = f"""\
 CREATE SCHEMA IF NOT EXISTS qjsupervisor;
 CREATE TABLE IF NOT EXISTS qjsupervisor.ledger (
     cluster  text PRIMARY KEY,
@@ -43,6 +47,8 @@ CREATE TABLE IF NOT EXISTS qjsupervisor.ledger (
     document jsonb NOT NULL
 ) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
 COMMENT ON TABLE qjsupervisor.ledger IS 'What each supervisor of a cluster may use of each channel; of qjsupervisor';
+UPDATE qjsupervisor.ledger SET document = jsonb_set(document, '{{format}}', '{FORMAT}'), version = version # 1
+ WHERE document <> '{{}}' AND NOT document ? 'format';
 """
 #: What a supervisor's role needs if another role ran INIT.
 GRANTS = """\
@@ -87,10 +93,21 @@ SELECT CASE WHEN t IS NOT NULL THEN (
             WHERE NOT has_table_privilege(t, p)) END
   FROM to_regclass('qjsupervisor.ledger') t
 """
+#: For `cluster init`. Rows: (cluster, document) of all clusters.
+READ_ALL = "SELECT cluster, document FROM qjsupervisor.ledger ORDER BY cluster"
 #: For commands. Params: cluster. Rows: one (document, the clock in seconds), or none if there was never a member.
 READ_FOR_STATUS = """
 SELECT document, extract(epoch FROM clock_timestamp())::float8 FROM qjsupervisor.ledger WHERE cluster = %(cluster)s
 """
+
+
+@contextmanager
+def readable(database: str, cluster: str) -> Iterator[None]:
+    """Raise DatabaseUnfit, with the place, if the ledger cannot be read by this version."""
+    try:
+        yield
+    except LedgerError as error:
+        raise DatabaseUnfit(database, f"{database}: the ledger of cluster {cluster!r}: {error}") from error
 
 
 class Coordinator:
@@ -144,14 +161,27 @@ class Coordinator:
 
     def execute(self, said: Statement) -> Answer:
         """Execute a statement and return the answer. Raises DatabaseError; then its effect is unknown."""
+
+        def change(ledger: Ledger, now_s: float, incarnation: str) -> tuple[Answer, bool]:
+            answer = execute(ledger, said, now_s, incarnation)
+            return answer, answer.notify
+
+        return self._change(change, said.member)
+
+    def forget(self, who: str) -> Counts:
+        """Free what the lost member `who` (host:pid) left; returns that. Raises LedgerError, DatabaseError."""
+        return self._change(lambda ledger, now_s, incarnation: (forget(ledger, who, now_s, incarnation), True), "")
+
+    def _change(self, change: Callable[[Ledger, float, str], tuple[T, bool]], member: str) -> T:
+        """Read, change and write the ledger. `change` returns its result, and whether to notify the members."""
         for _ in range(_TRIES):
-            answer = self._try(said)
-            if answer is not None:
-                return answer
+            found = self._try(change, member)
+            if found is not None:
+                return found[0]
         self.close()
         raise DatabaseUnavailable(self._name, f"{_TRIES} writes in a row met another one")
 
-    def _try(self, said: Statement) -> Answer | None:
+    def _try(self, change: Callable[[Ledger, float, str], tuple[T, bool]], member: str) -> tuple[T, bool] | None:
         params: dict[str, Any] = {"cluster": self._cluster}
         row = next(iter(self._rows(_READ, params)), None)
         if row is None or row[3] is None:
@@ -159,15 +189,16 @@ class Coordinator:
             why = "its row in qjsupervisor.ledger is gone" if row is None else "the server is a standby"
             raise DatabaseUnavailable(self._name, f"cluster {self._cluster!r}: {why}")
         version, document, now_s, incarnation = row
-        ledger = Ledger.from_json(json.loads(document))
-        answer = execute(ledger, said, now_s, incarnation)
+        with readable(self._name, self._cluster):
+            ledger = Ledger.from_json(json.loads(document))
+        result = change(ledger, now_s, incarnation)
         params |= {"old": version, "new": secrets.randbits(62), "document": json.dumps(ledger.to_json())}
-        payload = f"{self._cluster} {said.member}"
-        params |= {"incarnation": incarnation, "notify": answer.notify, "payload": payload}
+        payload = f"{self._cluster} {member}"
+        params |= {"incarnation": incarnation, "notify": result[1], "payload": payload}
         if not self._rows(_WRITE, params):
             return None
         self.ledger, self.clock_s = ledger, now_s
-        return answer
+        return result
 
     def heard(self, member: str) -> bool:
         """Collect notifications; whether another member of this cluster has notified us."""

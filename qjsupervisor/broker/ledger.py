@@ -21,10 +21,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..errors import QJSupervisorError
 from .counts import Counts
 
 #: Suffix of a throttled channel's name: the right to start there.
 START = "#start"
+#: The format of the document. It grows whenever supervisors of an older version would misread or drop something.
+FORMAT = 1
+
+
+class LedgerError(QJSupervisorError):
+    """The document cannot be used by this version; the message says what to do, and the caller adds where."""
 
 
 @dataclass
@@ -77,12 +84,33 @@ class Ledger:
 
     def to_json(self) -> dict[str, Any]:
         """The document that the coordinator stores."""
-        return asdict(self)
+        return {"format": FORMAT, **asdict(self)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Ledger:
-        members = {name: MemberEntry(**each) for name, each in document.get("members", {}).items()}
-        return cls(**{**document, "members": members})
+        """Read a stored document; {} is a new ledger. Raises LedgerError."""
+        if document and (why := refusal(document.get("format"))):
+            raise LedgerError(why)
+        content = {name: value for name, value in document.items() if name != "format"}
+        try:
+            members = {name: MemberEntry(**each) for name, each in content.get("members", {}).items()}
+            return cls(**{**content, "members": members})
+        except (TypeError, AttributeError) as error:
+            raise LedgerError(
+                f"its document is damaged ({error}): stop all supervisors of the cluster, then delete its row"
+            ) from error
+
+
+def refusal(number: object) -> str:
+    """Why a document of this format (None: it has no number) cannot be used; '' if it can."""
+    if number == FORMAT:
+        return ""
+    if number is None or (isinstance(number, int) and number < FORMAT):
+        return (
+            f"its format is {number or 'older than 1'}, and this version needs {FORMAT}: install this version for all"
+            " supervisors of the cluster, stop the older ones, and run `qjsupervisor cluster init`"
+        )
+    return f"its format is {number}, of a newer version, and this one knows {FORMAT}: install the newer version here too"
 
 
 @dataclass

@@ -13,6 +13,7 @@ from .ledger import (
     START,
     Answer,
     Ledger,
+    LedgerError,
     MemberEntry,
     Statement,
     beyond,
@@ -59,6 +60,33 @@ def execute(ledger: Ledger, said: Statement, now_s: float, incarnation: str) -> 
     if answer.ok and said.kind != "leave":
         _tell(ledger, said, now_s, answer)
     return answer
+
+
+def forget(ledger: Ledger, who: str, now_s: float, incarnation: str) -> Counts:
+    """An operator says that the lost member `who` (host:pid) never returns: free what is kept for it, its floor too.
+
+    Returns what was freed. Raises LedgerError if that must not be: time alone frees the permits of its running jobs.
+    """
+    if ledger.incarnation != incarnation:
+        _restart(ledger, incarnation, now_s)
+    _run_out(ledger, now_s)
+    known = {name: member for name, member in ledger.members.items() if f"{member.host}:{member.pid}" == who}
+    lost = {name: member for name, member in known.items() if not member.valid}
+    if not known:
+        others = ", ".join(sorted(f"{m.host}:{m.pid}" for m in ledger.members.values())) or "none"
+        raise LedgerError(f"no member {who}; there are: {others}")
+    if not lost:
+        left_s = max(member.expires_s for member in known.values()) - now_s
+        raise LedgerError(f"{who} is alive: stop it; if it was killed, its lease ends in {left_s:.0f} s")
+    wait_s = max(0.0, ledger.barrier_until_s - now_s, *(m.expires_s + FORGET_S - now_s for m in lost.values()))
+    if wait_s > 0:
+        raise LedgerError(f"jobs that {who} started may still run: try again in {wait_s:.0f} s")
+    freed: Counts = {}
+    for name, member in lost.items():
+        freed = plus(freed, plus(member.limbo, member.limbo_over))
+        _free_limbo(ledger, member, now_s)
+        del ledger.members[name]
+    return freed
 
 
 # -- time ------------------------------------------------------------------------------------------------------------

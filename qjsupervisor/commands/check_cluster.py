@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..broker.coordinator import GRANTS, PRIVILEGES, READ_FOR_STATUS, USABLE
+from ..broker.coordinator import GRANTS, PRIVILEGES, READ_FOR_STATUS, USABLE, readable
 from ..broker.ledger import START, Ledger
 from ..config.settings import Config
 from ..errors import DatabaseError
@@ -40,10 +40,12 @@ def check_cluster(config: Config) -> Iterator[Finding]:
                 yield problem(f"{where}: {_missing(lacks[0] + ' on qjsupervisor.ledger')}")
                 return
             row = next(iter(fetch(connection, READ_FOR_STATUS, {"cluster": config.cluster})), None)
+            with readable(config.cluster_database, config.cluster):
+                ledger = Ledger.from_json(row[0]) if row else Ledger()
     except DatabaseError as error:
         yield problem(f"cluster {config.cluster}: {error}")
         return
-    yield from about_members(config, Ledger.from_json(row[0]) if row else Ledger(), where)
+    yield from about_members(config, ledger, where)
 
 
 def about_members(config: Config, ledger: Ledger, where: str) -> Iterator[Finding]:

@@ -68,6 +68,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         setattr(arguments, several, [*getattr(arguments, several), *rest])
     if hasattr(arguments, "all_databases"):
         _settle_database(parser, arguments)
+    if arguments.command == "cluster" and (arguments.what == "forget") is (arguments.member is None):
+        parser.error("cluster: forget takes a MEMBER, HOST:PID as `cluster status` shows it, and nothing else does")
     return arguments
 
 
@@ -289,8 +291,13 @@ def _add_channel(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_cluster(commands: _Commands[argparse.ArgumentParser]) -> None:
-    cluster = _add(commands, "cluster", "one capacity over several supervisors: create its schema, show its members")
-    cluster.add_argument("what", choices=["init", "status"], help="create the schema; show members and leases")
+    cluster = _add(commands, "cluster", "one capacity over several supervisors: create its schema, show or forget members")
+    cluster.add_argument(
+        "what",
+        choices=["init", "status", "forget"],
+        help="create the schema; show members and leases; free what is kept for a lost member",
+    )
+    cluster.add_argument("member", nargs="?", metavar="MEMBER", help="forget: HOST:PID as `cluster status` shows it")
     cluster.add_argument("--print", action="store_true", help="init: print the SQL and change nothing")
     cluster.add_argument("--json", action="store_true", help="status: one JSON document")
 

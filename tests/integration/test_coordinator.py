@@ -167,6 +167,27 @@ def test_the_document_is_json(make: Make, one: Database) -> None:
     assert Ledger.from_json(json.loads(text)) == coordinator.ledger
 
 
+def test_supervisors_of_another_version_do_not_share_a_ledger(one: Database, make: Make) -> None:
+    old = make()
+    old.connect()
+    old.execute(register("m"))
+    before = old.execute(takes("m", 3))
+    assert before.got == {"root": 3}
+    one.execute("UPDATE qjsupervisor.ledger SET document = jsonb_set(document, '{format}', '99')")
+    with pytest.raises(DatabaseUnfit, match="cluster 'c': its format is 99, of a newer version"):
+        old.execute(takes("m", 1))
+    one.execute(INIT)
+    with pytest.raises(DatabaseUnfit, match="99"):  # never back to an older one
+        old.execute(takes("m", 1))
+    one.execute("UPDATE qjsupervisor.ledger SET document = document - 'format'")
+    with pytest.raises(DatabaseUnfit, match="run `qjsupervisor cluster init`"):
+        old.execute(takes("m", 1))
+    for _ in range(2):
+        one.execute(INIT)
+        assert old.execute(Statement("m", 1)).ok
+        assert old.ledger.members["m"].lease == {"root": 3}
+
+
 def test_what_an_operator_has_to_mend_is_told(one: Database, make: Make, postgres: ThrowawayPostgres) -> None:
     coordinator = make()
     coordinator.connect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator
 
@@ -9,7 +10,8 @@ import pytest
 from structlog.typing import EventDict
 
 from qjsupervisor.broker.broker import MARGIN_S
-from qjsupervisor.broker.rules import FORGET_S, LEASE_S
+from qjsupervisor.broker.ledger import LedgerError
+from qjsupervisor.broker.rules import FORGET_S, LEASE_S, forget
 from qjsupervisor.channelspec import Share
 from qjsupervisor.table.layout import Channel, Header
 
@@ -225,6 +227,36 @@ def test_a_lost_supervisor_that_serves_a_database_keeps_its_floor(kept: Supervis
             other.turn("a")
         talk(other)
         assert (right(other), world.running("root")) == (3, 3), "it serves nothing any more: its floor is free"
+    finally:
+        other.end()
+
+
+def test_an_operator_frees_the_floor_of_a_lost_supervisor(kept: Supervisor, world: World) -> None:
+    kept.lead("a")
+    talk(kept)
+    other = Supervisor(world, "m2")
+    now = (str(world.incarnation),)
+    try:
+        other.lead("b")
+        talk(other)
+        (who,) = [f"{m.host}:{m.pid}" for name, m in world.ledger.members.items() if name == "m1"]
+        with pytest.raises(LedgerError, match="is alive: stop it"):
+            forget(world.ledger, who, world.now_s, *now)
+        with pytest.raises(LedgerError, match=f"no member x:1; there are: .*{who}"):
+            forget(world.ledger, "x:1", world.now_s, *now)
+        cut_off(kept)
+        talk(other)
+        with pytest.raises(LedgerError, match="may still run: try again in"):
+            forget(world.ledger, who, world.now_s, *now)
+        world.now_s += FORGET_S
+        talk(other)
+        assert world.ledger.members["m1"].limbo == {"root": 2}
+        with pytest.raises(LedgerError, match="may still run: try again in 30 s"):  # a coordinator that was restarted
+            forget(copy.deepcopy(world.ledger), who, world.now_s, "another")
+        assert forget(world.ledger, who, world.now_s, *now) == {"root": 2}
+        assert "m1" not in world.ledger.members
+        talk(other)
+        assert right(other) == 3
     finally:
         other.end()
 

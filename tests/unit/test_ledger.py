@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from qjsupervisor.broker.ledger import (
+    FORMAT,
     Ledger,
+    LedgerError,
     MemberEntry,
     blocked_channels,
     capacity_of,
@@ -32,6 +36,22 @@ def ledger() -> Ledger:
 def test_a_document_is_read_back_as_it_was_written() -> None:
     assert Ledger.from_json(json.loads(json.dumps(ledger().to_json()))) == ledger()
     assert Ledger.from_json({}) == Ledger()
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"format": FORMAT + 1}, "of a newer version.*install the newer version"),
+        ({"format": None}, "older than 1.*run `qjsupervisor cluster init`"),
+        ({"format": "1"}, "of a newer version"),
+        ({"members": {"m": {"no such": 1}}}, "damaged"),
+        ({"members": [1]}, "damaged"),
+        ({"no such": 1}, "damaged"),
+    ],
+)
+def test_a_document_that_this_version_does_not_know_is_refused(changed: dict[str, object], what: str) -> None:
+    with pytest.raises(LedgerError, match=what):
+        Ledger.from_json({**ledger().to_json(), **changed})
 
 
 def test_everything_that_may_run_is_used() -> None:
