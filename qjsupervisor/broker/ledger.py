@@ -110,7 +110,9 @@ def refusal(number: object) -> str:
             f"its format is {number or 'older than 1'}, and this version needs {FORMAT}: install this version for all"
             " supervisors of the cluster, stop the older ones, and run `qjsupervisor cluster init`"
         )
-    return f"its format is {number}, of a newer version, and this one knows {FORMAT}: install the newer version here too"
+    return (
+        f"its format is {number}, of a newer version, and this one knows {FORMAT}: install the newer version here too"
+    )
 
 
 @dataclass

@@ -291,7 +291,9 @@ def _add_channel(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_cluster(commands: _Commands[argparse.ArgumentParser]) -> None:
-    cluster = _add(commands, "cluster", "one capacity over several supervisors: create its schema, show or forget members")
+    cluster = _add(
+        commands, "cluster", "one capacity over several supervisors: create its schema, show or forget members"
+    )
     cluster.add_argument(
         "what",
         choices=["init", "status", "forget"],

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ..channelspec import ROOT
 from ..master.totals import totals
-from ..monitor.health import NAMED, find_problems
+from ..monitor.health import NAMED, cluster_line, find_problems
 from ..states import RESTING, WorkerState
 from ..text import channel_settings, rules_in_words, running_of
 from .columns import Column, Row, folded, lines
@@ -161,20 +161,6 @@ def databases_line(status: Status) -> str:
     states = sorted(sums["states"].items(), key=lambda each: (each[0] != WorkerState.READY.value, -each[1], each[0]))
     many = f"{sums['databases']} database{'' if sums['databases'] == 1 else 's'}"
     return many + (f": {', '.join(f'{count} {state}' for state, count in states)}" if states else "")
-
-
-def cluster_line(cluster: View) -> str:
-    """What the supervisors of a cluster may use now, and what nobody may."""
-    members = cluster.get("members", ())
-    alive = [each for each in members if each.get("alive")]
-    here = sum(each.get("leases", {}).get(ROOT, 0) for each in alive if each.get("own"))
-    others = sum(each.get("leases", {}).get(ROOT, 0) for each in alive if not each.get("own"))
-    limbo = sum(each.get(ROOT, 0) for each in cluster.get("limbo", {}).values())
-    limbo += sum(each.get("limbo", {}).get(ROOT, 0) for each in members)
-    lost = "" if len(alive) == len(members) else f", {len(members) - len(alive)} lost"
-    left = f", {limbo} held by jobs of lost or former ones" if limbo else ""
-    many = f"{len(alive)} supervisor{'' if len(alive) == 1 else 's'}{lost}"
-    return f"cluster {cluster.get('name')}: {many}; root: {here} leased here, {others} elsewhere{left}"
 
 
 def _head(status: Status, found: Troubles) -> Iterator[tuple[str, str]]:

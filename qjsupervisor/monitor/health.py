@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..channelspec import ROOT
 from ..config.settings import LONGEST_HEARTBEAT_S
 from ..postgres.eligibility import named
 from ..states import WorkerState
@@ -101,10 +102,43 @@ def _of_cluster(status: Status) -> Iterator[Problem]:
         if member.get("own") and member.get("floor_lacks"):
             lacks = ", ".join(f"{name} {n}" for name, n in sorted(member["floor_lacks"].items()))
             yield Problem(f"{about}: no room for coordination_floor: it lacks {lacks}", is_warning=True)
+    for member in cluster.get("members", ()):
+        yield from _of_lost_member(about, member)
+    for database, counts in sorted(cluster.get("limbo", {}).items()):
+        yield Problem(f"{about}: {_permits(counts)} of jobs of {database} wait for its next server", is_warning=True)
     if cluster.get("barrier_s"):
         yield Problem(
             f"{about}: the coordinator was restarted: leases grow again when all have reported", is_warning=True
         )
+
+
+def _of_lost_member(about: str, member: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is kept for a supervisor that was lost, and how that ends."""
+    if member.get("alive") or not member.get("limbo"):
+        return
+    who = f"{member.get('host')}:{member.get('pid')}"
+    end = "until others have taken over its databases"
+    if member.get("floor"):
+        end += f", or you say that it never returns: `qjsupervisor cluster forget {who}`"
+    yield Problem(f"{about}: {who} is lost; {_permits(member['limbo'])} kept for its jobs {end}", is_warning=True)
+
+
+def _permits(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in sorted(counts.items()))
+
+
+def cluster_line(cluster: Mapping[str, Any]) -> str:
+    """What the supervisors of a cluster may use now, and what nobody may."""
+    members = cluster.get("members", ())
+    alive = [each for each in members if each.get("alive")]
+    here = sum(each.get("leases", {}).get(ROOT, 0) for each in alive if each.get("own"))
+    others = sum(each.get("leases", {}).get(ROOT, 0) for each in alive if not each.get("own"))
+    limbo = sum(each.get(ROOT, 0) for each in cluster.get("limbo", {}).values())
+    limbo += sum(each.get("limbo", {}).get(ROOT, 0) for each in members)
+    lost = "" if len(alive) == len(members) else f", {len(members) - len(alive)} lost"
+    left = f", {limbo} held by jobs of lost or former ones" if limbo else ""
+    many = f"{len(alive)} supervisor{'' if len(alive) == 1 else 's'}{lost}"
+    return f"cluster {cluster.get('name')}: {many}; root: {here} leased here, {others} elsewhere{left}"
 
 
 def _down_servers(status: Status) -> dict[str, str]:

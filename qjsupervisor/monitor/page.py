@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from ..channelspec import ROOT
 from ..text import printable, rules_in_words, running_of, seconds
-from .health import find_problems
+from .health import cluster_line, find_problems
 from .history import HOUR_S, History, Series
 from .master_link import Said
 from .metrics import targets_of
@@ -148,6 +148,7 @@ def overview(said: Said, history: History, visitor: Visitor = NOBODY) -> bytes:
         targets=targets_of(status),
         pauses=status.get("pauses", ()),
         schedule=status.get("schedule"),
+        cluster=cluster_line(status["cluster"]) if status.get("cluster") else "",
         tiles=_tiles(status, series),
     )
 

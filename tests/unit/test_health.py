@@ -20,6 +20,23 @@ def shown(renderable: Any) -> str:
     return capture.get()
 
 
+def test_a_cluster_tells_what_is_kept_for_whom() -> None:
+    lost = {"host": "far", "pid": 7, "own": False, "alive": False, "leases": {}, "limbo": {"root": 2}}
+    here = {"host": "near", "pid": 8, "own": True, "alive": True, "leases": {"root": 3}, "limbo": {}}
+    cluster = {"name": "c", "members": [lost, here], "limbo": {"db": {"root": 1}}}
+    view = status(cluster=cluster)
+    assert problems(view) == []
+    assert warnings(view) == [
+        "cluster c: far:7 is lost; root 2 kept for its jobs until others have taken over its databases",
+        "cluster c: root 1 of jobs of db wait for its next server",
+    ]
+    lost["floor"] = {"root": 2}
+    assert warnings(view)[0].endswith("or you say that it never returns: `qjsupervisor cluster forget far:7`")
+    assert "cluster c: 1 supervisor, 1 lost; root: 3 leased here, 0 elsewhere, 3 held by jobs of" in text_of(view)
+    cluster["error"] = "no route"
+    assert problems(view) == ["cluster c: no route; beyond the lease nothing starts but within coordination_floor"]
+
+
 def text_of(view: Mapping[str, Any], width: int = 0) -> str:
     found = render(view, width=width)
     return shown(Group(*found.head, *found.body))

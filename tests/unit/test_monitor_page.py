@@ -52,6 +52,13 @@ def test_a_visitor_who_may_order_gets_his_own_rows() -> None:
     assert "token-of-ada" not in page.overview(Said(now, 0.0, 2), NO_HISTORY).decode()
 
 
+def test_the_cluster_has_a_line() -> None:
+    now = status(1)
+    assert "cluster c" not in page.overview(Said(now, 0.0, 1), NO_HISTORY).decode()
+    now["cluster"] = {"name": "c", "members": [{"own": True, "alive": True, "leases": {"root": 3}}]}
+    assert "cluster c: 1 supervisor; root: 3 leased here" in page.overview(Said(now, 0.0, 2), NO_HISTORY).decode()
+
+
 def test_the_rate_is_that_of_the_status_before_the_monitor_has_seen_a_minute() -> None:
     now = status(1)
     now["databases"][0]["per_minute"] = 41.6
