@@ -9,9 +9,13 @@ from collections.abc import Iterable
 from ..loop import Timers
 from .worker_process import ABORT_GRACE_S, WorkerProcess
 
-#: Workers draining at the same time when the supervisor stops, and the time by which all have been told.
-STOP_AT_ONCE = 4
-STOP_SPREAD_S = 2.0
+#: Workers draining at the same time when the supervisor stops. One takes less time than its successor elsewhere needs
+#: to take over, so several would make those compete for the processors.
+STOP_AT_ONCE = 2
+#: One that takes longer than this to exit keeps no other one waiting.
+STOP_NEXT_S = 0.5
+#: When all have been told, as a part of the time that they have.
+STOP_SPREAD = 0.5
 
 
 class Ending:
@@ -21,6 +25,8 @@ class Ending:
         self._timers = timers
         self._to_stop: deque[WorkerProcess] = deque()
         self._to_abort: deque[WorkerProcess] = deque()
+        #: When the last one was told to stop.
+        self._stopped_s = -math.inf
         #: When the remaining ones are all asked for their stacks at once.
         self._abort_all_s = math.inf
 
@@ -31,7 +37,8 @@ class Ending:
         that takes it over.
         """
         self._to_stop = deque(workers)
-        self._timers.call_at(now_s + min(STOP_SPREAD_S, graceful_s / 4), self._stop_rest)
+        self._timers.call_at(now_s + graceful_s * STOP_SPREAD, self._stop_rest)
+        self._timers.call_at(now_s + STOP_NEXT_S, self._go_on_anyway)
         for _ in range(STOP_AT_ONCE):
             self._stop_next(now_s)
 
@@ -47,7 +54,14 @@ class Ending:
         self._stop_next(now_s)
         self._abort_next(now_s)
 
+    def _go_on_anyway(self, now_s: float) -> None:
+        if self._to_stop:
+            if now_s >= self._stopped_s + STOP_NEXT_S:
+                self._stop_next(now_s)
+            self._timers.call_at(self._stopped_s + STOP_NEXT_S, self._go_on_anyway)
+
     def _stop_next(self, now_s: float) -> None:
+        self._stopped_s = now_s
         while self._to_stop:
             worker = self._to_stop.popleft()
             worker.stop(now_s, reason="the supervisor stops")

@@ -58,7 +58,7 @@ class Leadership:
         If another runner holds it, the session is notified when that one releases it (Notified.let_go). Former sessions
         of ours are looked for once per session, because none can acquire the lock later.
         """
-        if self._try():
+        if self.leads or self._try():
             return self._ours()
         if self._has_looked and not self._former:
             return Lead.ANOTHER

@@ -70,6 +70,7 @@ class Leading:
             progress.enter(Phase.STANDBY, "another runner holds the leader lock of this database")
             self._tried_s = now_s
             progress.next_step.set(now_s + STANDBY_S)
+            self.hear(now_s)  # a release that was announced since then came with the answer: the socket is silent
         elif lead is Lead.FORMER:
             # Its jobs are ours and still count.
             self._former_since_s = min(self._former_since_s, now_s)

@@ -28,6 +28,20 @@ def test_who_stands_by_leads_as_soon_as_the_leader_lets_go(make_rig: MakeRig) ->
     second.until(lambda: second.one.state(uuids[0]) == "enqueued", "it runs jobs")
 
 
+def test_a_release_that_is_announced_with_the_answer_is_heard(make_rig: MakeRig) -> None:
+    """The leader may let go just after the lock was refused: nothing else will arrive then."""
+    first = make_rig()
+    second = make_rig(first.one, serves=False)
+    second.until(lambda: second.phase is Phase.STANDBY, "it stands by")
+    second.go_on(0.1)
+    second.one.execute("NOTIFY qjsupervisor")
+    now_s = time.monotonic()
+    second.worker.progress.next_step.ring()
+    second.worker.step(now_s)
+    assert second.phase is Phase.STANDBY
+    assert second.worker.progress.next_step.at_s < now_s + STANDBY_S / 2
+
+
 def test_permits_of_its_predecessor_are_nobody_s_where_another_runner_leads(make_rig: MakeRig) -> None:
     first = make_rig()
     second = make_rig(first.one, serves=False)

@@ -6,7 +6,8 @@ import signal
 
 import pytest
 
-from qjsupervisor.master.ending import STOP_AT_ONCE, STOP_SPREAD_S
+from qjsupervisor.master.ending import STOP_AT_ONCE, STOP_NEXT_S
+from qjsupervisor.master.worker_process import TimeLimits
 from tests.unit.supervised import Rig
 
 
@@ -40,10 +41,20 @@ def test_many_workers_are_stopped_a_few_at_a_time() -> None:
 
     rig.fleet.stop_all(rig.now_s)
     assert told() == names[:STOP_AT_ONCE]
-    rig.reap("b", 0)
+    rig.reap("a", 0)
     assert told() == names[: STOP_AT_ONCE + 1]
-    rig.step(STOP_SPREAD_S)
-    assert told() == names, "by then, however slow the others are"
+    for more in range(2, 4):
+        rig.step(STOP_NEXT_S)
+        assert told() == names[: STOP_AT_ONCE + more], "however slow those before it are"
+
+
+def test_all_workers_are_told_early_enough_to_end_in_time() -> None:
+    rig = Rig(slots=8)
+    rig.scan(**dict.fromkeys("abcdefg", "ready"))
+    rig.fleet.replace_settings(lambda _name: "settings", TimeLimits(60, 2 * STOP_NEXT_S, 30), rig.now_s)
+    rig.fleet.stop_all(rig.now_s)
+    rig.step(STOP_NEXT_S)
+    assert all({"do": "stop"} in rig.child(name).pipe.told for name in "abcdefg")
 
 
 def test_stacks_are_asked_for_one_after_the_other_but_not_for_long(rig: Rig) -> None:
