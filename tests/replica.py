@@ -6,6 +6,7 @@ import os
 import subprocess
 
 from qjsupervisor.testing.postgres import ThrowawayPostgres
+from qjsupervisor.testing.processes import DemoError
 
 
 class Replica(ThrowawayPostgres):
@@ -30,7 +31,8 @@ class Replica(ThrowawayPostgres):
             group=self.account.gid,
             extra_groups=[],
         )
-        assert done.returncode == 0, done.stderr
+        if done.returncode:
+            raise DemoError(done.stderr)
 
     def start(self) -> None:
         self.log.touch()  # roles are there already

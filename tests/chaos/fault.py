@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 
+import psutil
 import psycopg2
 
 from qjsupervisor.testing.processes import DemoError
@@ -19,5 +20,14 @@ class CannotError(Exception):
     """There is nothing to strike."""
 
 
-CANNOT = (CannotError, psycopg2.Error, OSError, DemoError, subprocess.TimeoutExpired)
+#: Of a busy machine, too: something that was waited for (AssertionError) did not happen in time.
+CANNOT = (
+    CannotError,
+    psycopg2.Error,
+    psutil.Error,
+    OSError,
+    DemoError,
+    subprocess.TimeoutExpired,
+    AssertionError,
+)
 Fault = Callable[[World], "tuple[float, Heal] | None"]

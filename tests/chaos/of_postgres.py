@@ -14,7 +14,7 @@ from qjsupervisor.testing.postgres import ThrowawayPostgres
 
 from ..acceptance.link import Link
 from ..replica import Replica
-from .fault import CannotError
+from .fault import CANNOT, CannotError
 from .of_processes import kill_child, kill_master, kill_some
 from .world import Heal, World
 
@@ -40,10 +40,11 @@ def _start_postgres(world: World, from_s: float) -> None:
     world.note_interruption(from_s)
 
 
-def restart_postgres(world: World) -> None:
+def restart_postgres(world: World) -> tuple[float, Heal]:
     _expect_restart(world)
-    with world.interrupting():
-        world.postgres.restart(world.chance.choice(("fast", "immediate")))
+    from_s = time.time()
+    world.postgres.stop(world.chance.choice(("fast", "immediate")))
+    return 0.0, lambda: _start_postgres(world, from_s)
 
 
 def crash_postgres(world: World) -> tuple[float, Heal]:
@@ -86,7 +87,7 @@ def _promote(world: World, old: ThrowawayPostgres, new: Replica, from_s: float) 
     world.note_interruption(from_s)
 
 
-def lose_ledger(world: World) -> None:
+def lose_ledger(world: World) -> tuple[float, Heal] | None:
     """The coordinator fails over, and its last seconds are lost; the databases have lost nothing."""
     links = [place.link for place in world.places if place.link is not None]
     document = world.ledger_of(time.time() - world.chance.uniform(2.0, 10.0))
@@ -97,14 +98,18 @@ def lose_ledger(world: World) -> None:
     _expect_restart(world)
     for link in links:
         link.silence()
+    from_s = time.time()
     try:
         with world.interrupting():
             world.postgres.restart("immediate")
         world.put_ledger(document)
+    except CANNOT:
+        return 0.5, lambda: _start_postgres(world, from_s)
     finally:
         for link in links:
             link.speak()
-    world.barrier_until_s = time.time() + BARRIER_S + LEASE_S
+        world.barrier_until_s = time.time() + BARRIER_S + LEASE_S
+    return None
 
 
 def hang_postgres(world: World) -> None:

@@ -6,13 +6,16 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import psycopg2
 
 from qjsupervisor.testing.odoo_stats import Run
 
+from ..helpers import wait_until
 from . import counts, obeyed, record
+from .fault import CANNOT
 from .record import ODD, Change
 from .rules import Rules
 from .work import SEQUENTIAL
@@ -27,6 +30,8 @@ SELECT coalesce(channel, ''), state, count(*), min(id) FROM queue_job
  GROUP BY 1, 2 ORDER BY 1, 2
 """
 _SHOWN = 10
+_PATIENCE = 4
+_READ_S = 300.0
 
 
 class Job(NamedTuple):
@@ -55,11 +60,8 @@ def judge(world: World, drain_s: float, turn: Callable[[], None], say: Callable[
     changes: dict[str, list[Change]] = {}
     rows: list[counts.Step] = []
     for name in world.names:
-        with world.session(name) as connection, connection.cursor() as cursor:
-            changes[name] = record.read(connection)
-            (world.folder / f"{name}.record").write_text("\n".join(map(str, changes[name])))
-            cursor.execute(_JOBS, (ODD,))
-            jobs = [Job(uuid, number, state, json.loads(kwargs)) for uuid, number, state, kwargs in cursor]
+        changes[name], jobs = _read(world, name)
+        (world.folder / f"{name}.record").write_text("\n".join(map(str, changes[name])))
         rows += counts.row_steps(world, name, changes[name], sent)
         found += _short(_runs_of(world, name, jobs, changes[name]))
         found += _short(_order(world, name, changes[name]))
@@ -84,16 +86,36 @@ def judge(world: World, drain_s: float, turn: Callable[[], None], say: Callable[
 def _unless(
     world: World, look: Callable[[World], list[str]], what: str, limit_s: float, turn: Callable[[], None]
 ) -> list[str]:
-    """What `look` still finds when the time is over."""
-    deadline_s = time.monotonic() + limit_s
+    """What `look` still finds when that has not changed for `limit_s`, or is not over after _PATIENCE times that."""
+    began_s = changed_s = time.monotonic()
+    before: list[str] = []
     while True:
         turn()
         try:
             found = look(world)
-        except (psycopg2.Error, AssertionError, OSError) as error:
+        except CANNOT as error:
             found = [f"{type(error).__name__}: {error}"]
-        if not found or time.monotonic() >= deadline_s:
-            return [f"{what} after {limit_s:g} s: {each}" for each in found]
+        now_s = time.monotonic()
+        if found != before:
+            before, changed_s = found, now_s
+        if not found or now_s >= changed_s + limit_s or now_s >= began_s + _PATIENCE * limit_s:
+            return [f"{what} after {now_s - began_s:.0f} s: {each}" for each in found]
+
+
+def _read(world: World, name: str) -> tuple[list[Change], list[Job]]:
+    """A database's record and jobs; read again where the server did not answer in time."""
+    found: list[tuple[list[Change], list[Job]]] = []
+
+    def is_read() -> bool:
+        with suppress(psycopg2.Error), world.session(name) as connection, connection.cursor() as cursor:
+            cursor.execute("SET statement_timeout = '60s'")
+            changes = record.read(connection)
+            cursor.execute(_JOBS, (ODD,))
+            found.append((changes, [Job(uuid, n, state, json.loads(kwargs)) for uuid, n, state, kwargs in cursor]))
+        return bool(found)
+
+    wait_until(is_read, f"the record of {name} is read", _READ_S)
+    return found[0]
 
 
 def _left(world: World) -> list[str]:

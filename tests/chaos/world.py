@@ -215,12 +215,28 @@ class World:
     def standby(self) -> Replica:
         """A synchronous one of the present server."""
         self.expect_answers()
-        new = self._stack.enter_context(Replica(self.postgres))
-        self.ask("ALTER SYSTEM SET synchronous_standby_names = '*'")
-        self.ask("SELECT pg_reload_conf()")
-        synchronous = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"
-        wait_until(lambda: self.ask(synchronous), "the standby is synchronous")
-        return new
+        with ExitStack() as stack:
+            new = stack.enter_context(Replica(self.postgres))
+            stack.callback(self._wait_for_no_standby, self.postgres)
+            self.ask("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            self.ask("SELECT pg_reload_conf()")
+            synchronous = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"
+            wait_until(lambda: self.ask(synchronous), "the standby is synchronous")
+            stack.pop_all()
+        return self._stack.enter_context(closing(new))
+
+    @staticmethod
+    def _wait_for_no_standby(postgres: ThrowawayPostgres) -> None:
+        """Without that a server whose standby is gone would answer no commit."""
+
+        def is_done() -> bool:
+            with suppress(psycopg2.Error):
+                postgres.execute("postgres", "ALTER SYSTEM RESET synchronous_standby_names", superuser=True)
+                postgres.execute("postgres", "SELECT pg_reload_conf()", superuser=True)
+                return True
+            return False
+
+        wait_until(is_done, "the server waits for no standby")
 
     # -- the cluster's ledger ----------------------------------------------------------------------------------------
 
