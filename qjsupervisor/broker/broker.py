@@ -143,6 +143,8 @@ class Broker:
         if not self._coordinator.connected:
             self._coordinator.connect()
             self._watched_fd = self._coordinator.fileno()
+            if self._watched_fd < 0:
+                raise DatabaseUnavailable(self._settings.cluster, "the coordinator ended the session at once")
             self._loop.register(self._watched_fd, selectors.EVENT_READ, lambda _now_s: self._hear_coordinator())
         self._session = self._table.next_session()
         with self._table.locked() as table:

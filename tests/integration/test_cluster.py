@@ -46,8 +46,9 @@ def test_a_lost_member_can_be_forgotten(run: Run, database: DatabaseFactory) -> 
     coordinator = Coordinator(one.dsn(), "c", lambda: None)
     coordinator.connect()
     coordinator.execute(Statement("m", 1, kind="register", capacity={"root": 4}, host="machine", pid=7))
-    wants = {"hungry": ["root"], "weight": {"root": 1}, "floor": {"root": 2}, "settles": {"db": 1}}
-    coordinator.execute(Statement("m", 1, takes=[(("root",), 3)], **wants))
+    said = Statement("m", 1, hungry=["root"], weight={"root": 1}, floor={"root": 2}, settles={"db": 1})
+    said.takes.append((("root",), 3))
+    coordinator.execute(said)
     coordinator.close()
     status, _, err = run("cluster", "forget", "machine:8", own=own)
     assert (status, "no member machine:8; there are: machine:7" in err) == (UNFIT, True)

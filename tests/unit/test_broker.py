@@ -101,6 +101,16 @@ def test_a_lost_coordinator_is_told_once_and_so_is_its_return(one: Supervisor, l
     assert "nothing starts after the lease's end" in log_events[1]["reason"]
 
 
+def test_a_session_that_ends_at_once_is_a_lost_coordinator(
+    one: Supervisor, log_events: list[EventDict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(one.coordinator, "fileno", lambda: -1)
+        one.step("")
+    assert [event["event"] for event in log_events] == ["coordinator_lost"]
+    assert not one.coordinator.connected
+
+
 def test_what_runs_is_not_taken_away_and_what_ends_goes_to_whom_lacks_it(one: Supervisor, world: World) -> None:
     one.lead("a")
     talk(one)

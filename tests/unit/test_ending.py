@@ -50,7 +50,7 @@ def test_many_workers_are_stopped_a_few_at_a_time() -> None:
 
 def test_all_workers_are_told_early_enough_to_end_in_time() -> None:
     rig = Rig(slots=8)
-    rig.scan(**dict.fromkeys("abcdefg", "ready"))
+    rig.scan(a="ready", b="ready", c="ready", d="ready", e="ready", f="ready", g="ready")
     rig.fleet.replace_settings(lambda _name: "settings", TimeLimits(60, 2 * STOP_NEXT_S, 30), rig.now_s)
     rig.fleet.stop_all(rig.now_s)
     rig.step(STOP_NEXT_S)
