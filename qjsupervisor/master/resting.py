@@ -25,9 +25,13 @@ from .worker_process import WorkerProcess
 #: Most connections per porter. What sleeps has none: one porter can watch all that sleep.
 MOST = 500
 _WATCH_S = 5.0
-#: After this many deaths in a row, each within HEALTHY_S, workers take over, in case one database kills the porter.
+#: After this many deaths in a row, each within HEALTHY_S, one of its databases may be what kills a porter. Another porter
+#: takes half of them, and so on, until FEW are left; these get workers.
 DEATHS = 4
 HEALTHY_S = 30.0
+FEW = 16
+#: Most porters made this way, in case it is not a database that kills them.
+MOST_HALVINGS = 16
 #: Reports of a porter about databases it looks after.
 _ATTENDS = {"holds": Wakefulness.DOZING, "asleep": Wakefulness.ASLEEP}
 #: Databases moving from workers to porters at the same time; the others wait.
@@ -93,6 +97,7 @@ class Resting:
         #: Database -> its failed jobs as counted by its worker; see postgres.rest.
         self._failed: dict[str, str] = {}
         self._watch_alarm = Alarm(parts.loop, self._watch)
+        self._halvings = 0
         self._stopping = False
         self._log = get_logger()
 
@@ -172,6 +177,9 @@ class Resting:
         for porter in self._porters:
             if len(porter.databases) - len(porter.asleep) < self._most:
                 return porter
+        return self._add_porter(now_s)
+
+    def _add_porter(self, now_s: float) -> _Porter:
         porter = _Porter(self, self._parts, len(self._porters) + 1)
         self._porters.append(porter)
         self._run(porter, now_s)
@@ -201,24 +209,36 @@ class Resting:
         porter.unsent.clear()
         lived_s = now_s - porter.started_s
         porter.early_deaths = porter.early_deaths + 1 if lived_s < HEALTHY_S else 0
-        gives_up = porter.early_deaths >= DEATHS
-        if gives_up:
-            self._log.error(
-                "porter_fails", reason=f"it died {DEATHS} times in a row: its databases get workers instead"
-            )
-        left, porter.databases = porter.databases, set()
+        left, porter.databases = sorted(porter.databases), set()
         porter.asleep.clear()
-        for database in left:
+        takers = self._takers(porter, len(left), now_s)
+        for number, database in enumerate(left):
             self._of.pop(database, None)
             self._on_the_way.discard(database)
             worker = self._fleet.workers.get(database)
             if worker is None or self._stopping:
                 continue
-            if gives_up or worker.wakefulness is Wakefulness.AWAKE:
+            if not takers or worker.wakefulness is Wakefulness.AWAKE:
                 worker.wake(now_s)  # in case it has handed over its lock and is about to exit
             else:
                 worker.doze_troubled("the porter ended; another one takes the database")
-                self._give(worker, now_s, waits=False, porter=porter)
+                self._give(worker, now_s, waits=False, porter=takers[number % len(takers)])
+
+    def _takers(self, porter: _Porter, many: int, now_s: float) -> list[_Porter]:
+        """The porters that take the `many` databases of one that died; none: workers do."""
+        if porter.early_deaths < DEATHS or self._stopping:
+            return [porter]
+        died = f"it died {DEATHS} times in a row" if porter.early_deaths == DEATHS else "it died again"
+        if many <= FEW:
+            self._log.error("porter_fails", databases=many, reason=f"{died}: its databases get workers instead")
+            return []
+        if self._halvings == MOST_HALVINGS:
+            return [porter]
+        self._halvings += 1
+        self._log.error("porter_fails", databases=many, reason=f"{died}: another porter takes half of its databases")
+        other = self._add_porter(now_s)
+        other.early_deaths = porter.early_deaths = DEATHS
+        return [porter, other]
 
     def hear(self, porter: _Porter, message: Mapping[str, Any], now_s: float) -> None:
         """Handle a porter's message."""

@@ -12,7 +12,7 @@ from qjsupervisor.master import resting
 from qjsupervisor.master.database_log import DatabaseLog
 from qjsupervisor.master.fleet import Fleet
 from qjsupervisor.master.parts import MasterParts
-from qjsupervisor.master.resting import DEATHS, Resting
+from qjsupervisor.master.resting import DEATHS, FEW, Resting
 from qjsupervisor.master.worker_process import TimeLimits, WorkerProcess
 from qjsupervisor.porter.settings import PorterSettings
 from qjsupervisor.states import Wakefulness, WorkerState
@@ -30,11 +30,11 @@ class Settings:
 class Stand:
     """A fleet of databases, their porters, and what they are told."""
 
-    def __init__(self, *names: str, most: int = 500) -> None:
+    def __init__(self, *names: str, most: int = 500, slots: int = 8) -> None:
         self.now_s = 100.0
         self.parts = MasterParts()
         self.loop = self.parts.loop = FakeLoop()  # type: ignore[assignment]
-        self.parts.table = FakeTable(slots=8)
+        self.parts.table = FakeTable(slots=slots)
         self.spawner = self.parts.spawner = FakeSpawner()  # type: ignore[assignment]
         self.parts.database_log = DatabaseLog(self.loop, lambda: self.now_s)
         limits = TimeLimits(boot_s=60, graceful_s=8, hang_s=30)
@@ -63,6 +63,11 @@ class Stand:
         child.pipe.said += [dict(message) for message in messages]
         self.loop.registered[child.pipe](self.now_s)
         self.turn()
+
+    def porter_of(self, name: str) -> str:
+        """The title of the porter that was last told to take a database."""
+        take = [each for each in self.spawner.children for told in each.pipe.told if told.get("database") == name]
+        return take[-1].title.removeprefix("qjsupervisor: ")
 
     def reap(self, title: str, exit_code: int) -> None:
         pid = self.child(title).pid
@@ -163,6 +168,28 @@ def test_a_porter_that_dies_again_and_again_leaves_its_databases_to_workers() ->
     stand.reap("porter", -11)
     assert stand.worker("one").pid is not None
     assert stand.child("worker one").orders == []
+
+
+def test_a_database_that_kills_its_porter_costs_few_others_theirs() -> None:
+    """It is found by halves: never do all databases get workers at once."""
+    names = [f"db{number:03}" for number in range(200)]
+    killer = names[77]
+    stand = Stand(slots=256)
+    for name in names:
+        stand.fleet.want(name, Settings(), 1, stand.now_s)
+        stand.resting.begin(name, stand.now_s)
+    stand.turn()
+    deaths = 0
+    while stand.resting.has(killer):
+        deaths += 1
+        title = stand.porter_of(killer)
+        stand.reap(title, -11)
+        stand.turn(10)
+    assert deaths <= 10
+    with_workers = [name for name in names if stand.worker(name).pid is not None]
+    assert killer in with_workers
+    assert len(with_workers) <= FEW
+    assert all(stand.resting.has(name) for name in names if name not in with_workers)
 
 
 def test_the_porter_dies_in_the_middle_of_a_hand_over() -> None:
