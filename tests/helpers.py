@@ -216,6 +216,8 @@ class Supervisor:
         defaults = {"RUNTIME_DIRECTORY": str(self.runtime), "QJSUPERVISOR_LOG_FORMAT": "json"}
         self.env = clean_environment(**{**defaults, **(env or {})})
         self.arguments = tuple(arguments)
+        #: The path of its control socket.
+        self.socket = str(self.runtime / "control.sock")
         self._process: subprocess.Popen[bytes] | None = None
         self._ever_seen: dict[int, psutil.Process] = {}
 
@@ -223,6 +225,7 @@ class Supervisor:
 
     def start(self) -> Supervisor:
         """Start it; returns at once, see wait_for and wait_ready."""
+        self.socket = self._configured_socket()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command("start", *self.arguments),
@@ -234,6 +237,11 @@ class Supervisor:
                 start_new_session=True,
             )
         return self
+
+    def _configured_socket(self) -> str:
+        """Read once, as a test may put its configuration on a file system that hangs."""
+        given = re.search(r"(?m)^control_socket = (.+)$", written(self.conf))
+        return given[1] if given else self.socket
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -299,12 +307,6 @@ class Supervisor:
             text=True,
             timeout=timeout_s,
         )
-
-    @property
-    def socket(self) -> str:
-        """The path of its control socket."""
-        given = re.search(r"(?m)^control_socket = (.+)$", self.conf.read_text(encoding="utf-8"))
-        return given[1] if given else str(self.runtime / "control.sock")
 
     def status(self) -> dict[str, Any]:
         """What `qjsupervisor status --json` prints, without a process for each question."""
