@@ -86,6 +86,7 @@ def test_kill_under_180_running_jobs(stand_in: StandInFactory, supervisor: Super
         wait_until(lambda: odoo.stats()["running"].get("root") == 180, "180 jobs run", 60)
         cluster.kill()
         wait_until(lambda: "db0" in running.pids() and reason(running, "db0"), "status says why")
+        running.wait_for("postgresql_down")
         cluster.start()
         for one in databases:
             one.reconnect()
