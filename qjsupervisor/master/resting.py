@@ -25,8 +25,8 @@ from .worker_process import WorkerProcess
 #: Most connections per porter. What sleeps has none: one porter can watch all that sleep.
 MOST = 500
 _WATCH_S = 5.0
-#: After this many deaths in a row, each within HEALTHY_S, one of its databases may be what kills a porter. Another porter
-#: takes half of them, and so on, until FEW are left; these get workers.
+#: After this many deaths in a row, each within HEALTHY_S, one of its databases may be what kills a porter. Another
+#: porter takes half of them, and so on, until FEW are left; these get workers.
 DEATHS = 4
 HEALTHY_S = 30.0
 FEW = 16
