@@ -9,8 +9,9 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import datetime
 
 import psutil
 import pytest
@@ -244,15 +245,23 @@ def test_rates_and_throttles_hold_over_both(member: Member, odoo: StandIn, datab
     other.wait_for_states(done=28, timeout_s=30)
     first.start()
     one.wait_for_states(done=28, timeout_s=30)
-    rated, slow = starts(odoo, "root.rated"), starts(odoo, "root.slow")
+    assert (len(starts(odoo, "root.rated")), len(starts(odoo, "root.slow"))) == (48, 8)
+    # As the supervisors sent them, both by one clock: on a busy machine Odoo receives some late.
+    rated, slow = (sent([first, second], channel) for channel in ("root.rated", "root.slow"))
     assert (len(rated), len(slow)) == (48, 8)
-    assert max(sum(at <= each < at + 1.8 for each in rated) for at in rated) <= 8
-    assert min(after - before for before, after in itertools.pairwise(slow)) > 0.85
+    assert max(sum(at <= each < at + 1.95 for each in rated) for at in rated) <= 8
+    assert min(after - before for before, after in itertools.pairwise(slow)) > 0.95
     assert once_each(odoo)
 
 
 def starts(odoo: StandIn, channel: str) -> list[float]:
     return sorted(run["received_s"] for run in odoo.stats()["runs"] if run["channel"] == channel)
+
+
+def sent(members: Sequence[Supervisor], channel: str) -> list[float]:
+    """When the jobs of a channel were sent, by the logs."""
+    found = [each for one in members for each in one.log_events("job_dispatched", channel=channel)]
+    return sorted(datetime.fromisoformat(each["timestamp"].replace("Z", "+00:00")).timestamp() for each in found)
 
 
 def test_a_coordinator_without_its_schema_ends_nothing(
@@ -265,8 +274,9 @@ def test_a_coordinator_without_its_schema_ends_nothing(
     one.insert_jobs(1)
     one.wait_for_states(done=1)
     ledger = running.conf.read_text().partition("cluster_database = ")[2].split()[0]
+    mark = running.mark()
     postgres.execute(ledger, "ALTER SCHEMA qjsupervisor RENAME TO elsewhere", superuser=True)
-    lost = running.wait_for("coordinator_lost")
+    lost = running.wait_for("coordinator_lost", after=mark)
     assert "run `qjsupervisor cluster init`" in lost["reason"]
     wait_until(lambda: "run `qjsupervisor cluster init`" in running.run("status").stdout, "the status tells it too")
     one.insert_jobs(1)
