@@ -208,7 +208,7 @@ def test_a_module_is_upgraded(database: DatabaseFactory, odoo: StandIn, start: S
     wait_for_reason(running, "upgrade_1", "module web is 'to install'")
     assert one.states() == {"done": 6, "pending": 5}
     schema.set_module_state(one.connection, "installed", "web")
-    one.wait_for_states(done=11)
+    wait_until(lambda: one.states() == {"done": 11}, lambda: f"it goes on: {one.states()}", 5)
     running.wait_for("database_blocked", database="upgrade_1", after=mark)
     assert len(running.log_events("database_blocked", database="upgrade_1")) == 2
     assert running.pids() == pids
@@ -266,7 +266,7 @@ def test_to_upgrade_from_the_start(database: DatabaseFactory, start: Start) -> N
     run_jobs(other, 5)
     assert one.states() == {"pending": 3}
     schema.set_module_state(one.connection, "installed")
-    one.wait_for_states(done=3)
+    wait_until(lambda: one.states() == {"done": 3}, lambda: f"it goes on: {one.states()}", 5)
 
 
 def test_a_neutralised_copy(database: DatabaseFactory, start: Start) -> None:

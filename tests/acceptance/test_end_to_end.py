@@ -141,7 +141,7 @@ def test_kill_of_the_master_leaves_nobody(
     one.insert_jobs(2, kwargs={"sleep": 1})
     one.wait_for_states(started=2)
     running.kill()
-    _, alive = psutil.wait_procs(children, timeout=30)
+    _, alive = psutil.wait_procs(children, timeout=5)
     assert alive == []
     again = start(postgres, odoo.port, supervisor, one, other)
     one.insert_jobs(3)

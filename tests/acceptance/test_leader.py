@@ -66,7 +66,7 @@ def test_stands_by_while_another_runner_leads(
         cursor.execute(UNLOCK, (LEADER_LOCK,))
         released_s = time.monotonic()
         led.wait_for_states(done=5)
-        assert time.monotonic() - released_s < 15, "nobody said so: it looks every five seconds; the rest is for load"
+        assert time.monotonic() - released_s < 6, "nobody said so: it looks every five seconds"
     line = running.wait_for("database_ready", database=led.name)
     assert len(running.log_events("database_standby", database=led.name)) == 1
     assert line["level"] == "info"
@@ -180,7 +180,7 @@ def test_the_former_leader_goes_first_after_a_restart(stand_in: StandInFactory, 
         leader.wait_ready(*names)
         for name in names:
             wait_for_state(standby, name, "standby")
-        wait_until(lambda: len(standby.log_events("database_standby")) >= 6, "it tried the lock, after its pause")
+        wait_until(lambda: len(standby.log_events("database_standby")) == 6, "it tried the lock, after its pause")
         assert standby.log_events("database_ready") == []
         leader.stop()
         standby.wait_ready(*names)

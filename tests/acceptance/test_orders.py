@@ -132,7 +132,7 @@ def test_status_is_asked_without_end_while_channels_are_shared(
 
     def hammer() -> None:
         while not done.is_set():
-            answer = ask(path, {"do": "status"}, timeout_s=20)
+            answer = ask(path, {"do": "status"}, timeout_s=5)
             assert answer["ok"], answer
             seen.append(len(answer["status"]["channels"]))
 

@@ -105,11 +105,9 @@ def test_updated_in_place(monitor: StartMonitor, visit: Open) -> None:
 
 def test_a_large_page_is_quick(monitor: StartMonitor, visit: Open) -> None:
     one = monitor(status(200, 45))
+    page = visit(one)
     paint = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
-    paints_ms = []
-    for _ in range(3):
-        page = visit(one)
-        paints_ms.append(wait_until(lambda page=page: page.evaluate(paint), "something is painted"))
+    paint_ms = wait_until(lambda: page.evaluate(paint), "something is painted")
     updates: set[float] = set()
 
     def measured() -> bool:
@@ -118,7 +116,7 @@ def test_a_large_page_is_quick(monitor: StartMonitor, visit: Open) -> None:
         return len(updates) >= 3
 
     wait_until(measured, "three updates", 15)
-    assert min(paints_ms) < 1000, paints_ms
+    assert paint_ms < 1000
     assert min(updates) < 50, updates
 
 

@@ -50,7 +50,7 @@ def test_settings_change_while_jobs_run(
     slow = one.insert_jobs(1, kwargs={"sleep": 2})
     wait_until(lambda: one.states().get("started") == 1, "a job runs")
     schema.set_channel(one.connection, "root.mail", capacity=1, paused=True)
-    running.wait_for("channels_read")
+    running.wait_for("channels_read", timeout_s=3)
     mail = one.insert_jobs(2, channel="root.mail") + one.insert_jobs(2, channel="root.mail.bulk")
     plain = one.insert_jobs(3)
     wait_until(lambda: all(one.state(uuid) == "done" for uuid in plain), "what is not paused goes on")

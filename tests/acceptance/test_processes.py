@@ -157,7 +157,7 @@ def test_master_killed(
     running.kill()
     killed_s = time.monotonic()
     short = other.insert_jobs(8, kwargs={"sleep": 0.3})
-    wait_until(lambda: not any(map(is_alive, children)), "all workers are gone")
+    wait_until(lambda: not any(map(is_alive, children)), "all workers are gone", 5)
     running.start()
     running.wait_ready(one.name, other.name)
     wait_until(lambda: _channel(running, "root")["running"] == 4, "three that run on, and one new one")

@@ -94,11 +94,10 @@ def test_a_busy_channel_gets_all_of_its_rate(
     supervisor(conf).wait_ready(*(each.name for each in names))
     for each in names:
         each.insert_jobs(80, channel="root.mail")
-    wait_until(lambda: len(moments(odoo, "root.mail")) >= 6 * STARTS, "six windows")
+    wait_until(lambda: len(moments(odoo, "root.mail")) > 5 * STARTS, "five windows")
     received_s = moments(odoo, "root.mail")
-    # From any of the first to the one that is five windows later: those that a busy machine held up least.
-    took_s = min(received_s[5 * STARTS + number] - received_s[number] for number in range(STARTS))
-    assert 5 * PERIOD_S / took_s >= 0.98
+    windows = (received_s[5 * STARTS] - received_s[0]) / PERIOD_S
+    assert 5 / windows >= 0.98
     assert_within_rate(received_s)
 
 

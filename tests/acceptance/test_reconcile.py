@@ -47,7 +47,7 @@ def test_trigger_disabled_for_a_moment(
         insert_jobs(load, 30)
         cursor.execute("ALTER TABLE queue_job ENABLE TRIGGER queue_job_notify")
         load.commit()
-    one.wait_for_states(done=30)
+    one.wait_for_states(done=30, timeout_s=5)
     assert not running.log_events("database_blocked")
 
 
@@ -65,7 +65,7 @@ def test_replica_role(
         new = insert_jobs(replica, 5)
         cursor.execute("UPDATE queue_job SET eta = NULL WHERE uuid = %s", (put_off,))
         cursor.execute("DELETE FROM queue_job WHERE uuid = %s OR state = 'failed'", (dropped,))
-    one.wait_for_states(done=6)
+    one.wait_for_states(done=6, timeout_s=5)
     assert odoo.stats()["executions"][one.name] == dict.fromkeys([*new, put_off], 1)
     wait_until(lambda: counts(running, one) == (0, 0, 0), "nothing is left")
 
@@ -80,7 +80,7 @@ def test_truncated(
     one.insert_jobs(3, state="started")
     wait_until(lambda: counts(running, one) == (50, 3, 0), "fifty wait, three are said to run")
     one.execute("TRUNCATE queue_job CASCADE")
-    wait_until(lambda: counts(running, one) == (0, 0, 0), "nothing is left")
+    wait_until(lambda: counts(running, one) == (0, 0, 0), "nothing is left", 5)
     one.insert_jobs(8, kwargs={"sleep": 0.3})
     wait_until(lambda: one.states().get("started") == 4, "all permits are usable")
     one.wait_for_states(done=8)

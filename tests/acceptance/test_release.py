@@ -45,7 +45,7 @@ def test_a_released_database_is_left_alone_until_it_is_resumed(
     assert (pause["database"], pause["released"], pause["remaining_s"]) == (one.name, True, None)
     assert odoo.stats()["running"].get("root") == 1
     assert other.states() == {"pending": 1}, "what runs in Odoo counts"
-    other.wait_for_states(done=1)
+    other.wait_for_states(done=1, timeout_s=15)
     one.insert_jobs(1)
     one.connection.close()
     until_s = time.monotonic() + 2
@@ -58,7 +58,7 @@ def test_a_released_database_is_left_alone_until_it_is_resumed(
     one.reconnect()
     assert one.states() == {"done": 1, "pending": 1}
     assert running.run("resume", one.name).returncode == 0
-    one.wait_for_states(done=2)
+    one.wait_for_states(done=2, timeout_s=5)
     assert running.pids() == pids
     assert set(odoo.stats()["executions"][one.name].values()) == {1}
     assert odoo.stats()["peak"]["root"] == 1
@@ -70,9 +70,9 @@ def test_a_release_ends_by_itself(
     one = database()
     running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name, sections=QUICK))
     running.wait_ready(one.name)
-    assert running.run("release", one.name, "--for", "3s").returncode == 0
+    assert running.run("release", one.name, "--for", "2s").returncode == 0
     wait_until(lambda: state(running, one.name) == "blocked", "it is released")
-    running.wait_ready(one.name)
+    running.wait_ready(one.name, timeout_s=5)
     assert running.run("release", "nowhere").returncode != 0
 
 
@@ -87,7 +87,7 @@ def test_a_database_that_is_made_again_is_served_at_once_each_time(
     one = database()
     running = supervisor(odoo_conf(postgres, odoo.port, db_name=one.name, sections=QUICK))
     for _ in range(3):
-        running.wait_ready(one.name)
+        running.wait_ready(one.name, timeout_s=6)
         one.insert_jobs(1)
         one.wait_for_states(done=1)
         mark = running.mark()
@@ -96,7 +96,7 @@ def test_a_database_that_is_made_again_is_served_at_once_each_time(
         running.wait_for("worker_reaped", after=mark, database=one.name)
         postgres.create_database(one.name, template)
         one.reconnect()
-    running.wait_ready(one.name)
+    running.wait_ready(one.name, timeout_s=6)
     shown = running.database_status(one.name)
     assert shown is not None
     assert shown["restarts"] == 0
@@ -141,4 +141,4 @@ def test_who_ends_our_session_can_rename_and_copy_though_scans_go_on(
         postgres.drop_database(f"{target}_copy")
     one.reconnect()
     one.insert_jobs(1)
-    one.wait_for_states(done=1)
+    one.wait_for_states(done=1, timeout_s=15)

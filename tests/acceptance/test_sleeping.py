@@ -140,9 +140,9 @@ def test_nobody_else_gets_the_lock_in_between(
             return found
 
         for wanted in ({"done": 1}, {"done": 2}):
-            wait_until(lambda: after_tries(phases(running) == {one.name: "dozing"}), "it dozes")
+            wait_until(lambda: after_tries(phases(running) == {one.name: "dozing"}), "it dozes", 15)
             one.insert_jobs(1)
-            wait_until(lambda wanted=wanted: after_tries(one.states() == wanted), "its job ran")
+            wait_until(lambda wanted=wanted: after_tries(one.states() == wanted), "its job ran", 15)
     assert tries[True] == 0
     assert tries[False] > 500
 

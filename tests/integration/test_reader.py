@@ -72,7 +72,7 @@ def test_statements_in_order_of_one_snapshot(stand: Stand, one: One) -> None:
     count = "SELECT count(*) FROM queue_job"
     reader = stand.start((count, None), ("SELECT pg_advisory_lock(%(n)s)::text, 'ä'", {"n": 77}), (count, None))
     assert reader.connecting
-    assert stand.loop.next_s() == pytest.approx(reader.began_s + FIRST_ANSWER_S, abs=1)
+    assert stand.loop.next_s() == pytest.approx(reader.began_s + FIRST_ANSWER_S, abs=0.1)
     waits = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     stand.until(lambda: one.execute(waits) != [])
     assert not reader.connecting

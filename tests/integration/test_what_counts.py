@@ -80,7 +80,7 @@ def test_a_running_job_whose_row_is_deleted_gives_its_permit_back(rig: Rig) -> N
     uuid = insert_row(rig.one.connection, state="started")
     rig.until(lambda: rig.running == 1, "it is counted")
     rig.one.execute("DELETE FROM queue_job WHERE uuid = %s", (uuid,))
-    rig.until(lambda: rig.running == 0, "its permit is back", 15)
+    rig.until(lambda: rig.running == 0, "its permit is back", 2)
 
 
 def test_a_job_that_is_deleted_holds_up_nobody(database: DatabaseFactory, tmp_path: Path) -> None:
@@ -103,8 +103,8 @@ def test_a_job_that_is_deleted_holds_up_nobody(database: DatabaseFactory, tmp_pa
             assert made.table.slot_view(0).pending == 21
             one.execute("DELETE FROM queue_job WHERE uuid = ANY(%s)", (others,))
             one.execute("DELETE FROM queue_job WHERE state = 'failed'")
-            made.until(lambda: len(odoo.requests) == 1, "the next one starts", 20)
+            made.until(lambda: len(odoo.requests) == 1, "the next one starts", 2)
             assert waiting.encode() in odoo.requests[0]
-            made.until(lambda: made.table.slot_view(0).pending <= 1, "no phantom is shown", 20)
+            made.until(lambda: made.table.slot_view(0).pending <= 1, "no phantom is shown", 2)
         finally:
             made.close()
