@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ..errors import DatabaseError, DatabaseUnavailable, DatabaseUnfit
+from ..postgres.failures import NO_PRIVILEGE
 from ..postgres.session import Session
 from ..postgres.waiter import Waiter
 from .counts import Counts
@@ -33,7 +34,7 @@ LIMIT_S = 4.0
 #: undefined_table, invalid_schema_name.
 _NO_SCHEMA = ("42P01", "3F000")
 #: insufficient_privilege; read_only_sql_transaction.
-_NO_PRIVILEGE, _READ_ONLY = "42501", "25006"
+_READ_ONLY = "25006"
 #: How often a write is retried because others wrote in between.
 _TRIES = 50
 
@@ -151,7 +152,7 @@ class Coordinator:
         except DatabaseError as error:
             if error.sqlstate in _NO_SCHEMA:
                 why = f"{self._name} has no schema qjsupervisor: run `qjsupervisor cluster init`"
-            elif error.sqlstate == _NO_PRIVILEGE:
+            elif error.sqlstate == NO_PRIVILEGE:
                 why = f"{error}: see the GRANTs that `qjsupervisor cluster init --print` ends with"
             elif error.sqlstate == _READ_ONLY:
                 why = f"{self._name} is read-only, and the coordinator must write: connect to the primary"

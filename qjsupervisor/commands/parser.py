@@ -193,13 +193,7 @@ def _add_release(commands: _Commands[argparse.ArgumentParser]) -> None:
         "close the connection to a database and stay away, so that it can be duplicated or restored",
     )
     parser.add_argument("database", metavar="DATABASE")
-    parser.add_argument(
-        "--for",
-        dest="for_s",
-        type=_argument(parse_duration),
-        metavar="TIME",
-        help="come back after 90s, 30m, 2h, 1d (default: on `resume`)",
-    )
+    _add_for(parser, "come back")
 
 
 def _add_reload(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -213,13 +207,7 @@ def _add_stop(commands: _Commands[argparse.ArgumentParser]) -> None:
 def _add_pause(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _add(commands, "pause", "start no more jobs of a database, a channel, or everything")
     _add_scope(parser)
-    parser.add_argument(
-        "--for",
-        dest="for_s",
-        type=_argument(parse_duration),
-        metavar="TIME",
-        help="resume automatically after 90s, 30m, 2h, 1d (default: on `resume`)",
-    )
+    _add_for(parser, "resume automatically")
 
 
 def _add_resume(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -230,6 +218,11 @@ def _add_resume(commands: _Commands[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="run the jobs of DATABASE although a module is still to be installed, upgraded or removed",
     )
+
+
+def _add_for(parser: argparse.ArgumentParser, then: str) -> None:
+    text = f"{then} after 90s, 30m, 2h, 1d (default: on `resume`)"
+    parser.add_argument("--for", dest="for_s", type=_argument(parse_duration), metavar="TIME", help=text)
 
 
 def _add_scope(parser: argparse.ArgumentParser) -> None:

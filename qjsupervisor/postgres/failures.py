@@ -13,6 +13,8 @@ from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseU
 ADMIN_SHUTDOWN = "57P01"
 #: Another session held a lock for longer than we may wait.
 LOCK_NOT_AVAILABLE = "55P03"
+#: Our role may not do this.
+NO_PRIVILEGE = "42501"
 #: The server cannot convert a row's text to our encoding: untranslatable_character, character_not_in_repertoire.
 _UNDECODABLE = ("22P05", "22021")
 #: libpq's advice where an address refused, or cannot be reached.
@@ -78,7 +80,7 @@ def _kind(database: str, code: str | None, message: str) -> DatabaseError:
         return DatabaseGone(database, f'database "{database}" does not exist')
     if code == "42P01":
         return DatabaseGone(database, f"queue_job is not installed: {message}")
-    if code == "42501":
+    if code == NO_PRIVILEGE:
         return DatabaseUnfit(database, f"a privilege is missing: {message}")
     if code is not None and code[:2] in ("42", "22", "23"):
         return DatabaseUnfit(database, message)

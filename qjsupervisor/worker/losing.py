@@ -6,7 +6,7 @@ import math
 
 from ..backoff import GIVE_UP_S
 from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseUnfit, ServerDown
-from ..postgres.failures import LOCK_NOT_AVAILABLE
+from ..postgres.failures import LOCK_NOT_AVAILABLE, NO_PRIVILEGE
 from ..states import EXIT_GONE, EXIT_STOPPED, Phase
 from .comeback import Comeback
 from .jobs import OVER_S
@@ -49,6 +49,8 @@ class Losing:
         if error.sqlstate == LOCK_NOT_AVAILABLE and database.connected:
             self._wait_for_lock(error, now_s)
             return
+        if error.sqlstate == NO_PRIVILEGE:
+            error = self._what_is_missing(error)
         was = progress.phase
         server = "" if database.about is None else database.about.started
         database.close()
@@ -74,6 +76,17 @@ class Losing:
         if self._parts.serving is not None:
             self._parts.serving.offline.lost(now_s)
             self._progress.note_unread(now_s)
+
+    def _what_is_missing(self, error: DatabaseError) -> DatabaseError:
+        """What the check of the database says of a missing privilege, with what to do: one reason, whoever met it."""
+        try:
+            self._parts.database.connect()  # the error ended the connection
+            self._parts.database.check()
+        except DatabaseUnfit as found:
+            return found
+        except DatabaseError:
+            pass  # what cannot be checked stays as it was met
+        return error
 
     def _wait_for_lock(self, error: DatabaseError, now_s: float) -> None:
         """A table is locked, perhaps by an upgrade: keep the connection and the leader lock, and wait."""

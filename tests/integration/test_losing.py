@@ -73,3 +73,13 @@ def test_a_database_that_lost_its_module_is_left(rig: Rig) -> None:
     rig.until(lambda: rig.worker.progress.exit_code is not None, "it ends")
     assert rig.worker.progress.exit_code == EXIT_GONE
     assert "queue_job" in rig.heard("error")[-1]["reason"]
+
+
+def test_a_missing_privilege_is_named_with_what_to_do_whatever_met_it_first(
+    rig: Rig, postgres: ThrowawayPostgres
+) -> None:
+    postgres.execute(rig.one.name, "REVOKE SELECT ON queue_job FROM odoo", superuser=True)
+    rig.order(do="channels")  # which reads the rows, before any look
+    rig.until(lambda: rig.phase is Phase.BLOCKED, "it is blocked")
+    assert "no SELECT privilege on queue_job for role odoo: GRANT SELECT ON queue_job TO odoo" in rig.message
+    postgres.execute(rig.one.name, "GRANT SELECT ON queue_job TO odoo", superuser=True)
