@@ -107,6 +107,7 @@ class AsyncSession:
 
     def _done(self) -> None:
         """Connected, a statement was answered, or a notification arrived."""
+        self._connection.poll()  # notifications that came behind the answer: the socket will not signal them
         self._hear()
         if self._connection is None:
             return

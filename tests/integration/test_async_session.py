@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import sys
+import termios
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -61,6 +66,39 @@ def test_hears_while_nothing_runs_and_with_an_answer(database: DatabaseFactory) 
     wait_until(lambda: pump(stand.loop) or len(stand.notified) == 2, "both")
     assert [each.payload for each in stand.notified] == ["own", "other"]
     stand.session.close()
+
+
+def test_hears_what_arrives_behind_an_answer(database: DatabaseFactory) -> None:
+    """libpq reads both at once, so the socket signals nothing more: a job announced so waited for an hour."""
+    one = database()
+    before = sockets()
+    stand = Stand(one)
+    (ours,) = sockets() - before
+    stand.session.run(stand.script("LISTEN here", "SELECT pg_sleep(0.2)"))
+    stand.until_said(1)
+    answered = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%%' AND state = 'idle'"
+    wait_until(lambda: one.execute(answered) and unread(ours), "it is answered, and nobody has read that")
+    length = unread(ours)
+    one.execute("NOTIFY here, 'behind'")
+    wait_until(lambda: unread(ours) > length, "the notification lies behind the answer")
+    stand.until_said(2)
+    assert [each.payload for each in stand.notified] == ["behind"]
+    stand.session.close()
+
+
+def sockets() -> set[int]:
+    """The descriptors of this process that are connections."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                found.add(int(name))
+    return found
+
+
+def unread(descriptor: int) -> int:
+    """Bytes that have arrived and were not read."""
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 @pytest.mark.parametrize(
