@@ -110,7 +110,7 @@ def test_channels(
         assert running_at(held, one.name, run["started_s"], ON_ITS_WAY_S), (
             "a borrower was served, and root.mail had nothing"
         )
-    worked_s = sum(run["finished_s"] - run["started_s"] for run in runs if run["channel"] == "root.mail")
+    worked_s = sum((run["finished_s"] or 0.0) - run["started_s"] for run in runs if run["channel"] == "root.mail")
     assert worked_s / (mail[-1] - mail[0]) > 1.5, "two at once, and a moment between one and the next"
     both = [run["channel"] for run in sorted(runs, key=lambda run: run["started_s"]) if run["channel"] != "root.mail"]
     first = [channel for channel in both if channel in ("root.bulk", "root.rest")][:80]

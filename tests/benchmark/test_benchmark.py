@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -87,7 +88,10 @@ def test_a_runner_that_ends_is_not_waited_for(stand: Stand) -> None:
 
 def _runners() -> list[list[str]]:
     """Command lines of the benchmark's runners that still run."""
-    lines = [one.cmdline() for one in psutil.Process().children(recursive=True)]
+    lines = []
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            lines.append(one.cmdline())
     return [line for line in lines if "start" in line or "tests.benchmark.oca_runner" in line]
 
 
