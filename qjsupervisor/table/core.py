@@ -22,24 +22,19 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..channelspec import Share
-from ..rates import Ring
 from ..states import TargetState
-from .layout import CELL_WORDS, NEVER_NS, WORD, Cell, Channel, Flag, Header, Server, Slot, bitmap_words
+from .layout import CELL_WORDS, NEVER_NS, STARTS_UNREAD, WORD, Cell, Channel, Flag, Header, Server, Slot, bitmap_words
 from .mutex import Acquired, RobustMutex
 from .stuck_holder import HolderWatch
-from .words import TableWords, bits
+from .words import TableWords
 
 _NO, _OWNER_DIED = Acquired.NO, Acquired.OWNER_DIED
 #: How long a worker waits for the lock before it examines the holder.
 LOCK_SLICE_S = 0.02
-#: A grant taken later than this is counted anew, since others may have started meanwhile.
-LATE_NS = 50_000_000
-#: Values of Slot.STARTS: earlier starts in a database are not known, are being read, or are in the rings.
-STARTS_UNKNOWN, STARTS_UNREAD, STARTS_KNOWN = range(3)
 
 # os.eventfd_write lets other threads run, which may keep the interpreter, and with it the table's lock, for 5 ms.
 _eventfd_write = ctypes.PyDLL(None).eventfd_write
@@ -268,137 +263,6 @@ class TableCore(TableWords):
             return NEVER_NS  # whoever reads the last of them settles the channel and wakes all
         return max(not_before_ns if limits.throttle_ns else 0, limits.ring.opens())
 
-    def count_start(self, channel: int, now_ns: int) -> bool:
-        """Count a start in the throttles and rates of a channel's path. Returns whether there are rates."""
-        tree, rated = self.tree(), False
-        for node in tree.paths[channel]:
-            limits = tree.limits[node]
-            if limits is not None and limits.paced:
-                if limits.throttle_ns:
-                    self.start_throttle(node, limits.throttle_ns, now_ns)
-                if limits.ring is not None:
-                    limits.ring.count(now_ns)
-                    rated = True
-                self.settle(node, now_ns)
-                # Those who wait here wake by themselves when it opens, so they must learn when that is.
-                if limits.throttle_ns:
-                    self._wake_waiting(tree.below[node])
-                elif self.not_before_ns(node) > now_ns:
-                    self.wake_watchers(tree.below[node])
-        return rated
-
-    def rings(self, channel: int) -> list[tuple[int, Ring]]:
-        """The channels of a path that have a rate, with their last starts."""
-        tree = self.tree()
-        if not tree.has_rings:
-            return []
-        found = [(node, tree.limits[node]) for node in tree.paths[channel]]
-        return [(node, limits.ring) for node, limits in found if limits is not None and limits.ring is not None]
-
-    def delay_start(self, channel: int, since_ns: int, now_ns: int) -> None:
-        """A job counted at `since_ns` is sent only now."""
-        for node, ring in self.rings(channel):
-            if self._knows(node, since_ns):
-                ring.delay(since_ns, now_ns)
-            else:
-                ring.add_past([now_ns])
-                self.wake_watchers(self.tree().below[node])
-            self.settle(node, now_ns)
-
-    def take_back_start(self, channel: int, since_ns: int, now_ns: int) -> None:
-        """A job counted at `since_ns` is not sent after all."""
-        for node, ring in self.rings(channel):
-            if not self._knows(node, since_ns):
-                continue
-            ring.take_back(since_ns, now_ns)
-            self.settle(node, now_ns)
-            if self.not_before_ns(node) > now_ns:  # earlier than those who wait have been told
-                self.wake_watchers(self.tree().below[node])
-
-    def _knows(self, node: int, since_ns: int) -> bool:
-        """Whether the ring has a start counted then; not if the rate was removed and set again meanwhile."""
-        return since_ns >= int(self.words[self.channel_base(node) + Channel.RATE_SINCE_NS])
-
-    def add_past_starts(self, channel: int, moments_ns: Iterable[int]) -> None:
-        """Add starts made by others to a channel's ring, except those it already has."""
-        ring = self.ring(channel)
-        known_ns = self.words[self.channel_base(channel) + Channel.STARTS_KNOWN_NS]
-        if ring is not None:
-            ring.add_past(moment_ns for moment_ns in moments_ns if moment_ns > max(0, known_ns))
-
-    def set_starts(self, slot: int, state: int, now_ns: int) -> None:
-        """Write whether a database's earlier starts are known."""
-        word = self.slot_base(slot) + Slot.STARTS
-        self.words[Header.STARTS_UNREAD] += (state == STARTS_UNREAD) - (self.words[word] == STARTS_UNREAD)
-        self.words[word] = state
-        for channel, limits in enumerate(self.tree().limits):
-            if limits is not None and limits.ring is not None:
-                self.settle(channel, now_ns)
-
-    def recount(self, channel: int, since_ns: int, now_ns: int) -> int:
-        """A job counted at `since_ns` is taken only now. Returns when it counts, or 0 if there is no room now."""
-        rings = self.rings(channel)
-        unread = bool(rings and self.words[Header.STARTS_UNREAD])
-        is_over = unread or any(ring.is_over(now_ns) for _node, ring in rings)
-        if not is_over and now_ns - since_ns < LATE_NS:
-            return since_ns
-        self.take_back_start(channel, since_ns, now_ns)
-        if unread or any(ring.opens() > now_ns for _node, ring in rings):
-            return 0
-        for node, ring in rings:
-            ring.count(now_ns)
-            self.settle(node, now_ns)
-        return now_ns
-
-    def pass_watch(self, channels: int) -> None:
-        """A database that may have watched the clock for others no longer waits in these channels."""
-        tree = self.tree()
-        for channel in bits(self.read_bitmap(self.layout.throttled, self.layout.channels)):
-            if tree.below[channel] & channels:
-                self.wake_watchers(tree.below[channel])
-
-    def wake_watchers(self, channels: int) -> None:
-        """The time at which these channels open has changed: wake those who watch the clock for all who wait."""
-        for slot in {*self.watchers(channels)} - {-1}:
-            self.wake(slot)
-
-    def watchers(self, channels: int) -> tuple[int, int]:
-        """The slots that watch the clock for all who wait in these channels; -1: nobody waits.
-
-        The second is a substitute, in case the first is stopped.
-        """
-        waiting = self.waiting_slots(channels) & self.read_bitmap(self.layout.waiting, self.slots)
-        return (waiting & -waiting).bit_length() - 1, waiting.bit_length() - 1
-
-    def start_throttles(self, channel: int, started_ns: int, now_ns: int) -> None:
-        """A job started in a channel then: the throttles of its path count from that time."""
-        tree = self.tree()
-        for node in tree.paths[channel]:
-            limits = tree.limits[node]
-            if limits is not None and limits.throttle_ns:
-                self.start_throttle(node, limits.throttle_ns, started_ns)
-                self.settle(node, now_ns)
-                self._wake_waiting(tree.below[node])
-
-    def start_throttle(self, node: int, throttle_ns: int, started_ns: int) -> None:
-        word = self.channel_base(node) + Channel.NOT_BEFORE_NS
-        self.words[word] = max(self.words[word], started_ns + throttle_ns)
-
-    def restart_throttles(self, channel: int, granted_ns: int, now_ns: int) -> bool:
-        """A job granted at `granted_ns` is taken only now, and its throttles count from now.
-
-        False: another one started meanwhile, so this one must wait. Rates count from when it is sent.
-        """
-        tree = self.tree()
-        for node in tree.paths[channel]:
-            limits = tree.limits[node]
-            if limits is not None and limits.throttle_ns:
-                until_ns = self.words[self.channel_base(node) + Channel.NOT_BEFORE_NS]
-                if until_ns > max(now_ns, granted_ns + limits.throttle_ns):
-                    return False
-        self.start_throttles(channel, now_ns, now_ns)
-        return True
-
     def set_failed(self, slot: int, channel: int, failed: int, now_ns: int) -> None:
         """Write how many failed jobs a database has directly in a channel."""
         cell = self.cell_base(slot, channel) + Cell.FAILED
@@ -406,14 +270,6 @@ class TableCore(TableWords):
         if change:
             self.words[cell] = failed
             self.words[self.channel_base(channel) + Channel.FAILED] += change
-            self.settle(channel, now_ns)
-
-    def open_throttled(self, now_ns: int) -> None:
-        """Reopen channels whose throttle or rate no longer closes them."""
-        if self.words[Header.NEXT_OPEN_NS] > now_ns:
-            return
-        self.words[Header.NEXT_OPEN_NS] = NEVER_NS
-        for channel in bits(self.read_bitmap(self.layout.throttled, self.layout.channels)):
             self.settle(channel, now_ns)
 
     def drop_demand(self, slot: int) -> None:
@@ -442,10 +298,6 @@ class TableCore(TableWords):
                     break
             start += step
         return found
-
-    def _wake_waiting(self, channels: int) -> None:
-        for slot in bits(self.waiting_slots(channels)):
-            self.wake(slot)
 
     def put_demand(self, slot: int, channel: int, value: bool) -> None:
         """Write whether a database waits in a channel."""

@@ -36,6 +36,7 @@ from typing import Protocol
 
 from ..job import Key
 from ..states import Fairness
+from . import rates
 from .core import TableCore
 from .guarantees import Grant, Guarantees
 from .layout import Cell, Channel, Header, Slot
@@ -340,7 +341,7 @@ def give(core: TableCore, grant: Grant, now_ns: int) -> None:
     could let two jobs start. A HELD without a GRANT is taken back by its owner when Header.REPAIRS changes.
     """
     base = core.slot_base(grant.slot)
-    core.count_start(grant.channel, now_ns)
+    rates.count_start(core, grant.channel, now_ns)
     core.words[base + Slot.GRANTED_NS] = now_ns
     core.add_held(grant.slot, grant.channel, 1, now_ns)
     core.put_grant(grant.slot, grant.channel)

@@ -199,6 +199,8 @@ class Slot:
 
 
 SLOT_WORDS: Final = 30
+#: Values of Slot.STARTS: earlier starts in a database are not known, are being read, or are in the rings.
+STARTS_UNKNOWN, STARTS_UNREAD, STARTS_KNOWN = range(3)
 
 #: Upper bounds in seconds of a histogram's buckets; one more bucket holds what is above them.
 WAITED_S: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)

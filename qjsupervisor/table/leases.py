@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from . import rates
 from .grants import NoDemand, Scheduler, grant_all
 from .layout import CHANNEL_WORDS, SLOT_WORDS, Cell, Channel, Flag, Header, Slot
 from .semaphore import SemaphoreTable
@@ -125,7 +126,7 @@ class LeaseTable:
         core = self._core
         with core.locked(None) as self._now_ns:
             yield self
-            core.open_throttled(self._now_ns)
+            rates.open_throttled(core, self._now_ns)
             if self._now_ns >= core.words[Header.LEASE_UNTIL_NS]:
                 core.use_floors(self._now_ns)
             if core.may_start(self._now_ns):

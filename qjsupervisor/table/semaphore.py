@@ -34,11 +34,11 @@ from typing import Any
 from ..channelspec import ChannelSpec, Share, complete_tree, parent_name
 from ..errors import SemaphoreError
 from ..states import Fairness
-from . import kept_starts
+from . import kept_starts, rates
 from .channels import SPARE_CHANNELS, add_channel, forgotten, places, retire, vacant, vacate, write_channel
-from .core import STARTS_UNKNOWN, STARTS_UNREAD, TableCore
+from .core import TableCore
 from .grants import NoDemand, Scheduler, grant_all
-from .layout import MAX_CLASSES, SLOT_WORDS, Cell, Header, Slot, bitmap_words
+from .layout import MAX_CLASSES, SLOT_WORDS, STARTS_UNKNOWN, STARTS_UNREAD, Cell, Header, Slot, bitmap_words
 from .servers import dismiss_dead
 from .slot import WorkerSlot
 from .statistics import clear_outcomes
@@ -200,11 +200,11 @@ class SemaphoreTable(TableReader):
         core.drop_demand(slot)
         dismiss_dead(core, slot)
         if core.words[base + Slot.STARTS] == STARTS_UNREAD:
-            core.set_starts(slot, STARTS_UNKNOWN, now_ns)
+            rates.set_starts(core, slot, STARTS_UNKNOWN, now_ns)
         grant = core.words[base + Slot.GRANT]
         if grant:
             core.put_grant(slot, -1)
-            core.take_back_start(grant - 1, core.words[base + Slot.GRANTED_NS], now_ns)
+            rates.take_back_start(core, grant - 1, core.words[base + Slot.GRANTED_NS], now_ns)
             core.add_held(slot, grant - 1, -1, now_ns)
         if give_up:
             for channel in range(core.words[Header.USED_CHANNELS]):
@@ -216,7 +216,7 @@ class SemaphoreTable(TableReader):
                 core.words[core.cell_base(slot, channel) + Cell.NOT_DUE] = 0
 
     def _grant_to_others(self, now_ns: int) -> None:
-        self.core.open_throttled(now_ns)
+        rates.open_throttled(self.core, now_ns)
         if self.core.may_start(now_ns):
             grant_all(self.core, Scheduler(self.core, self.fairness, -1, NoDemand(), now_ns), now_ns)
 
@@ -259,7 +259,7 @@ class SemaphoreTable(TableReader):
         """Count grants not taken yet in new rates."""
         core, base = self.core, self.core.slot_base(slot)
         grant = core.words[base + Slot.GRANT]
-        for node, ring in core.rings(grant - 1) if grant else ():
+        for node, ring in rates.rings(core, grant - 1) if grant else ():
             if node not in rated:
                 ring.add_past([now_ns])
                 core.words[base + Slot.GRANTED_NS] = now_ns

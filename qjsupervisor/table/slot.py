@@ -17,20 +17,19 @@ from ..channelspec import ChannelSpec
 from ..errors import SemaphoreError
 from ..job import Key
 from ..states import Fairness
+from . import rates
 from .channels import add_channel, places, read_spec, vacant, write_channel
-from .core import STARTS_KNOWN, STARTS_UNKNOWN, STARTS_UNREAD, TableCore
+from .core import TableCore
 from .grants import Nothing, Scheduler, Source, give
-from .layout import NEVER_NS, WORD, Cell, Header, Slot
+from .layout import NEVER_NS, STARTS_KNOWN, STARTS_UNKNOWN, STARTS_UNREAD, WORD, Cell, Header, Slot
 from .servers import ServerHealth, attach_servers
 from .statistics import SlotStatistics
-from .words import Tree, bitmap, bits
+from .words import bitmap, bits
 
 _PRIORITY = Fairness.PRIORITY
 #: How many jobs, and for how long, a database may run in sequence on one permit while others wait.
 SLICE_JOBS = 8
 SLICE_NS = 100_000_000
-#: How long the substitute waits for the worker that watches the clock for all.
-SUBSTITUTE_NS = 1_000_000_000
 
 
 class WorkerSlot:
@@ -128,12 +127,12 @@ class WorkerSlot:
         with core.locked(self.slot) as now_ns:
             core.drop_demand(self.slot)
             if core.words[base + Slot.STARTS] == STARTS_UNREAD:
-                core.set_starts(self.slot, STARTS_UNKNOWN, now_ns)
+                rates.set_starts(core, self.slot, STARTS_UNKNOWN, now_ns)
             core.settle_share(self.slot)
             grant = core.words[base + Slot.GRANT]
             if grant:
                 core.put_grant(self.slot, -1)
-                core.take_back_start(grant - 1, core.words[base + Slot.GRANTED_NS], now_ns)
+                rates.take_back_start(core, grant - 1, core.words[base + Slot.GRANTED_NS], now_ns)
                 core.add_held(self.slot, grant - 1, -1, now_ns)
             core.words[base + Slot.HEARTBEAT_NS] = now_ns
             core.words[base + Slot.PID] = os.getpid()
@@ -151,7 +150,7 @@ class WorkerSlot:
         """A job was started in a channel this long ago, perhaps by an earlier supervisor."""
         core = self._core
         with core.locked(self.slot) as now_ns:
-            core.start_throttles(channel, now_ns - age_ns, now_ns)
+            rates.start_throttles(core, channel, now_ns - age_ns, now_ns)
 
     def exchange(self, source: Source) -> int:
         """Return the permits of ended jobs, take some for what could start, leave a demand for the rest.
@@ -165,7 +164,7 @@ class WorkerSlot:
             self._write_back(source, now_ns)
             taken = self._take_grant(source, now_ns)
             self._look_again_ns = None
-            core.open_throttled(now_ns)
+            rates.open_throttled(core, now_ns)
             if now_ns >= core.words[Header.LEASE_UNTIL_NS]:
                 core.use_floors(now_ns)
             if core.may_start(now_ns):
@@ -252,7 +251,7 @@ class WorkerSlot:
             return  # the coordinator is about to take it over unchanged
         if source.withdrawn:
             for channel, since_ns in self._unsent_of(source.withdrawn):
-                core.take_back_start(channel, since_ns, now_ns)
+                rates.take_back_start(core, channel, since_ns, now_ns)
             source.withdrawn.clear()
         repairs = core.words[Header.REPAIRS]
         everything = repairs != self._repairs
@@ -277,14 +276,14 @@ class WorkerSlot:
         granted_ns = core.words[self._base + Slot.GRANTED_NS]
         wanted = source.wanted_channels >> channel & 1 and not core.is_over(channel)
         wanted = wanted and not core.exceeds_share(self.slot)
-        counted_ns = core.recount(channel, granted_ns, now_ns) if wanted else granted_ns
-        if wanted and counted_ns and core.restart_throttles(channel, granted_ns, now_ns):
+        counted_ns = rates.recount(core, channel, granted_ns, now_ns) if wanted else granted_ns
+        if wanted and counted_ns and rates.restart_throttles(core, channel, granted_ns, now_ns):
             source.take(channel)
-            if core.rings(channel):
+            if rates.rings(core, channel):
                 self._unsent.setdefault(channel, []).append(counted_ns)
             return 1
         if counted_ns:
-            core.take_back_start(channel, counted_ns, now_ns)
+            rates.take_back_start(core, channel, counted_ns, now_ns)
         core.add_held(self.slot, channel, -1, now_ns)
         return 0
 
@@ -296,7 +295,7 @@ class WorkerSlot:
         core = self._core
         with core.locked(self.slot) as now_ns:
             for channel, since_ns in counted:
-                core.delay_start(channel, since_ns, now_ns)
+                rates.delay_start(core, channel, since_ns, now_ns)
 
     def _unsent_of(self, channels: Sequence[int]) -> list[tuple[int, int]]:
         """When that many jobs in these channels were counted."""
@@ -332,11 +331,11 @@ class WorkerSlot:
         with core.locked(self.slot) as now_ns:
             by_ring: dict[int, list[int]] = {}
             for channel, ages in ages_s.items():
-                for node, _ring in core.rings(channel):
+                for node, _ring in rates.rings(core, channel):
                     by_ring.setdefault(node, []).extend(now_ns - int(age_s * 1e9) for age_s in ages)
             for node, moments in by_ring.items():
-                core.add_past_starts(node, moments)
-            core.set_starts(self.slot, state, now_ns)
+                rates.add_past_starts(core, node, moments)
+            rates.set_starts(core, self.slot, state, now_ns)
         core.wake_all()
 
     def _take_turns(self, source: Source, now_ns: int) -> int:
@@ -344,7 +343,7 @@ class WorkerSlot:
         choice = Scheduler(core, self._fairness, self.slot, source, now_ns)
         while (grant := choice.next()) is not None:
             if grant.slot == self.slot:
-                rated = core.count_start(grant.channel, now_ns)
+                rated = rates.count_start(core, grant.channel, now_ns)
                 core.add_held(self.slot, grant.channel, 1, now_ns)
                 source.take(grant.channel)
                 if rated:
@@ -374,7 +373,7 @@ class WorkerSlot:
             source.new_heads.clear()
         core.put_bit(core.layout.waiting, self.slot, bool(wanted))
         if gone and core.words[Header.NEXT_OPEN_NS] != NEVER_NS:
-            core.pass_watch(gone)
+            rates.pass_watch(core, gone)
         if served or not wanted:
             core.put_bit(core.layout.unserved, self.slot, False)
         elif not core.words[base + Slot.WAITING_SINCE_NS]:
@@ -399,32 +398,11 @@ class WorkerSlot:
         a database that does not take its grant.
         """
         core = self._core
-        tree = core.tree()
         throttled = core.read_bitmap(core.layout.throttled, core.layout.channels)
-        ends: list[int] = []
-        for opens_ns, channel in sorted((core.not_before_ns(c), c) for c in bits(throttled) if tree.below[c] & wanted):
-            if opens_ns == NEVER_NS or (ends and opens_ns >= min(ends)):
-                break
-            patience_ns = self._patience_ns(channel, tree)
-            if patience_ns is not None:
-                ends.append(opens_ns + patience_ns)
+        first_ns = rates.watch_until_ns(core, self.slot, throttled, wanted) if throttled else NEVER_NS
         if self._look_again_ns is not None:
-            ends.append(self._look_again_ns)
-        return min(ends) / 1e9 if ends else math.inf
-
-    def _patience_ns(self, channel: int, tree: Tree) -> int | None:
-        """How long after a throttled channel opens to check it; None: others do.
-
-        For a rate, only two of those waiting check. It opens for each start of a busy channel: all of them would wake
-        each time, and one would be served.
-        """
-        limits = tree.limits[channel]
-        if limits is None or limits.throttle_ns:
-            return 0
-        first, substitute = self._core.watchers(tree.below[channel])
-        if self.slot == first or first < 0:
-            return 0
-        return SUBSTITUTE_NS if self.slot == substitute else None
+            first_ns = min(first_ns, self._look_again_ns)
+        return math.inf if first_ns == NEVER_NS else first_ns / 1e9
 
     # -- channels ----------------------------------------------------------------------------------------
 

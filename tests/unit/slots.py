@@ -21,13 +21,22 @@ from qjsupervisor.job import Key
 from qjsupervisor.rates import window_of
 from qjsupervisor.states import Fairness
 from qjsupervisor.table import core as tablecore
-from qjsupervisor.table import grants, guarantees, semaphore, servers
+from qjsupervisor.table import grants, guarantees, rates, semaphore, servers
 from qjsupervisor.table import slot as worker_slot
-from qjsupervisor.table.core import STARTS_UNREAD
-from qjsupervisor.table.layout import CELL_WORDS, CHANNEL_WORDS, NEVER_NS, Cell, Channel, Flag, Header, Slot
+from qjsupervisor.table.layout import (
+    CELL_WORDS,
+    CHANNEL_WORDS,
+    NEVER_NS,
+    STARTS_UNREAD,
+    Cell,
+    Channel,
+    Flag,
+    Header,
+    Slot,
+)
 from qjsupervisor.table.mutex import Acquired
 from qjsupervisor.table.semaphore import SemaphoreTable
-from qjsupervisor.table.slot import SUBSTITUTE_NS, WorkerSlot
+from qjsupervisor.table.slot import WorkerSlot
 from qjsupervisor.table.words import bits
 
 
@@ -639,8 +648,8 @@ class World:
         known = [worker]
         if by_rate:
             shut = next(n for n in self.paths()[channel] if self.opens_ns(n) == until)
-            known = [self.workers[slot] for slot in self.core.watchers(self.core.tree().below[shut])]
-        for patience_ns, watcher in zip((0, SUBSTITUTE_NS), known, strict=False):
+            known = [self.workers[slot] for slot in rates.watchers(self.core, self.core.tree().below[shut])]
+        for patience_ns, watcher in zip((0, rates.SUBSTITUTE_NS), known, strict=False):
             if watcher.responsive:
                 knows = watcher.deadline_ns is not None and watcher.deadline_ns <= until + patience_ns
                 assert knows, f"database {watcher.slot} does not know when the throttle of {channel} ends"

@@ -74,28 +74,6 @@ def test_a_permit_of_a_channel_that_shrank_must_not_be_used(core: TableCore) -> 
     assert core.is_over(SUB)
 
 
-def test_a_throttle_closes_until_its_time_and_opens_then(core: TableCore) -> None:
-    assert core.has_rules(SLOW)
-    assert not core.has_rules(SUB)
-    assert not core.count_start(SLOW, 10 * S), "a throttle is no rate"
-    assert is_closed(core, SLOW)
-    assert core.not_before_ns(SLOW) == 15 * S
-    assert core.words[Header.NEXT_OPEN_NS] == 15 * S
-    core.open_throttled(14 * S)
-    assert is_closed(core, SLOW)
-    core.open_throttled(15 * S)
-    assert not is_closed(core, SLOW)
-
-
-def test_of_two_starts_in_a_throttled_channel_the_later_one_counts(core: TableCore) -> None:
-    core.start_throttles(SLOW, 10 * S, 10 * S)
-    core.start_throttles(SLOW, 7 * S, 10 * S)
-    assert core.not_before_ns(SLOW) == 15 * S
-    assert core.restart_throttles(SLOW, 10 * S, 12 * S), "nobody started since"
-    assert core.not_before_ns(SLOW) == 17 * S
-    assert not core.restart_throttles(SLOW, 10 * S, 13 * S), "another one did"
-
-
 def test_a_share_that_is_not_reached_is_reserved(core: TableCore) -> None:
     core.put_share(0, Share(minimum=2, maximum=3, reserve=True))
     core.settle_share(0)

@@ -9,6 +9,7 @@ import pytest
 
 from qjsupervisor.config.channel_string import parse_channels
 from qjsupervisor.states import Fairness
+from qjsupervisor.table import rates
 from qjsupervisor.table.semaphore import SemaphoreTable
 
 CHANNELS = "root:4:rate=9/1m,mail:4:rate=3/10s:rate_default=2/10s,many:4:rate=5000/1m,free:1"
@@ -33,13 +34,13 @@ def test_a_next_life_goes_on() -> None:
     first = table()
     mail = first.core.tree().index["root.mail"]
     for moment_s in (985, 995, 998):
-        first.core.count_start(mail, moment_s * 1_000_000_000)
+        rates.count_start(first.core, mail, moment_s * 1_000_000_000)
     told = json.loads(json.dumps(first.kept_starts(1000.0, 5_000_000.0)))
     after = table()
     assert after.restore_starts(told, 70.0, 5_000_002.0)
     assert ages_s(after, "root.mail", 70.0) == [7.0, 4.0]
     assert ages_s(after, "root", 70.0) == [17.0, 7.0, 4.0]
-    after.core.count_start(mail, 70_000_000_000)
+    rates.count_start(after.core, mail, 70_000_000_000)
     assert after.core.not_before_ns(mail) == int((63 + 10.1) * 1e9)
 
 
@@ -47,7 +48,7 @@ def test_rows_count_only_where_they_are_later() -> None:
     after = table()
     assert after.restore_starts(kept(5.0), 100.0, 1_000_003.0)
     mail = after.core.tree().index["root.mail"]
-    after.core.add_past_starts(mail, [int(age * 1e9) for age in (92.0, 96.9, 98.0)])
+    rates.add_past_starts(after.core, mail, [int(age * 1e9) for age in (92.0, 96.9, 98.0)])
     assert ages_s(after, "root.mail", 100.0) == [8.0, 2.0]
 
 

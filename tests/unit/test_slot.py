@@ -8,6 +8,7 @@ import pytest
 
 from qjsupervisor.channelspec import ChannelSpec, Rate
 from qjsupervisor.states import Fairness
+from qjsupervisor.table import rates
 from qjsupervisor.table.layout import Cell, Header, Slot
 from qjsupervisor.table.slot import SLICE_JOBS, SLICE_NS, WorkerSlot
 
@@ -730,17 +731,17 @@ def test_a_start_that_is_given_back_after_its_rate_was_taken_away_and_given_agai
         world.start_all()
         core, now_ns = world.core, world.now_ns
         with core.locked(0):
-            core.count_start(1, now_ns)
+            rates.count_start(core, 1, now_ns)
         world.now_ns += 1_000_000_000
         assert world.table.try_configure(plain)
         assert world.table.try_configure(rated)
         with core.locked(1):
-            core.count_start(1, world.now_ns)
+            rates.count_start(core, 1, world.now_ns)
         with core.locked(0):
-            core.take_back_start(1, now_ns, world.now_ns)
+            rates.take_back_start(core, 1, now_ns, world.now_ns)
         assert core.ring(1).used(world.now_ns) == 1
         with core.locked(0):
-            core.delay_start(1, now_ns, world.now_ns)  # another one that was counted then is sent after all
+            rates.delay_start(core, 1, now_ns, world.now_ns)  # another one that was counted then is sent after all
         assert core.ring(1).used(world.now_ns) == 2
     finally:
         world.close()
