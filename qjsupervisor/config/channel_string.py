@@ -69,8 +69,8 @@ def parse_channel_options(text: str) -> tuple[ChannelSpec, ...]:
             raise ValueError(f"entry {shown(entry)}: {error}") from None
         keys = [key for key, _value in pairs]
         if spec.name in found or len(set(keys)) < len(keys):
-            twice = next((key for key in keys if keys.count(key) > 1), "entry")
-            raise ValueError(f"entry {shown(entry)}: {twice} of {shown(spec.name)} is given twice; keep one")
+            twice = next((f"{key} of" for key in keys if keys.count(key) > 1), "channel")
+            raise ValueError(f"entry {shown(entry)}: {twice} {shown(spec.name)} is given twice; keep one")
         found[spec.name] = spec
     return tuple(found.values())
 
@@ -136,7 +136,7 @@ def _parse_entry(entry: str) -> ChannelSpec:
     for item in rest:
         key, value = _parse_item(item)
         if key in seen:
-            raise ValueError(f"{key} is given twice")
+            raise ValueError(f"{key} is given twice; keep one")
         seen.add(key)
         if key == "max" and first_is_size:
             raise ValueError("max is what the capacity before it is; keep one of them")
@@ -147,7 +147,7 @@ def _parse_entry(entry: str) -> ChannelSpec:
 
 def _check_share(spec: ChannelSpec) -> None:
     if spec.reserve and not spec.minimum:
-        raise ValueError("reserve keeps a minimum free, and there is no min")
+        raise ValueError("reserve keeps a minimum free, and there is no min; add min=N, or remove it")
     if spec.name != ROOT:
         return
     if spec.minimum or spec.weight:
@@ -177,7 +177,7 @@ def _parse_item(item: str, keys: Sequence[str] = _KEYS) -> tuple[str, str | None
     if keys is not _KEYS and key in _KEYS and key not in keys:
         raise ValueError(f"{key} is set up in the database; allowed here: {', '.join(keys)}")
     if key not in keys:
-        raise ValueError(_unknown(key, "no known key"))
+        raise ValueError(_unknown(key, "no known key", keys))
     return key, value if equals else None
 
 
@@ -216,7 +216,8 @@ _VALUES: Mapping[str, tuple[str, Parser[Any]]] = {
 }
 
 
-def _unknown(word: str, what: str) -> str:
-    near = nearest(word.partition("=")[0].strip(), _KEYS)
+def _unknown(word: str, what: str, keys: Sequence[str] = _KEYS) -> str:
+    near = nearest(word.partition("=")[0].strip(), keys)
     hint = f" (did you mean {near}?)" if near else ""
-    return f"{shown(word)} is {what}{hint}; allowed: a number, then {', '.join(_KEYS)}"
+    first = "a number, then " if keys is _KEYS else ""
+    return f"{shown(word)} is {what}{hint}; allowed: {first}{', '.join(keys)}"

@@ -32,7 +32,7 @@ from .settings import (
     WorkerSettings,
 )
 from .shares import Shares, excess, resolved
-from .sizes import without_percentages
+from .sizes import refuse_percentages, without_percentages
 from .sources import Sources
 from .targets import ANY, TargetRules, completed
 from .values import Secret, shown, socket_path
@@ -153,15 +153,17 @@ def _channels(sources: Sources) -> tuple[Mode, tuple[ChannelSpec, ...], int | No
     mode = Mode.DEFAULT if max_capacity is None else Mode.PER_DATABASE
     root = ChannelSpec(name=ROOT, capacity=1 if max_capacity is None else max_capacity)
     # No database has more than root; of what the percentages are, only its worker knows.
-    _with_options(sources, (root,), [without_percentages(each) for each in given])
+    _with_options(sources, (root,), given, is_own=True)
     return mode, (root,), max_capacity
 
 
 def _with_options(
-    sources: Sources, channels: tuple[ChannelSpec, ...], given: Sequence[ChannelSpec]
+    sources: Sources, channels: tuple[ChannelSpec, ...], given: Sequence[ChannelSpec], *, is_own: bool = False
 ) -> tuple[ChannelSpec, ...]:
+    """The channels with `channel_options`. `is_own`: those of each database, so of percentages little is known yet."""
     try:
-        return with_options(channels, given)
+        refuse_percentages(given)
+        return with_options(channels, [without_percentages(each) for each in given] if is_own else given)
     except ValueError as error:
         option = options.CHANNELS if _is_wrong(channels) else options.CHANNEL_OPTIONS
         found = sources.find(option)

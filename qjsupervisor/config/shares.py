@@ -15,7 +15,13 @@ _ALLOWED = "allowed: PATTERN[:min=SIZE][:max=SIZE][:reserve], where SIZE is a nu
 
 def parse_shares(text: str) -> Shares:
     """The entries, percentages as they are written. Raises ValueError that names the entry."""
-    return tuple(_parse(entry) for entry in entries(text))
+    found: dict[str, Share] = {}
+    for entry in entries(text):
+        pattern, share = _parse(entry)
+        if pattern in found:
+            raise ValueError(f"entry {shown(entry)}: pattern {shown(pattern)} is given twice; keep one")
+        found[pattern] = share
+    return tuple(found.items())
 
 
 def _parse(entry: str) -> tuple[str, Share]:
@@ -28,7 +34,7 @@ def _parse(entry: str) -> tuple[str, Share]:
         for item in items:
             key, equals, value = (part.strip() for part in item.partition("="))
             if key in seen:
-                raise ValueError(f"{key} is given twice")
+                raise ValueError(f"{key} is given twice; keep one")
             seen.add(key)
             if key in ("min", "max") and equals:
                 size = _size(key, value)
@@ -38,7 +44,7 @@ def _parse(entry: str) -> tuple[str, Share]:
             else:
                 raise ValueError(f"{shown(item)} is no setting; {_ALLOWED}")
         if share.reserve and not share.minimum:
-            raise ValueError("reserve keeps a minimum free, and there is no min")
+            raise ValueError("reserve keeps a minimum free, and there is no min; add min=N, or remove it")
     except ValueError as error:
         raise ValueError(f"entry {shown(entry)}: {error}") from None
     return pattern, share

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..channelspec import ROOT, ChannelSpec, parent_name
+from ..text import first_few
 from .values import integer_in
 
 #: Far more than one Odoo can run, and far below what a counter in the shared table holds.
@@ -46,6 +47,19 @@ def without_percentages(spec: ChannelSpec) -> ChannelSpec:
     """The spec without sizes that are percentages."""
     capacity = None if spec.capacity is not None and spec.capacity < 0 else spec.capacity
     return replace(spec, capacity=capacity, minimum=max(0, spec.minimum))
+
+
+def refuse_percentages(specs: Sequence[ChannelSpec]) -> None:
+    """Raise ValueError for minimums in percent that fit no parent, whatever its capacity."""
+    below: dict[str, dict[str, int]] = {}
+    for spec in specs:
+        if spec.minimum < 0:
+            below.setdefault(parent_name(spec.name) or ROOT, {})[spec.name] = -spec.minimum
+    for parent, parts in below.items():
+        total = sum(parts.values())
+        if total > 100:
+            named = first_few([f"{name} {part}%" for name, part in parts.items()], _NAMED)
+            raise ValueError(f"channel {parent}: minimums below it are {total}% ({named}), {total - 100}% too much")
 
 
 def with_sizes(tree: Sequence[ChannelSpec], maximums: Mapping[str, int | None]) -> tuple[ChannelSpec, ...]:
@@ -99,7 +113,6 @@ def _check_minimums(tree: Sequence[ChannelSpec], limits: Mapping[str, int | None
             raise ValueError(f"channel {spec.name}: min is {spec.minimum}, {over} more than its max, which is {most}")
         total = sum(least.values())
         if limit is not None and total > limit:
-            named = ", ".join(f"{name} {each}" for name, each in [*reversed(least.items())][:_NAMED])
-            more = f" and {len(least) - _NAMED} more" if len(least) > _NAMED else ""
-            what = f"minimums below it are {total} ({named}{more})"
+            named = first_few([f"{name} {each}" for name, each in reversed(least.items())], _NAMED)
+            what = f"minimums below it are {total} ({named})"
             raise ValueError(f"channel {spec.name}: {what}, {total - limit} more than {limit}")

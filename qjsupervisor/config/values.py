@@ -19,6 +19,7 @@ Parser = Callable[[str], T]
 Rules = tuple[tuple[str, int], ...]
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_DIGITS = re.compile(r"[+-]?[0-9]+")
 _DURATION = re.compile(r"(?:[0-9]{1,12}(?:\.[0-9]{1,9})?\s*[smhdw]\s*)+|[+-]?[0-9]{1,12}(?:\.[0-9]{1,9})?")
 _PART = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?)\s*([smhdw]?)")
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -77,9 +78,10 @@ def is_unicode(text: str) -> bool:
 
 def integer(text: str) -> int:
     """Parse a decimal integer; unlike `int`, refuses underscores and non-ASCII digits."""
-    if not _INTEGER.fullmatch(text.strip()):
-        raise ValueError(f"{shown(text)} is not a whole number{comment_hint(text)}")
-    return int(text)
+    if _INTEGER.fullmatch(text.strip()):
+        return int(text)
+    what = "out of range" if _DIGITS.fullmatch(text.strip()) else "not a whole number"
+    raise ValueError(f"{shown(text)} is {what}{comment_hint(text)}")
 
 
 def comment_hint(text: str) -> str:
@@ -93,7 +95,10 @@ def integer_in(low: int, high: int) -> Parser[int]:
     """A parser of integers from `low` to `high`."""
 
     def parse(text: str) -> int:
-        number = integer(text)
+        try:
+            number = integer(text)
+        except ValueError as error:
+            raise ValueError(f"{error}; allowed: {low} to {high}") from None
         if not low <= number <= high:
             raise ValueError(f"{number} is out of range; allowed: {low} to {high}")
         return number
@@ -127,7 +132,7 @@ def duration_in(low_s: float, high_s: float) -> Parser[float]:
     def parse(text: str) -> float:
         seconds = duration(text)
         if not low_s <= seconds <= high_s:
-            raise ValueError(f"{seconds:g} s is out of range; allowed: {low_s:g} to {high_s:g} seconds")
+            raise ValueError(f"{seconds:.15g} s is out of range; allowed: {low_s:.15g} to {high_s:.15g} seconds")
         return seconds
 
     return _called(parse, "TIME")
@@ -140,7 +145,8 @@ def optional_duration_in(low_s: float, high_s: float) -> Parser[float | None]:
     def parse(text: str) -> float | None:
         seconds = bounded(text)
         if 0 < seconds < low_s:
-            raise ValueError(f"{seconds:g} s is out of range; allowed: 0 (no limit), {low_s:g} to {high_s:g} s")
+            allowed = f"0 (no limit), {low_s:.15g} to {high_s:.15g} s"
+            raise ValueError(f"{seconds:.15g} s is out of range; allowed: {allowed}")
         return seconds or None
 
     return _called(parse, "TIME")

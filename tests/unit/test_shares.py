@@ -32,7 +32,7 @@ def test_nobody_is_limited_who_is_not_named() -> None:
         (":min=1", "allowed: PATTERN"),
         ("a:min", "'min' is no setting"),
         ("a:least=1", "'least=1' is no setting"),
-        ("a:min=x", "min: 'x' is not a whole number; or a percentage, as in 50%"),
+        ("a:min=x", "min: 'x' is not a whole number; allowed: 0 to 1000000; or a percentage, as in 50%"),
         ("a:min=-1", "min: -1 is out of range; allowed: 0 to 1000000"),
         ("a:max=0", "max: 0 is out of range; allowed: 1 to 1000000"),
         ("a:max=101%", "max: 101 is out of range; allowed: 1 to 100"),

@@ -73,7 +73,7 @@ def test_options_give_a_database_s_channels_shares() -> None:
         ("root:4,a:min=1:reserve=x", "reserve: 'x'"),
         ("root:4,a:weight=0", "weight: 0 is out of range; allowed: 1 to 100"),
         ("root:4,a:weight=101", "weight: 101 is out of range; allowed: 1 to 100"),
-        ("root:4,a:weight=x", "weight: 'x' is not a whole number"),
+        ("root:4,a:weight=x", "weight: 'x' is not a whole number; allowed: 1 to 100"),
         ("root:4:min=1", "min, weight and reserve are for channels below root"),
         ("root:4:weight=2", "min, weight and reserve are for channels below root"),
         ("root:50%", "entry 'root:50%': root is 50% of nothing; allowed: a number"),
@@ -142,7 +142,7 @@ def test_check_says_what_it_will_do() -> None:
 WRONG = [
     ("channels", "root:4,a:rate=5", "rate: '5' is not a rate; allowed: STARTS/PERIOD"),
     ("channels", "root:4,a:rate_default=0/1m", "rate_default: 0 is out of range; allowed: 1 to 1000000"),
-    ("channels", "root:4,a:min=x", "min: 'x' is not a whole number; or a percentage, as in 50%"),
+    ("channels", "root:4,a:min=x", "min: 'x' is not a whole number; allowed: 0 to 1000000; or a percentage, as in 50%"),
     ("channels", "root:4,a:2:max=3", "max is what the capacity before it is; keep one of them"),
     ("channels", "root:4,a:weight=0", "weight: 0 is out of range; allowed: 1 to 100"),
     ("channels", "root:4,a:reserve", "reserve keeps a minimum free, and there is no min"),
@@ -150,6 +150,10 @@ WRONG = [
     ("channels", "root:50%", "root is 50% of nothing; allowed: a number"),
     ("channels", "root:4,a:min=3,b:min=2", "minimums below it are 5 (root.a 3, root.b 2), 1 more than 4"),
     ("channel_options", "a:min=5", "channel root: minimums below it are 5 (root.a 5), 1 more than 4"),
+    ("channel_options", "a:2", "'2' is no known key; allowed: min, max, reserve, weight, rate"),
+    ("channel_options", "a:rate=1/1m,root.a:min=1", "channel 'root.a' is given twice; keep one"),
+    ("channel_options", "a:min=75%,b:min=50%", "below it are 125% (root.a 75%, root.b 50%), 25% too much"),
+    ("db_capacity", "a:min=1,b:max=1,a:max=2", "entry 'a:max=2': pattern 'a' is given twice; keep one"),
     ("db_capacity", "*:min=5", "entry '*': min is 5, 1 more than root has, which is 4"),
     ("db_capacity", "*:min=x", "min: 'x' is not a whole number"),
     ("ageing", "soon", "'soon' is not a duration"),
@@ -171,3 +175,39 @@ def test_each_key_refuses_what_is_wrong_with_its_place(key: str, value: str, sai
         load({"config": str(file)}, {})
     assert str(raised.value).startswith(f"{file}: [{section}] {key}: "), str(raised.value)
     assert said in str(raised.value)
+
+
+#: With a place for a value; those that name a channel need one in `channels` or a tree in each database.
+KEYS = [
+    *(("channels", f"root:4,root.a:3:{key}=%s") for key in ("min", "weight", "rate", "rate_default", "max_runtime")),
+    ("channels", "root:4,root.a:max=%s"),
+    ("channels", "root:4,root.a:min=1:reserve=%s"),
+    ("channel_options", "root.a:rate=%s"),
+    ("channel_options", "root.a:min=%s"),
+    ("db_capacity", "*:min=%s"),
+    ("db_capacity", "*:max=%s"),
+    ("schedule", "root: %s daily 08:00-09:00"),
+    ("schedule", "root: closed %s 08:00-09:00"),
+    ("schedule", "root: closed daily %s"),
+    *((key, "%s") for key in ("ageing", "timezone", "serve_neutralized", "upgrade_timeout", "max_runtime_action")),
+    ("state_dir", "%s"),
+]
+HOSTILE = (
+    *("-1", "1e400", "nan", "inf", "9" * 19, "9" * 5000, "1_0", "0x1", "\u0661", "\uff15", "\U0001f600", "\u202e5"),
+    *("a" * 3000, "101%", "50%%", "%", "0/1m", "1/0", "1/1m/1", "%/1m", "1/", "'5'", "5=6", "1 ; a comment", "$HOME"),
+)
+
+
+@pytest.mark.parametrize(("key", "written"), KEYS)
+def test_no_hostile_value_is_taken_or_ends_in_a_traceback(key: str, written: str, tmp_path: Path) -> None:
+    section, file = "queue_job" if key == "channels" else "qjsupervisor", tmp_path / "odoo.conf"
+    for value in HOSTILE:
+        channels = "" if key == "channels" else "[queue_job]\nchannels = root:4,root.a\n"
+        file.write_text(f"{channels}[{section}]\n{key} = {written % value}\n")
+        with pytest.raises(ConfigError) as raised:
+            load({"config": str(file)}, {})
+        said = str(raised.value)
+        assert said.startswith(f"{file}: [{section}] {key}: "), said
+        assert said.isprintable()
+        assert len(said) < 900
+        assert "allowed" in said or "; add " in said, said
