@@ -1,6 +1,7 @@
 """Chooses what goes before the order of turns: databases and channels below their minimums, and branches by weight.
 
-Runs under the table's lock, as part of a Scheduler (grants.py), only if there are such settings. The rules:
+Runs under the table's lock, as part of a Scheduler (grants.py), only if there are such settings; asks the order of
+turns (turns.py) wherever they leave several. The rules:
 - Permits a channel keeps free for reserved minimums are given to nobody else.
 - At each channel, branches below their minimum that have something to start come first, the one with the smallest
   share of its minimum before the others. At root this includes databases below their minimum.
@@ -12,21 +13,12 @@ Runs under the table's lock, as part of a Scheduler (grants.py), only if there a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from .branches import Branches, union
 from .layout import Channel, Header, Slot
+from .turns import Grant, Turns
 from .words import bits
-
-if TYPE_CHECKING:
-    from .grants import Scheduler
-
-
-class Grant(NamedTuple):
-    """One permit: whose, and in which channel."""
-
-    slot: int
-    channel: int
 
 
 class First(NamedTuple):
@@ -40,7 +32,7 @@ class First(NamedTuple):
 class Guarantees:
     """Chooses for one Scheduler. `candidates`: a bitmap of channels; `others`: a bitmap of waiting databases."""
 
-    def __init__(self, choice: Scheduler) -> None:
+    def __init__(self, choice: Turns) -> None:
         self._choice = choice
         self._core = choice.core
         self._tree = choice.core.tree()

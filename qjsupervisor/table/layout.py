@@ -287,7 +287,7 @@ class Layout:
         self.granted = self.full + slot_bits
         self.classes = self.granted + slot_bits
         self.channel = self.classes + MAX_CLASSES * slot_bits
-        self.channel_turns = CHANNEL_WORDS  # per class a cursor and a pass; then the clock of the passes (grants.py)
+        self.channel_turns = CHANNEL_WORDS  # per class a cursor and a pass; then the clock of the passes (turns.py)
         self.channel_clock = self.channel_turns + 2 * MAX_CLASSES
         self.channel_name = self.channel_clock + 1
         self.waiting_slots_in = self.channel_name + NAME_BYTES // WORD

@@ -21,7 +21,7 @@ from qjsupervisor.job import Key
 from qjsupervisor.rates import window_of
 from qjsupervisor.states import Fairness
 from qjsupervisor.table import core as tablecore
-from qjsupervisor.table import grants, guarantees, rates, semaphore, servers
+from qjsupervisor.table import grants, rates, semaphore, servers, turns
 from qjsupervisor.table import slot as worker_slot
 from qjsupervisor.table.layout import (
     CELL_WORDS,
@@ -338,7 +338,7 @@ class World:
         patch.setattr(servers, "time", clock)
         following = grants.Scheduler.next
 
-        def following_checked(choice: grants.Scheduler) -> guarantees.Grant | None:
+        def following_checked(choice: grants.Scheduler) -> turns.Grant | None:
             grant = following(choice)
             if grant is not None and choice.core is self.core:
                 self.check_turn(choice, grant)
@@ -481,7 +481,7 @@ class World:
                 return False
         return True
 
-    def check_branches(self, choice: grants.Scheduler, grant: guarantees.Grant) -> None:
+    def check_branches(self, choice: grants.Scheduler, grant: turns.Grant) -> None:
         """Nothing is taken that is kept; and no branch borrows where one beside it is short and could start."""
         assert self.is_let_through(grant.slot, grant.channel), f"{grant} takes what is kept"
         paths, used = self.paths(), range(self.core.words[Header.USED_CHANNELS])
@@ -510,7 +510,7 @@ class World:
         _least, most, _reserve, held = self.share(slot)
         return not any(closed >> node & 1 for node in self.paths()[channel]) and not 0 < most <= held
 
-    def check_turn(self, choice: grants.Scheduler, grant: guarantees.Grant) -> None:
+    def check_turn(self, choice: grants.Scheduler, grant: turns.Grant) -> None:
         """No borrower while a waiting database is below its minimum; none of what is reserved; nobody over its most."""
         least, most, _reserve, held = self.share(grant.slot)
         assert not most or held < most, f"database {grant.slot} has its maximum, and more is granted"
