@@ -20,7 +20,7 @@ from psycopg2.extensions import Notify
 
 from ..errors import DatabaseError, DatabaseGone, DatabaseUnfit
 from ..loop import Alarm, Loop
-from ..postgres import queries
+from ..postgres import lead_queries, queries
 from ..postgres.addresses import rounds
 from ..postgres.async_session import AsyncSession, Rows, Script
 from ..postgres.database import CHANNEL
@@ -184,15 +184,15 @@ class Dozer:
             yield f"SET idle_session_timeout = '{limit_s * 1000:.0f}ms'", None
         if self._settings.sleep_timeout_s is not None:
             ((self.oid,),) = yield queries.OID, None
-        yield queries.MARK, {"mark": self._settings.session_mark}
+        yield lead_queries.MARK, {"mark": self._settings.session_mark}
         yield f"LISTEN {CHANNEL}", None
         if waits:
             self.state = DozeState.WAITING
             self._say("waits")
-            yield queries.WAIT_TO_LEAD.format(wait_ms=WAIT_MS), None
+            yield lead_queries.WAIT_TO_LEAD.format(wait_ms=WAIT_MS), None
         else:
             for _ in range(_TRIES):
-                rows = yield queries.TRY_LEAD, None
+                rows = yield lead_queries.TRY_LEAD, None
                 if rows[0][0]:
                     break
                 yield _TRY_AGAIN_S
@@ -244,7 +244,7 @@ class Dozer:
         yield from self._see()
         if self._called or not self._holds():
             return
-        yield queries.LET_GO, None
+        yield lead_queries.LET_GO, None
         if not self._holds():
             return  # a worker was called
         self._sleep_alarm.clear()
@@ -262,7 +262,7 @@ class Dozer:
 
     def _give(self) -> Script:
         pause_s, until_s = _HAND_OVER_PAUSE_S, time.monotonic() + _HAND_OVER_S
-        while not (yield queries.HAND_OVER, {"mark": self._settings.session_mark}) and time.monotonic() < until_s:
+        while not (yield lead_queries.HAND_OVER, {"mark": self._settings.session_mark}) and time.monotonic() < until_s:
             yield pause_s
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         self.end()
@@ -271,7 +271,7 @@ class Dozer:
         yield "SELECT", None
 
     def _let_go(self) -> Script:
-        yield queries.LET_GO, None
+        yield lead_queries.LET_GO, None
         self.end()
 
     # -- what happens --------------------------------------------------------------------------------------------

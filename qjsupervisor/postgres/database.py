@@ -17,7 +17,7 @@ from ..errors import DatabaseError, DatabaseGone, DatabaseUnavailable, DatabaseU
 from ..job import Job, job_of
 from ..states import JobState
 from ..text import seconds
-from . import queries
+from . import claim_queries, dead_queries, lead_queries, queries
 from .async_session import Rows, Statement
 from .eligibility import (
     NEUTRALIZED,
@@ -91,7 +91,7 @@ class Database:
                 (0, queries.KEEPALIVES),
                 (0, queries.COMMITS),
                 (_POSTGRESQL_12, queries.SETTINGS_12),
-                (0, queries.MARK % {"mark": mark}),
+                (0, lead_queries.MARK % {"mark": mark}),
             ],
         )
         self._is_prepared = False
@@ -193,7 +193,7 @@ class Database:
 
     def listen(self) -> None:
         """Start listening, and prepare the statements of the loop."""
-        self.rows(f"LISTEN {CHANNEL}" if self._is_prepared else f"LISTEN {CHANNEL}; {queries.PREPARE}")
+        self.rows(f"LISTEN {CHANNEL}" if self._is_prepared else f"LISTEN {CHANNEL}; {claim_queries.PREPARE}")
         self._is_prepared = True
 
     def lock_holders(self) -> list[str]:
@@ -276,16 +276,16 @@ class Database:
         """
         if unseen_in is not None:
             unseen = {"uuid": uuids[0], "channel": unseen_in, "anyway": self.ignores_modules}
-            return _sorted(self.ageing_s, self.rows(queries.UNSEEN, unseen, of_row=True))
+            return _sorted(self.ageing_s, self.rows(claim_queries.UNSEEN, unseen, of_row=True))
         if not claim:
-            return _sorted(self.ageing_s, self.rows(queries.READ, {"uuids": list(uuids)}))
+            return _sorted(self.ageing_s, self.rows(claim_queries.READ, {"uuids": list(uuids)}))
         params = {
             "claim": list(claim),
             "former": list(claim.values()),
             "uuids": list(uuids),
             "anyway": self.ignores_modules,
         }
-        claimed, read = _sorted(self.ageing_s, self.rows(queries.TURN, params, of_row=True))
+        claimed, read = _sorted(self.ageing_s, self.rows(claim_queries.TURN, params, of_row=True))
         if not claimed and any(job.id in claim and job.state == JobState.PENDING for job in read):
             self.modules_suspected = not self.ignores_modules
         return claimed, read
@@ -300,14 +300,14 @@ class Database:
 
     def give_back(self, ids: Iterable[int]) -> list[int]:
         """Set jobs that are still enqueued back to pending; returns their ids."""
-        return [job_id for (job_id,) in self.rows(queries.GIVE_BACK, {"ids": list(ids)}, of_row=True)]
+        return [job_id for (job_id,) in self.rows(claim_queries.GIVE_BACK, {"ids": list(ids)}, of_row=True)]
 
     def look_dead(self, ids: Iterable[int], grace_s: float) -> dict[int, tuple[str, bool]]:
         """Which of these jobs without a request of ours look dead by queue_job's rule (docs/contract.md).
 
         Returns id to (state, whether the row dates the enqueueing `grace_s` or longer ago).
         """
-        statement = queries.LOOK_DEAD if self.can_tell_dead else queries.LOOK_DEAD_UNLOCKED
+        statement = dead_queries.LOOK_DEAD if self.can_tell_dead else dead_queries.LOOK_DEAD_UNLOCKED
         params = {"ids": list(ids), "grace_s": grace_s, "after_restart_s": self.dead_after_restart_s}
         params["changed_s"] = self._changed_s
         rows = self.rows(statement, params)
@@ -315,18 +315,18 @@ class Database:
 
     def running_for(self, ids: Iterable[int], least_s: float) -> list[tuple[int, str, str | None, float]]:
         """The jobs among these that Odoo has been running for longer than `least_s`: (id, uuid, channel, seconds)."""
-        rows = self.rows(queries.RUNNING_FOR, {"ids": list(ids), "least_s": least_s})
+        rows = self.rows(dead_queries.RUNNING_FOR, {"ids": list(ids), "least_s": least_s})
         return [(job_id, uuid, channel, age_s) for job_id, uuid, channel, age_s in rows]
 
     def end_session_of(self, job_id: int) -> bool | None:
         """Terminate the session in which Odoo runs a job. False if our role may not; None if no session is visible."""
         assert self.about is not None
-        rows = self.rows(queries.END_SESSION_OF, {"id": job_id}) if self.about.has_lock_table else []
+        rows = self.rows(dead_queries.END_SESSION_OF, {"id": job_id}) if self.about.has_lock_table else []
         return bool(rows[0][0]) if rows else None
 
     def revive(self, dead: Mapping[int, str], grace_s: float) -> list[Job]:
         """Set back the jobs that `look_dead` found, if they still look dead; returns the jobs as they are now."""
-        statement = queries.REVIVE if self.can_tell_dead else queries.REVIVE_UNLOCKED
+        statement = dead_queries.REVIVE if self.can_tell_dead else dead_queries.REVIVE_UNLOCKED
         started = [job_id for job_id, state in dead.items() if state == "started"]
         params = {"ids": list(dead), "grace_s": grace_s, "started": started}
         return [job_of(row, self.ageing_s) for row in self.rows(statement, params, of_row=True)]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import DatabaseError
-from . import queries
+from . import lead_queries
 from .failures import LOCK_NOT_AVAILABLE
 
 #: How long the next holder of the lock waits for the present one to hand it over.
@@ -64,10 +64,10 @@ class Leadership:
             return Lead.ANOTHER
         if not self._listens:
             # Listen before the last try, so that a later release is not missed.
-            self._rows(queries.STAND_BY, None)
+            self._rows(lead_queries.STAND_BY, None)
             self._listens = True
         self._has_looked = True
-        found = self._rows(queries.END_FORMER, self._mark)
+        found = self._rows(lead_queries.END_FORMER, self._mark)
         self._former |= {pid for pid, _leads, is_former in found if is_former}
         leaders = {pid for pid, leads, _is_former in found if leads}
         if leaders & self._former:
@@ -89,11 +89,11 @@ class Leadership:
         """Release the lock, if we hold it, and notify standbys. Raises DatabaseError."""
         if self.leads:
             self.leads = False
-            self._rows(queries.LET_GO, None)
+            self._rows(lead_queries.LET_GO, None)
 
     def hand_over(self) -> bool:
         """Give the lock to a session of ours that waits for it; False: none does yet. Raises DatabaseError."""
-        if not self._rows(queries.HAND_OVER, self._mark):
+        if not self._rows(lead_queries.HAND_OVER, self._mark):
             return False
         self.leads = False
         return True
@@ -104,10 +104,10 @@ class Leadership:
         At most TAKE_OVER_MS: then a holder that did not respond is treated like a former session.
         """
         try:
-            self._rows(queries.WAIT_TO_LEAD.format(wait_ms=TAKE_OVER_MS), None)
+            self._rows(lead_queries.WAIT_TO_LEAD.format(wait_ms=TAKE_OVER_MS), None)
         except DatabaseError as error:
             if error.sqlstate != LOCK_NOT_AVAILABLE:
                 raise
 
     def _try(self) -> bool:
-        return bool(self._rows(queries.TRY_LEAD, None)[0][0])
+        return bool(self._rows(lead_queries.TRY_LEAD, None)[0][0])

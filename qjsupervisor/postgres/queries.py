@@ -1,4 +1,6 @@
-"""The worker's SQL. Constants only; the scout has its own in scout/queries.py.
+"""The worker's SQL that reads. Constants only; the scout has its own in scout/queries.py.
+
+Claims are in claim_queries.py, the leader lock is in lead_queries.py, and dead jobs are in dead_queries.py.
 
 Timestamps in queue_job are UTC without time zone. They are read as float8 seconds since the epoch, which preserves
 'infinity' and NULL, and compared on the server with `now() AT TIME ZONE 'UTC'`.
@@ -71,49 +73,6 @@ SELECT name, has_column_privilege('queue_job', name, 'SELECT'), has_column_privi
   FROM unnest(%(columns)s::text[]) AS wanted (name)
 """
 
-#: queue_job's leader lock: an advisory lock on one bigint, at session level, per database.
-LEADER_LOCK = 2293787760715711918
-#: Rows: one: (got it).
-TRY_LEAD = f"SELECT pg_try_advisory_lock({LEADER_LOCK})"
-#: Release a database and notify standbys. The lock is free at once; the notification follows at commit.
-LET_GO = "SELECT pg_advisory_unlock_all(); NOTIFY qjsupervisor"
-#: Receive that notification.
-STAND_BY = "LISTEN qjsupervisor"
-#: Mark our session as this supervisor's. A shared lock, as former sessions may still hold it. With: mark (int).
-MARK = "SELECT pg_try_advisory_lock_shared(%(mark)s)"
-#: Terminate our own former sessions that the server still believes alive. They are found by their mark, because a
-#: process id may belong to somebody else, behind a pooler or after some time. Params: mark.
-#: Rows: (pid, holds the leader lock, is a former session of ours) for every other session with one of the two locks.
-END_FORMER = f"""
-WITH held AS (
-    SELECT pid, bool_or(key = {LEADER_LOCK}) AS leads, bool_or(key = %(mark)s) AS marked
-      FROM (SELECT pid, (classid::bigint << 32) + objid::bigint AS key
-              FROM pg_locks
-             WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid <> pg_backend_pid()
-               AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS locks
-     WHERE key IN ({LEADER_LOCK}, %(mark)s)
-     GROUP BY pid)
-SELECT pid, leads,
-       marked AND CASE WHEN pg_has_role(usesysid, 'USAGE') THEN pg_terminate_backend(pid) IS NOT NULL ELSE false END
-  FROM held JOIN pg_stat_activity USING (pid)
-"""
-#: For the hand-over of a database between a worker and the porter. The one who takes over waits for the lock, so that
-#: nobody else gets it in between: other runners only try it, and a try fails while somebody waits.
-WAIT_TO_LEAD = f"SET lock_timeout = '{{wait_ms}}ms'; SELECT pg_advisory_lock({LEADER_LOCK})"
-#: The one who has it gives it up, with the mark, once a session with our mark waits for it. Params: mark.
-#: Rows: one if it was given up, else none.
-HAND_OVER = f"""
-SELECT pg_advisory_unlock_all()::text
- WHERE EXISTS (
-     SELECT 1
-       FROM (SELECT pid, granted, (classid::bigint << 32) + objid::bigint AS key
-               FROM pg_locks
-              WHERE locktype = 'advisory' AND objsubid = 1 AND pid <> pg_backend_pid()
-                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS locks
-      WHERE (key = {LEADER_LOCK} AND NOT granted) OR (key = %(mark)s AND granted)
-      GROUP BY pid
-     HAVING count(*) = 2)
-"""
 #: No params. Rows: one: (oid of the database).
 OID = "SELECT oid::bigint FROM pg_database WHERE datname = current_database()"
 #: Whether a database needs a worker. No params. Rows: one: (a job is enqueued or started, when the earliest pending job
@@ -153,53 +112,6 @@ SET tcp_user_timeout = 20000;
 SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_mergejoin = off; SET jit = off
 """
 
-#: Prepared once per connection; see READ and TURN. Written so that the only possible plan looks each row up by key. A
-#: join to `former`, or an index on the state (hence || ''), would read all rows that are or recently were `pending`
-#: or `enqueued`, which looks cheap while the table is small.
-#: Nothing is claimed while a module is in transition, unless an operator said to run anyway (the last parameter). The
-#: claim itself checks that, without another statement; ir_module_module has an index on the state.
-_NOT_IN_TRANSITION = f"NOT EXISTS (SELECT 1 FROM ir_module_module WHERE state IN {IN_TRANSITION})"
-_CLAIMABLE = "state || '' = 'pending' AND (eta IS NULL OR eta <= now() AT TIME ZONE 'UTC')"
-#: The one claim: `which` rows, and what is read besides. One prepared statement for jobs by id, one for a job of which
-#: only the uuid is known: in one for both, each would pay for the other's part (20 us of 170).
-_CLAIM = f"""
- WITH claimed AS (
-     UPDATE queue_job SET state = 'enqueued', date_enqueued = now() AT TIME ZONE 'UTC'
-      WHERE id {{which}}
-     RETURNING {JOB_COLUMNS})
- SELECT true, * FROM claimed
- UNION ALL
- SELECT false, {JOB_COLUMNS} FROM queue_job
-  WHERE ({{read}}) AND id NOT IN (SELECT id FROM claimed);
-"""
-_BY_ID = f"""IN (
-          SELECT next.id
-            FROM unnest($1, $2) AS pair (id, former),
-                 LATERAL (SELECT id FROM queue_job WHERE id = pair.id AND {_CLAIMABLE} FOR UPDATE SKIP LOCKED) AS next
-           WHERE ($4 OR {_NOT_IN_TRANSITION})
-             AND NOT coalesce((SELECT state IN ('enqueued', 'started') FROM queue_job WHERE id = pair.former), false)
-      )"""
-_BY_UUID = f"""= (
-          SELECT id FROM queue_job
-           WHERE uuid = $1 AND channel || '' = $2 AND {_CLAIMABLE} AND ($3 OR {_NOT_IN_TRANSITION})
-           LIMIT 1 FOR UPDATE SKIP LOCKED)"""
-PREPARE = f"""
-PREPARE qjs_read (varchar[]) AS
- SELECT false, {JOB_COLUMNS} FROM queue_job WHERE uuid = ANY($1);
-PREPARE qjs_turn (bigint[], bigint[], varchar[], bool) AS
-{_CLAIM.format(which=_BY_ID, read="uuid = ANY($3) OR id = ANY($1)")}
-PREPARE qjs_unseen (varchar, varchar, bool) AS
-{_CLAIM.format(which=_BY_UUID, read="uuid = $1")}
-"""
-#: Read the jobs named by notifications and by finished requests. Rows: (false, *JOB_COLUMNS).
-READ = "EXECUTE qjs_read (%(uuids)s::varchar[])"
-#: READ, and claim pending jobs. `former` (0: none) is the job whose permit a claimed job takes over, which must be over
-#: for that. Rows: (claimed, *JOB_COLUMNS); a job that could not be claimed is returned in its current state.
-#: A row that another session has locked is skipped: waiting for it would hold up all the others.
-TURN = "EXECUTE qjs_turn (%(claim)s::bigint[], %(former)s::bigint[], %(uuids)s::varchar[], %(anyway)s)"
-#: The same for one job before its row was read: claimed if it is due, and in this very channel. Rows: as TURN.
-UNSEEN = "EXECUTE qjs_unseen (%(uuid)s, %(channel)s, %(anyway)s)"
-
 #: Read jobs. Params: ids. Rows: JOB_COLUMNS.
 READ_IDS = f"SELECT {JOB_COLUMNS} FROM queue_job WHERE id = ANY(%(ids)s::bigint[])"
 
@@ -207,13 +119,6 @@ READ_IDS = f"SELECT {JOB_COLUMNS} FROM queue_job WHERE id = ANY(%(ids)s::bigint[
 GONE = """
 SELECT id FROM unnest(%(ids)s::bigint[]) AS known (id)
  WHERE coalesce((SELECT false FROM queue_job WHERE queue_job.id = known.id), true)
-"""
-
-#: Set back jobs whose request was never sent, or that nobody ran. Params: ids. Rows: (id) of those set back.
-GIVE_BACK = """
-UPDATE queue_job SET state = 'pending', date_enqueued = NULL, date_started = NULL
- WHERE id IN (SELECT id FROM queue_job WHERE id = ANY(%(ids)s) AND state = 'enqueued' FOR UPDATE SKIP LOCKED)
-RETURNING id
 """
 
 _SINCE = "(now() AT TIME ZONE 'UTC') - make_interval(secs => %(within_s)s)"
@@ -304,99 +209,9 @@ SELECT id, channel FROM queue_job WHERE state = 'failed'
  ORDER BY coalesce(channel, '') = ANY(%(first)s) DESC, id DESC LIMIT %(limit)s
 """
 
-#: Enqueued long ago, or at an impossible time: NULL, infinity, the year 9999. The hour allows for clocks that differ.
-_LONG_AGO = """coalesce(date_enqueued NOT BETWEEN (now() AT TIME ZONE 'UTC') - make_interval(secs => %(grace_s)s)
-                                               AND (now() AT TIME ZONE 'UTC') + interval '1 hour', true)"""
-_DATED = "coalesce(isfinite(date_enqueued) AND date_enqueued <= (now() AT TIME ZONE 'UTC'), false)"
-#: When the server last ended all sessions, as far as can be told: by a start; by a crash of one server process, which
-#: resets the statistics; by a promotion, which is later than what was replayed last; by the change to another server.
-#: Params: changed_s, for the latter.
-_ALL_ENDED = """greatest(pg_postmaster_start_time(), (SELECT stats_reset FROM pg_stat_bgwriter),
-                         pg_last_xact_replay_timestamp(), to_timestamp(%(changed_s)s))"""
-#: Started before the server last ended all sessions, and so freed its lock row. Odoo may not have noticed yet, so the
-#: job's commit or failure may still come.
-_MAY_GO_ON = f"""state = 'started' AND date_enqueued < {_ALL_ENDED} AT TIME ZONE 'UTC'
-       AND now() < {_ALL_ENDED} + make_interval(secs => %(after_restart_s)s)"""
-#: Which of the jobs that hold a permit without a request of ours look dead by queue_job's rule.
-#: Params: ids, grace_s, after_restart_s, changed_s. Rows: (id, state, whether the row says when it was enqueued). The
-#: lock rows stay locked only for the duration of this statement.
-LOOK_DEAD = f"""
-WITH suspect AS (
-    SELECT id, state, {_DATED} AS dated FROM queue_job
-     WHERE id = ANY(%(ids)s) AND state IN ('enqueued', 'started')
-       AND {_LONG_AGO} AND NOT coalesce({_MAY_GO_ON}, false)),
-free AS (
-    SELECT queue_job_id FROM queue_job_lock WHERE queue_job_id IN (SELECT id FROM suspect)
-       FOR NO KEY UPDATE SKIP LOCKED)
-SELECT id, state, dated FROM suspect
- WHERE id IN (SELECT queue_job_id FROM free)
-    OR NOT EXISTS (SELECT 1 FROM queue_job_lock l WHERE l.queue_job_id = suspect.id)
-"""
-#: Without lock rows, only `enqueued` jobs are known to be safe. Params and rows as LOOK_DEAD.
-LOOK_DEAD_UNLOCKED = f"""
-SELECT id, state, {_DATED} FROM queue_job
- WHERE id = ANY(%(ids)s) AND state = 'enqueued'
-   AND {_LONG_AGO}
-"""
-#: queue_job compares before it increments.
-_USED_UP = "max_retries <> 0 AND retry > max_retries"
-_REVIVE = f"""
-UPDATE queue_job
-   SET state = CASE WHEN {_USED_UP} THEN 'failed' ELSE 'pending' END,
-       retry = CASE WHEN state = 'started' THEN least(coalesce(retry, 0), 2147483646) + 1 ELSE retry END,
-       exc_name = CASE WHEN {_USED_UP} THEN 'JobFoundDead' ELSE exc_name END,
-       exc_message = CASE WHEN {_USED_UP} THEN 'The process that ran this job died, and its retries are used up.'
-                          ELSE exc_message END,
-       exc_info = CASE WHEN {_USED_UP} THEN 'JobFoundDead: the process that ran it died, and its retries are used up.'
-                       ELSE exc_info END,
-       date_enqueued = NULL, date_started = NULL
- WHERE id IN (SELECT id FROM queue_job
-               WHERE id = ANY(%(ids)s) AND {{still_dead}} FOR UPDATE SKIP LOCKED)
-RETURNING {JOB_COLUMNS}
-"""
-#: Set dead jobs back. Params: ids, grace_s, started (ids of those that were seen `started`).
-#: Rows: JOB_COLUMNS, with the new state. The rule is applied again, and jobs that Odoo took between the two statements
-#: are left alone: a job seen `enqueued` that is `started` now is not dead.
-REVIVE = """
-WITH free AS (
-    SELECT queue_job_id FROM queue_job_lock WHERE queue_job_id = ANY(%(ids)s)
-       FOR NO KEY UPDATE SKIP LOCKED)
-""" + _REVIVE.format(
-    still_dead=f"""{_LONG_AGO}
-                 AND (state = 'enqueued' OR state = 'started' AND id = ANY(%(started)s))
-                 AND (id IN (SELECT queue_job_id FROM free)
-                      OR NOT EXISTS (SELECT 1 FROM queue_job_lock l WHERE l.queue_job_id = queue_job.id))"""
-)
-#: REVIVE without lock rows.
-REVIVE_UNLOCKED = _REVIVE.format(still_dead=f"state = 'enqueued' AND {_LONG_AGO}")
-
 #: The channel tree of queue_job 18.0.4. Rows: (complete_name, capacity, sequential, throttle, paused, capacity_default,
 #: sequential_default).
 CHANNELS = """
 SELECT complete_name, capacity, sequential, throttle, paused, capacity_default, sequential_default
   FROM queue_job_channel
 """
-
-#: Jobs that have been running for longer than least_s. Params: ids, least_s.
-#: Rows: (id, uuid, channel, seconds since the start).
-RUNNING_FOR = """
-SELECT id, uuid, channel, extract(epoch FROM (now() AT TIME ZONE 'UTC') - date_started)::float8
-  FROM queue_job
- WHERE id = ANY(%(ids)s::bigint[]) AND state = 'started' AND isfinite(date_started)
-   AND date_started < (now() AT TIME ZONE 'UTC') - make_interval(secs => %(least_s)s)
-"""
-#: Terminate the session that holds a job's lock row; the row's xmax is its transaction. Params: id.
-#: Rows: one (whether it was terminated; false: our role may not), or none if no session holds it.
-END_SESSION_OF = """
-SELECT CASE WHEN (pg_has_role(a.usesysid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE'))
-             AND (NOT owner.rolsuper OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user))
-            THEN pg_terminate_backend(a.pid) ELSE false END
-  FROM queue_job_lock AS job
-  JOIN pg_locks AS lock ON lock.locktype = 'transactionid' AND lock.granted AND lock.transactionid = job.xmax
-  JOIN pg_stat_activity AS a ON a.pid = lock.pid
-  JOIN pg_roles AS owner ON owner.oid = a.usesysid
- WHERE job.queue_job_id = %(id)s AND a.pid <> pg_backend_pid()
-"""
-#: The number of a tenure of the leader lock, taken while holding it; larger than that of any earlier holder.
-#: No params. Rows: one (number).
-TENURE = "SELECT txid_current()"

@@ -15,7 +15,7 @@ from ..errors import DatabaseError, DatabaseGone, ServerDown
 from ..postgres import queries as worker_queries
 from ..postgres.eligibility import ProbeResult, Verdict, in_transition, is_neutralized, judge
 from ..postgres.failures import ADMIN_SHUTDOWN
-from ..postgres.queries import LEADER_LOCK
+from ..postgres.lead_queries import LEADER_LOCK
 from ..postgres.session import Session
 from ..states import Mode
 from . import queries

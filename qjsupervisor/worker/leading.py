@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from ..postgres import queries
+from ..postgres import lead_queries
 from ..postgres.leadership import Lead
 from ..states import Phase
 from .comeback import AWAY_S, Comeback
@@ -88,7 +88,7 @@ class Leading:
         if not self._parts.worker_slot.is_leased:
             return None
         self._parts.worker_slot.take_back()
-        return int(self._parts.database.rows(queries.TENURE)[0][0])
+        return int(self._parts.database.rows(lead_queries.TENURE)[0][0])
 
     def hear(self, now_s: float) -> None:
         """Notifications arrived. In standby: try the lock if the leader released it."""

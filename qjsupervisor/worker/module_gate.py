@@ -2,8 +2,8 @@
 
 Jobs that run on half-installed code damage data, so nothing starts while any module is `to install`, `to upgrade` or
 `to remove`. Running jobs continue, and connection and leader lock stay. The start of a transition is noticed by the
-claim itself, which then returns nothing (queries.PREPARE), by each reconcile, and by scans; its end by checks while it
-lasts. An operator's order lets jobs run anyway, for this transition only.
+claim itself, which then returns nothing (claim_queries.PREPARE), by each reconcile, and by scans; its end by checks
+while it lasts. An operator's order lets jobs run anyway, for this transition only.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from ..channelspec import ROOT
 from ..config.settings import WorkerSettings
 from ..control import Pipe
-from ..postgres import queries
+from ..postgres import lead_queries, queries
 from ..postgres.eligibility import READ_COLUMNS, WRITTEN_COLUMNS
 from ..states import Phase
 from ..table.slot import WorkerSlot
@@ -33,7 +33,7 @@ _ROWS: Mapping[str, list[tuple[Any, ...]]] = {
     queries.MODULES: [("queue_job", "installed")],
     queries.PRIVILEGES: [(name, True, True, "nobody") for name in dict.fromkeys(READ_COLUMNS + WRITTEN_COLUMNS)],
     queries.TRIGGER: [("O", True)],
-    queries.TRY_LEAD: [(True,)],
+    lead_queries.TRY_LEAD: [(True,)],
     queries.CHANNELS: [(ROOT, *_NO_CHANNEL_OPTIONS)],
 }
 

@@ -9,7 +9,7 @@ import threading
 import time
 from contextlib import closing, suppress
 
-from qjsupervisor.postgres.queries import LEADER_LOCK
+from qjsupervisor.postgres.lead_queries import LEADER_LOCK
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.stand_in import StandIn
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from qjsupervisor.postgres.queries import LEADER_LOCK
+from qjsupervisor.postgres.lead_queries import LEADER_LOCK
 from qjsupervisor.testing import schema
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.stand_in import StandIn

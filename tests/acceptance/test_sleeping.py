@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from qjsupervisor.porter.counters import POSTGRESQL_15
-from qjsupervisor.postgres.queries import LEADER_LOCK
+from qjsupervisor.postgres.lead_queries import LEADER_LOCK
 from qjsupervisor.testing import schema
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.stand_in import StandIn

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from qjsupervisor.commands import check_databases
-from qjsupervisor.postgres.queries import LEADER_LOCK
+from qjsupervisor.postgres.lead_queries import LEADER_LOCK
 from qjsupervisor.testing import schema as demo_schema
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 from qjsupervisor.testing.schema import Schema

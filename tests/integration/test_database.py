@@ -18,7 +18,7 @@ import pytest
 from qjsupervisor.commands import job_rows
 from qjsupervisor.errors import DatabaseError
 from qjsupervisor.loop import Deadline, Loop
-from qjsupervisor.postgres import queries
+from qjsupervisor.postgres import claim_queries, queries
 from qjsupervisor.postgres.database import Database
 from qjsupervisor.postgres.session import Session
 from qjsupervisor.postgres.waiter import Waiter
@@ -73,7 +73,7 @@ def test_a_claim_looks_at_its_own_rows_only(database: DatabaseFactory, state: st
     touched = [
         blocks_touched(
             made,
-            queries.TURN,
+            claim_queries.TURN,
             {"claim": [job["id"]], "former": [former["id"]], "uuids": [ended["uuid"]], "anyway": False},
         )
         for job in jobs
@@ -81,10 +81,11 @@ def test_a_claim_looks_at_its_own_rows_only(database: DatabaseFactory, state: st
     assert [one.job(job["uuid"])["state"] for job in jobs] == ["enqueued"] * 2
     assert max(touched) <= 120, "each page of an index that is new is looked at once more"
     assert touched[1] <= 60
-    assert blocks_touched(made, queries.READ, {"uuids": [ended["uuid"]]}) <= 20
+    assert blocks_touched(made, claim_queries.READ, {"uuids": [ended["uuid"]]}) <= 20
     unseen = one.insert_jobs(2)
     touched = [
-        blocks_touched(made, queries.UNSEEN, {"uuid": uuid, "channel": "root", "anyway": False}) for uuid in unseen
+        blocks_touched(made, claim_queries.UNSEEN, {"uuid": uuid, "channel": "root", "anyway": False})
+        for uuid in unseen
     ]
     assert [one.state(uuid) for uuid in unseen] == ["enqueued"] * 2
     assert max(touched) <= 100

@@ -13,7 +13,7 @@ from qjsupervisor.loop import Loop
 from qjsupervisor.porter.dozer import LEAD_S, Dozer
 from qjsupervisor.porter.settings import PorterSettings
 from qjsupervisor.porter.sleepers import Sleepers
-from qjsupervisor.postgres.queries import LEADER_LOCK
+from qjsupervisor.postgres.lead_queries import LEADER_LOCK
 from qjsupervisor.testing.postgres import ThrowawayPostgres
 
 from ..conftest import DatabaseFactory

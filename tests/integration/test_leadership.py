@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from qjsupervisor.postgres import queries
+from qjsupervisor.postgres import lead_queries
 from qjsupervisor.postgres.database import Database
 from qjsupervisor.postgres.leadership import Lead, Leadership
 from qjsupervisor.postgres.waiter import Waiter
@@ -81,4 +81,4 @@ def test_a_standby_looks_for_former_sessions_once(connect: Connect) -> None:
     assert ours.try_lead() is Lead.ANOTHER
     first = len(seen)
     assert ours.try_lead() is Lead.ANOTHER
-    assert seen[first:] == [queries.TRY_LEAD]
+    assert seen[first:] == [lead_queries.TRY_LEAD]

@@ -11,7 +11,7 @@ import pytest
 from qjsupervisor.control import Pipe
 from qjsupervisor.porter.porter import run_porter
 from qjsupervisor.porter.settings import PorterSettings
-from qjsupervisor.postgres.queries import LEADER_LOCK
+from qjsupervisor.postgres.lead_queries import LEADER_LOCK
 
 from ..conftest import DatabaseFactory
 from ..helpers import Database, wait_until

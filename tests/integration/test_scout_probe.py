@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 
 from qjsupervisor.postgres.eligibility import Verdict
-from qjsupervisor.postgres.queries import LEADER_LOCK
+from qjsupervisor.postgres.lead_queries import LEADER_LOCK
 from qjsupervisor.scout.probe import Probe, changes_backend, probe
 from qjsupervisor.states import Mode
 from qjsupervisor.testing.postgres import ThrowawayPostgres
