@@ -44,7 +44,7 @@ from .pidfile import Pidfile
 from .session_mark import session_mark
 from .signals import SignalQueue
 
-#: The start barrier opens at most this long after the first database was found.
+#: The start barrier opens at most this long after the last database was found; of very many that takes a while.
 START_BARRIER_TIMEOUT_S = 10.0
 #: From the first of SIGQUIT's stacks to SIGKILL, and from there to giving up on a process that does not end.
 _REAP_TIMEOUT_S = 2.0
@@ -225,13 +225,12 @@ class Master:
         """Open the start barrier once each database has been read or has failed, or it takes too long."""
         if self._table.start_barrier_open:
             return
-        found_s = self._rescan.first_found_s
-        if found_s is not None:
-            self._barrier_alarm.set(found_s + START_BARRIER_TIMEOUT_S)
+        until_s = self._rescan.barrier_until_s(START_BARRIER_TIMEOUT_S)
+        self._barrier_alarm.set(until_s)
         settled = self._rescan.has_listed and not self._rescan.unreachable and self._fleet.is_settled
-        if not settled and found_s is not None and now_s >= found_s + START_BARRIER_TIMEOUT_S:
+        if not settled and now_s >= until_s:
             self._say_unread()
-        if settled or (found_s is not None and now_s >= found_s + START_BARRIER_TIMEOUT_S):
+        if settled or now_s >= until_s:
             self._table.open_start_barrier()
             self._log.info("master_ready", databases=len(self._fleet.workers))
             self._parts.notifier.ready(self._operations.status_line())

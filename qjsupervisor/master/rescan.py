@@ -71,8 +71,9 @@ class Rescan:
         self._told_copies: list[tuple[str, ...]] = []
         #: Called with a new database that needs no worker yet.
         self.on_rest: Callable[[str, float], None] = lambda _database, _now_s: None
-        #: When the first eligible database was seen (monotonic).
+        #: When the first eligible database was seen, and, until the start barrier opens, the last one (monotonic).
         self.first_found_s: float | None = None
+        self._last_found_s = 0.0
         #: When a scan last completed (monotonic).
         self._listed_s: float | None = None
         self._parts = parts
@@ -121,6 +122,16 @@ class Rescan:
     def next_in_s(self, now_s: float) -> float | None:
         """Seconds until the next scan; None while one is running, and if none is scheduled."""
         return None if math.isinf(self._start_alarm.at_s) else max(0.0, self._start_alarm.at_s - now_s)
+
+    def barrier_until_s(self, timeout_s: float) -> float:
+        """Until when others wait for what is not known yet: `timeout_s` after the last database was found.
+
+        At most that long after the time limit of a scan; infinity while no database was found.
+        """
+        if self.first_found_s is None:
+            return math.inf
+        longest_s = self.first_found_s + scan_limit_s(len(self._listed))
+        return min(self._last_found_s, longest_s) + timeout_s
 
     def age_s(self, now_s: float) -> float | None:
         """Seconds since the last completed scan; None before the first one."""
@@ -264,6 +275,8 @@ class Rescan:
             self._not_looked_at.append(database)
         if verdict == "ready":
             self.first_found_s = self.first_found_s or now_s
+            if not self._parts.table.start_barrier_open and database not in self._fleet.workers:
+                self._last_found_s = now_s
             self._want(database, oid, now_s, rests=message.get("rests") is True)
         elif verdict == "absent":
             self._note_unserved(database, None)

@@ -45,7 +45,8 @@ class _Porter:
 
     def __init__(self, resting: Resting, parts: MasterParts, number: int) -> None:
         name = "porter" if number == 1 else f"porter {number}"
-        self.databases: set[str] = set()
+        #: Database -> its failed jobs as counted by its worker; see postgres.rest.
+        self.databases: dict[str, str] = {}
         #: Those of them that have no connection.
         self.asleep: set[str] = set()
         self.heard_s = self.started_s = 0.0
@@ -68,7 +69,7 @@ class _Porter:
         self.flush(now_s)
 
     def let_go(self, database: str) -> None:
-        self.databases.discard(database)
+        self.databases.pop(database, None)
         self.asleep.discard(database)
 
     def flush(self, now_s: float) -> None:
@@ -91,11 +92,9 @@ class Resting:
         self._most = most
         self._porters: list[_Porter] = []
         self._of: dict[str, _Porter] = {}
-        #: Idle databases waiting for their turn, and those moving to a porter.
-        self._idle: deque[str] = deque()
+        #: Idle databases waiting for their turn, with their failed jobs, and those moving to a porter.
+        self._idle: dict[str, str] = {}
         self._on_the_way: set[str] = set()
-        #: Database -> its failed jobs as counted by its worker; see postgres.rest.
-        self._failed: dict[str, str] = {}
         self._watch_alarm = Alarm(parts.loop, self._watch)
         self._halvings = 0
         self._stopping = False
@@ -107,9 +106,7 @@ class Resting:
         """Handle a worker's message about idleness."""
         said, database = message["is"], worker.database
         if said == "idle":
-            self._failed[database] = str(message.get("failed", ""))
-            if database not in self._idle:
-                self._idle.append(database)
+            self._idle[database] = str(message.get("failed", ""))
             self._give_next(now_s)
         elif said == "stays":
             self.forget(database, now_s)
@@ -119,20 +116,20 @@ class Resting:
     def begin(self, database: str, now_s: float) -> None:
         """A new database that needs no worker yet."""
         worker = self._fleet.workers[database]
-        self._failed[database] = NONE_FAILED
         sleeps = self._settings().sleep_timeout_s is not None
         worker.doze_unread(Wakefulness.ASLEEP if sleeps else Wakefulness.DOZING)
-        self._give(worker, now_s, waits=False)
+        self._give(worker, NONE_FAILED, now_s, waits=False)
 
     def _give_next(self, now_s: float) -> None:
         """Give the next databases to porters. One that is no longer idle says so when asked for the lock."""
         while self._idle and len(self._on_the_way) < AT_ONCE and not self._stopping:
-            database = self._idle.popleft()
+            database = next(iter(self._idle))
+            failed = self._idle.pop(database)
             worker = self._fleet.workers.get(database)
             if worker is None or worker.pid is None or worker.state is not WorkerState.READY or database in self._of:
                 continue
             self._on_the_way.add(database)
-            self._give(worker, now_s, waits=True)
+            self._give(worker, failed, now_s, waits=True)
 
     def _arrived(self, database: str, now_s: float) -> None:
         """A database is no longer moving to a porter."""
@@ -148,9 +145,11 @@ class Resting:
         """Take a database from its porter, which closes its connection at once."""
         self._tell(database, {"do": "drop"}, now_s)
 
-    def _give(self, worker: WorkerProcess, now_s: float, *, waits: bool, porter: _Porter | None = None) -> None:
+    def _give(
+        self, worker: WorkerProcess, failed: str, now_s: float, *, waits: bool, porter: _Porter | None = None
+    ) -> None:
         porter = porter or self._with_room(now_s)
-        porter.databases.add(worker.database)
+        porter.databases[worker.database] = failed
         is_asleep = worker.wakefulness is Wakefulness.ASLEEP
         if is_asleep:
             porter.asleep.add(worker.database)
@@ -160,7 +159,7 @@ class Resting:
             "database": worker.database,
             "dsn": worker.settings.connect_kwargs,
             "server": worker.settings.server,
-            "failed": self._failed.get(worker.database, ""),
+            "failed": failed,
             "waits": waits,
             "asleep": is_asleep,
         }
@@ -209,10 +208,10 @@ class Resting:
         porter.unsent.clear()
         lived_s = now_s - porter.started_s
         porter.early_deaths = porter.early_deaths + 1 if lived_s < HEALTHY_S else 0
-        left, porter.databases = sorted(porter.databases), set()
+        left, porter.databases = sorted(porter.databases.items()), {}
         porter.asleep.clear()
         takers = self._takers(porter, len(left), now_s)
-        for number, database in enumerate(left):
+        for number, (database, failed) in enumerate(left):
             self._of.pop(database, None)
             self._on_the_way.discard(database)
             worker = self._fleet.workers.get(database)
@@ -222,7 +221,7 @@ class Resting:
                 worker.wake(now_s)  # in case it has handed over its lock and is about to exit
             else:
                 worker.doze_troubled("the porter ended; another one takes the database")
-                self._give(worker, now_s, waits=False, porter=takers[number % len(takers)])
+                self._give(worker, failed, now_s, waits=False, porter=takers[number % len(takers)])
 
     def _takers(self, porter: _Porter, many: int, now_s: float) -> list[_Porter]:
         """The porters that take the `many` databases of one that died; none: workers do."""

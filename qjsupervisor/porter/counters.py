@@ -113,8 +113,9 @@ class Counters:
             self._asked.clear()
             self._close()
             return
-        asked, self._asked = self._asked, []
+        asked = self._asked[:]
         rows = yield _READ, None
+        del self._asked[: len(asked)]  # only now: if the connection is lost, the next reading is for them
         self._backoff.reset()
         if self._was_lost:
             self._was_lost, self._rows = False, []

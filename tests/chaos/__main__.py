@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from . import sleepers
 from .rules import Rules
 from .run import Options, run
 
@@ -23,9 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="{none,channel,database}",
         help="a rate, minimums and maximums, weights and ageing; whose minimum is reserved (default: by the seed)",
     )
+    parser.add_argument("--sleepers", action="store_true", help="databases that sleep, and faults of who watches them")
+    parser.add_argument("--jobs", type=int, default=2000, help="of --sleepers, about so many (default: %(default)s)")
     given = parser.parse_args(arguments)
     if given.databases < 2:
         parser.error("--databases: two at least, as one of them is dropped now and then")
+    if given.sleepers:
+        return 1 if sleepers.run(given.seed, given.databases, given.seconds, given.jobs, _say) else 0
     options = Options(
         seconds=given.seconds,
         seed=given.seed,

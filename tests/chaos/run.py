@@ -9,14 +9,14 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg2
 
-from .fault import CANNOT
+from .fault import CANNOT, Fault
 from .faults import FAULTS
 from .rules import Rules
 from .verdict import judge
@@ -32,7 +32,34 @@ _HEAL_S = 300.0
 _BUSY_S = 60.0
 _TRIES = 5
 
+
+def _tidy(world: World) -> None:
+    clear(world)
+    world.keep_ledger()
+
+
+def _scopes(world: World) -> Sequence[str]:
+    return (*world.names, ":root.slow", f"{world.names[0]}:root.seq")
+
+
 Say = Callable[[str], None]
+Pauses = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What happens in a world, and how often; pauses from the shortest to the longest, in seconds."""
+
+    #: By name, each with its weight.
+    faults: Mapping[str, tuple[int, Fault]] = field(default_factory=lambda: FAULTS)
+    between_faults_s: Pauses = (0.1, 0.7)
+    #: Inserts some jobs; how many. psycopg2.Error where that cannot be done at the moment.
+    insert: Callable[[World], int] = insert
+    between_jobs_s: Pauses = (0.02, 0.2)
+    #: Called every few seconds, and so may raise that too.
+    tidy: Callable[[World], None] = _tidy
+    #: What may still be paused.
+    scopes: Callable[[World], Sequence[str]] = _scopes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +79,10 @@ class Options:
 class Chaos:
     """Faults, jobs and what undoes the faults, each at its time; one thread."""
 
-    def __init__(self, world: World, say: Say) -> None:
+    def __init__(self, world: World, say: Say, plan: Plan | None = None) -> None:
         self._world = world
         self._say = say
+        self._plan = plan or Plan()
         self._pause = threading.Event()
         self._heals: list[tuple[float, Heal]] = []
         self.struck: Counter[str] = Counter()
@@ -69,10 +97,10 @@ class Chaos:
         while (now_s := time.monotonic()) < began_s + seconds:
             if now_s >= next_fault_s:
                 self._fault()
-                next_fault_s = time.monotonic() + chance.uniform(0.1, 0.7)
+                next_fault_s = time.monotonic() + chance.uniform(*self._plan.between_faults_s)
             if now_s >= next_jobs_s:
                 self._insert()
-                next_jobs_s = now_s + chance.uniform(0.02, 0.2)
+                next_jobs_s = now_s + chance.uniform(*self._plan.between_jobs_s)
             if now_s >= shown_s + _PROGRESS_S:
                 shown_s = now_s
                 self._say(f"{now_s - began_s:4.0f} s: {self.jobs} jobs, {self.struck.total()} faults")
@@ -91,7 +119,7 @@ class Chaos:
             self._heals = [(min(at_s, now_s + _TRY_AGAIN_S), heal) for at_s, heal in self._heals]
             self._attend()
             self._pause.wait(0.05)
-        for scope in (*self._world.names, ":root.slow", f"{self._world.names[0]}:root.seq"):
+        for scope in self._plan.scopes(self._world):
             for place in self._world.places:
                 self._resume(place, scope)
 
@@ -101,6 +129,14 @@ class Chaos:
                 place.supervisor.run("resume", scope, timeout_s=_BUSY_S)
                 return
 
+    def report(self, seed: int, violations: Sequence[str]) -> None:
+        """Say what was done, and what was violated."""
+        for name in self._plan.faults:
+            self._say(f"{self.struck[name]:5d}  {name}")
+        for violation in violations:
+            self._say(f"VIOLATION: {violation}")
+        self._say(f"seed {seed}: {self.jobs} jobs, {self.struck.total()} faults, {len(violations)} violations")
+
     def attend_only(self) -> None:
         """A turn without faults: the master is watched."""
         self._attend()
@@ -108,10 +144,11 @@ class Chaos:
     def _fault(self) -> None:
         """One that can be done at the moment."""
         for _ in range(_TRIES):
-            (name,) = self._world.chance.choices(list(FAULTS), [weight for weight, _ in FAULTS.values()])
+            faults = self._plan.faults
+            (name,) = self._world.chance.choices(list(faults), [weight for weight, _ in faults.values()])
             self._world.place = self._world.chance.choice(self._world.places)
             try:
-                healing = FAULTS[name][1](self._world)
+                healing = faults[name][1](self._world)
             except CANNOT:
                 continue
             self._note(name, healing)
@@ -125,7 +162,7 @@ class Chaos:
 
     def _insert(self) -> None:
         try:
-            self.jobs += insert(self._world)
+            self.jobs += self._plan.insert(self._world)
         except psycopg2.Error:
             return
 
@@ -139,8 +176,7 @@ class Chaos:
         if now_s >= self._clear_s:
             self._clear_s = now_s + _CLEAR_S
             with suppress(psycopg2.Error):
-                clear(self._world)
-                self._world.keep_ledger()
+                self._plan.tidy(self._world)
         for place in self._world.places:
             self._watch_master(place, time.monotonic())
 
@@ -177,8 +213,8 @@ def run(options: Options, say: Say) -> list[str]:
         kind = kind._replace(rules=options.rules)
     world = World(options.seed, options.databases, folder, kind)
     say(f"seed {options.seed}, {options.databases} databases, {CAPACITIES}, {world.kind}, logs in {folder}")
+    chaos = Chaos(world, say)
     try:
-        chaos = Chaos(world, say)
         chaos.strike(options.seconds)
         chaos.heal()
         violations = judge(world, max(options.drain_s, options.seconds / 2), chaos.attend_only, say)
@@ -186,9 +222,5 @@ def run(options: Options, say: Say) -> list[str]:
         world.close()
     if not violations:
         shutil.rmtree(folder)
-    for name in FAULTS:
-        say(f"{chaos.struck[name]:5d}  {name}")
-    for violation in violations:
-        say(f"VIOLATION: {violation}")
-    say(f"seed {options.seed}: {chaos.jobs} jobs, {chaos.struck.total()} faults, {len(violations)} violations")
+    chaos.report(options.seed, violations)
     return violations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -44,12 +44,17 @@ class Job(NamedTuple):
 def judge(world: World, drain_s: float, turn: Callable[[], None], say: Callable[[str], None]) -> list[str]:
     """The violations; `turn` is called while it waits."""
     began_s = time.monotonic()
-    found = list(_unless(world, _left, "still there", drain_s, turn))
+    found = list(unless(world, _left, "still there", drain_s, turn))
     say(f"drained after {time.monotonic() - began_s:.1f} s" if not found else "NOT drained")
-    found += _unless(world, _unrest, "at rest", drain_s, turn)
+    found += unless(world, _unrest, "at rest", drain_s, turn)
     say(f"at rest after {time.monotonic() - began_s:.1f} s")
     world.keep_runs()
-    found += world.violations
+    return found + judge_runs(world, world.names, say)
+
+
+def judge_runs(world: World, names: Sequence[str], say: Callable[[str], None]) -> list[str]:
+    """What was violated, as far as these databases' records and the stand-in's show it."""
+    found = list(world.violations)
     found += _short(
         f"a process ended with a traceback: {line['reason']}"
         for place in world.places
@@ -59,7 +64,7 @@ def judge(world: World, drain_s: float, turn: Callable[[], None], say: Callable[
     sent = counts.dispatches(world)
     changes: dict[str, list[Change]] = {}
     rows: list[counts.Step] = []
-    for name in world.names:
+    for name in names:
         changes[name], jobs = _read(world, name)
         (world.folder / f"{name}.record").write_text("\n".join(map(str, changes[name])))
         rows += counts.row_steps(world, name, changes[name], sent)
@@ -74,7 +79,7 @@ def judge(world: World, drain_s: float, turn: Callable[[], None], say: Callable[
     say(f"the rate was used up in {obeyed.full_windows(world)} windows")
     found += _short(obeyed.rate(world))
     found += _short(counts.past_failed(changes))
-    again = sum(each.former == "started" and each.state == "pending" for name in world.names for each in changes[name])
+    again = sum(each.former == "started" and each.state == "pending" for name in names for each in changes[name])
     say(f"{len(world.runs)} runs seen by Odoo; {again} times a job was to run again")
     found += _short(_twice_at_once(world))
     return found
@@ -83,7 +88,7 @@ def judge(world: World, drain_s: float, turn: Callable[[], None], say: Callable[
 # -- waiting -----------------------------------------------------------------------------------------------------
 
 
-def _unless(
+def unless(
     world: World, look: Callable[[World], list[str]], what: str, limit_s: float, turn: Callable[[], None]
 ) -> list[str]:
     """What `look` still finds when that has not changed for `limit_s`, or is not over after _PATIENCE times that."""

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +39,7 @@ _FLOOR = "root:2,root.slow:1"
 _OPTIONS = {"rescan_interval": 2, "reconcile_interval": 4, "hang_timeout": 3, "boot_timeout": 20, "connect_timeout": 5}
 #: More than any channel string gives: a job in Odoo's backlog is no matter here.
 _ODOO_WORKERS = 14
-_SQL_TIMEOUT = "-c statement_timeout=5000 -c lock_timeout=2000"
+SQL_TIMEOUT = "-c statement_timeout=5000 -c lock_timeout=2000"
 
 
 class Interruption(NamedTuple):
@@ -131,8 +131,13 @@ class World:
             self.close()
             raise
 
+    #: Settings of the server.
+    server: Mapping[str, str | int] = {"max_connections": 400}
+    #: Until all databases are served at first.
+    start_s = 40.0
+
     def _build(self) -> None:
-        self.postgres = self._stack.enter_context(ThrowawayPostgres(settings={"max_connections": 400}))
+        self.postgres = self._stack.enter_context(ThrowawayPostgres(settings=self.server))
         self.postgres.create_database(_TEMPLATE)
         with closing(self.postgres.connect(_TEMPLATE)) as connection, connection.cursor() as cursor:
             schema.install(connection)
@@ -158,7 +163,7 @@ class World:
             assert done.returncode == 0, done.stderr
         for place in self.places:
             place.supervisor.start()
-        wait_until(lambda: set(self.names) <= self.ready(), lambda: f"ready: there are {self.ready()}", 40)
+        wait_until(lambda: set(self.names) <= self.ready(), lambda: f"ready: there are {self.ready()}", self.start_s)
 
     def ready(self) -> set[str]:
         """Databases that some supervisor serves."""
@@ -187,7 +192,7 @@ class World:
         self.expect_answers()
         connection = self._sessions.pop(name, None)
         if connection is None:
-            connection = psycopg2.connect(**{**self.postgres.dsn(name), "options": _SQL_TIMEOUT})
+            connection = psycopg2.connect(**{**self.postgres.dsn(name), "options": SQL_TIMEOUT})
             connection.autocommit = True
         try:
             yield connection
@@ -290,8 +295,7 @@ class World:
         channels += rules.channels(self.kind.rules, is_cluster=self.kind.supervisors > 1)
         options: dict[str, object] = {**_OPTIONS, "dead_after_restart": None if self.kind.long else 0}
         options |= rules.options(self.kind.rules, self.names[0], is_cluster=self.kind.supervisors > 1)
-        if self.kind.sleeps:
-            options.update(idle_timeout=1, sleep_timeout=1)
+        options |= self.options()
         sections: dict[str, dict[str, object]] = {"qjsupervisor": options}
         if self.kind.supervisors > 1:
             options |= {"cluster": "chaos", "cluster_database": _LEDGER}
@@ -299,6 +303,10 @@ class World:
         if link is not None:
             sections["options"] = {"db_host": link.host, "db_port": link.port}
         return odoo_conf(self.postgres, self.odoo.port, channels=channels, sections=sections)
+
+    def options(self) -> dict[str, object]:
+        """What else is in the section [qjsupervisor]."""
+        return {"idle_timeout": 1, "sleep_timeout": 1} if self.kind.sleeps else {}
 
     def in_force(self, channel: str, from_s: float, to_s: float) -> int:
         """The largest capacity of a channel at that time."""

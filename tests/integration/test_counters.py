@@ -100,6 +100,23 @@ def test_a_lost_connection_is_told_and_comes_back(
     assert len(stand.failed) == 1
 
 
+def test_who_asked_is_told_though_the_connection_is_lost_meanwhile(
+    stand: Stand, database: DatabaseFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that waits for this reading to fall asleep would doze until it is looked at, an hour later."""
+    one = database()
+    stand.counters.is_needed = True
+    with monkeypatch.context() as slow:
+        slow.setattr(counters, "_READ", "SELECT 1::bigint, 1::bigint, 1::float8 FROM pg_sleep(60) AS slow_reading")
+        stand.counters.ask(stand.asked.append)
+        reads = "FROM pg_stat_activity WHERE query LIKE '%%slow_reading%%' AND pid <> pg_backend_pid()"
+        stand.until(lambda: one.execute(f"SELECT 1 {reads} AND wait_event = 'PgSleep'", ()), "the reading goes on")
+        one.execute(f"SELECT pg_terminate_backend(pid) {reads}", ())
+        stand.until(lambda: stand.failed, "it is lost")
+    assert stand.asked == []
+    stand.until(lambda: stand.asked, "told by the next one")
+
+
 def test_an_old_server_has_none(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counters, "POSTGRESQL_15", 10**6)
     stand.counters.ask(stand.asked.append)

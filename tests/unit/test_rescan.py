@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import signal
 
 import pytest
@@ -176,6 +177,31 @@ def test_the_barrier_knows_what_could_not_be_reached(rig: Rig) -> None:
     assert (rig.next_scan_in_s or 0) > 0.5
     rig.scan(a="ready", away="ready")
     assert rig.rescan.unreachable == {}
+
+
+def test_the_barrier_waits_while_the_first_scan_finds_more(rig: Rig) -> None:
+    """Jobs may run in what was not looked at yet; one that cannot be reached keeps nobody for long."""
+    assert rig.rescan.barrier_until_s(10) == math.inf
+    rig.rescan.begin(rig.now_s)
+    scout, began_s = rig.scout, rig.now_s
+    names = [f"db{number}" for number in range(600)]
+    listed = [{"listed": names}]
+    for number in range(5):
+        found = {"database": names[number], "verdict": "ready", "reason": None}
+        scout.pipe.said += [*listed, found]
+        listed = []
+        rig.loop.registered[scout.pipe](rig.now_s)
+        assert rig.rescan.barrier_until_s(10) == rig.now_s + 10
+        rig.step(9)
+    found_s = rig.now_s - 9
+    scout.pipe.said += [{"database": names[9], "verdict": "unreachable", "reason": "it hangs"}]
+    scout.pipe.said += [{"database": names[0], "verdict": "ready", "reason": None}]
+    rig.loop.registered[scout.pipe](rig.now_s)
+    assert rig.rescan.barrier_until_s(10) == found_s + 10
+    rig.step(20)
+    scout.pipe.said += [{"database": names[5], "verdict": "ready", "reason": None}]
+    rig.loop.registered[scout.pipe](rig.now_s)
+    assert rig.rescan.barrier_until_s(10) == began_s + scan_limit_s(600) + 10, "not for ever"
 
 
 # -- an administrator who works on a database ----------------------------------------------------------------------

@@ -158,6 +158,20 @@ def test_a_porter_that_dies_is_replaced_and_told_what_dozes() -> None:
     assert stand.worker("one").state is WorkerState.READY
 
 
+def test_a_porter_that_dies_leaves_what_it_knew_to_the_next_and_nothing_of_dropped_databases() -> None:
+    stand = Stand("one", "two")
+    stand.doze("one")
+    stand.doze("two")
+    stand.fleet.drop("two", "it does not exist any more", stand.now_s, gone=True)
+    stand.says("porter", {"is": "left", "database": "two"})
+    stand.reap("porter", -9)
+    stand.turn(5)
+    (take,) = stand.child("porter").pipe.told
+    assert (take["database"], take["failed"]) == ("one", "1/7")
+    assert "two" not in repr(vars(stand.resting))
+    assert all("two" not in porter.databases for porter in stand.resting._porters)
+
+
 def test_a_porter_that_dies_again_and_again_leaves_its_databases_to_workers() -> None:
     stand = Stand("one")
     stand.doze("one")
