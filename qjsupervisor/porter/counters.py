@@ -25,7 +25,7 @@ KEPT_S = 5.0
 POSTGRESQL_15 = 150000
 
 #: Rows: (oid of a database, rows ever written in it, when its counters were reset), unordered.
-_READ = """
+READ = """
 SELECT datid::bigint, tup_inserted + tup_updated, coalesce(extract(epoch FROM stats_reset), 0)::float8
   FROM pg_stat_database WHERE datid > 0
 """
@@ -114,7 +114,7 @@ class Counters:
             self._close()
             return
         asked = self._asked[:]
-        rows = yield _READ, None
+        rows = yield READ, None
         del self._asked[: len(asked)]  # only now: if the connection is lost, the next reading is for them
         self._backoff.reset()
         if self._was_lost:

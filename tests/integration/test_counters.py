@@ -107,7 +107,7 @@ def test_who_asked_is_told_though_the_connection_is_lost_meanwhile(
     one = database()
     stand.counters.is_needed = True
     with monkeypatch.context() as slow:
-        slow.setattr(counters, "_READ", "SELECT 1::bigint, 1::bigint, 1::float8 FROM pg_sleep(60) AS slow_reading")
+        slow.setattr(counters, "READ", "SELECT 1::bigint, 1::bigint, 1::float8 FROM pg_sleep(60) AS slow_reading")
         stand.counters.ask(stand.asked.append)
         reads = "FROM pg_stat_activity WHERE query LIKE '%%slow_reading%%' AND pid <> pg_backend_pid()"
         stand.until(lambda: one.execute(f"SELECT 1 {reads} AND wait_event = 'PgSleep'", ()), "the reading goes on")
