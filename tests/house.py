@@ -36,7 +36,7 @@ NOT_DEADLINES: dict[str, str] = {
 }
 #: Annotations of containers whose key is a job: by id, by uuid, its record or its open request.
 _KEYED_BY_JOB = re.compile(
-    r"^(dict\[(int|str|JobRecord)\b.*|dict\[State, dict\[JobRecord.*|(set|deque)\[(int|str|JobRecord|_Open)\])$"
+    r"^(dict\[(int|str|JobRecord)\b.*|dict\[State, dict\[JobRecord.*|(set|deque)\[(int|str|JobRecord|OpenRequest)\])$"
 )
 #: Whose objects know jobs in a worker.
 _KNOW_JOBS = ("worker", "odoo", "postgres", "backlog")

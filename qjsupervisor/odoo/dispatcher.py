@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 from ..config.settings import TargetSettings
 from ..loop import Alarm, Callback, Loop
-from ..states import ServerVerdict, TargetState
+from ..states import TargetState
 from .breaker import ACCEPTED_AFTER_S, NO_LIMIT
-from .http_status import GATEWAY
+from .connectivity import ConnectivityProbes
 from .request import DRAIN_S, HEAD_S, Address, End, Request, RequestOutcome
 from .resolver import NoThreadError
-from .target import NO_JOB, SharedHealth, Target, first_turn
+from .target import OpenRequest, SharedHealth, Target, first_turn
 
 _UP = TargetState.UP
 #: The most open requests of one worker if no channel limits them; each is a socket.
@@ -39,25 +39,6 @@ class Ended(NamedTuple):
     target: Target
     outcome: RequestOutcome
     duration_s: float
-
-
-class _Open:
-    """An open request; without a uuid a connectivity probe, with NO_JOB's a knock (breaker.py)."""
-
-    __slots__ = ("began_s", "deadline_s", "head_deadline_s", "request", "target", "uuid")
-
-    def __init__(self, target: Target, uuid: str, now_s: float) -> None:
-        self.target = target
-        self.uuid = uuid
-        self.began_s = now_s
-        self.deadline_s: float | None = None
-        #: Deadline for the head that has started to arrive; None: none has.
-        self.head_deadline_s: float | None = None
-        self.request: Request | None = None
-
-    @property
-    def is_of_job(self) -> bool:
-        return self.uuid not in ("", NO_JOB)
 
 
 class Dispatcher:
@@ -85,27 +66,18 @@ class Dispatcher:
         self._read_timeout_s = read_timeout_s
         self._next_target = first_turn(database) % max(1, len(targets))
         #: By uuid.
-        self._open: dict[str, _Open] = {}
-        self._unresolved: list[_Open] = []
-        self._probes: dict[Target, _Open] = {}
-        self._knocks: dict[Target, _Open] = {}
+        self._open: dict[str, OpenRequest] = {}
+        self._unresolved: list[OpenRequest] = []
         #: Answered requests whose connections wait for the server to finish.
-        self._draining: set[_Open] = set()
+        self._draining: set[OpenRequest] = set()
         self._expiry = Alarm(loop, self._expire_due)
-        self._probe_alarm = Alarm(loop, wake)
         #: The first end of a pause after which `allowance` says more.
         self._retry_alarm = Alarm(loop, wake)
-        self._knock_alarm = Alarm(loop, self._knock)
         self._wake = wake
         self.ended: list[Ended] = []
         #: Time of the current turn.
         self.now_s = 0.0
-        #: A server's state has changed, or a probe has ended, since this was last reset.
-        self.has_news = False
-        #: What probes have changed, to be logged.
-        self.verdicts: list[tuple[Target, ServerVerdict]] = []
-        #: Those whose knocks were answered well.
-        self.knocked: list[Target] = []
+        self.connectivity = ConnectivityProbes(loop, self.targets, self._connect, wake)
 
     def encode_uuids(self, encoding: str) -> None:
         """Set the encoding of uuids in requests."""
@@ -138,7 +110,7 @@ class Dispatcher:
         """Send the request to an available target. Its end will be in `ended`."""
         now_s = time.monotonic()
         target = self._choose(now_s)
-        opened = self._open[uuid] = _Open(target, uuid, now_s)
+        opened = self._open[uuid] = OpenRequest(target, uuid, now_s)
         target.breaker.probe_sent()
         if target.breaker.state is TargetState.UNKNOWN:
             self._loop.call_at(now_s + ACCEPTED_AFTER_S, self._wake)  # there is room for another one then
@@ -154,42 +126,7 @@ class Dispatcher:
                 return target
         return self.targets[self._next_target]
 
-    def _probe(self, target: Target, due_s: float | None, now_s: float) -> None:
-        """Probe a server that is down or in doubt, if that is due and this worker's task."""
-        self._take_note(target)
-        if due_s is None or target in self._probes:
-            return
-        if target.server.take_probe():
-            opened = self._probes[target] = _Open(target, "", now_s)
-            self._connect(opened)
-        else:
-            self._probe_alarm.set_earlier(due_s)
-
-    def expect_knock(self, target: Target, now_s: float) -> None:
-        """A target answers, and does not run the jobs of this database: knock until it does."""
-        self._knock_alarm.set_earlier(now_s + target.breaker.knock_pause_s)
-
-    def _knock(self, now_s: float) -> None:
-        for target in self.targets:
-            if target.breaker.state is not TargetState.DOWN or target in self._knocks:
-                continue
-            self.expect_knock(target, now_s)
-            if not target.is_down:
-                opened = self._knocks[target] = _Open(target, NO_JOB, now_s)
-                self._connect(opened)
-
-    def look_at_servers(self) -> None:
-        """Take note of the servers' shared states: nothing goes to one that is down; the next turn may probe it."""
-        self._probe_alarm.set(self.now_s)
-        for target in self.targets:
-            self._take_note(target)
-
-    def _take_note(self, target: Target) -> None:
-        if target.server.is_down != target.is_down:
-            target.is_down = not target.is_down
-            self.has_news = True
-
-    def _connect(self, opened: _Open) -> None:
+    def _connect(self, opened: OpenRequest) -> None:
         self._set_deadline(opened, opened.began_s + self._connect_timeout_s)
         try:
             addresses = opened.target.resolver.addresses()
@@ -202,7 +139,7 @@ class Dispatcher:
         payload = opened.target.payload(opened.uuid) if opened.uuid else opened.target.probe
         self._start(opened, payload, addresses)
 
-    def _start(self, opened: _Open, payload: bytes, addresses: list[Address]) -> None:
+    def _start(self, opened: OpenRequest, payload: bytes, addresses: list[Address]) -> None:
         target = opened.target
         opened.request = Request(payload, addresses, target.host, target.context)
         opened.request.begin()
@@ -217,14 +154,14 @@ class Dispatcher:
 
     # -- going on ----------------------------------------------------------------------------------------
 
-    def _step(self, opened: _Open, _now_s: float) -> None:
+    def _step(self, opened: OpenRequest, _now_s: float) -> None:
         request = opened.request
         assert request is not None
         sock, events = request.sock, request.events
         request.step()
         self._after_step(opened, sock, events)
 
-    def _after_step(self, opened: _Open, old_sock: socket.socket | None, old_events: int) -> None:
+    def _after_step(self, opened: OpenRequest, old_sock: socket.socket | None, old_events: int) -> None:
         """Bring the loop, the deadline and `ended` in line with the request's new state."""
         request = opened.request
         assert request is not None
@@ -237,12 +174,12 @@ class Dispatcher:
         if not request.events:
             self._draining.discard(opened)
             request.close()
-            if not (self._open or self._probes or self._knocks or self._draining):
+            if not (self._open or self._draining or self.connectivity.probes or self.connectivity.knocks):
                 self._expiry.clear()  # or an idle worker would wake for a request that is over
         elif request.asked and request.outcome is None:
             self._set_deadline(opened, self._answer_due_s(opened, request))
 
-    def _answer_due_s(self, opened: _Open, request: Request) -> float | None:
+    def _answer_due_s(self, opened: OpenRequest, request: Request) -> float | None:
         """When the answer, or a head that has started to arrive, is overdue."""
         if not opened.is_of_job:
             return opened.began_s + min(PROBE_S, 2 * self._connect_timeout_s)
@@ -256,7 +193,7 @@ class Dispatcher:
         read_s = opened.began_s + self._read_timeout_s
         return read_s if head_s is None else min(head_s, read_s)
 
-    def _rewatch(self, opened: _Open, old_sock: socket.socket | None) -> None:
+    def _rewatch(self, opened: OpenRequest, old_sock: socket.socket | None) -> None:
         request = opened.request
         assert request is not None
         if old_sock is not None:
@@ -264,7 +201,7 @@ class Dispatcher:
         if request.sock is not None and request.events:
             self._loop.register(request.sock, request.events, functools.partial(self._step, opened))
 
-    def _report(self, opened: _Open, outcome: RequestOutcome) -> None:
+    def _report(self, opened: OpenRequest, outcome: RequestOutcome) -> None:
         """Record the outcome; the rest of the answer may still arrive for a moment."""
         request = opened.request
         if request is not None and request.events:
@@ -272,37 +209,17 @@ class Dispatcher:
             self._set_deadline(opened, time.monotonic() + DRAIN_S)
         self._finish(opened, outcome)
 
-    def _finish(self, opened: _Open, outcome: RequestOutcome) -> None:
+    def _finish(self, opened: OpenRequest, outcome: RequestOutcome) -> None:
         now_s = time.monotonic()
         if not opened.is_of_job:
-            self._end_probe(opened, outcome)
+            self.connectivity.end(opened, outcome)
             return
         self._open.pop(opened.uuid, None)
         self.ended.append(Ended(opened.uuid, opened.target, outcome, now_s - opened.began_s))
 
-    def _end_probe(self, opened: _Open, outcome: RequestOutcome) -> None:
-        if opened.uuid:
-            self._knocks.pop(opened.target, None)
-            if outcome.status == 200:
-                self.knocked.append(opened.target)
-                self.has_news = True
-                self._wake(time.monotonic())
-            return
-        self._probes.pop(opened.target, None)
-        server = opened.target.server
-        if outcome.own:
-            server.postpone()
-            self.look_at_servers()
-            return
-        answered = outcome.end is End.ANSWERED and outcome.status not in GATEWAY
-        verdict = server.probed(int(opened.began_s * 1e9), "" if answered else outcome.reason)
-        self.verdicts.append((opened.target, verdict))
-        self.has_news = True
-        self.look_at_servers()
-
     # -- deadlines ---------------------------------------------------------------------------------------
 
-    def _set_deadline(self, opened: _Open, deadline_s: float | None) -> None:
+    def _set_deadline(self, opened: OpenRequest, deadline_s: float | None) -> None:
         opened.deadline_s = deadline_s
         if deadline_s is not None and deadline_s < self._expiry.at_s:
             self._expiry.set(deadline_s)
@@ -310,12 +227,12 @@ class Dispatcher:
     def tick(self, now_s: float) -> None:
         """Probe the servers whose probe is due. Called once a turn, before anything is sent."""
         self.now_s = now_s
-        if self._probe_alarm.at_s < math.inf:
-            self._probe_alarm.clear()
+        if self.connectivity.alarm.at_s < math.inf:
+            self.connectivity.alarm.clear()
         for target in self.targets:
             due_s = target.server.probe_due_s()
             if due_s is not None or target.is_down:
-                self._probe(target, due_s, now_s)
+                self.connectivity.probe(target, due_s, now_s)
 
     def _expire_due(self, now_s: float) -> None:
         """End overdue requests and probes."""
@@ -327,13 +244,14 @@ class Dispatcher:
             deadline_s = opened.deadline_s  # changes when the next address is tried
             if deadline_s is not None and deadline_s > now_s:
                 self._expiry.set_earlier(deadline_s)
-        if self.ended or self.has_news:
+        if self.ended or self.connectivity.has_news:
             self._wake(now_s)
 
-    def _all(self) -> Iterator[_Open]:
-        return iter([*self._open.values(), *self._probes.values(), *self._knocks.values(), *self._draining])
+    def _all(self) -> Iterator[OpenRequest]:
+        found = self.connectivity
+        return iter([*self._open.values(), *found.probes.values(), *found.knocks.values(), *self._draining])
 
-    def _expire(self, opened: _Open) -> None:
+    def _expire(self, opened: OpenRequest) -> None:
         request = opened.request
         if request is None:
             self._unresolved.remove(opened)

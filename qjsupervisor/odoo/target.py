@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 from ..config.settings import TargetSettings
 from ..states import ServerVerdict, TargetHealth, TargetState
 from .breaker import Breaker
+from .request import Request
 from .resolver import Resolver
 
 #: Keeps the health of many targets within one message.
@@ -140,3 +141,22 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
     else:
         context.load_verify_locations(ca_file)
     return context
+
+
+class OpenRequest:
+    """An open request to a target; without a uuid a connectivity probe, with NO_JOB's a knock (connectivity.py)."""
+
+    __slots__ = ("began_s", "deadline_s", "head_deadline_s", "request", "target", "uuid")
+
+    def __init__(self, target: Target, uuid: str, now_s: float) -> None:
+        self.target = target
+        self.uuid = uuid
+        self.began_s = now_s
+        self.deadline_s: float | None = None
+        #: Deadline for the head that has started to arrive; None: none has.
+        self.head_deadline_s: float | None = None
+        self.request: Request | None = None
+
+    @property
+    def is_of_job(self) -> bool:
+        return self.uuid not in ("", NO_JOB)

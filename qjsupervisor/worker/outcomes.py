@@ -59,6 +59,7 @@ class RequestOutcomes:
         """
         self._can_tell_dead = can_tell_dead
         self._dispatcher = dispatcher
+        self._connectivity = dispatcher.connectivity
         self._targets = dispatcher.targets
         self._log = log
         self._database_log = database_log
@@ -70,18 +71,18 @@ class RequestOutcomes:
 
     def look(self) -> None:
         """React to changes of the servers' health, found by any worker's probe."""
-        if not self._dispatcher.has_news:
+        if not self._connectivity.has_news:
             return
-        for target, verdict in self._dispatcher.verdicts:
+        for target, verdict in self._connectivity.verdicts:
             if verdict is ServerVerdict.WENT_DOWN:
                 self._log_down(target)
             elif verdict is ServerVerdict.CAME_BACK:
                 self._shared_log.info("target_recovered", url=target.url)
-        self._dispatcher.verdicts = []
-        for target in self._dispatcher.knocked:
+        self._connectivity.verdicts = []
+        for target in self._connectivity.knocked:
             target.breaker.knocked(self._dispatcher.now_s)
             self._on_recovery()
-        self._dispatcher.knocked = []
+        self._connectivity.knocked = []
         for number, target in enumerate(self._targets):
             if target.is_down != self._were_down[number]:
                 self._were_down[number] = target.is_down
@@ -89,7 +90,7 @@ class RequestOutcomes:
                     target.breaker.forgive()
                     self._on_recovery()
         self._settle_awaiting_probe()
-        self._dispatcher.has_news = bool(self.awaiting_probe)  # another worker's probe may decide
+        self._connectivity.has_news = bool(self.awaiting_probe)  # another worker's probe may decide
 
     def record_result(self, ended: Ended, state: str, channel: str | None, waited_s: float) -> bool:
         """Log the end of a request and update its target. True: the job was not run and must be given back.
@@ -172,7 +173,7 @@ class RequestOutcomes:
         target.breaker.undecided()
         if target.server.failed(ended.outcome.reason, began_ns(ended)):
             self._log_down(target)
-        self._dispatcher.look_at_servers()
+        self._connectivity.look_at_servers()
 
     def _count_not_run(self, ended: Ended) -> None:
         """The job was not run: count a failure of the target for this database."""
@@ -183,13 +184,13 @@ class RequestOutcomes:
             return
         went_down = target.breaker.failed(now_s, not_run_reason(ended), ended.uuid)
         if target.breaker.state is TargetState.DOWN and not (ended.outcome.own or _looks_well(status)):
-            self._dispatcher.expect_knock(target, now_s)
+            self._connectivity.expect_knock(target, now_s)
         if not ended.outcome.own and (status is None or status in GATEWAY):
             doubted_ns = target.server.doubt()
-            self._dispatcher.look_at_servers()
+            self._connectivity.look_at_servers()
             if went_down:
                 self.awaiting_probe[target] = doubted_ns
-                self._dispatcher.has_news = True
+                self._connectivity.has_news = True
         elif went_down:
             self._log_refusing(target)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .asking import loops  # noqa: F401
 from .checking import check, fake_odoo  # noqa: F401
 from .commands import run, two  # noqa: F401
 from .holders import fork, sign, table  # noqa: F401

@@ -3,81 +3,22 @@
 from __future__ import annotations
 
 import base64
-import errno
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
 import pytest
 
 from qjsupervisor.config.settings import TargetSettings
-from qjsupervisor.loop import Loop
 from qjsupervisor.odoo import dispatcher, resolver
-from qjsupervisor.odoo.dispatcher import Dispatcher, Ended
-from qjsupervisor.odoo.request import End, RequestOutcome
+from qjsupervisor.odoo.request import End
 from qjsupervisor.odoo.target import first_turn
-from qjsupervisor.states import ServerVerdict
-from qjsupervisor.table.servers import private_servers
 
 from ..scripted import black_hole, reset, say, serving, silence, unused_port
-
-OK = b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"
-
-
-class Asking:
-    """A dispatcher in a loop."""
-
-    def __init__(self, *targets: TargetSettings | str, database: str = "prod", **timeouts: float | None) -> None:
-        self.loop = Loop()
-        settings = [TargetSettings(url=t) if isinstance(t, str) else t for t in targets]
-        timeouts = {"connect_timeout_s": 5.0, "read_timeout_s": None, **timeouts}
-        servers = private_servers([target.url for target in settings])
-        self.dispatcher = Dispatcher(self.loop, settings, database, servers, **timeouts)  # type: ignore[arg-type]
-
-    def turn(self, timeout_s: float) -> None:
-        self.loop.turn(timeout_s)
-        self.dispatcher.tick(time.monotonic())
-
-    def until(self, predicate: Callable[[], bool], timeout_s: float = 30.0) -> None:
-        end_s = time.monotonic() + timeout_s
-        while not predicate():
-            assert time.monotonic() < end_s, f"not within {timeout_s} s"
-            self.turn(0.02)
-
-    def ended(self, count: int = 1, timeout_s: float = 30.0) -> list[Ended]:
-        self.until(lambda: len(self.dispatcher.ended) >= count, timeout_s)
-        return self.dispatcher.ended
-
-    def ask(self, *uuids: str) -> list[Ended]:
-        """Send these, and wait for their ends."""
-        self.dispatcher.ended.clear()
-        for uuid in uuids:
-            self.dispatcher.send(uuid)
-        return self.ended(len(uuids))
-
-    def close(self) -> None:
-        self.dispatcher.close()
-        self.loop.close()
-
-
-@pytest.fixture
-def loops() -> Iterator[Callable[..., Asking]]:
-    made: list[Asking] = []
-
-    def make(*targets: Any, **options: Any) -> Asking:
-        made.append(Asking(*targets, **options))
-        return made[-1]
-
-    yield make
-    for loop in made:
-        loop.close()
-
-
-def at(port: int, host: str = "127.0.0.1") -> str:
-    return f"http://{host}:{port}"
+from .asking import OK, Asking, at
 
 
 def test_what_is_sent(loops: Callable[..., Asking]) -> None:
@@ -359,101 +300,6 @@ def test_a_target_that_is_down_is_left_out(loops: Callable[..., Asking]) -> None
         down.breaker.failed(time.monotonic(), "HTTP 404", "99")
         loop.ask(*"abcdefgh")
         assert (len(one.requests), len(other.requests)) == (0, 8)
-
-
-def take_down(loop: Asking, reason: str = "Connection refused") -> None:
-    (target,) = loop.dispatcher.targets
-    assert target.server.failed(reason, time.monotonic_ns())
-    loop.dispatcher.tick(time.monotonic())
-
-
-def verdicts(loop: Asking) -> list[ServerVerdict]:
-    return [verdict for _target, verdict in loop.dispatcher.verdicts]
-
-
-def test_probing(loops: Callable[..., Asking]) -> None:
-    """A server that was down is asked without a job, by a request that names no database, until it answers."""
-    with serving(say(b"HTTP/1.0 404 NOT FOUND\r\n\r\n")) as server:
-        target = TargetSettings(url=at(server.port), user="runner", password="secret")
-        loop = loops(target)
-        take_down(loop)
-        assert loop.dispatcher.allowance(time.monotonic()) == 0
-        loop.turn(0)
-        assert server.connections == 0, "the pause is not over"
-        loop.until(lambda: verdicts(loop) == [ServerVerdict.CAME_BACK], 5)
-        loop.dispatcher.tick(time.monotonic())
-        assert loop.dispatcher.allowance(time.monotonic()) > 0
-        (request,) = server.requests
-        assert request.startswith(b"GET /web/health HTTP/1.1\r\n")
-        assert b"prod" not in request
-        assert b"Authorization" not in request
-        loop.until(lambda: loop.loop.watched == 1)
-    assert loop.dispatcher.ended == []
-
-
-@pytest.mark.parametrize(
-    ("script", "reason"),
-    [
-        (say(b"HTTP/1.1 502 Bad Gateway\r\n\r\n"), "HTTP 502"),
-        (say(b"HTTP/1.1 503 Service Unavailable\r\n\r\n"), "HTTP 503"),
-        (say(), "closed without an answer"),
-        (silence, "no answer for"),
-    ],
-)
-def test_a_proxy_before_a_dead_odoo_is_no_answer(loops: Callable[..., Asking], script: Any, reason: str) -> None:
-    with serving(script) as server:
-        loop = loops(at(server.port), connect_timeout_s=0.3)
-        take_down(loop)
-        (target,) = loop.dispatcher.targets
-        loop.until(lambda: len(verdicts(loop)) == 2)
-        assert verdicts(loop) == [ServerVerdict.NOTHING] * 2
-        assert target.server.is_down
-        assert reason in target.server.reason
-
-
-def test_probing_in_vain(loops: Callable[..., Asking]) -> None:
-    """Refused again and again: at least every five seconds, and at no time in a tight loop."""
-    loop = loops(at(unused_port()))
-    take_down(loop)
-    began_s = time.monotonic()
-    loop.until(lambda: len(verdicts(loop)) == 4)
-    assert 2.5 < time.monotonic() - began_s < 15
-    assert loop.dispatcher.allowance(time.monotonic()) == 0
-    assert loop.loop.next_s() - time.monotonic() < 5
-
-
-def test_probing_a_black_hole(loops: Callable[..., Asking]) -> None:
-    with black_hole() as port:
-        loop = loops(at(port), connect_timeout_s=0.3)
-        take_down(loop, "no connection in time")
-        (target,) = loop.dispatcher.targets
-        loop.until(lambda: loop.loop.watched == 2, 5)
-        for _ in range(5):  # one at a time, however often the loop turns
-            loop.turn(0)
-        assert loop.loop.watched == 2
-        loop.until(lambda: verdicts(loop) == [ServerVerdict.NOTHING])
-        assert target.server.is_down
-        assert loop.loop.watched == 1
-
-
-def test_a_worker_without_descriptors_tells_nothing_of_its_server(
-    loops: Callable[..., Asking], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with serving(say(OK)) as server:
-        loop = loops(at(server.port))
-        (target,) = loop.dispatcher.targets
-        monkeypatch.setattr(socket, "socket", lacks_descriptors)
-        assert loop.ask("a")[0].outcome == RequestOutcome(End.UNASKED, None, "Too many open files", own=True)
-        target.server.doubt()
-        loop.turn(0)
-        monkeypatch.undo()
-        assert not target.server.is_down
-        loop.until(lambda: verdicts(loop) == [ServerVerdict.NOTHING])
-        assert not target.server.is_down
-
-
-def lacks_descriptors(*_args: object) -> None:
-    raise OSError(errno.EMFILE, "Too many open files")
 
 
 def test_closing_with_open_requests() -> None:

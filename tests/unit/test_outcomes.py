@@ -107,8 +107,8 @@ def test_what_may_be_of_either_waits_for_a_probe(
     assert not [each for each in logged if each["event"] == "target_down"]
     assert target.server.take_probe()
     verdict = target.server.probed(time.monotonic_ns(), "" if answers else "Connection refused")
-    dispatcher.verdicts.append((target, verdict))
-    dispatcher.look_at_servers()
+    dispatcher.connectivity.verdicts.append((target, verdict))
+    dispatcher.connectivity.look_at_servers()
     known.look()
     (line,) = [each for each in logged if each["event"] == "target_down"]
     assert ("database" in line) is answers
