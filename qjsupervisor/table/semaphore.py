@@ -37,9 +37,9 @@ from ..states import Fairness
 from . import kept_starts, rates
 from .channels import SPARE_CHANNELS, add_channel, forgotten, places, retire, vacant, vacate, write_channel
 from .core import TableCore
+from .dead_workers import release
 from .grants import NoDemand, Scheduler, grant_all
-from .layout import MAX_CLASSES, SLOT_WORDS, STARTS_UNKNOWN, STARTS_UNREAD, Cell, Header, Slot, bitmap_words
-from .servers import dismiss_dead
+from .layout import MAX_CLASSES, SLOT_WORDS, Header, Slot, bitmap_words
 from .slot import WorkerSlot
 from .statistics import clear_outcomes
 from .stuck_holder import is_stopped
@@ -96,7 +96,7 @@ class SemaphoreTable(TableReader):
         """Free the slot and permits of a database that is no longer served and whose worker was reaped."""
 
         def leave(now_ns: int) -> None:
-            self._release_dead_slot(slot, now_ns, give_up=True)
+            release(self.core, slot, now_ns, give_up=True)
             self.core.put_share(slot, Share())
             self.core.settle_share(slot)
 
@@ -158,11 +158,11 @@ class SemaphoreTable(TableReader):
 
     def try_after_death(self, slot: int) -> bool:
         """After reaping a worker: drop its demand and untaken grant, grant anew, wake all. False: lock busy."""
-        return self._try(lambda now_ns: self._release_dead_slot(slot, now_ns, give_up=False))
+        return self._try(lambda now_ns: release(self.core, slot, now_ns, give_up=False))
 
     def try_give_up(self, slot: int) -> bool:
         """Return the permits of a database that cannot be read again, although its jobs may run. False: lock busy."""
-        return self._try(lambda now_ns: self._release_dead_slot(slot, now_ns, give_up=True))
+        return self._try(lambda now_ns: release(self.core, slot, now_ns, give_up=True))
 
     def stuck_owner(self, now_ns: int) -> int | None:
         """Process id of a holder of the lock that must be killed: stopped, or without progress for a second."""
@@ -192,28 +192,6 @@ class SemaphoreTable(TableReader):
         self.core.leave()
         self.core.wake_all()
         return True
-
-    def _release_dead_slot(self, slot: int, now_ns: int, *, give_up: bool) -> None:
-        core, base = self.core, self.core.slot_base(slot)
-        core.words[base + Slot.PID] = 0
-        core.words[base + Slot.TERM] = core.words[base + Slot.TREE] = 0
-        core.drop_demand(slot)
-        dismiss_dead(core, slot)
-        if core.words[base + Slot.STARTS] == STARTS_UNREAD:
-            rates.set_starts(core, slot, STARTS_UNKNOWN, now_ns)
-        grant = core.words[base + Slot.GRANT]
-        if grant:
-            core.put_grant(slot, -1)
-            rates.take_back_start(core, grant - 1, core.words[base + Slot.GRANTED_NS], now_ns)
-            core.add_held(slot, grant - 1, -1, now_ns)
-        if give_up:
-            for channel in range(core.words[Header.USED_CHANNELS]):
-                held = core.words[core.cell_base(slot, channel) + Cell.HELD]
-                if held:
-                    core.add_held(slot, channel, -held, now_ns)
-                core.set_failed(slot, channel, 0, now_ns)
-                core.words[core.cell_base(slot, channel) + Cell.PENDING] = 0
-                core.words[core.cell_base(slot, channel) + Cell.NOT_DUE] = 0
 
     def _grant_to_others(self, now_ns: int) -> None:
         rates.open_throttled(self.core, now_ns)

@@ -20,6 +20,7 @@ from ..states import Fairness
 from . import rates
 from .channels import add_channel, places, read_spec, vacant, write_channel
 from .core import TableCore
+from .dead_workers import drop_demand
 from .grants import Nothing, Scheduler, Source, give
 from .layout import NEVER_NS, STARTS_KNOWN, STARTS_UNKNOWN, STARTS_UNREAD, WORD, Cell, Header, Slot
 from .servers import ServerHealth, attach_servers
@@ -125,15 +126,8 @@ class WorkerSlot:
         """Take the slot. The predecessor's demand is dropped; what it held stays until the first exchange."""
         core, base = self._core, self._base
         with core.locked(self.slot) as now_ns:
-            core.drop_demand(self.slot)
-            if core.words[base + Slot.STARTS] == STARTS_UNREAD:
-                rates.set_starts(core, self.slot, STARTS_UNKNOWN, now_ns)
+            drop_demand(core, self.slot, now_ns)
             core.settle_share(self.slot)
-            grant = core.words[base + Slot.GRANT]
-            if grant:
-                core.put_grant(self.slot, -1)
-                rates.take_back_start(core, grant - 1, core.words[base + Slot.GRANTED_NS], now_ns)
-                core.add_held(self.slot, grant - 1, -1, now_ns)
             core.words[base + Slot.HEARTBEAT_NS] = now_ns
             core.words[base + Slot.PID] = os.getpid()
             core.words[base + Slot.RATE_SINCE_NS] = core.words[base + Slot.TREE] = 0

@@ -13,6 +13,7 @@ from .called import calls  # noqa: F401
 from .channel_trees import ours  # noqa: F401
 from .configured import conf  # noqa: F401
 from .control_server import path, server  # noqa: F401
+from .cores import core  # noqa: F401
 from .play import Play
 
 

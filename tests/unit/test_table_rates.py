@@ -2,39 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-
-import pytest
-
-from qjsupervisor.channelspec import ChannelSpec
-from qjsupervisor.states import Fairness
 from qjsupervisor.table import rates
 from qjsupervisor.table.core import TableCore
 from qjsupervisor.table.layout import NEVER_NS, Header
-from qjsupervisor.table.semaphore import SemaphoreTable
 
-S = 1_000_000_000
-ROOT, SUB, SLOW = range(3)
-
-
-@pytest.fixture
-def core() -> Iterator[TableCore]:
-    specs = [
-        ChannelSpec(name="root", capacity=2),
-        ChannelSpec(name="root.a", capacity=1),
-        ChannelSpec(name="root.slow", capacity=None, throttle_s=5),
-    ]
-    table = SemaphoreTable(specs, slots=2, fairness=Fairness.ROUND_ROBIN)
-    for slot, name in enumerate(("one", "two")):
-        table.assign(slot, name, 1)
-    yield table.core
-    for wakeup in table.core.wakeups:
-        os.close(wakeup)
-
-
-def is_closed(core: TableCore, channel: int) -> bool:
-    return bool(core.read_bitmap(core.layout.closed, core.layout.channels) >> channel & 1)
+from .cores import SLOW, SUB, S, is_closed
 
 
 def test_a_throttle_closes_until_its_time_and_opens_then(core: TableCore) -> None:
