@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from ..channelspec import ROOT, ChannelSpec, inherited, max_runtime_of, parent_name
-from ..config.guaranteed import Subtree, branches_of, guaranteed, lacking_databases
+from ..config.guaranteed import Guarantees, Subtree, branches_of, lacking_databases
 from ..config.schedule import CLOSED, of_channel
 from ..postgres.eligibility import waits_for
 from ..states import JobState, WorkerState
@@ -98,9 +98,17 @@ class TreeFacts:
         """The database's own channels."""
         found = {}
         for name, spec in self.specs.items():
-            waits = any(_is_within(each, name) for each in self.waiting)
+            waits = any(_is_within(each, name) for each in self.waiting) and not any(
+                map(self._is_shut, self.path(name))
+            )
             found[name] = Subtree(spec.capacity, spec.minimum, spec.reserve, self.running_below(name), waits)
         return found
+
+    def _is_shut(self, spec: ChannelSpec) -> bool:
+        """Whether nothing in the channel may start now, for a reason of its own."""
+        rate = self.rate_used(spec)
+        stopped = spec.sequential and bool(self.failed_below(spec.name))
+        return spec.paused or stopped or bool(rate and rate["next_in_s"]) or self.throttled_for_s(spec) > 0
 
     def failed_below(self, channel: str) -> list[str]:
         """uuids of this database's failed jobs in the channel and its subchannels."""
@@ -171,10 +179,10 @@ def _shares(job: JobFacts, status: Mapping[str, Any], tree: TreeFacts) -> Iterat
         text = f"{tree.database} runs {own['used']} jobs, its most is {own['max']} (db_capacity)"
         yield Reason("most", text, {"max": own["max"], "running": own["used"]})
         return
-    lacking = lacking_databases(status, tree.database)
-    found = guaranteed(branches_of(status), ROOT if tree.is_own else job.channel, lacking)
+    shared = Guarantees(branches_of(status), lacking_databases(status))
+    found = shared.holding_up(ROOT if tree.is_own else job.channel, tree.database)
     if tree.is_own and found is None:
-        found = guaranteed(tree.branches(), job.channel, {})
+        found = Guarantees(tree.branches(), {}).holding_up(job.channel, tree.database)
     if found is not None:
         text = f"guaranteed to {_named(sorted(found.lacks))}"
         yield Reason("guaranteed", text, {"channel": found.channel, "free": found.free, "to": dict(found.lacks)})

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..channelspec import ROOT, parent_name
-from ..config.guaranteed import Subtree, branches_of, guaranteed, lacking_databases
+from ..config.guaranteed import Guarantees, branches_of, lacking_databases
 from ..config.schedule import CLOSED
 from ..states import WorkerState
 
@@ -55,9 +55,7 @@ class _Situation(NamedTuple):
     channels: Mapping[str, Mapping[str, Any]]
     pauses: set[tuple[str | None, str]]
     closed: set[str]
-    branches: Mapping[str, Subtree]
-    #: By database: what others lack of their minimums.
-    lacking: Mapping[str, Mapping[str, int]]
+    guarantees: Guarantees
 
 
 def by_reason(status: Status, cells: Sequence[WaitingJobs]) -> dict[str, int]:
@@ -65,12 +63,8 @@ def by_reason(status: Status, cells: Sequence[WaitingJobs]) -> dict[str, int]:
     found = dict.fromkeys(REASONS, 0)
     databases = {view["name"]: view for view in status.get("databases", ())}
     channels = {view["name"]: view for view in status.get("channels", ())}
-    branches = branches_of(status) if any(view.get("minimum") for view in channels.values()) else {}
-    shared = any((view.get("share") or {}).get("min") for view in databases.values())
-    if shared and not branches:
-        branches = branches_of(status)
-    lacking = {name: lacking_databases(status, name) for name in databases} if shared else {}
-    situation = _Situation(channels, _pauses(status), _closed(status), branches, lacking)
+    guarantees = Guarantees(branches_of(status), lacking_databases(status))
+    situation = _Situation(channels, _pauses(status), _closed(status), guarantees)
     found["dependencies"] = sum(int(view.get("waiting_dependencies") or 0) for view in databases.values())
     for cell in cells:
         found["not_due"] += cell.not_due
@@ -106,8 +100,7 @@ def _by_limits(
     share = view.get("share") or {}
     if any(_room(channel) == 0 for channel in above) or (share.get("max") and share["used"] >= share["max"]):
         return "full"
-    others = situation.lacking.get(cell.database, {})
-    if situation.branches and guaranteed(situation.branches, cell.channel, others) is not None:
+    if situation.guarantees.holding_up(cell.channel, cell.database) is not None:
         return "guaranteed"
     return "turn"
 
