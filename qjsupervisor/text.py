@@ -63,6 +63,8 @@ def same_uuid(names: Sequence[str]) -> str:
     )
 
 
+#: The default.
+_UPGRADE_TIMEOUT_S = 3600
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _PERIODS = {1: "this second", 60: "this minute", 3600: "this hour", 86400: "this day"}
 
@@ -88,16 +90,42 @@ def rate_used(view: Mapping[str, Any]) -> str:
     return f"{view['used']} of {view['starts']} in {window}{following}"
 
 
+def share(view: Mapping[str, Any]) -> str:
+    """'2 to 8', 'at least 2, kept free', 'at most 8': a database's share as in the status."""
+    least, most = view.get("min"), view.get("max")
+    words = f"{least} to {most}" if least and most else f"at least {least}" if least else f"at most {most}"
+    return words + (", kept free" if least and view.get("reserve") else "")
+
+
 def rules_in_words(rules: Mapping[str, Any]) -> list[str]:
     """What is not as by default in `status`, under "rules": a few words each."""
-    ageing_s = rules.get("ageing_s")
+    ageing_s, upgrade_s = rules.get("ageing_s"), rules.get("upgrade_timeout_s")
     words = (
         f"ageing {seconds(ageing_s)}" if ageing_s else "",
         "new databases wait" if rules.get("new_databases") == "hold" else "",
         "neutralised copies are served" if rules.get("serve_neutralized") else "",
         "jobs beyond max_runtime are ended" if rules.get("max_runtime_action") == "terminate" else "",
+        f"upgrade_timeout {seconds(upgrade_s)}" if upgrade_s not in (None, _UPGRADE_TIMEOUT_S) else "",
     )
     return [word for word in words if word]
+
+
+def options_in_words(rules: Mapping[str, Any]) -> str:
+    """What `channel_options` give to the channels of each database, from `status`, under "rules"; '' if nothing."""
+    said = []
+    for option in rules.get("channel_options") or ():
+        most = [f"max {option['capacity']}"] if option.get("capacity") else []
+        said.append(f"{option['name']} {', '.join((*most, *channel_settings(option)))}")
+    return "; ".join(said)
+
+
+def schedule_in_words(schedule: Mapping[str, Any]) -> str:
+    """'root.heavy closed until 18:00; then 2026-11-30 08:00 root.heavy closed': from "schedule" in `status`."""
+    now = [f"{each['channel']} {each['text']}" for each in schedule.get("limits", ())]
+    then = [
+        f"{each['at'][:16].replace('T', ' ')} {each['channel']} {each['text']}" for each in schedule.get("next", ())
+    ]
+    return f"now {', '.join(now) or 'all is open'}; then {', '.join(then) or 'nothing changes'}"
 
 
 def channel_settings(view: Mapping[str, Any]) -> list[str]:

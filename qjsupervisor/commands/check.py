@@ -14,10 +14,11 @@ from typing import Any
 
 from ..channelspec import ChannelSpec
 from ..config.load import Config
+from ..config.options import UPGRADE_TIMEOUT
 from ..config.schedule import limit_text
 from ..config.settings import DATABASE, Origin, TargetSettings
 from ..errors import DatabaseError
-from ..master.places import refuse_unfit
+from ..master.places import check_state_dir, refuse_unfit
 from ..master.state_file import path_of
 from ..states import Mode
 from ..text import channel_settings, seconds
@@ -26,7 +27,7 @@ from .check_cluster import check_cluster
 from .check_databases import DatabaseReport, check_databases, that_run
 from .check_odoo import check_odoo_settings, duplicates
 from .check_server import check_server
-from .check_shares import about_minimums, about_shares
+from .check_shares import about_db_capacity, about_minimums, about_shares
 from .check_target import TargetReport, check_target
 from .findings import Finding, Level, note, problem, warning
 from .output import console, print_json, print_line, table
@@ -58,10 +59,13 @@ class Report:
 def run(config: Config, *, as_json: bool) -> int:
     """Check everything and print the report; exit status 1 if something would not run.
 
-    Raises ConfigError where `start` would, unless a supervisor is running, which proves that it can start.
+    Raises ConfigError where `start` would. A running supervisor proves that it can start, but for a changed state_dir.
     """
-    if client.status_or_none(config) is None:
+    status = client.status_or_none(config)
+    if status is None:
         refuse_unfit(config)
+    elif (status.get("state_file") or {}).get("path") != path_of(config):
+        check_state_dir(config)
     report = gather(config)
     if as_json:
         print_json(document(report))
@@ -83,7 +87,7 @@ def gather(config: Config) -> Report:
     findings.append(note(_about_mode(config, databases)))
     if config.channels[0].capacity == 0:
         findings.append(problem("root has capacity 0: nothing would run"))
-    findings += [*_about_schedule(config), *_about_rules(config), *about_shares(config)]
+    findings += [*_about_schedule(config), *_about_rules(config), *about_shares(config), *_about_kept(config)]
     findings += check_odoo_settings(config)
     findings += check_cluster(config)
     answers = _ask_targets(config, [each.name for each in that_run(databases)])
@@ -99,6 +103,7 @@ def _about_databases(config: Config, databases: Sequence[DatabaseReport]) -> Ite
     yield from duplicates((each.name, each.uuid) for each in that_run(databases))
     yield from check_server(config, running)
     yield from about_minimums(config, running)
+    yield from about_db_capacity(config, running)
 
 
 def _about_mode(config: Config, databases: Sequence[DatabaseReport]) -> str:
@@ -128,8 +133,16 @@ def _about_rules(config: Config) -> Iterator[Finding]:
             else "it is reported, and runs on (max_runtime_action = warn)"
         )
         yield note(f"max_runtime: {limits}; where a job runs for longer, {ends}")
+    if config.upgrade_timeout_s != UPGRADE_TIMEOUT.default:
+        after = seconds(config.upgrade_timeout_s)
+        yield note(f"upgrade_timeout: a module in transition, for which jobs wait, is reported after {after}")
     if rules.serve_neutralized:
         yield warning("serve_neutralized = yes: neutralised copies of databases run their jobs, as production does")
+
+
+def _about_kept(config: Config) -> Iterator[Finding]:
+    if config.state_dir is not None:
+        yield note(f"pauses, known databases and the starts of rates are kept over restarts in {path_of(config)}")
 
 
 def _about_schedule(config: Config) -> Iterator[Finding]:
@@ -244,6 +257,7 @@ def _configuration(config: Config) -> Mapping[str, Any]:
         "state_file": path_of(config),
         "upgrade_timeout_s": config.upgrade_timeout_s,
         "channels": [asdict(spec) for spec in config.channels],
+        "channel_options": [asdict(spec) for spec in config.rules.channel_options],
         "max_capacity": config.max_capacity,
         "db_names": [entry.name for entry in config.db_names],
         "database_host": config.connection.host,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from fnmatch import fnmatchcase
 
-from ..channelspec import ROOT, ChannelSpec, parent_name
+from ..channelspec import ROOT, ChannelSpec, Share, parent_name
 from ..config.settings import Config
 from ..config.shares import excess
 from ..config.sizes import minimums_below, size_text
 from ..states import Mode
+from ..text import rate, share
 from .findings import Finding, note, warning
 
 
@@ -29,6 +33,20 @@ def about_minimums(config: Config, databases: Sequence[str]) -> Iterator[Finding
         )
 
 
+def about_db_capacity(config: Config, databases: Sequence[str]) -> Iterator[Finding]:
+    """What each pattern gives, and to how many of the served databases."""
+    if not config.db_shares:
+        return
+    globs = [glob for glob, _share in config.db_shares]
+    fits = Counter(next((glob for glob in globs if fnmatchcase(name, glob)), None) for name in databases)
+    said = [
+        f"{glob} {_share(given)} ({fits[glob] or 'no'} database{'s' * (fits[glob] != 1)})"
+        for glob, given in config.db_shares
+        if given.minimum or given.maximum
+    ]
+    yield note(f"db_capacity, jobs at once of each database: {', '.join(said)}; the first pattern that fits counts")
+
+
 def about_shares(config: Config) -> Iterator[Finding]:
     """What comes first, and how starts are shared."""
     given = config.channels if config.mode is Mode.SERVER_WIDE else config.rules.channel_options
@@ -36,10 +54,18 @@ def about_shares(config: Config) -> Iterator[Finding]:
     whose = "" if config.mode is Mode.SERVER_WIDE else ", in each database"
     if least:
         yield note(f"minimums{whose}: {', '.join(least)}; a channel that waits below its minimum comes first")
+    rates = [f"{spec.name} {rate(asdict(spec.rate))}" for spec in given if spec.rate]
+    rates += [f"each other channel below {s.name} {rate(asdict(s.rate_default))}" for s in given if s.rate_default]
+    if rates:
+        yield note(f"rates{whose or ', over all databases'}: {', '.join(rates)} at most, in any window")
     for parent in dict.fromkeys(parent_name(spec.name) or ROOT for spec in given if spec.weight):
         weights = {spec.name: max(1, spec.weight) for spec in given if parent_name(spec.name) == parent}
         starts = ", ".join(f"{name} {weight}" for name, weight in weights.items())
         yield note(f"weights below {parent}{whose}: {starts}, and 1 for what else waits there: so many starts in turn")
+
+
+def _share(given: Share) -> str:
+    return share({"min": given.minimum, "max": given.maximum, "reserve": given.reserve})
 
 
 def _kept(spec: ChannelSpec) -> str:

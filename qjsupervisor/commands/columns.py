@@ -6,13 +6,14 @@ Widths are in terminal cells; a Chinese character takes two. All text is escaped
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from rich.cells import cell_len, chop_cells
 from rich.text import Text
 
 from ..text import printable
 
+T = TypeVar("T")
 #: Word in a cell -> colour; other cells stay plain.
 STYLES = {
     "ready": "green", "up": "green", "ok": "green", "would run": "green", "runs": "green", "done": "green",
@@ -62,6 +63,15 @@ def lines(name: str, columns: Sequence[Column], rows: Iterable[Row], width: int)
     yield table.head(name)
     for row in rows:
         yield from table.row(row)
+
+
+def without_column(place: int, columns: Sequence[Column], rows: Iterable[Row]) -> tuple[list[Column], list[Row]]:
+    """The table without its column number `place`."""
+
+    def left(all_of: Sequence[T]) -> list[T]:
+        return [*all_of[:place], *all_of[place + 1 :]]
+
+    return left(columns), [row._replace(cells=left(row.cells)) for row in rows]
 
 
 class _Table:

@@ -13,8 +13,8 @@ from ..channelspec import ROOT
 from ..master.totals import totals
 from ..monitor.health import NAMED, cluster_line, find_problems
 from ..states import RESTING, WorkerState
-from ..text import channel_settings, rules_in_words, running_of
-from .columns import Column, Row, folded, lines
+from ..text import channel_settings, options_in_words, rules_in_words, running_of, schedule_in_words, share
+from .columns import Column, Row, folded, lines, without_column
 from .output import duration
 
 Status = Mapping[str, Any]
@@ -199,7 +199,8 @@ def _until(pause: View) -> str:
 def _body(status: Status, choice: Choice, found: Troubles, width: int) -> Iterator[Text]:
     parts = (
         _databases(status, choice, found, width),
-        *(() if choice.only_problems else (_channels(status, choice, width), _targets(status, width))),
+        *(() if choice.only_problems else (_channels(status, choice, width), _rules(status, width))),
+        *(() if choice.only_problems else (_targets(status, width),)),
     )
     for part in parts:
         shown = list(part)
@@ -215,10 +216,15 @@ _DATABASE_COLUMNS = (
     Column("failed"),
     Column("oldest"),
     Column("/min"),
+    Column("db_capacity", is_number=False, optional=1),
     Column("dispatched", optional=2),
     Column("restarts", optional=1),
     Column("heartbeat", optional=3),
 )
+
+
+#: The column of what db_capacity gives, which few have.
+_SHARE = [column.head for column in _DATABASE_COLUMNS].index("db_capacity")
 
 
 def _databases(status: Status, choice: Choice, found: Troubles, width: int) -> Iterator[Text]:
@@ -236,8 +242,11 @@ def _databases(status: Status, choice: Choice, found: Troubles, width: int) -> I
     hidden = {id(view) for view in (*idle, *(known if choice.sort == "problems" else ()))}
     shown = sorted((view for view in views if id(view) not in hidden), key=_order(choice.sort, found))
     rows = [_database(view, found, pauses, each_alone=bool(each_alone)) for view in shown]
+    columns: Sequence[Column] = _DATABASE_COLUMNS
+    if not any(view.get("share") for view in views):
+        columns, rows = without_column(_SHARE, columns, rows)
     if rows:
-        yield from lines("database", _DATABASE_COLUMNS, rows, width or _wide(rows))
+        yield from lines("database", columns, rows, width or _wide(rows))
     if known and choice.sort == "problems":
         many = f"{len(known)} more are" if rows else f"{len(known)} databases are"
         yield from folded(f"{many} affected by the problems above (--all shows them)", width, "dim")
@@ -291,6 +300,7 @@ def _database(view: View, found: Troubles, pauses: Mapping[str, Sequence[View]],
         *(f"{view.get(key) or 0:,}" for key in ("pending", "running", "failed")),
         duration(view.get("oldest_pending_s") or None),
         f"{view.get('per_minute') or 0:,.0f}",
+        share(view["share"]) if view.get("share") else "-",
         *(f"{view.get(key) or 0:,}" for key in ("dispatched", "restarts")),
         duration(view.get("heartbeat_age_s")),
     )
@@ -337,6 +347,15 @@ def _channels(status: Status, choice: Choice, width: int) -> Iterator[Text]:
         yield from lines("channel", _CHANNEL_COLUMNS, rows, width or _wide(rows))
     if idle:
         yield from folded(f"{len(idle)} more channels in which nothing runs, waits or failed", width, "dim")
+
+
+def _rules(status: Status, width: int) -> Iterator[Text]:
+    """The schedule, and what channels of each database are given."""
+    schedule, options = status.get("schedule") or {}, options_in_words(status.get("rules") or {})
+    if options:
+        yield from folded(f"channels of each database: {options}", width)
+    if schedule:
+        yield from folded(f"schedule ({schedule.get('timezone')}): {schedule_in_words(schedule)}", width)
 
 
 _BUSY = ("running", "pending", "failed", "paused", "stopped")

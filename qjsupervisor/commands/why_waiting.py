@@ -228,7 +228,9 @@ def _supervisor(status: Mapping[str, Any] | None, database: str) -> Reason | Non
     why = view.get("reason") or view.get("last_error") or view.get("message")
     if state == WorkerState.STANDBY.value:
         why = why or "another runner holds the database's leader lock"
-    return Reason(str(state), f"its worker is {state}" + (f": {why}" if why else ""), {"why": why})
+    is_served = "phase" not in view or view["phase"] is not None
+    what = f"its worker is {state}" if is_served else "the database is not served"
+    return Reason(str(state), what + (f": {why}" if why else ""), {"why": why})
 
 
 def _eta(job: JobFacts) -> list[Reason]:
@@ -327,8 +329,8 @@ def _full(
     """The channel is full: over all databases if it is shared, and in this one if it is its own."""
     capacity = shared.get("capacity")
     if capacity is not None and shared.get("running", 0) >= capacity:
-        whose = " over all databases (max_capacity)" if tree.is_own else ""
-        whose += f" ({scheduled['text']}, by schedule)" if capacity == scheduled.get("limit") else ""
+        by = f" ({scheduled['text']}, by schedule)" if capacity == scheduled.get("limit") else ""
+        whose = " over all databases" + (by or " (max_capacity)") if tree.is_own else by
         yield _without_room(spec.name, whose, capacity, shared.get("running", 0), shared.get("holders", ()))
         return
     if shared and not tree.is_own:

@@ -31,6 +31,11 @@ def refuse_unfit(config: Config) -> None:
             check_kind(config.control_socket, os.lstat(config.control_socket))
     else:
         _check_folder("control_socket", config.control_socket, _existing(folder))
+    check_state_dir(config)
+
+
+def check_state_dir(config: Config) -> None:
+    """Raise ConfigError if the state file could not be made."""
     if config.state_dir is not None:
         parent = config.state_dir if os.path.isdir(config.state_dir) else os.path.dirname(config.state_dir)
         _check_folder("state_dir", config.state_dir, parent)

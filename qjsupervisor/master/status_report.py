@@ -7,13 +7,15 @@ targets are shown by their URL, databases by their name.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
-from ..channelspec import ROOT
+from ..channelspec import ROOT, ChannelSpec
 from ..config.environment import SERVER_PREFIX
 from ..config.schedule import CLOSED, of_channel
 from ..config.settings import Config
-from ..states import RELEASED, JobOutcome, TargetHealth, TargetState, WorkerState
+from ..config.sizes import size_text
+from ..states import RELEASED, JobOutcome, Mode, TargetHealth, TargetState, WorkerState
 from ..version import __version__
 from .parts import Table
 from .pauses import Scope
@@ -72,6 +74,7 @@ def _rules(config: Config) -> dict[str, Any]:
     """The rules in force, by the names of their options."""
     return {
         "ageing_s": config.rules.ageing_s or None,
+        "channel_options": [] if config.mode is Mode.SERVER_WIDE else list(map(_option, config.rules.channel_options)),
         "max_runtimes": dict(config.rules.max_runtimes),
         "max_runtime_action": config.rules.max_runtime_action,
         "new_databases": "hold" if config.holds_new else "serve",
@@ -80,6 +83,12 @@ def _rules(config: Config) -> dict[str, Any]:
         "idle_timeout_s": config.rules.idle_timeout_s,
         "sleep_timeout_s": config.sleep_timeout_s,
     }
+
+
+def _option(spec: ChannelSpec) -> dict[str, Any]:
+    """What an entry of channel_options sets; percentages as they are written."""
+    given = {**asdict(spec), "capacity": spec.capacity and size_text(spec.capacity), "minimum": size_text(spec.minimum)}
+    return {key: value for key, value in given.items() if value and value != "0"}
 
 
 def _database(
@@ -173,6 +182,7 @@ def _unserved(name: str, reason: str, snapshot: MasterSnapshot) -> dict[str, Any
 def _channels(config: Config, table: Table, snapshot: MasterSnapshot) -> list[dict[str, Any]]:
     """Configured channels, and retired ones in which jobs still run."""
     paused = {scope.channel for scope, _ in snapshot.pauses if scope.database is None}
+    specs = {spec.name: spec for spec in config.channels}
     by_configuration = {spec.name for spec in config.channels if spec.paused}
     views = list(table.channel_views())  # once: workers share new channels at any moment
     scheduled = {view.name: of_channel(snapshot.schedule, view.name) for view in views}
@@ -199,11 +209,22 @@ def _channels(config: Config, table: Table, snapshot: MasterSnapshot) -> list[di
             "minimum": view.minimum,
             "reserve": view.reserve,
             "weight": view.weight or None,
+            **_defaults(specs.get(view.name)),
             "holders": [holder._asdict() for holder in holders.get(view.name, ())],
         }
         for view in views
         if not view.retired or view.running or view.pending
     ]
+
+
+def _defaults(spec: ChannelSpec | None) -> dict[str, Any]:
+    """What unconfigured subchannels of a channel have; that of one made so is nothing."""
+    rate = None if spec is None or spec.rate_default is None else asdict(spec.rate_default)
+    return {
+        "capacity_default": spec and spec.capacity_default,
+        "sequential_default": bool(spec and spec.sequential_default),
+        "rate_default": rate,
+    }
 
 
 def _share(view: Any) -> dict[str, Any] | None:

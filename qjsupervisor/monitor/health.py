@@ -247,6 +247,9 @@ def _of_state(status: Status) -> Iterator[Problem]:
         yield Problem(f"log_file {log}")
 
 
+_ANYWAY = "`qjsupervisor resume DATABASE --anyway` runs its jobs"
+
+
 def _of_database(view: Mapping[str, Any]) -> Iterator[str]:
     overdue, modules = view.get("overdue"), view.get("modules") or {}
     if overdue:
@@ -254,7 +257,7 @@ def _of_database(view: Mapping[str, Any]) -> Iterator[str]:
     if modules.get("anyway"):
         yield f"jobs are run, by order, although {named(modules['states'])}"
     elif modules.get("overdue"):
-        yield f"{named(modules['states'])}, for {seconds(modules['for_s'])} now: does that hang?"
+        yield f"{named(modules['states'])}, for {seconds(modules['for_s'])} now: does that hang? {_ANYWAY}"
 
 
 def _of_channels(status: Status) -> Iterator[Problem]:

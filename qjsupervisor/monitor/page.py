@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, Undefined
 from markupsafe import Markup
 
 from ..channelspec import ROOT
-from ..text import printable, rules_in_words, running_of, seconds
+from ..text import options_in_words, printable, rules_in_words, running_of, seconds
 from .health import cluster_line, find_problems
 from .history import HOUR_S, History, Series
 from .master_link import Said
@@ -148,6 +148,7 @@ def overview(said: Said, history: History, visitor: Visitor = NOBODY) -> bytes:
         targets=targets_of(status),
         pauses=status.get("pauses", ()),
         schedule=status.get("schedule"),
+        options=options_in_words(status.get("rules") or {}),
         cluster=cluster_line(status["cluster"]) if status.get("cluster") else "",
         tiles=_tiles(status, series),
     )
@@ -171,6 +172,7 @@ def database(
         name,
         view=database_row(view, history),
         channels=channels_of(said.status, name),
+        options=options_in_words(said.status.get("rules") or {}),
         pauses=[pause for pause in said.status.get("pauses", ()) if pause.get("database") in (None, name)],
         schedule=said.status.get("schedule"),
         jobs=jobs,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ..channelspec import ROOT, parent_name
 from ..config.guaranteed import Guarantees, branches_of, lacking_databases
 from ..config.schedule import CLOSED
-from ..states import WorkerState
+from ..states import Mode, WorkerState
 
 #: In order of precedence: a job is counted once, under the first reason that applies.
 REASONS = (
@@ -29,6 +29,7 @@ REASONS = (
     "rate",
     "full",
     "guaranteed",
+    "own_channels",
     "turn",
 )
 
@@ -56,6 +57,8 @@ class _Situation(NamedTuple):
     pauses: set[tuple[str | None, str]]
     closed: set[str]
     guarantees: Guarantees
+    #: Databases whose own channels let no waiting job start: they want no permit of the root.
+    held_back: set[str]
 
 
 def by_reason(status: Status, cells: Sequence[WaitingJobs]) -> dict[str, int]:
@@ -64,7 +67,7 @@ def by_reason(status: Status, cells: Sequence[WaitingJobs]) -> dict[str, int]:
     databases = {view["name"]: view for view in status.get("databases", ())}
     channels = {view["name"]: view for view in status.get("channels", ())}
     guarantees = Guarantees(branches_of(status), lacking_databases(status))
-    situation = _Situation(channels, _pauses(status), _closed(status), guarantees)
+    situation = _Situation(channels, _pauses(status), _closed(status), guarantees, _held_back(status))
     found["dependencies"] = sum(int(view.get("waiting_dependencies") or 0) for view in databases.values())
     for cell in cells:
         found["not_due"] += cell.not_due
@@ -102,19 +105,26 @@ def _by_limits(
         return "full"
     if situation.guarantees.holding_up(cell.channel, cell.database) is not None:
         return "guaranteed"
-    return "turn"
+    return "own_channels" if cell.database in situation.held_back else "turn"
+
+
+def _held_back(status: Status) -> set[str]:
+    """Databases with channels of their own that want no permit of the root now, whatever waits."""
+    if status.get("mode") in (None, Mode.SERVER_WIDE.value):
+        return set()
+    return {view["name"] for view in status.get("databases", ()) if view.get("wait_s") == 0}
 
 
 def desired_workers(status: Status, cells: Sequence[WaitingJobs]) -> int:
     """Running jobs plus those that could start now if Odoo had enough workers.
 
-    Respects the capacities of server-wide channels; those of a database's own tree are not known here.
+    Respects the capacities of server-wide channels; of a database's own tree, only whether it lets anything start.
     """
-    pauses = _pauses(status)
+    pauses, held_back = _pauses(status), _held_back(status)
     ready = {view["name"] for view in status.get("databases", ()) if view.get("state") == WorkerState.READY.value}
     waiting: dict[str, int] = {}
     for cell in cells:
-        if cell.database in ready and not _is_paused(_path(cell.channel), cell.database, pauses):
+        if cell.database in ready - held_back and not _is_paused(_path(cell.channel), cell.database, pauses):
             waiting[cell.channel] = waiting.get(cell.channel, 0) + cell.due
     channels = list(status.get("channels", ()))
     for channel in reversed(channels):  # children before parents

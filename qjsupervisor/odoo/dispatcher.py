@@ -271,10 +271,14 @@ class Dispatcher:
             request.give_up("no connection in time" if not request.asked else waited)
         self._after_step(opened, sock, events)
 
-    def let_go(self, uuid: str, reason: str) -> None:
-        """End a request whose answer is no longer awaited; its end will be in `ended`."""
+    def let_go(self, uuid: str, reason: str, *, is_over: bool) -> None:
+        """End a request whose answer is no longer awaited; its end will be in `ended`.
+
+        `is_over`: its job ended by itself, so that the address should have answered.
+        """
         opened = self._open[uuid]
-        opened.target.server.let_go()
+        if is_over:
+            opened.target.server.let_go()
         request = opened.request
         if request is None:
             self._unresolved.remove(opened)

@@ -100,7 +100,7 @@ class LongRuns:
         """End the job's session; at the next check, drop the request if Odoo did not notice, and go by the row."""
         if record.is_session_ended:
             if jobs.sent(uuid) is not None and self._dispatcher.is_open(uuid):
-                self._dispatcher.let_go(uuid, "it ran for too long, and its session was ended")
+                self._dispatcher.let_go(uuid, "it ran for too long, and its session was ended", is_over=False)
             return
         record.is_session_ended = True
         ended = self._database.end_session_of(record.id)

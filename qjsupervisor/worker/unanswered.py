@@ -26,4 +26,4 @@ class Unanswered:
         for record in too_long:
             reason = f"its row was over for {OVER_S:g} s, and no answer came"
             self._log.warning("request_let_go", job_uuid=record.uuid, channel=record.channel, reason=reason)
-            self._dispatcher.let_go(record.uuid, reason)
+            self._dispatcher.let_go(record.uuid, reason, is_over=True)

@@ -12,6 +12,8 @@ from qjsupervisor.commands.status_view import render
 from qjsupervisor.config.settings import LONGEST_HEARTBEAT_S
 from qjsupervisor.monitor.health import find_problems, problems, warnings
 
+ANYWAY = "`qjsupervisor resume DATABASE --anyway` runs its jobs"
+
 
 def shown(renderable: Any) -> str:
     console = Console(markup=False, highlight=False, width=160, color_system="truecolor", force_terminal=True)
@@ -74,7 +76,7 @@ def test_problems(database: dict[str, Any], expected: list[str]) -> None:
         ({"modules": {"states": {"sale": "to upgrade"}, "for_s": 9.0, "overdue": False, "anyway": False}}, []),
         (
             {"modules": {"states": {"sale": "to upgrade"}, "for_s": 7200.0, "overdue": True, "anyway": False}},
-            ["db: module sale is 'to upgrade', for 2 h 00 min now: does that hang?"],
+            [f"db: module sale is 'to upgrade', for 2 h 00 min now: does that hang? {ANYWAY}"],
         ),
         (
             {"modules": {"states": {"sale": "to upgrade"}, "for_s": 7200.0, "overdue": True, "anyway": True}},

@@ -26,12 +26,13 @@ class Running(Database):
     def __init__(self) -> None:
         super().__init__("db", {}, Waiter(lambda: None))
         self.age_s = 20.0
+        self.job_id = 1
         self.asked = 0
         self.ended: list[int] = []
 
     def running_for(self, ids: Iterable[int], shortest_s: float) -> list[tuple[int, str, str | None, float]]:
         self.asked += 1
-        return [(1, "u", "root", self.age_s)] if self.age_s > shortest_s else []
+        return [(self.job_id, "u", "root", self.age_s)] if self.age_s > shortest_s else []
 
     def end_session_of(self, job_id: int) -> bool | None:
         self.ended.append(job_id)
@@ -44,8 +45,8 @@ class Rig:
     def __init__(self, loop: Loop) -> None:
         self.database = Running()
         target = [TargetSettings(url="http://127.0.0.1:1")]
-        servers = private_servers([target[0].url])
-        self.dispatcher = Dispatcher(loop, target, "db", servers, connect_timeout_s=1, read_timeout_s=None)
+        self.servers = private_servers([target[0].url])
+        self.dispatcher = Dispatcher(loop, target, "db", self.servers, connect_timeout_s=1, read_timeout_s=None)
         self.told: list[Mapping[str, Any]] = []
         self.jobs = Jobs(Deadline(loop, lambda _now_s: None))
         self.jobs.enter(self.jobs.of(1), State.UNATTENDED)
@@ -108,3 +109,15 @@ def test_without_limits_nothing_is_overdue_any_more(rig: Rig) -> None:
     rig.apply(None)
     assert rig.told[-1] == {"is": "overdue", "jobs": 0}
     assert not rig.long_runs.any_overdue
+
+
+def test_a_request_let_go_since_its_job_was_ended_is_no_sign_of_an_odoo_that_hangs(rig: Rig) -> None:
+    record = rig.jobs.of(2)
+    rig.jobs.enter(record, State.CLAIMING)
+    rig.jobs.request(record, "u", "root")
+    rig.dispatcher.send("u")
+    rig.database.job_id = 2
+    rig.apply(10.0, "terminate")
+    assert [rig.looks(1000.0), rig.looks(1001.0)] == [["job_overdue", "job_ended"], []]
+    assert not rig.dispatcher.is_open("u")
+    assert rig.servers[0].unanswered == 0

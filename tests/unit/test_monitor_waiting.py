@@ -63,6 +63,7 @@ def test_each_job_is_counted_once_for_the_first_reason() -> None:
         "rate": 9,
         "full": 5,
         "guaranteed": 0,
+        "own_channels": 0,
         "turn": 31,
     }
     assert tuple(found) == REASONS
@@ -95,6 +96,17 @@ def test_what_is_guaranteed_to_others() -> None:
     channels[0]["running"] = 3
     found = by_reason(status(channels=channels, databases=databases), cells)
     assert (found["guaranteed"], found["turn"]) == (7, 1)
+
+
+def test_what_the_channels_of_a_database_hold_back() -> None:
+    """Who wants no permit of the root though jobs wait has channels that let none start: Odoo needs no worker."""
+    databases = [{"name": name, "state": "ready", "wait_s": wait_s} for name, wait_s in (("a", 0), ("b", 3.0))]
+    view = {"channels": [{"name": "root", "capacity": 10, "running": 2}], "databases": databases, "pauses": []}
+    cells = [WaitingJobs("a", "root", 4, 0), WaitingJobs("b", "root", 5, 0)]
+    for mode, held_back in (("per-database", 4), ("default", 4), ("server-wide", 0)):
+        found = by_reason({**view, "mode": mode}, cells)
+        assert (found["own_channels"], found["turn"]) == (held_back, 9 - held_back)
+        assert desired_workers({**view, "mode": mode}, cells) == 2 + min(8, 9 - held_back)
 
 
 @pytest.mark.parametrize("database", ["a", None])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qjsupervisor.channelspec import ChannelSpec, spec_from
-from qjsupervisor.commands.check_shares import about_minimums, about_shares
+from qjsupervisor.commands.check_shares import about_db_capacity, about_minimums, about_shares
 from qjsupervisor.config.channel_string import parse_channel_options, parse_channels, with_options
 from qjsupervisor.config.load import load
 from qjsupervisor.errors import ConfigError
@@ -136,6 +136,15 @@ def test_check_says_what_it_will_do() -> None:
         "minimums: root.a 2 (kept free), root.b 1; a channel that waits below its minimum comes first",
         "weights below root: root.a 3, root.b 1, root.c 1, and 1 for what else waits there: so many starts in turn",
     ]
+    assert findings("root:4,a:rate=3/1m,b:rate_default=1/1s") == [
+        "rates, over all databases: root.a 3/1m, each other channel below root.b 1/1s at most, in any window"
+    ]
+    config = load({"db_capacity": "db1:min=1:max=50%,*:max=1,never:max=1"}, {"ODOO_QUEUE_JOB_CHANNELS": "root:4"})
+    (found,) = about_db_capacity(config, ["db1", "db2", "db3"])
+    assert found.text == (
+        "db_capacity, jobs at once of each database: db1 1 to 2 (1 database), * at most 1 (2 databases),"
+        " never at most 1 (no databases); the first pattern that fits counts"
+    )
     assert "both are kept only by jobs that count for both" in findings("root:3,a:min=2", "", "*:min=1")[0]
 
 

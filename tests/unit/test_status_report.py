@@ -260,3 +260,20 @@ def test_a_postgresql_that_is_down_is_told_once_and_never_as_a_target() -> None:
     assert found["problems"] == []
     assert all(each["url"] == URL for each in found["targets"])
     assert status(servers=[down._replace(state=UP)], **told)["problems"] == ["the databases cannot be listed: ..."]
+
+
+def test_what_subchannels_and_the_channels_of_databases_are_given() -> None:
+    environ = {"ODOO_RC": "/dev/null"}
+    channels = {"ODOO_QUEUE_JOB_CHANNELS": "root:4,root.mail:3:rate_default=2/1m:capacity_default=1"}
+    shown = status(
+        settings=load({}, environ | channels), channels=[ChannelView(name="root.mail"), ChannelView(name="x")]
+    )
+    mail, other = shown["channels"]
+    assert mail["rate_default"] == {"starts": 2, "period_s": 60.0}
+    assert (mail["capacity_default"], mail["sequential_default"]) == (1, False)
+    assert (other["rate_default"], other["capacity_default"]) == (None, None)
+    assert shown["rules"]["channel_options"] == []
+    own = load({"channel_options": "mail:max=50%:min=1:reserve"}, environ | {"ODOO_QUEUE_JOB_MAX_CAPACITY": "4"})
+    assert status(settings=own)["rules"]["channel_options"] == [
+        {"name": "root.mail", "capacity": "50%", "minimum": "1", "reserve": True}
+    ]

@@ -159,3 +159,24 @@ def test_databases_without_a_worker_are_counted_in_that_line_and_shown_as_such()
     assert "199 more ready and idle, 188 dozing, 1 asleep (--all shows them)" in lines
     (row,) = [line for line in lines if line.startswith("customer-011")]
     assert "dozing" in row.split()
+
+
+def test_what_rules_give_is_shown_where_there_is_something() -> None:
+    view = calm(3)
+    assert "db_capacity" not in "".join(body(view, 80))
+    assert not any(line.startswith(("schedule", "channels of")) for line in body(view, 80))
+    view["databases"][1]["share"] = {"min": 2, "max": 8, "reserve": True, "used": 1}
+    view["databases"][2]["share"] = {"min": 0, "max": 3, "reserve": False, "used": 0}
+    limits = [{"channel": "root.heavy", "limit": 0, "text": "closed until 18:00"}]
+    coming = [{"channel": "root.heavy", "limit": None, "text": "open", "at": "2026-11-29T18:00:00+00:00"}]
+    view["schedule"] = {"timezone": "UTC", "limits": limits, "next": coming}
+    rate = {"starts": 3, "period_s": 60.0}
+    view["rules"] = {"channel_options": [{"name": "root.mail", "capacity": "50%", "minimum": "2", "rate": rate}]}
+    lines = body(view, 100, everything=True)
+    head = next(line for line in lines if line.startswith("database"))
+    assert head.split()[:8] == ["database", "state", "pending", "running", "failed", "oldest", "/min", "db_capacity"]
+    assert any(line.startswith("customer-001") and "2 to 8, kept free" in line for line in lines)
+    assert any(line.startswith("customer-002") and "at most 3" in line for line in lines)
+    said = " ".join(lines)
+    assert "channels of each database: root.mail max 50%, min 2, rate 3/1m" in said
+    assert "schedule (UTC): now root.heavy closed until 18:00; then 2026-11-29 18:00 root.heavy open" in said

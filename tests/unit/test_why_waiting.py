@@ -226,6 +226,13 @@ def test_whole_database(view: dict[str, Any] | None, code: str, text: str) -> No
         ),
         pytest.param(
             pending(),
+            in_state("failed", last_error="a neutralised copy", phase=None),
+            tree(),
+            [("failed", "the database is not served: a neutralised copy")],
+            id="not served",
+        ),
+        pytest.param(
+            pending(),
             status(databases=[database("db1", 0, 2, 2)]),
             tree(),
             [("most", "db1 runs 2 jobs, its most is 2 (db_capacity)")],
@@ -259,6 +266,19 @@ def test_whole_database(view: dict[str, Any] | None, code: str, text: str) -> No
             tree(),
             [("guaranteed", "guaranteed to root.x")],
             id="guaranteed to another channel",
+        ),
+        pytest.param(
+            pending(),
+            status(
+                channels=[
+                    channel("root", capacity=4, running=2),
+                    channel("root.slow", minimum=1, pending=1),
+                    channel("root.x", minimum=2, reserve=True),
+                ]
+            ),
+            tree(),
+            [("guaranteed", "guaranteed to root.x")],
+            id="below its minimum, but the permits are reserved for another channel",
         ),
         pytest.param(
             pending(),
