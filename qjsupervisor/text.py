@@ -91,10 +91,10 @@ def rate_used(view: Mapping[str, Any]) -> str:
 
 
 def share(view: Mapping[str, Any]) -> str:
-    """'2 to 8', 'at least 2, kept free', 'at most 8': a database's share as in the status."""
+    """'2 to 8', 'min 2 kept free', 'max 8': a database's share as in the status."""
     least, most = view.get("min"), view.get("max")
-    words = f"{least} to {most}" if least and most else f"at least {least}" if least else f"at most {most}"
-    return words + (", kept free" if least and view.get("reserve") else "")
+    kept = (f", {least} kept free" if most else " kept free") if least and view.get("reserve") else ""
+    return (f"{least} to {most}" if least and most else f"min {least}" if least else f"max {most}") + kept
 
 
 def rules_in_words(rules: Mapping[str, Any]) -> list[str]:

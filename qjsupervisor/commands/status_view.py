@@ -217,9 +217,9 @@ _DATABASE_COLUMNS = (
     Column("oldest"),
     Column("/min"),
     Column("db_capacity", is_number=False, optional=1),
-    Column("dispatched", optional=2),
-    Column("restarts", optional=1),
-    Column("heartbeat", optional=3),
+    Column("dispatched", optional=3),
+    Column("restarts", optional=2),
+    Column("heartbeat", optional=4),
 )
 
 

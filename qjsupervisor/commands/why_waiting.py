@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from ..channelspec import ROOT, ChannelSpec, inherited, max_runtime_of, parent_name
-from ..config.guaranteed import Guarantees, Subtree, branches_of, lacking_databases
+from ..config.guaranteed import KeptPermits, Subtree, branches_of, lacking_databases
 from ..config.schedule import CLOSED, of_channel
 from ..postgres.eligibility import waits_for
 from ..states import JobState, WorkerState
@@ -179,10 +179,10 @@ def _shares(job: JobFacts, status: Mapping[str, Any], tree: TreeFacts) -> Iterat
         text = f"{tree.database} runs {own['used']} jobs, its most is {own['max']} (db_capacity)"
         yield Reason("most", text, {"max": own["max"], "running": own["used"]})
         return
-    shared = Guarantees(branches_of(status), lacking_databases(status))
+    shared = KeptPermits(branches_of(status), lacking_databases(status))
     found = shared.holding_up(ROOT if tree.is_own else job.channel, tree.database)
     if tree.is_own and found is None:
-        found = Guarantees(tree.branches(), {}).holding_up(job.channel, tree.database)
+        found = KeptPermits(tree.branches(), {}).holding_up(job.channel, tree.database)
     if found is not None:
         text = f"guaranteed to {_named(sorted(found.lacks))}"
         yield Reason("guaranteed", text, {"channel": found.channel, "free": found.free, "to": dict(found.lacks)})

@@ -71,7 +71,7 @@ def lacking_databases(status: Mapping[str, Any]) -> dict[str, Lack]:
     return found
 
 
-class Guarantees:
+class KeptPermits:
     """For whom permits are kept, at one moment.
 
     Reserved minimums hold up any job that does not count for them, even one whose own minimum is not reached; those of

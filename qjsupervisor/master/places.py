@@ -37,7 +37,7 @@ def refuse_unfit(config: Config) -> None:
 def check_state_dir(config: Config) -> None:
     """Raise ConfigError if the state file could not be made."""
     if config.state_dir is not None:
-        parent = config.state_dir if os.path.isdir(config.state_dir) else os.path.dirname(config.state_dir)
+        parent = config.state_dir if os.path.lexists(config.state_dir) else os.path.dirname(config.state_dir)
         _check_folder("state_dir", config.state_dir, parent)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..channelspec import ROOT, parent_name
-from ..config.guaranteed import Guarantees, branches_of, lacking_databases
+from ..config.guaranteed import KeptPermits, branches_of, lacking_databases
 from ..config.schedule import CLOSED
 from ..states import Mode, WorkerState
 
@@ -56,7 +56,7 @@ class _Situation(NamedTuple):
     channels: Mapping[str, Mapping[str, Any]]
     pauses: set[tuple[str | None, str]]
     closed: set[str]
-    guarantees: Guarantees
+    guarantees: KeptPermits
     #: Databases whose own channels let no waiting job start: they want no permit of the root.
     held_back: set[str]
 
@@ -66,7 +66,7 @@ def by_reason(status: Status, cells: Sequence[WaitingJobs]) -> dict[str, int]:
     found = dict.fromkeys(REASONS, 0)
     databases = {view["name"]: view for view in status.get("databases", ())}
     channels = {view["name"]: view for view in status.get("channels", ())}
-    guarantees = Guarantees(branches_of(status), lacking_databases(status))
+    guarantees = KeptPermits(branches_of(status), lacking_databases(status))
     situation = _Situation(channels, _pauses(status), _closed(status), guarantees, _held_back(status))
     found["dependencies"] = sum(int(view.get("waiting_dependencies") or 0) for view in databases.values())
     for cell in cells:

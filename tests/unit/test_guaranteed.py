@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qjsupervisor.config.guaranteed import Guaranteed, Guarantees, Lack, Subtree, branches_of, lacking_databases
+from qjsupervisor.config.guaranteed import Guaranteed, KeptPermits, Lack, Subtree, branches_of, lacking_databases
 
 
 def branch(capacity: int | None = None, minimum: int = 0, running: int = 0, **more: bool) -> Subtree:
@@ -49,7 +49,7 @@ TIGHT = {
     ],
 )
 def test_whose_permits_hold_up_a_job(channel: str, databases: dict[str, Lack], found: Guaranteed | None) -> None:
-    assert Guarantees(TREE, databases).holding_up(channel, "mine") == found
+    assert KeptPermits(TREE, databases).holding_up(channel, "mine") == found
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,13 @@ def test_whose_permits_hold_up_a_job(channel: str, databases: dict[str, Lack], f
     ],
 )
 def test_a_reserve_holds_up_what_is_below_its_minimum_too(channel: str, lacks: dict[str, int] | None) -> None:
-    found = Guarantees(TIGHT, {}).holding_up(channel, "mine")
+    found = KeptPermits(TIGHT, {}).holding_up(channel, "mine")
     assert (found and found.lacks) == lacks
 
 
 def test_where_there_is_room_for_all_nobody_is_held_up() -> None:
-    assert Guarantees({**TREE, "root": branch(6, running=3)}, {}).holding_up("root", "mine") is None
-    assert Guarantees({**TREE, "root": branch(None, running=3)}, {}).holding_up("root", "mine") is None
+    assert KeptPermits({**TREE, "root": branch(6, running=3)}, {}).holding_up("root", "mine") is None
+    assert KeptPermits({**TREE, "root": branch(None, running=3)}, {}).holding_up("root", "mine") is None
 
 
 def test_a_channel_that_could_not_start_anything_has_nothing_guaranteed() -> None:
@@ -77,7 +77,7 @@ def test_a_channel_that_could_not_start_anything_has_nothing_guaranteed() -> Non
     waiting = {"name": "root.a", "minimum": 2, "pending": 3}
     for shut in ({}, {"paused": True}, {"stopped": True}, {"throttled_for_s": 1.0}, {"rate": {"next_in_s": 2.0}}):
         status = {"channels": [root, {**waiting, **shut}]}
-        found = Guarantees(branches_of(status), {}).holding_up("root.b", "mine")
+        found = KeptPermits(branches_of(status), {}).holding_up("root.b", "mine")
         assert (found is None) is bool(shut)
 
 
@@ -89,7 +89,7 @@ def test_what_databases_lack() -> None:
     views = [view("a", 3, 1, wait_s=2.0), view("b", 2, 0), view("c", 2, 0, reserve=True), view("d", 1, 1, wait_s=1.0)]
     databases = lacking_databases({"databases": [*views, {"name": "e", "share": None}]})
     assert databases == {"a": Lack(2, False, True), "b": Lack(2, False, False), "c": Lack(2, True, False)}
-    guarantees = Guarantees({"root": branch(5, running=3)}, databases)
+    guarantees = KeptPermits({"root": branch(5, running=3)}, databases)
     found = {name: guarantees.holding_up("root", name) for name in "abcde"}
     assert {name: each and each.lacks for name, each in found.items()} == {
         "a": {"c": 2},

@@ -45,6 +45,13 @@ def test_a_folder_that_is_a_file_is_said_to_be_one(tmp_path: Path, option: str) 
     assert "is not a directory" in str(found)
 
 
+def test_a_state_dir_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert f"state_dir: {tmp_path}/file cannot be made: {tmp_path}/file is not" in str(
+        refusal(tmp_path, state_dir=str(tmp_path / "file"))
+    )
+
+
 def test_a_log_that_is_a_folder_cannot_be_opened(tmp_path: Path) -> None:
     found = refusal(tmp_path, log_file=str(tmp_path))
     assert found is not None

@@ -142,8 +142,8 @@ def test_check_says_what_it_will_do() -> None:
     config = load({"db_capacity": "db1:min=1:max=50%,*:max=1,never:max=1"}, {"ODOO_QUEUE_JOB_CHANNELS": "root:4"})
     (found,) = about_db_capacity(config, ["db1", "db2", "db3"])
     assert found.text == (
-        "db_capacity, jobs at once of each database: db1 1 to 2 (1 database), * at most 1 (2 databases),"
-        " never at most 1 (no databases); the first pattern that fits counts"
+        "db_capacity, jobs at once of each database: db1 1 to 2 (1 database), * max 1 (2 databases),"
+        " never max 1 (no databases); the first pattern that fits counts"
     )
     assert "both are kept only by jobs that count for both" in findings("root:3,a:min=2", "", "*:min=1")[0]
 
