@@ -135,7 +135,9 @@ class Scheduler(Turns):
         closed = core.read_bitmap(layout.closed, layout.channels)
         if closed & 1:
             return 0
-        active = core.read_bitmap(layout.active, layout.channels) if others else 0
+        # Where there are minimums, a database about to take a grant may want more below its own.
+        asks = others or tree.has_minimums or core.words[Header.SHARES]
+        active = core.read_bitmap(layout.active, layout.channels) if asks else 0
         if not self._others:
             self._others, self._active = others, active
         candidates = (active | self._wanted) & ~closed

@@ -65,3 +65,29 @@ def test_nothing_startable_idles(
                 world.check_quiet()
         finally:
             world.close()
+
+
+def test_permits_left_for_a_database_that_does_not_come_are_given_to_others() -> None:
+    """It was granted one of the two that its channel is guaranteed, and hangs before it takes it."""
+    specs = [ChannelSpec(name="root", capacity=2), ChannelSpec(name="root.a", capacity=None, minimum=2)]
+    with pytest.MonkeyPatch.context() as patch:
+        world = World([*specs, ChannelSpec(name="root.b", capacity=None)], [1, 1])
+        try:
+            world.install_clock(patch)
+            world.start_all()
+            hangs, other = world.workers
+            assert hangs.queue is not None
+            assert hangs.worker_slot is not None
+            assert other.queue is not None
+            world.table.open_start_barrier()
+            hangs.stopped = True
+            for number in range(2):
+                hangs.queue.arrive(1, (10, number, number))
+            hangs.worker_slot._publish(hangs.queue, world.now_ns, served=False)
+            other.queue.arrive(2, (10, 9, 9))
+            other.turn()
+            assert not other.database.running, "both are for the other one"
+            world.quiet()
+            assert other.database.running, "it looked again"
+        finally:
+            world.close()
