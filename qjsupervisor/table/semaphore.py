@@ -1,6 +1,6 @@
 """The shared semaphore table: permits for all databases, as the master and the workers use it.
 
-Layout and invariants are in layout.py and core.py; grants.py chooses who is next. There are two sides:
+Layout: layout.py. Invariants: derived.py. grants.py chooses who is next. There are two sides:
 `SemaphoreTable` is the master's (and, for reading, everybody's), `WorkerSlot` a worker's.
 A worker makes one call, `WorkerSlot.exchange`: it reports what ended and what it wants, takes what it may have, and at
 the same time grants permits to others, each by one store to the grantee's HELD word. From that store on the permit

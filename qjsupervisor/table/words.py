@@ -1,6 +1,6 @@
 """Access to the shared table's words: records, bitmaps, texts, the tree of channels. Layout: layout.py.
 
-Knows no lock and no rule; the invariants are in core.py.
+Knows no lock and no rule; the invariants are in derived.py.
 """
 
 from __future__ import annotations
