@@ -107,6 +107,8 @@ class JobRecord:
     over_since_s: float = 0.0
     #: UNATTENDED: since when its process seems dead; 0: it does not.
     dead_since_s: float = 0.0
+    #: UNATTENDED: it is dead, and the database does not let it be put back. It holds no permit and counts as failed.
+    is_stuck: bool = False
     #: Number of the last look that found it running too long (long_runs.py), and whether its session was ended since.
     overdue_look: int = 0
     is_session_ended: bool = False

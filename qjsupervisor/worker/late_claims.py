@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 
+from ..job import Job
 from ..loop import Deadline
 from ..postgres.database import Database
 from ..postgres.waiter import LATE_S
 from .jobs import State
 from .permits import Permits
 from .rows import Rows
+
+#: A claim that is late so soon after another one is not a hiccup: this database is slow.
+AGAIN_S = 60.0
 
 
 class LateClaims:
@@ -26,6 +31,9 @@ class LateClaims:
         self.due = due
         #: Permits were returned during a statement, so the rows of their jobs must be read.
         self.any = False
+        self._last_s = -math.inf
+        #: The last claim and one shortly before it were late.
+        self._again = False
         database.waiter.on_late = self.release
 
     def lost(self) -> None:
@@ -44,7 +52,28 @@ class LateClaims:
         backlog.taken = []
         self.due.clear()
         self.any = True
-        self._permits.exchange(backlog, time.monotonic(), start=False)
+        now_s = time.monotonic()
+        self._again, self._last_s = now_s < self._last_s + AGAIN_S, now_s
+        self._permits.exchange(backlog, now_s, start=False)
+
+    def permit_again(self, claimed: Iterable[Job], now_s: float) -> None:
+        """The answer came after all: claims late again are not given back if there are permits for them now.
+
+        Where every claim takes this long, jobs would otherwise be claimed and given back for ever.
+        """
+        if not self._again:
+            return
+        jobs, backlog = self._rows.jobs, self._rows.backlog
+        late = [job.id for job in claimed if jobs.state(job.id) is State.LATE]
+        for job in claimed:
+            if job.id in late:
+                backlog.put(job.pending)
+        self._permits.exchange(backlog, now_s, start=True)
+        for job_id in late:
+            if job_id in backlog.taken:
+                backlog.taken.remove(job_id)
+                jobs.wait(jobs.of(job_id))
+                jobs.enter(jobs.of(job_id), State.CLAIMING)
 
     def read(self) -> None:
         """Read the rows of jobs not claimed in time. Raises DatabaseError."""

@@ -141,10 +141,24 @@ class Rows:
     def attend(self, record: JobRecord, job: Job) -> None:
         """A job holds a permit without an open request of ours."""
         record.uuid, record.channel = job.uuid, job.channel
-        if record.state is not UNATTENDED:
+        if record.state is not UNATTENDED or record.is_stuck:
             record.until_s = record.dead_since_s = 0.0
+            record.is_stuck = False
         self.jobs.enter(record, UNATTENDED)
         self._on_unattended()
+
+    def stick(self, record: JobRecord) -> None:
+        """A dead job cannot be put back: nothing runs, so its permit must not wait for its row.
+
+        It counts as failed, because a sequential channel must not pass it.
+        """
+        record.is_stuck = True
+        self.backlog.fail(record.id, record.channel)
+
+    def unstick(self, record: JobRecord) -> None:
+        """A stuck job is not dead, or no longer."""
+        record.is_stuck = False
+        self.backlog.hold(record.id, record.channel)
 
     def unclaim(self, job_ids: Iterable[int]) -> None:
         """These jobs were not claimed: return their permits."""
@@ -236,13 +250,15 @@ class Rows:
         for job in held:
             seen.add(job.id)
             record = self.jobs.of(job.id)
-            if record.state not in _SENT:
+            if record.is_stuck:
+                self.backlog.fail(job.id, job.channel)
+            elif record.state not in _SENT:
                 self.attend(record, job)
         sent = {record.permit for state in _SENT for record in self.jobs.all_in(state)}
         self.backlog.accept_database({i: what for i, what in conflicting.items() if i not in sent})
         # A late or lost claim either did not happen or is among the held.
         for state in (CLAIMING, LATE, UNATTENDED):
             for record in self.jobs.all_in(state):
-                if not self.backlog.is_held(record.permit):
+                if not (self.backlog.is_held(record.permit) or (record.is_stuck and record.id in seen)):
                     self.jobs.wait(record)
         return [r.uuid for r in self.jobs.all_in(REQUESTED) if r.permit > 0 and r.id not in seen]

@@ -80,7 +80,7 @@ class Serving:
         self._outcomes = RequestOutcomes(
             dispatcher, log, database_log, logs.bound_logger(), release, can_tell_dead=can_tell_dead
         )
-        self._unattended = Unattended(database, self._claiming, self.jobs, log, deadline())
+        self._unattended = Unattended(database, self._claiming, self._rows, log, deadline())
         self._suspects = Suspects(database, self._rows, log)
         self._giving_back = GivingBack(database, self._rows, self._claiming)
         self._late_claims = LateClaims(database, self._rows, self.permits, deadline())
@@ -178,7 +178,7 @@ class Serving:
         if unseen is not None and claimed:
             claimed, uuids = self._recognise(unseen, claimed[0]), []
         if claimed:
-            self._take_claimed(claimed, now_s)
+            self._take_claimed(claimed, now_s, start=start)
         elif refused:
             self._claiming.note_refusals(len(self.jobs.all_in(DEFERRED)), now_s)
         missed = {record.id for record in claiming if record.state is CLAIMING} if claiming else set()
@@ -222,9 +222,11 @@ class Serving:
         self._rows.recognise(unseen, job.id)
         return [job]
 
-    def _take_claimed(self, claimed: list[Job], now_s: float) -> None:
+    def _take_claimed(self, claimed: list[Job], now_s: float, *, start: bool) -> None:
         self.has_claimed = True
         late, doubles = [], []
+        if self._late_claims.any and start:
+            self._late_claims.permit_again(claimed, now_s)
         if self.backlog.counted:
             in_time = [job.id for job in claimed if self.jobs.of(job.id).state is not LATE]
             self.permits.note_sent(self.backlog, in_time)

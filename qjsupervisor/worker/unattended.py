@@ -11,8 +11,8 @@ from ..job import Job
 from ..loop import Deadline
 from ..postgres.database import Database
 from .claiming import Claims
-from .jobs import JobRecord, Jobs, State
-from .rows import wait_longer
+from .jobs import JobRecord, State
+from .rows import Rows, wait_longer
 
 #: Lower bound set by the contract.
 DEAD_AFTER_S = 10.0
@@ -27,12 +27,13 @@ class Unattended:
     """The unattended jobs of one database."""
 
     def __init__(
-        self, database: Database, claims: Claims, jobs: Jobs, log: FilteringBoundLogger, look: Deadline
+        self, database: Database, claims: Claims, rows: Rows, log: FilteringBoundLogger, look: Deadline
     ) -> None:
         """`look`: when to check; not set while there are none."""
         self._database = database
         self._claims = claims
-        self._jobs = jobs
+        self._rows = rows
+        self._jobs = rows.jobs
         self._log = log
         self.look = look
         #: Earliest time of the next check.
@@ -52,6 +53,8 @@ class Unattended:
             state, dated = dead.get(job_id, ("", False))
             if not state:
                 record.dead_since_s = 0.0
+                if record.is_stuck:
+                    self._rows.unstick(record)
             elif self._is_certain(record, now_s, dated=dated):
                 certain[job_id] = state
         if not certain:
@@ -59,6 +62,7 @@ class Unattended:
         revived, refused = self._claims.revive(certain, DEAD_AFTER_S)
         for job_id in refused:
             wait_longer(records[job_id], now_s)
+            self._rows.stick(records[job_id])
         for job in revived:
             self._log.warning("job_found_dead", job_uuid=job.uuid, channel=job.channel, state=job.state)
         return revived

@@ -369,22 +369,26 @@ def test_one_row_stops_nobody_whatever_its_error_is(
 def test_rows_that_cannot_be_put_back(
     postgres: ThrowawayPostgres, odoo: StandIn, database: DatabaseFactory, supervisor: SupervisorFactory
 ) -> None:
-    """What is refused is a dead job's revival: its row keeps its permit, and the connection is not lost for it."""
-    one = database()
+    """What is refused is a dead job's revival: it holds no permit, and the connection is not lost for it."""
+    one, other = database(), database()
     one.execute(REFUSING)
-    stays = insert_row(one.connection, name="kept", state="enqueued")
+    stay = [insert_row(one.connection, name="kept", state="enqueued") for _ in range(4)]
     goes = insert_row(one.connection, name="goes", state="enqueued")
     one.execute("UPDATE queue_job SET date_enqueued = now() AT TIME ZONE 'UTC' - interval '1 hour'")
-    running = start(postgres, odoo, supervisor, one)
+    running = start(postgres, odoo, supervisor, one, other)
     wait_until(lambda: one.state(goes) == "done", "the other dead job runs again")
     refused = running.wait_for("job_refused")
-    assert refused["job_id"] == one.job(stays)["id"]
+    assert refused["job_id"] in {one.job(uuid)["id"] for uuid in stay}
     assert "put back" in refused["reason"]
+    other.insert_jobs(5)
+    other.wait_for_states(done=5)
     one.insert_jobs(5)
-    one.wait_for_states(done=6, enqueued=1)
+    one.wait_for_states(done=6, enqueued=4)
+    wait_until(lambda: (running.database_status(one.name) or {})["failed"] == 4, "they count as failed")
     assert running.log_events("database_lost") == running.log_events("database_gone") == []
     one.execute("ALTER TABLE queue_job DISABLE TRIGGER refuse")
-    one.wait_for_states(done=7, timeout_s=20)
+    one.wait_for_states(done=10, timeout_s=20)
+    wait_until(lambda: (running.database_status(one.name) or {})["failed"] == 0, "they count no more")
 
 
 def test_a_row_that_ends_the_connection(

@@ -39,3 +39,24 @@ def test_a_server_process_that_stands_still_under_a_claim(
     assert odoo.stats()["peak"]["root"] <= 4
     assert not running.log_events("database_lost")
     wait_until(lambda: running.status()["channels"][0]["running"] == 0, "all permits are back")
+
+
+def test_where_every_claim_takes_too_long_jobs_run_nevertheless(
+    postgres: ThrowawayPostgres, database: DatabaseFactory, odoo: StandIn, supervisor: SupervisorFactory
+) -> None:
+    """A trigger that takes three seconds: they were claimed and given back for ever, without a word."""
+    one, other = database(), database()
+    one.execute("""
+        CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN IF NEW.state = 'enqueued' THEN PERFORM pg_sleep(3); END IF; RETURN NEW; END $$;
+        CREATE TRIGGER slow BEFORE UPDATE ON queue_job FOR EACH ROW EXECUTE FUNCTION slow();
+    """)
+    running = supervisor(odoo_conf(postgres, odoo.port, db_name=f"{one.name},{other.name}", channels="root:1"))
+    running.wait_ready(one.name, other.name)
+    (uuid,) = one.insert_jobs(1)
+    one.wait_for_states(done=1, timeout_s=20)
+    other.insert_jobs(3)
+    other.wait_for_states(done=3)
+    assert odoo.stats()["executions"][one.name] == {uuid: 1}
+    assert odoo.stats()["peak"]["root"] == 1
+    wait_until(lambda: running.status()["channels"][0]["running"] == 0, "all permits are back")

@@ -46,3 +46,34 @@ def test_a_late_claim_gives_its_permit_back_before_its_answer_is_there(wide: Pla
     assert seen == [1]
     assert wide.serving.dispatched == 0
     assert wide.rows.state == "pending"
+
+
+def test_where_every_claim_is_late_jobs_are_sent_nevertheless(wide: Play) -> None:
+    """A trigger that takes seconds: they were claimed and given back for ever."""
+    for claim in (1, 2):
+        wide.serving.backlog.put(Pending((10, 2, 2), "root", None))
+        wide.rows.claimed = [Job(2, "v", "root", "enqueued", (10, 2, 2), None)]
+        wide.rows.id, wide.rows.state = 2, "enqueued"
+        wide.rows.before_answer = lambda: wide.rows.waiter.on_late()
+        wide.turn(1000.0 + claim)
+        assert wide.serving.dispatched == claim - 1
+    assert wide.running == 2
+    assert wide.rows.state == "enqueued"
+
+
+def test_where_every_claim_is_late_nothing_is_sent_without_a_permit(wide: Play) -> None:
+    for claim in (1, 2):
+        wide.serving.backlog.put(Pending((10, 2, 2), "root", None))
+        wide.rows.claimed = [Job(2, "v", "root", "enqueued", (10, 2, 2), None)]
+        wide.rows.id, wide.rows.state = 2, "enqueued"
+
+        def is_late(takes: bool = claim == 2) -> None:
+            wide.rows.waiter.on_late()
+            if takes:
+                wide.serving.backlog.hold(3, "root")  # as another database would
+
+        wide.rows.before_answer = is_late
+        wide.turn(1000.0 + claim)
+    assert wide.serving.dispatched == 0
+    assert wide.running == 2
+    assert wide.rows.state == "pending", "it was given back"
