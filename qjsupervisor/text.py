@@ -63,8 +63,8 @@ def same_uuid(names: Sequence[str]) -> str:
     )
 
 
-#: The default.
-_UPGRADE_TIMEOUT_S = 3600
+#: Default of upgrade_timeout, which the screens leave out.
+UPGRADE_TIMEOUT_S = 3600.0
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _PERIODS = {1: "this second", 60: "this minute", 3600: "this hour", 86400: "this day"}
 
@@ -105,7 +105,7 @@ def rules_in_words(rules: Mapping[str, Any]) -> list[str]:
         "new databases wait" if rules.get("new_databases") == "hold" else "",
         "neutralised copies are served" if rules.get("serve_neutralized") else "",
         "jobs beyond max_runtime are ended" if rules.get("max_runtime_action") == "terminate" else "",
-        f"upgrade_timeout {seconds(upgrade_s)}" if upgrade_s not in (None, _UPGRADE_TIMEOUT_S) else "",
+        f"upgrade_timeout {seconds(upgrade_s)}" if upgrade_s not in (None, UPGRADE_TIMEOUT_S) else "",
     )
     return [word for word in words if word]
 

@@ -14,14 +14,13 @@ from typing import Any
 
 from ..channelspec import ChannelSpec
 from ..config.load import Config
-from ..config.options import UPGRADE_TIMEOUT
 from ..config.schedule import limit_text
 from ..config.settings import DATABASE, Origin, TargetSettings
 from ..errors import DatabaseError
 from ..master.places import check_state_dir, refuse_unfit
 from ..master.state_file import path_of
 from ..states import Mode
-from ..text import channel_settings, seconds
+from ..text import UPGRADE_TIMEOUT_S, channel_settings, seconds
 from . import client
 from .check_cluster import check_cluster
 from .check_databases import DatabaseReport, check_databases, that_run
@@ -133,7 +132,7 @@ def _about_rules(config: Config) -> Iterator[Finding]:
             else "it is reported, and runs on (max_runtime_action = warn)"
         )
         yield note(f"max_runtime: {limits}; where a job runs for longer, {ends}")
-    if config.upgrade_timeout_s != UPGRADE_TIMEOUT.default:
+    if config.upgrade_timeout_s != UPGRADE_TIMEOUT_S:
         after = seconds(config.upgrade_timeout_s)
         yield note(f"upgrade_timeout: a module in transition, for which jobs wait, is reported after {after}")
     if rules.serve_neutralized:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from ..channelspec import ChannelSpec
+from ..text import UPGRADE_TIMEOUT_S
 from .channel_string import parse_channel_options, parse_channels
 from .database_names import parse_database_names
 from .environment import parse_version
@@ -228,7 +229,7 @@ SLEEP_TIMEOUT: Option[float | None] = _own(
 )
 UPGRADE_TIMEOUT = _own(
     "upgrade_timeout",
-    3600.0,
+    UPGRADE_TIMEOUT_S,
     "1h",
     duration_in(1, 30 * _DAY_S),
     "time after which a module still to be installed, upgraded or removed is reported; jobs wait meanwhile",
