@@ -65,6 +65,14 @@ def broker_of(running: Supervisor) -> psutil.Process:
     return running.titled("qjsupervisor: broker")
 
 
+def leader_beside_standby(member: Member, *served: Database) -> Supervisor:
+    """The leader of these databases; another member waits for them."""
+    first = member(*served)
+    first.wait_ready(*(each.name for each in served))
+    member(*served).wait_for("coordinator_joined")
+    return first
+
+
 def once_each(odoo: StandIn) -> bool:
     return {n for runs in odoo.stats()["executions"].values() for n in runs.values()} == {1}
 
@@ -95,9 +103,7 @@ def test_two_supervisors_share_one_capacity(member: Member, odoo: StandIn, datab
 
 def test_a_killed_supervisor_gives_its_share_up(member: Member, odoo: StandIn, database: DatabaseFactory) -> None:
     one, other = database(), database()
-    first, second = member(one, other), member(one, other)
-    second.wait_for("coordinator_joined")
-    first.wait_ready(one.name, other.name)
+    first = leader_beside_standby(member, one, other)
     one.insert_jobs(4, kwargs={"sleep": 3})
     one.wait_for_states(started=4)
     killed_s = time.monotonic()
@@ -113,9 +119,7 @@ def test_a_killed_supervisor_gives_its_share_up(member: Member, odoo: StandIn, d
 
 def test_a_stopped_supervisor_hands_over_what_runs(member: Member, odoo: StandIn, database: DatabaseFactory) -> None:
     one, other = database(), database()
-    first, second = member(one, other), member(one, other)
-    second.wait_for("coordinator_joined")
-    first.wait_ready(one.name, other.name)
+    first = leader_beside_standby(member, one, other)
     one.insert_jobs(4, kwargs={"sleep": 2})
     one.wait_for_states(started=4)
     assert first.stop() == 0
